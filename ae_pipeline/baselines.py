@@ -1,0 +1,96 @@
+"""The alternatives that every codec is measured against: PCA in the same file layout, and zstd of the raw rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ae_pipeline.codec import freeze, save_codec
+from ae_pipeline.codec_header import CodecHeader, Scaling
+from ae_pipeline.comparison import scale
+from ae_pipeline.models import build_model
+from ae_pipeline.quantiser import Quantiser
+from ae_pipeline.samples import SampleSet
+
+# The covariance matrix has this many rows and columns at most (0.5 GB in float64).
+LARGEST_PCA = 8192
+ZSTD_LEVEL = 19
+_ZSTD_PIECE = 64 << 20
+_QUANTISER_ROWS = 50_000
+
+
+def build_pca_codec(train: SampleSet, latent_size: int, levels: int, scaling: Scaling, folder: Path) -> CodecHeader:
+    """Write PCA as a codec: a dense autoencoder without hidden layers and with a linear output.
+
+    So it goes through the very same quantiser, layout and code as any other codec. Components come from the
+    covariance of the train split (Jolliffe, "Principal Component Analysis", 2002, chapter 3), in float64.
+    The caller checks that a row has at most LARGEST_PCA values; latent_size beyond that count is cut to it.
+    """
+    mean, covariance = _moments(train, scaling)
+    size = min(latent_size, len(mean))
+    # eigh sorts by rising eigenvalue.
+    components = np.linalg.eigh(covariance)[1][:, ::-1][:, :size].T
+    options = {
+        "hidden_sizes": [],
+        "activation": "identity",
+        "latent_activation": "identity",
+        "latent_norm": "none",
+        "output_activation": "linear",
+        "dropout": 0.0,
+    }
+    model = build_model("dense", train.spec.shape, size, options)
+    state = {
+        "encoder.linear0.weight": components,
+        "encoder.linear0.bias": -components @ mean,
+        "decoder.linear0.weight": components.T,
+        "decoder.linear0.bias": mean,
+    }
+    model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
+    frozen = freeze(model, "dense")
+    return save_codec(
+        folder,
+        model=frozen,
+        model_name="dense",
+        quantiser=Quantiser.fit(_latents(frozen, train, scaling), levels),
+        spec=train.spec,
+        scaling=scaling,
+        provenance={"method": "PCA", "data": {"digest": train.digest, "rows": train.rows}},
+    )
+
+
+def zstd_bytes(samples: SampleSet) -> int:
+    """Bytes of all pixels under zstd at level 19, in pieces of 64 MB: what a good general compressor makes of them."""
+    codec = pa.Codec("zstd", compression_level=ZSTD_LEVEL)
+    total = 0
+    pending = bytearray()
+    for shard in samples.shards:
+        for block in samples.blocks(shard, 8192):
+            pending += block.pixels.tobytes()
+            if len(pending) >= _ZSTD_PIECE:
+                total += len(codec.compress(bytes(pending)))
+                pending.clear()
+    return total + (len(codec.compress(bytes(pending))) if pending else 0)
+
+
+def _moments(samples: SampleSet, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
+    size = samples.spec.size
+    total, products = np.zeros(size), np.zeros((size, size))
+    for shard in samples.shards:
+        for block in samples.blocks(shard, 8192):
+            x = scale(block.pixels, scaling).reshape(len(block.pixels), size)
+            total += x.sum(axis=0, dtype=np.float64)
+            # Products of one block in float32: 8 thousand terms each; the sum over blocks in float64.
+            products += x.T @ x
+    mean = total / samples.rows
+    return mean, products / samples.rows - np.outer(mean, mean)
+
+
+@torch.inference_mode()
+def _latents(model: torch.nn.Module, samples: SampleSet, scaling: Scaling) -> torch.Tensor:
+    step = -(-samples.rows // _QUANTISER_ROWS)
+    pieces = []
+    for shard in samples.shards:
+        for block in samples.blocks(shard, 8192):
+            pieces.append(model.encode(torch.from_numpy(scale(block.pixels[::step], scaling))))  # type: ignore[operator]
+    return torch.cat(pieces)

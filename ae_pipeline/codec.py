@@ -1,0 +1,222 @@
+"""A codec: a frozen autoencoder with scaling and quantiser. Samples in, integers out, and back.
+
+    codec = Codec.load(Path("data/codec"))
+    latents = codec.encode(pixels)     # (n, *shape) to int8 (n, L)
+    decoded = codec.decode(latents)    # int8 (n, L) to (n, *shape), the samples' dtype
+
+All arithmetic of encoding and decoding is in this file. It runs in blocks of BLOCK_ROWS rows, the last one padded:
+the float sums in a matrix product depend on its shape, and a row must give the same bytes alone and among others.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ae_pipeline.codec_header import (
+    HEADER_NAME,
+    WEIGHTS_NAME,
+    CodecHeader,
+    Scaling,
+    read_header,
+    write_header,
+)
+from ae_pipeline.devices import one_torch_thread
+from ae_pipeline.errors import CodecError, DataError, first_line
+from ae_pipeline.files import finished_file, finished_folder, sha256_file
+from ae_pipeline.models import build_model
+from ae_pipeline.models.base import Autoencoder
+from ae_pipeline.pixels import SampleSpec
+from ae_pipeline.quantiser import Quantiser
+
+BLOCK_ROWS = 1024
+
+
+class Codec:
+    """Ready the moment it exists. Thread-safe: encoding and decoding change nothing in it."""
+
+    def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device | str = "cpu"):
+        self.header = header
+        self.device = torch.device(device)
+        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._quantiser = Quantiser(
+            header.quantiser.levels,
+            torch.tensor(header.quantiser.scale, dtype=torch.float32),
+            torch.tensor(header.quantiser.zero_point, dtype=torch.float32),
+        ).to(self.device)
+
+    @property
+    def spec(self) -> SampleSpec:
+        """Shape and dtype of one row."""
+        return self.header.spec
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies what this codec computes."""
+        return self.header.fingerprint
+
+    @property
+    def latent_size(self) -> int:
+        """Integers per row."""
+        return self.header.model.latent_size
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Codec":
+        """Load a codec folder; verifies fingerprint and weights. Raises CodecError."""
+        header = read_header(folder)
+        path = folder / WEIGHTS_NAME
+        try:
+            if sha256_file(path) != header.weights_sha256:
+                raise CodecError(f"{path} was changed: its SHA-256 does not match {HEADER_NAME}; restore the codec")
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CodecError(f"cannot read {path}: {first_line(error)}; restore the codec") from None
+        # Built without memory first: sizes in codec.json allocate nothing until the weights have shown the same.
+        with torch.device("meta"):
+            model = build_model(header.model.name, header.spec.shape, header.model.latent_size, header.model.options)
+        wanted = {name: value.shape for name, value in model.state_dict().items()}
+        found = {name: value.shape for name, value in state.items()}
+        if wanted != found:
+            raise CodecError(f"{path} does not hold the weights of the model in {HEADER_NAME}; restore the codec")
+        model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+        return cls(header, model, device)
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, *shape) of the codec's dtype to int8 (n, L)."""
+        if pixels.shape[1:] != self.spec.shape or pixels.dtype.newbyteorder("=") != np.dtype(self.spec.dtype):
+            found = f"{pixels.dtype} {'x'.join(map(str, pixels.shape[1:]))}"
+            raise DataError(f"samples are {found}, expected {self.spec.describe()} as the codec has")
+        latents = np.empty((len(pixels), self.latent_size), np.int8)
+        with one_torch_thread():
+            for start in range(0, len(pixels), BLOCK_ROWS):
+                rows = slice(start, start + BLOCK_ROWS)
+                latents[rows] = self.encode_block(pixels[rows])[0]
+        return latents
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """int8 (n, L) to (n, *shape) of the codec's dtype."""
+        if latents.shape[1:] != (self.latent_size,) or latents.dtype != np.int8:
+            raise DataError(f"latents are {latents.dtype} {latents.shape[1:]}, expected int8 ({self.latent_size},)")
+        pixels = np.empty((len(latents), *self.spec.shape), self.spec.dtype)
+        with one_torch_thread():
+            for start in range(0, len(latents), BLOCK_ROWS):
+                rows = slice(start, start + BLOCK_ROWS)
+                pixels[rows] = self.decode_block(latents[rows])
+        return pixels
+
+    @torch.inference_mode()
+    def encode_block(self, pixels: np.ndarray, *, measure: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+        """At most BLOCK_ROWS rows to int8 latents and, if asked for, the float32 MSE of each row when decoded again.
+
+        For code that sets the thread count itself (`one_torch_thread`); everyone else calls `encode`.
+        """
+        rows = len(pixels)
+        original = self._to_device(pixels)
+        q = self._quantiser.quantise(self._model.encode(scale_pixels(original, self.header.scaling)))
+        latents = q[:rows].cpu().numpy()
+        if not measure:
+            return latents, None
+        difference = self._decoded(q).sub_(original).flatten(1)
+        # Integer pixels: every square and, to 1 part in 2^24, every sum is exact in float32.
+        error = difference.square_().mean(1, dtype=torch.float32).div_(self.header.scaling.scale**2)
+        return latents, error[:rows].cpu().numpy()
+
+    @torch.inference_mode()
+    def decode_block(self, latents: np.ndarray) -> np.ndarray:
+        """At most BLOCK_ROWS rows of int8 latents to pixels; see `encode_block`."""
+        rows = len(latents)
+        decoded = self._decoded(self._to_device(latents))[:rows]
+        if self.spec.dtype == "uint8":
+            return decoded.to(torch.uint8).cpu().numpy()
+        return decoded.cpu().numpy().astype(self.spec.dtype)
+
+    @torch.inference_mode()
+    def reconstruct_unquantised(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, *shape) through the network alone, to tell its error from the quantiser's; float32 pixels."""
+        decoded = np.empty(pixels.shape, np.float32)
+        with one_torch_thread():
+            for start in range(0, len(pixels), BLOCK_ROWS):
+                block = pixels[start : start + BLOCK_ROWS]
+                z = self._model.encode(scale_pixels(self._to_device(block), self.header.scaling))
+                decoded[start : start + BLOCK_ROWS] = self._pixels(z)[: len(block)].cpu().numpy()
+        return decoded
+
+    def _decoded(self, q: Tensor) -> Tensor:
+        """int8 (BLOCK_ROWS, L) to decoded pixels as float32, rounded to integers where the samples are integers."""
+        return self._pixels(self._quantiser.dequantise(q))
+
+    def _pixels(self, z: Tensor) -> Tensor:
+        scaling = self.header.scaling
+        pixels = self._model.decode(z).mul_(scaling.scale)
+        if scaling.offset:
+            pixels.add_(scaling.offset)
+        if self.spec.dtype != "float32":
+            limits = np.iinfo(self.spec.dtype)
+            pixels.round_().clamp_(limits.min, limits.max)
+        return pixels
+
+    def _to_device(self, rows: np.ndarray) -> Tensor:
+        """Pad to BLOCK_ROWS rows and move; pixels become float32, latents stay int8."""
+        if rows.dtype.kind == "f" or rows.dtype.itemsize > 1:
+            rows = rows.astype(np.float32)
+        block = np.zeros((BLOCK_ROWS, *rows.shape[1:]), rows.dtype)
+        block[: len(rows)] = rows
+        tensor = torch.from_numpy(block)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory().to(self.device, non_blocking=True)
+        else:
+            tensor = tensor.to(self.device)
+        return tensor if rows.shape[1:] == (self.latent_size,) and rows.dtype == np.int8 else tensor.float()
+
+
+def scale_pixels(pixels: Tensor, scaling: Scaling) -> Tensor:
+    """Float pixels to what the network sees: (pixel - offset) / scale."""
+    return pixels.sub(scaling.offset).div_(scaling.scale) if scaling.offset else pixels.div(scaling.scale)
+
+
+def save_codec(
+    folder: Path,
+    *,
+    model: Autoencoder,
+    model_name: str,
+    quantiser: Quantiser,
+    spec: SampleSpec,
+    scaling: Scaling,
+    provenance: dict[str, Any],
+) -> CodecHeader:
+    """Write a codec folder, whole or not at all. `model` must be frozen (`freeze`)."""
+    options, _ = model.frozen()
+    with finished_folder(folder) as temporary:
+        state = {name: value.cpu().half().contiguous() for name, value in sorted(model.state_dict().items())}
+        with finished_file(temporary / WEIGHTS_NAME) as weights:
+            weights.write_bytes(save(state))
+        values = {
+            "samples": {"shape": list(spec.shape), "dtype": spec.dtype},
+            "scaling": {"offset": scaling.offset, "scale": scaling.scale},
+            "model": {"name": model_name, "latent_size": model.latent_size, "options": options},
+            "quantiser": {
+                "levels": quantiser.levels,
+                "scale": quantiser.scale.tolist(),
+                "zero_point": quantiser.zero_point.tolist(),
+            },
+            "weights_sha256": sha256_file(temporary / WEIGHTS_NAME),
+        }
+        return write_header(temporary, values, provenance)
+
+
+def freeze(model: Autoencoder, model_name: str) -> Autoencoder:
+    """The same model for inference: normalisation folded in, weights rounded to float16 as they will be stored.
+
+    Raises CodecError if a weight does not fit float16.
+    """
+    options, state = model.frozen()
+    frozen = build_model(model_name, model.sample_shape, model.latent_size, options)
+    frozen.load_state_dict({name: value.cpu().half().float() for name, value in state.items()})
+    if not all(math.isfinite(float(value.abs().max())) for value in frozen.state_dict().values()):
+        raise CodecError("the trained weights do not fit float16; train with weight_decay or a lower learning_rate")
+    return frozen.eval().requires_grad_(False)

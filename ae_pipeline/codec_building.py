@@ -1,0 +1,80 @@
+"""From samples to a codec folder: train, freeze, fit the quantiser, save."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ae_pipeline.codec import freeze, save_codec, scale_pixels
+from ae_pipeline.codec_header import CodecHeader, Scaling
+from ae_pipeline.devices import choose_device
+from ae_pipeline.models import build_model
+from ae_pipeline.models.base import Autoencoder
+from ae_pipeline.params import Params
+from ae_pipeline.provenance import library_versions, machine
+from ae_pipeline.quantiser import Quantiser
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.training import Epoch, Fitted, fit
+from ae_pipeline.training_data import Rows, fit_scaling, open_rows
+
+# More rows than these hardly change where a range ends.
+_QUANTISER_ROWS = 200_000
+
+
+def build_codec(
+    train: SampleSet,
+    validation: SampleSet,
+    params: Params,
+    folder: Path,
+    git: dict[str, Any],
+    on_epoch: Callable[[Epoch], None],
+) -> tuple[CodecHeader, Fitted]:
+    """Train a codec as `params` say and write it to `folder`, whole or not at all.
+
+    `git` is the provenance of the code (see `provenance.git_state`). Raises TrainingError, DataError, ConfigError.
+    """
+    device = choose_device(params.train.device)
+    scaling = fit_scaling(train)
+    with torch.random.fork_rng():
+        torch.manual_seed(params.train.seed)
+        model = build_model(params.model.name, train.spec.shape, params.train.latent_size, params.model.options)
+    model.to(device)
+    train_rows = open_rows(train, params.train.data, device)
+    validation_rows = open_rows(validation, params.train.data, device)
+    fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch)
+
+    frozen = freeze(model, params.model.name)
+    latents = _latents(frozen.to(device), train_rows, scaling)
+    header = save_codec(
+        folder,
+        model=frozen,
+        model_name=params.model.name,
+        quantiser=Quantiser.fit(latents, params.quantiser.levels),
+        spec=train.spec,
+        scaling=scaling,
+        provenance={
+            "data": {"source": params.source.name, "digest": train.digest, "rows": train.rows},
+            "git": git,
+            "params": params.used(),
+            "seed": params.train.seed,
+            "metrics": {
+                "epochs": len(fitted.history),
+                "best_epoch": fitted.best_epoch,
+                **{key: value for key, value in asdict(fitted.best).items() if key.endswith("_loss")},
+            },
+            "versions": library_versions(),
+            "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},
+        },
+    )
+    return header, fitted
+
+
+@torch.inference_mode()
+def _latents(model: Autoencoder, rows: Rows, scaling: Scaling) -> Tensor:
+    """Latents (n, L) of evenly spaced train rows, on the CPU."""
+    step = -(-rows.rows // _QUANTISER_ROWS)
+    pieces = [model.encode(scale_pixels(pixels[::step].float(), scaling)).cpu() for pixels in rows.in_order(4096)]
+    return torch.cat(pieces)

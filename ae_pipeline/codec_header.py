@@ -1,0 +1,128 @@
+"""codec.json: what a codec is, readable without torch. Documented in docs/store-format.md.
+
+The fingerprint is the SHA-256 over the canonical JSON of everything that decides the codec's output, weights included;
+provenance says where the codec came from and does not enter it.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ae_pipeline.errors import CodecError, first_line
+from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.params import ConvOptions, DenseOptions
+from ae_pipeline.pixels import DTYPES, SampleSpec
+
+CODEC_FORMAT = 1
+HEADER_NAME = "codec.json"
+WEIGHTS_NAME = "weights.safetensors"
+_LARGEST_HEADER = 16 << 20
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Size = Annotated[int, Field(ge=1, le=1 << 24)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Samples(_Part):
+    """Shape and dtype of one row."""
+
+    shape: Annotated[list[Size], Field(min_length=1, max_length=8)]
+    dtype: Literal["uint8", "int8", "uint16", "int16", "float32"]
+
+
+class Scaling(_Part):
+    """x = (pixel - offset) / scale is what the network sees."""
+
+    offset: Finite
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Model(_Part):
+    """Architecture: enough to rebuild the network that the weights belong to."""
+
+    name: Literal["dense", "conv"]
+    latent_size: Size
+    options: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _options_are_known(self) -> "Model":
+        schema = {"dense": DenseOptions, "conv": ConvOptions}[self.name]
+        schema.model_validate(self.options)
+        return self
+
+
+class QuantiserHeader(_Part):
+    """latent = zero_point + scale * q, per dimension; see quantiser.py."""
+
+    levels: Annotated[int, Field(ge=2, le=256)]
+    scale: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    zero_point: list[Finite]
+
+
+class CodecHeader(_Part):
+    """The whole of codec.json."""
+
+    format: Literal[1]
+    fingerprint: Sha256
+    samples: Samples
+    scaling: Scaling
+    model: Model
+    quantiser: QuantiserHeader
+    weights_sha256: Sha256
+    provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> "CodecHeader":
+        if not len(self.quantiser.scale) == len(self.quantiser.zero_point) == self.model.latent_size:
+            raise ValueError("quantiser.scale and quantiser.zero_point must have model.latent_size values each")
+        return self
+
+    @property
+    def spec(self) -> SampleSpec:
+        """Shape and dtype of one row."""
+        assert self.samples.dtype in DTYPES
+        return SampleSpec(tuple(self.samples.shape), self.samples.dtype)
+
+
+def fingerprint(values: dict[str, Any]) -> str:
+    """SHA-256 (hex) over what decides the output: everything in codec.json but itself and the provenance."""
+    return sha256_json({key: value for key, value in values.items() if key not in ("fingerprint", "provenance")})
+
+
+def write_header(folder: Path, values: dict[str, Any], provenance: dict[str, Any]) -> CodecHeader:
+    """Write codec.json with its fingerprint into `folder`."""
+    complete = {"format": CODEC_FORMAT, "fingerprint": "", **values, "provenance": provenance}
+    complete["fingerprint"] = fingerprint(complete)
+    header = CodecHeader.model_validate(complete)
+    write_json(folder / HEADER_NAME, complete)
+    return header
+
+
+def read_header(folder: Path) -> CodecHeader:
+    """Read and check codec.json. Raises CodecError."""
+    path = folder / HEADER_NAME
+    try:
+        if path.stat().st_size > _LARGEST_HEADER:
+            raise CodecError(f"{path} is larger than {_LARGEST_HEADER} bytes; that is not a codec")
+        values = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise CodecError(f"no codec at {folder} ({HEADER_NAME} is missing); train one or give its folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CodecError(f"{path} is not readable JSON: {first_line(error)}; restore the codec") from None
+    if isinstance(values, dict) and values.get("format") != CODEC_FORMAT:
+        raise CodecError(f"{path} has format {values.get('format')!r}, expected {CODEC_FORMAT}; use a newer ae-pipeline")
+    try:
+        header = CodecHeader.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CodecError(f"{path} is not a valid codec: {place}: {first['msg']}; restore the codec") from None
+    if header.fingerprint != fingerprint(values):
+        raise CodecError(f"{path} was changed: its fingerprint does not match its contents; restore the codec")
+    return header

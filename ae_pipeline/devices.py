@@ -1,0 +1,40 @@
+"""Devices and threads: which one computes, and how many at a time."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ae_pipeline.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA, then MPS, then the CPU. Raises ConfigError for a device that this machine lacks."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if available[device])
+    if not available[name]:
+        has = ", ".join(device for device, here in available.items() if here)
+        raise ConfigError(f"device {name} is not available on this machine; it has: {has}")
+    return torch.device(name)
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let every matrix product run on the thread that asks for it.
+
+    The sums in a product then do not depend on how many threads there are, and several Python threads work side by
+    side without fighting for the same cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,77 @@
+"""Every error that a user can cause. Each message is one line: what was found, what was expected, what to do next.
+
+PipelineError
+  ConfigError       params.yaml: unknown key, wrong type, values that do not fit together
+  DataError         a source or a data set: missing, truncated, wrong shape, empty, not a number
+    DownloadError   no mirror served the files of a source
+  TrainingError     the loss became NaN or diverged
+  CodecError        a codec folder: missing, damaged, of an unknown version, not the one that was expected
+  StoreError        a latent store: missing, incomplete, damaged, of an unknown version
+  TargetError       what is to be written exists already, or cannot be written
+  GateError         a codec that does not meet the quality gate of params.yaml
+  TrackingError     the tracking server cannot be reached, or lacks what was asked for
+"""
+
+import sys
+from collections.abc import Callable
+
+
+class PipelineError(Exception):
+    """Base of all errors that are reported to the user as one line, without a traceback."""
+
+
+class ConfigError(PipelineError):
+    """A mistake in params.yaml or in an option."""
+
+
+class DataError(PipelineError):
+    """A source or data set that cannot be used as it is."""
+
+
+class DownloadError(DataError):
+    """No mirror served the files of a source."""
+
+
+class TrainingError(PipelineError):
+    """A training that cannot lead to a usable codec."""
+
+
+class CodecError(PipelineError):
+    """A codec folder that cannot be loaded or is not the expected one."""
+
+
+class StoreError(PipelineError):
+    """A latent store that cannot be read."""
+
+
+class TargetError(PipelineError):
+    """A file or folder that cannot be written."""
+
+
+class GateError(PipelineError):
+    """A codec that does not meet the quality gate."""
+
+
+class TrackingError(PipelineError):
+    """A tracking server that cannot be reached or lacks what was asked for."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, for use inside one of ours."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def exit_code_of(main: Callable[[], None]) -> int:
+    """Run `main`; report an error of the user as one line on standard error and return the exit code."""
+    try:
+        main()
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"error: no permission: {error.filename}; choose another path or change its owner", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing incomplete was kept under a final name", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,110 @@
+"""Finish, then name: the one way in which this package writes files, and the digests that identify them."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.errors import TargetError
+
+
+def canonical_json(value: Any) -> bytes:
+    """The bytes that a digest of `value` is taken over: sorted keys, no spaces, UTF-8, NaN refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable (POSIX asks for an fsync of the directory itself)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def finished_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; rename it to `path` when the block ends well.
+
+    The file is on disk before it has its name, so a file under its final name is always whole.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def finished_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; it takes the name `path` when the block ends well.
+
+    Raises TargetError if `path` exists already and is not an empty folder.
+    """
+    refuse_existing(path)
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        make_folder(temporary)
+        yield temporary
+        rename_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def rename_folder(finished: Path, path: Path) -> None:
+    """Give a finished folder its name; `path` may be an empty folder."""
+    for item in finished.rglob("*"):
+        if item.is_dir():
+            sync_folder(item)
+    sync_folder(finished)
+    os.replace(finished, path)
+    sync_folder(path.parent)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise TargetError unless `path` is free or an empty folder."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() or path.is_symlink():
+        raise TargetError(f"{path} exists already; choose another target, or remove it first")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, or say why not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise TargetError(f"cannot make the folder {path}: a file is in the way; choose another target") from None
+    except OSError as error:
+        raise TargetError(f"cannot make the folder {path}: {error.strerror}; choose another target") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with a final newline, whole or not at all. NaN and infinity are refused."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with finished_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

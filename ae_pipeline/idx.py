@@ -1,0 +1,66 @@
+"""The IDX file format of the MNIST database (LeCun, Cortes, Burges: "THE MNIST DATABASE of handwritten digits").
+
+Big-endian: two zero bytes, a dtype code, the number of dimensions, one uint32 per dimension, then the values.
+"""
+
+import gzip
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ae_pipeline.errors import DataError
+
+GZIP_MAGIC = b"\x1f\x8b"
+_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def open_idx(path: Path) -> np.ndarray:
+    """Memory-map an uncompressed IDX file as a read-only array (N, ...). Raises DataError if it is not one."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _DTYPES or not head[3]:
+                raise DataError(f"{path} is not an IDX file (starts with {head!r}); expected two zero bytes and a type")
+            lengths = file.read(4 * head[3])
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    if len(lengths) < 4 * head[3]:
+        raise DataError(f"{path} is truncated in its header ({size} bytes); fetch it again")
+    shape = struct.unpack(f">{head[3]}I", lengths)
+    dtype = np.dtype(_DTYPES[head[2]])
+    offset = 4 + len(lengths)
+    expected = offset + dtype.itemsize * int(np.prod(shape, dtype=object))
+    if size != expected:
+        raise DataError(f"{path} has {size} bytes, expected {expected} for shape {list(shape)}; fetch it again")
+    if shape[0] == 0:
+        raise DataError(f"{path} holds no rows; expected at least one")
+    return np.memmap(path, dtype, "r", offset, shape)
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """Write a uint8 array (N, ...) as an uncompressed IDX file."""
+    head = struct.pack(f">HBB{values.ndim}I", 0, 0x08, values.ndim, *values.shape)
+    path.write_bytes(head + np.ascontiguousarray(values, np.uint8).tobytes())
+
+
+def copy_uncompressed(source: Path, target: Path, limit: int = 1 << 36) -> None:
+    """Copy a file, gunzipped if it is gzipped, `limit` bytes at most. Raises DataError if it is not whole."""
+    with open(source, "rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+    if not packed:
+        shutil.copyfile(source, target)
+        return
+    written = 0
+    try:
+        with gzip.open(source, "rb") as reader, open(target, "wb") as writer:
+            while piece := reader.read(1 << 20):
+                written += len(piece)
+                if written > limit:
+                    raise DataError(f"{source} unpacks to more than {limit} bytes; that is not the expected file")
+                writer.write(piece)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{source} is truncated or damaged ({error}); fetch it again") from None

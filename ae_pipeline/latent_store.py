@@ -1,0 +1,202 @@
+"""The latent store: a folder of Parquet parts, a copy of the codec, and a manifest. Format: docs/store-format.md.
+
+    store = LatentStore.open(Path("data/latents/test"))
+    for part in store.manifest.parts:
+        for rows in store.read_part(part, codec.BLOCK_ROWS):
+            rows.latents       # int8 (n, L)
+            rows.attributes    # Arrow table: id, label, ...
+            rows.error         # float32 (n,): MSE of each decoded row, measured when it was encoded
+
+`PartWriter` and `read_part` are the format's one writer and one reader.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ae_pipeline.codec_header import CodecHeader, read_header
+from ae_pipeline.errors import DataError, StoreError, first_line
+from ae_pipeline.files import finished_file
+from ae_pipeline.layouts import LATENT, LAYOUTS
+from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, Manifest, PartEntry, read_manifest
+from ae_pipeline.samples import ID, id_encoding
+
+ERROR = "error"
+RESERVED = (LATENT, ERROR, "residual", "residual_bound")
+PART_KEY = b"ae_pipeline.part"
+_ERROR_FRACTION_BITS = 8
+
+
+@dataclass(frozen=True)
+class LatentRows:
+    """Consecutive rows of a store."""
+
+    attributes: pa.Table
+    latents: np.ndarray
+    error: np.ndarray
+
+
+class LatentStore:
+    """An open store; nothing but the manifest is read until rows are asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest):
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "LatentStore":
+        """Open a complete store. Raises StoreError."""
+        return cls(path, read_manifest(path))
+
+    @property
+    def codec_path(self) -> Path:
+        """The codec inside the store."""
+        return self.path / CODEC_FOLDER
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk of everything the store needs: parts, codec and manifest."""
+        manifest = (self.path / MANIFEST_NAME).stat().st_size
+        return self.manifest.totals.bytes_parts + self.manifest.codec.bytes + manifest
+
+    def codec_header(self) -> CodecHeader:
+        """The codec's description. Raises StoreError if it is not the one that wrote the store."""
+        header = read_header(self.codec_path)
+        wanted = self.manifest.codec.fingerprint
+        if header.fingerprint != wanted:
+            raise StoreError(
+                f"{self.codec_path} has fingerprint {header.fingerprint[:12]}..., but the store was written with "
+                f"{wanted[:12]}...; put the right codec back"
+            )
+        return header
+
+    def attributes_schema(self) -> pa.Schema:
+        """Columns beside latent and error, id first."""
+        schema = self._open(self.manifest.parts[0]).schema_arrow
+        return pa.schema([field for field in schema if field.name not in RESERVED])
+
+    def read_part(self, part: PartEntry, rows: int) -> Iterator[LatentRows]:
+        """Yield a part's rows in blocks of at most `rows`. Raises StoreError for what is damaged."""
+        path = self.path / part.name
+        layout = LAYOUTS[self.manifest.latent.layout]
+        size = self.manifest.latent.size
+        count = 0
+        with self._open(part) as parquet:
+            try:
+                for batch in parquet.iter_batches(batch_size=rows):
+                    count += batch.num_rows
+                    yield LatentRows(
+                        pa.table(batch.drop_columns([n for n in batch.schema.names if n in RESERVED])),
+                        layout.to_numpy(batch.column(LATENT), size),
+                        batch.column(ERROR).to_numpy(),
+                    )
+            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+                raise StoreError(f"{path} is damaged: {first_line(error)}; restore it or encode again") from None
+        if count != part.rows:
+            raise StoreError(f"{path} has {count} rows, the manifest says {part.rows}; restore it or encode again")
+
+    def latent_bytes(self) -> int:
+        """Compressed bytes of the latent column alone, over all parts."""
+        total = 0
+        for part in self.manifest.parts:
+            with self._open(part) as parquet:
+                total += column_bytes(parquet.metadata, LATENT)
+        return total
+
+    def _open(self, part: PartEntry) -> pq.ParquetFile:
+        path = self.path / part.name
+        try:
+            if path.stat().st_size != part.bytes:
+                found = path.stat().st_size
+                raise StoreError(f"{path} has {found} bytes, the manifest says {part.bytes}; restore it")
+            return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+        except FileNotFoundError:
+            raise StoreError(f"{path} is missing, but the manifest lists it; restore it or encode again") from None
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(f"{path} is damaged: {first_line(error)}; restore it or encode again") from None
+
+
+class PartWriter:
+    """Write one part block by block; use as a context manager. The file has its name only when whole."""
+
+    def __init__(self, path: Path, attributes: pa.Schema, layout: str, latent_size: int, row_group_rows: int, job: str):
+        taken = [name for name in attributes.names if name in RESERVED]
+        if taken:
+            raise DataError(f"column names {', '.join(taken)} are reserved in a latent store; rename them first")
+        self._layout = LAYOUTS[layout]
+        self._row_group_rows = row_group_rows
+        self.schema = pa.schema(
+            [
+                *attributes,
+                pa.field(LATENT, self._layout.arrow_type(latent_size), nullable=False),
+                pa.field(ERROR, pa.float32(), nullable=False),
+            ],
+            metadata={PART_KEY: json.dumps({"format": 1, "job": job}).encode()},
+        )
+        self._finished = finished_file(path)
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+
+    def __enter__(self) -> "PartWriter":
+        temporary = self._finished.__enter__()
+        plain = (ID, LATENT, ERROR)
+        attributes = [name for name in self.schema.names if name not in plain]
+        self._writer = pq.ParquetWriter(
+            temporary,
+            self.schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[*attributes, *self._layout.dictionary_columns],
+            column_encoding={ID: id_encoding(self.schema.field(ID).type), ERROR: "BYTE_STREAM_SPLIT"},
+            write_page_checksum=True,
+            write_statistics=[*attributes, ID, ERROR],
+        )
+        return self
+
+    def write(self, attributes: pa.Table, latents: np.ndarray, error: np.ndarray) -> None:
+        """Append rows: latents int8 (n, L), error float32 (n,)."""
+        table = attributes.append_column(LATENT, self._layout.to_arrow(latents))
+        table = table.append_column(ERROR, pa.array(round_error(error))).cast(self.schema)
+        self._pending.append(table)
+        self._pending_rows += len(table)
+        while self._pending_rows >= self._row_group_rows:
+            self._flush(self._row_group_rows)
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            if error[0] is None and self._pending_rows:
+                self._flush(self._pending_rows)
+            self._writer.close()
+        except BaseException:
+            self._finished.__exit__(*sys.exc_info())
+            raise
+        self._finished.__exit__(*error)
+
+    def _flush(self, rows: int) -> None:
+        table = pa.concat_tables(self._pending)
+        self._writer.write_table(table.slice(0, rows), row_group_size=rows)
+        self._pending = [table.slice(rows)]
+        self._pending_rows -= rows
+
+
+def round_error(error: np.ndarray) -> np.ndarray:
+    """float32 rounded to 8 fraction bits (at most 0.2% off): a diagnostic needs no more, and the rest would not
+    compress: at 16 levels it would make a store a quarter larger."""
+    drop = 23 - _ERROR_FRACTION_BITS
+    bits = error.astype(np.float32).view(np.uint32)
+    # Adding half of the last kept bit rounds to nearest; a carry into the exponent gives the next power of two.
+    return ((bits + np.uint32(1 << (drop - 1))) >> np.uint32(drop) << np.uint32(drop)).view(np.float32)
+
+
+def column_bytes(metadata: Any, name: str) -> int:
+    """Compressed bytes of a column, given by its top-level name, in one Parquet file."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    columns = (group.column(number) for group in groups for number in range(group.num_columns))
+    return sum(column.total_compressed_size for column in columns if column.path_in_schema.split(".")[0] == name)

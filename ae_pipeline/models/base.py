@@ -1,0 +1,75 @@
+"""The contract of an autoencoder, and the pieces that all of them share.
+
+Shapes: N rows, L latent size, `shape` the shape of one sample.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "identity": nn.Identity,
+}
+
+
+class Autoencoder(nn.Module, ABC):
+    """Maps scaled samples (N, *shape), float32 in [0, 1] for pixels, to latents (N, L) and back."""
+
+    def __init__(self, sample_shape: tuple[int, ...], latent_size: int, output_activation: str):
+        super().__init__()
+        self.sample_shape = sample_shape
+        self.latent_size = latent_size
+        self.output = nn.Sigmoid() if output_activation == "sigmoid" else nn.Identity()
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, *shape) to (N, L)."""
+
+    @abstractmethod
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """(N, L) to (N, *shape), before the output activation."""
+
+    @abstractmethod
+    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Options and state of an equal model for inference: without dropout, normalisation folded into weights."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(N, L) to (N, *shape)."""
+        raw: Tensor = self.output(self.decode_raw(z))
+        return raw
+
+    def losses(self, x: Tensor, target: Tensor, *, loss: str, l1_latent: float) -> dict[str, Tensor]:
+        """Named losses of one batch; `total` is minimised, the others are logged.
+
+        Reconstruction losses are means over rows and values: `mse`, or `bce` (binary cross-entropy in nats).
+        """
+        z = self.encode(x)
+        raw = self.decode_raw(z)
+        if loss == "bce":
+            reconstruction = functional.binary_cross_entropy_with_logits(raw, target)
+        else:
+            reconstruction = functional.mse_loss(self.output(raw), target)
+        if not l1_latent:
+            return {"total": reconstruction}
+        l1 = z.abs().mean()
+        return {"total": reconstruction + l1_latent * l1, "reconstruction": reconstruction, "l1": l1}
+
+
+def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one linear layer that equals `linear` followed by `norm` in evaluation mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    factor = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.affine:
+        factor = factor * norm.weight.double()
+    bias = (linear.bias.double() - norm.running_mean.double()) * factor
+    if norm.affine:
+        bias = bias + norm.bias.double()
+    return (linear.weight.double() * factor[:, None]).float(), bias.float()

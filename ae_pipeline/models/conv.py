@@ -1,0 +1,89 @@
+"""Convolutional autoencoder for images: stride-2 3x3 convolutions down, one linear layer to L, and back up."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ae_pipeline.errors import ConfigError
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_batch_norm
+
+
+class ConvAutoencoder(Autoencoder):
+    """Samples are (height, width) or (height, width, channels); the options are those of `ConvOptions` in params.py."""
+
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        latent_size: int,
+        *,
+        channels: list[int],
+        activation: str,
+        latent_norm: str,
+        output_activation: str,
+        dropout: float,
+    ):
+        super().__init__(sample_shape, latent_size, output_activation)
+        if len(sample_shape) not in (2, 3):
+            raise ConfigError(
+                f"model.name: conv needs samples of shape height x width (x channels), found {list(sample_shape)}; "
+                "use dense"
+            )
+        self._options = {
+            "channels": list(channels),
+            "activation": activation,
+            "output_activation": output_activation,
+        }
+        height, width = sample_shape[:2]
+        self._image_channels = sample_shape[2] if len(sample_shape) == 3 else 1
+        sizes = [(height, width)]
+        for _ in channels:
+            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
+
+        down = nn.Sequential()
+        steps = zip([self._image_channels, *channels], channels, strict=False)
+        for number, (channels_in, channels_out) in enumerate(steps):
+            down.add_module(f"conv{number}", nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1))
+            down.add_module(f"activation{number}", ACTIVATIONS[activation]())
+        self.down = down
+        self.to_latent = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(flat, latent_size))
+        self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
+        self.from_latent = nn.Sequential(
+            nn.Linear(latent_size, flat),
+            nn.Dropout(dropout),
+            ACTIVATIONS[activation](),
+            nn.Unflatten(1, (channels[-1], *sizes[-1])),
+        )
+        up = nn.Sequential()
+        for number in reversed(range(len(channels))):
+            channels_out = channels[number - 1] if number else self._image_channels
+            # A size n came down to (n + 1) // 2; one more row or column is needed where n was even.
+            extra = (1 - sizes[number][0] % 2, 1 - sizes[number][1] % 2)
+            up.add_module(f"conv{number}", nn.ConvTranspose2d(channels[number], channels_out, 3, 2, 1, extra))
+            if number:
+                up.add_module(f"activation{number}", ACTIVATIONS[activation]())
+        self.up = up
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, height, width[, channels]) to (N, L)."""
+        image = x.unsqueeze(1) if len(self.sample_shape) == 2 else x.movedim(-1, 1)
+        z: Tensor = self.norm(self.to_latent(self.down(image)))
+        return z
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """(N, L) to (N, height, width[, channels]), before the output activation."""
+        image: Tensor = self.up(self.from_latent(z))
+        return image.squeeze(1) if len(self.sample_shape) == 2 else image.movedim(1, -1)
+
+    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Options and state of an equal model for inference."""
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("norm.")}
+        if isinstance(self.norm, nn.BatchNorm1d):
+            linear = self.to_latent[2]
+            assert isinstance(linear, nn.Linear)
+            weight, bias = fold_batch_norm(linear, self.norm)
+            state |= {"to_latent.2.weight": weight, "to_latent.2.bias": bias}
+        return {**self._options, "latent_norm": "none", "dropout": 0.0}, state
+
+
+MODEL = ConvAutoencoder

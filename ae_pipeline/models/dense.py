@@ -1,0 +1,77 @@
+"""Fully connected autoencoder: values - hidden_sizes - L - hidden_sizes mirrored - values.
+
+`hidden_sizes: []` with `latent_activation: relu` and `latent_norm: none` is the brief's 784-128-784 network; with a
+linear output it has the form of PCA.
+"""
+
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_batch_norm
+
+
+class DenseAutoencoder(Autoencoder):
+    """See the module; the options are those of `DenseOptions` in params.py."""
+
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        latent_size: int,
+        *,
+        hidden_sizes: list[int],
+        activation: str,
+        latent_activation: str,
+        latent_norm: str,
+        output_activation: str,
+        dropout: float,
+    ):
+        super().__init__(sample_shape, latent_size, output_activation)
+        self._options = {
+            "hidden_sizes": list(hidden_sizes),
+            "activation": activation,
+            "latent_activation": latent_activation,
+            "output_activation": output_activation,
+        }
+        values = prod(sample_shape)
+        self.encoder = _stack([values, *hidden_sizes, latent_size], activation, dropout)
+        # Its own scale and shift would be undone by the quantiser's: none are learned.
+        self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
+        self.latent_activation = ACTIVATIONS[latent_activation]()
+        self.decoder = _stack([latent_size, *reversed(hidden_sizes), values], activation, dropout)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, *shape) to (N, L)."""
+        z: Tensor = self.latent_activation(self.norm(self.encoder(x.flatten(1))))
+        return z
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """(N, L) to (N, *shape), before the output activation."""
+        raw: Tensor = self.decoder(z)
+        return raw.unflatten(1, self.sample_shape)
+
+    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Options and state of an equal model for inference."""
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("norm.")}
+        if isinstance(self.norm, nn.BatchNorm1d):
+            name, linear = list(self.encoder.named_children())[-1]
+            assert isinstance(linear, nn.Linear)
+            weight, bias = fold_batch_norm(linear, self.norm)
+            state |= {f"encoder.{name}.weight": weight, f"encoder.{name}.bias": bias}
+        return {**self._options, "latent_norm": "none", "dropout": 0.0}, state
+
+
+def _stack(sizes: list[int], activation: str, dropout: float) -> nn.Sequential:
+    """Linear layers `linear0`, `linear1`, ... with activation and dropout between them."""
+    stack = nn.Sequential()
+    for number, (size_in, size_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        if number:
+            stack.add_module(f"activation{number}", ACTIVATIONS[activation]())
+            if dropout:
+                stack.add_module(f"dropout{number}", nn.Dropout(dropout))
+        stack.add_module(f"linear{number}", nn.Linear(size_in, size_out))
+    return stack
+
+
+MODEL = DenseAutoencoder

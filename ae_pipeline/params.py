@@ -1,0 +1,278 @@
+"""Every knob of the pipeline: one frozen class per section of params.yaml.
+
+    params = load_params(Path("params.yaml"))
+
+To add a knob: a field here and the same name in params.yaml. Its description says unit and meaning.
+Options of a model or source stand under its own name (`model.dense.*`), so that switching `model.name` needs no other
+edit and changes to an unused model re-run nothing.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ae_pipeline.errors import ConfigError
+
+Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """Frozen; unknown keys are refused; numbers are not taken from strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Paths(Section):
+    """Where each stage writes, relative to the workspace."""
+
+    raw: str = "data/raw"
+    prepared: str = "data/prepared"
+    codec: str = "data/codec"
+    latents: str = "data/latents"
+    decoded: str = "data/decoded"
+    reports: str = "reports"
+    tracking: str = "mlruns"
+    """Folder of the default MLflow store (SQLite and artifacts); MLFLOW_TRACKING_URI overrides it."""
+
+
+class NoOptions(Section):
+    """A source without options."""
+
+
+class IdxOptions(Section):
+    """A local folder of IDX files."""
+
+    folder: str = "data/idx"
+    """Folder with train-images*, t10k-images* (or test-images*) and optional labels, gzipped or not."""
+
+
+class SyntheticOptions(Section):
+    """Seeded pictures of blobs and bars."""
+
+    train_rows: Count = 2000
+    test_rows: Count = 500
+    height: Annotated[int, Field(ge=4)] = 12
+    width: Annotated[int, Field(ge=4)] = 12
+    seed: Seed = 0
+
+
+class SourceParams(Section):
+    """Which data set, and its options under its own name."""
+
+    name: Literal["mnist", "fashion_mnist", "idx", "synthetic"] = "mnist"
+    mnist: NoOptions = NoOptions()
+    fashion_mnist: NoOptions = NoOptions()
+    idx: IdxOptions = IdxOptions()
+    synthetic: SyntheticOptions = SyntheticOptions()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The chosen source's options as keyword arguments."""
+        return dict(getattr(self, self.name))
+
+
+class PrepareParams(Section):
+    """Splitting and sharding."""
+
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the source's train rows that becomes the validation split."""
+    seed: Seed = 0
+    rows_per_shard: Count = 10_000
+
+
+class DenseOptions(Section):
+    """Fully connected autoencoder; see models/dense.py."""
+
+    hidden_sizes: list[Count] = [512, 256]
+    """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""
+    activation: Activation = "relu"
+    latent_activation: Activation = "identity"
+    latent_norm: Literal["batch", "none"] = "batch"
+    """`batch` gives every latent dimension zero mean and unit variance, so that a uniform quantiser fits it."""
+    output_activation: Literal["sigmoid", "linear"] = "sigmoid"
+    dropout: Fraction = 0.0
+
+
+class ConvOptions(Section):
+    """Convolutional autoencoder; see models/conv.py."""
+
+    channels: Annotated[list[Count], Field(min_length=1)] = [16, 32]
+    """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""
+    activation: Activation = "relu"
+    latent_norm: Literal["batch", "none"] = "batch"
+    output_activation: Literal["sigmoid", "linear"] = "sigmoid"
+    dropout: Fraction = 0.0
+
+
+class ModelParams(Section):
+    """Which autoencoder, and its options under its own name."""
+
+    name: Literal["dense", "conv"] = "dense"
+    dense: DenseOptions = DenseOptions()
+    conv: ConvOptions = ConvOptions()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The chosen model's options as keyword arguments."""
+        return dict(getattr(self, self.name))
+
+
+class TrainParams(Section):
+    """Fitting the autoencoder."""
+
+    latent_size: Count = 32
+    loss: Literal["mse", "bce"] = "mse"
+    optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
+    learning_rate: Positive = 1e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
+    weight_decay: NonNegative = 0.0
+    """L2 penalty (adam, adadelta) or decoupled weight decay (adamw)."""
+    l1_latent: NonNegative = 0.0
+    """Weight of the mean absolute latent in the loss."""
+    noise_std: NonNegative = 0.0
+    """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
+    batch_size: Count = 256
+    epochs: Count = 50
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Epochs without a better validation loss before training stops; 0 never stops early."""
+    seed: Seed = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    autocast: bool = False
+    """bfloat16 autocast."""
+    compile: bool = False
+    """torch.compile; can take minutes to start."""
+    data: Literal["auto", "memory", "stream"] = "auto"
+    """Whether the train split is one tensor on the device or streamed from Parquet; auto: memory when it fits."""
+
+
+class QuantiserParams(Section):
+    """From latents to integers."""
+
+    levels: Annotated[int, Field(ge=2, le=256)] = 16
+
+
+class EncodeParams(Section):
+    """Writing latent stores."""
+
+    data_sets: Annotated[list[Literal["train", "validation", "test"]], Field(min_length=1)] = [
+        "train",
+        "validation",
+        "test",
+    ]
+    layout: Literal["list", "binary"] = "list"
+    row_group_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class GateParams(Section):
+    """What a codec must reach on the test split; null switches a condition off."""
+
+    max_mse: Positive | None = None
+    min_psnr: Positive | None = None
+    """Decibel."""
+    max_bits_per_row: Positive | None = None
+    beat_pca: bool = True
+    """Lower MSE than PCA of the same latent size, quantiser and file layout."""
+
+
+class EvaluateParams(Section):
+    """Measuring the codec on held-out rows."""
+
+    gate: GateParams = GateParams()
+    seed: Seed = 0
+    """Chooses the random rows of the pictures."""
+
+
+class TrackingParams(Section):
+    """Names in MLflow."""
+
+    experiment: str = "ae-pipeline"
+    registered_model: str | None = None
+    """null: the source's name with `-ae`, e.g. mnist-ae."""
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    paths: Paths = Paths()
+    source: SourceParams = SourceParams()
+    prepare: PrepareParams = PrepareParams()
+    model: ModelParams = ModelParams()
+    train: TrainParams = TrainParams()
+    quantiser: QuantiserParams = QuantiserParams()
+    encode: EncodeParams = EncodeParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    tracking: TrackingParams = TrackingParams()
+
+    @model_validator(mode="after")
+    def _values_fit_together(self) -> "Params":
+        output = self.model.options["output_activation"]
+        if self.train.loss == "bce" and output != "sigmoid":
+            raise ValueError(
+                f"train.loss: bce needs model.{self.model.name}.output_activation: sigmoid, found {output}"
+            )
+        return self
+
+    @property
+    def registered_model(self) -> str:
+        """Name of the registered model in MLflow."""
+        return self.tracking.registered_model or f"{self.source.name.replace('_', '-')}-ae"
+
+    def used(self) -> dict[str, Any]:
+        """What decided a result, flat, under the names of params.yaml: without paths and unused models and sources."""
+        tree = self.model_dump(exclude={"paths", "tracking"})
+        for section in ("source", "model"):
+            name = tree[section]["name"]
+            tree[section] = {"name": name, name: tree[section][name]}
+        return _flatten(tree)
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml; raise one ConfigError that lists every problem."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"no {path} here; run this in the folder that holds it, or give its path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    try:
+        # The parser that DVC uses, so that both read the same values (YAML 1.2: 1e-3 is a number).
+        values = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections such as `train:`, found {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(item) for item in error.errors())
+        raise ConfigError(f"{path}: {error.error_count()} problem(s): {problems}") from None
+
+
+def _problem(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        section: Any = Params
+        for part in item["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"{place}: unknown key (known: {', '.join(section.model_fields)})"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}, found {item['input']!r}" if place else message
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

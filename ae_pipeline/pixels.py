@@ -1,0 +1,82 @@
+"""The pixels of a row: their shape and dtype, and how they stand in an Arrow column."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.errors import DataError, first_line
+
+PIXELS = "pixels"
+DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """Shape and dtype that all rows of a data set share."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise DataError(f"samples of dtype {self.dtype} are not supported; expected one of {', '.join(DTYPES)}")
+        if not self.shape or any(size < 1 for size in self.shape):
+            raise DataError(f"samples of shape {list(self.shape)} are not supported; expected sizes of at least 1")
+
+    @property
+    def size(self) -> int:
+        """Values per row."""
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes per row, uncompressed."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    def describe(self) -> str:
+        """For messages, e.g. `uint8 28x28`."""
+        return f"{self.dtype} {'x'.join(map(str, self.shape))}"
+
+
+def from_numpy(values: np.ndarray, dtype: str) -> pa.FixedSizeBinaryArray:
+    """(rows, values) to one fixed-size binary value per row: C order, little-endian."""
+    little = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
+    width = little.shape[1] * little.itemsize
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(little), [None, pa.py_buffer(little)])
+
+
+def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path) -> np.ndarray:
+    """(rows, *shape) of a pixels column in any of the types that are read."""
+    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    if array.null_count:
+        raise DataError(f"{path}: {array.null_count} rows have no pixels; remove them first")
+    kind = array.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        array = _cast(array, pa.binary(spec.nbytes), spec, path)
+    if pa.types.is_fixed_size_binary(array.type):
+        start = array.offset * array.type.byte_width
+        flat = np.frombuffer(array.buffers()[1], np.uint8)[start : start + len(array) * array.type.byte_width]
+        pixels = flat.view(np.dtype(spec.dtype).newbyteorder("<"))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        array = _cast(array, pa.list_(pa.from_numpy_dtype(spec.dtype), spec.size), spec, path)
+        pixels = array.flatten().to_numpy(zero_copy_only=False)
+    else:
+        raise DataError(f"{path}: `{PIXELS}` is of type {kind}, expected binary or a list of numbers")
+    if pixels.size != len(array) * spec.size:
+        raise DataError(f"{path}: some rows do not have {spec.size} values, expected {spec.describe()} in every row")
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        bad = int((~np.isfinite(pixels.reshape(len(array), -1)).all(axis=1)).sum())
+        raise DataError(f"{path}: {bad} rows have NaN or infinite pixels; remove or repair them first")
+    return pixels.reshape(len(array), *spec.shape)
+
+
+def _cast(array: pa.Array, to: pa.DataType, spec: SampleSpec, path: Path) -> pa.Array:
+    try:
+        return array.cast(to)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path}: `{PIXELS}` of type {array.type} does not fit {spec.describe()} "
+            f"({spec.size} values per row): {first_line(error)}"
+        ) from None

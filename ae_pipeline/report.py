@@ -1,0 +1,144 @@
+"""Pictures of an evaluation (matplotlib) and the tables behind them (CSV, also for `dvc plots`)."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ae_pipeline.evaluation import Evaluation, Metrics, Pictured, rate_distortion
+from ae_pipeline.files import finished_file
+
+_BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"
+_BINS = 60
+
+
+def write_tables(folder: Path, evaluation: Evaluation) -> None:
+    """per_class.csv, error_histogram.csv and rate_distortion.csv."""
+    if classes := evaluation.per_class():
+        write_csv(folder / "per_class.csv", classes)
+    counts, edges = np.histogram(evaluation.rows.values["mse"], _BINS)
+    write_csv(
+        folder / "error_histogram.csv",
+        [{"mse": float(edge), "rows": int(count)} for edge, count in zip(edges, counts, strict=False)],
+    )
+    write_csv(folder / "rate_distortion.csv", rate_distortion(evaluation.metrics))
+
+
+def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str, float]] | None) -> None:
+    """One PNG per question; see the README's list."""
+    if evaluation.pictured[0].original.ndim in (3, 4):
+        _save(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
+    _save(_error_histogram(evaluation), folder / "error_histogram.png")
+    if classes := evaluation.per_class():
+        _save(_per_class(classes), folder / "per_class_error.png")
+    if history:
+        _save(_learning_curves(history), folder / "learning_curves.png")
+    _save(_rate_distortion(evaluation.metrics), folder / "rate_distortion.png")
+
+
+def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
+    """One line per dict; the first one names the columns."""
+    with finished_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def read_csv(path: Path) -> list[dict[str, float]]:
+    """What write_csv wrote, where every value is a number."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
+
+
+def _reconstructions(groups: list[Pictured]) -> Figure:
+    columns = len(groups[0].ids)
+    figure = Figure(figsize=(1.05 * columns + 1.2, 3.6 * len(groups)), layout="constrained", dpi=110)
+    for group, part in zip(groups, figure.subfigures(len(groups), 1, squeeze=False)[:, 0], strict=True):
+        part.suptitle(f"{group.title} rows", fontsize=11, fontweight="bold")
+        axes = part.subplots(3, columns, squeeze=False)
+        difference = group.decoded - group.original
+        for line, (name, images, limits, colours) in enumerate(
+            (
+                ("original", group.original, (0, 1), "gray"),
+                ("decoded", group.decoded, (0, 1), "gray"),
+                ("difference", difference, (-1, 1), "RdBu"),
+            )
+        ):
+            for column in range(columns):
+                axis = axes[line, column]
+                axis.imshow(np.clip(images[column], *limits), cmap=colours, vmin=limits[0], vmax=limits[1])
+                axis.set(xticks=[], yticks=[])
+            axes[line, 0].set_ylabel(name, fontsize=9)
+        for column in range(columns):
+            axes[0, column].set_title(f"id {group.ids[column]}", fontsize=7)
+            axes[2, column].set_xlabel(f"MSE {group.mse[column]:.4f}", fontsize=7)
+    return figure
+
+
+def _error_histogram(evaluation: Evaluation) -> Figure:
+    figure, axis = _figure("Error of each row", "MSE (values in [0, 1])", "rows")
+    own = evaluation.rows.values["mse"]
+    pca = evaluation.pca_rows.values["mse"] if evaluation.pca_rows is not None else None
+    # The axis ends where all but 1 in 200 rows of the worse one lie; the last bin holds the rest.
+    top = float(np.quantile(own if pca is None else np.concatenate([own, pca]), 0.995)) or 1.0
+    bins = np.linspace(0, top, _BINS)
+    axis.hist(np.minimum(own, top), bins, color=_BLUE, alpha=0.8, label=f"autoencoder, mean {own.mean():.5f}")
+    if pca is not None:
+        axis.hist(np.minimum(pca, top), bins, color=_ORANGE, alpha=0.5, label=f"PCA, mean {pca.mean():.5f}")
+    axis.legend()
+    return figure
+
+
+def _per_class(classes: list[dict[str, Any]]) -> Figure:
+    figure, axis = _figure("Error by class", "label", "MSE (values in [0, 1])")
+    place = np.arange(len(classes))
+    axis.bar(place - 0.2, [line["mse"] for line in classes], 0.4, color=_BLUE, label="autoencoder")
+    if "pca_mse" in classes[0]:
+        axis.bar(place + 0.2, [line["pca_mse"] for line in classes], 0.4, color=_ORANGE, label="PCA")
+    axis.set_xticks(place, [str(line["label"]) for line in classes])
+    axis.legend()
+    return figure
+
+
+def _learning_curves(history: list[dict[str, float]]) -> Figure:
+    figure, axis = _figure("Learning curves", "epoch", "loss")
+    epochs = [line["epoch"] for line in history]
+    axis.plot(epochs, [line["train_loss"] for line in history], color=_GREY, label="train_loss")
+    axis.plot(epochs, [line["validation_loss"] for line in history], color=_BLUE, label="validation_loss")
+    best = min(history, key=lambda line: line["validation_loss"])
+    axis.plot(best["epoch"], best["validation_loss"], "o", color=_BLUE, label=f"best: epoch {best['epoch']:.0f}")
+    axis.set_yscale("log")
+    axis.legend()
+    return figure
+
+
+def _rate_distortion(metrics: Metrics) -> Figure:
+    figure, axis = _figure("What a row costs", "bits per row", "MSE (values in [0, 1])")
+    for point, colour in zip(rate_distortion(metrics), (_BLUE, _ORANGE), strict=False):
+        parts, whole, error = point["bits_per_row"], point["bits_per_row_with_codec"], point["mse"]
+        axis.plot(parts, error, "o", color=colour, label=f"{point['name']}: Parquet parts")
+        axis.plot(whole, error, "s", mfc="none", color=colour, label=f"{point['name']}: with codec, {metrics['rows']:,} rows")
+        axis.plot([parts, whole], [error, error], ":", color=colour, linewidth=1)
+    zstd = metrics["zstd_bits_per_row"]
+    axis.axvline(zstd, color=_GREY, linestyle="--", label=f"lossless: zstd of the raw rows ({zstd:.0f})")
+    axis.set_xscale("log")
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _figure(title: str, x: str, y: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=110)
+    axis = figure.subplots()
+    axis.set(title=title, xlabel=x, ylabel=y)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    return figure, axis
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with finished_file(path) as temporary:
+        # Without the version of matplotlib in it, equal pictures are equal files.
+        figure.savefig(temporary, format="png", metadata={"Software": None})

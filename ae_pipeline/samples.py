@@ -1,0 +1,273 @@
+"""Samples on disk: rows of one fixed shape, with their ids and attributes, in Parquet shards.
+
+    samples = SampleSet.open(Path("data/prepared/test"))
+    for shard in samples.shards:
+        for block in samples.blocks(shard, rows=1024):
+            block.pixels      # (rows, *shape), the samples' dtype
+            block.attributes  # Arrow table: id, label, ...
+
+The canonical layout, which `prepare` and `decode` write: column `id` (int64 or string), any attribute columns, and
+`pixels` (fixed-size binary: one sample's values, C order, little-endian). Shape and dtype stand in the Parquet
+metadata under `ae_pipeline.samples`. Reading also takes Parquet files of other people: `pixels` as binary or as a list
+of numbers, with or without `id`.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.files import finished_file, sha256_file, sha256_json
+from ae_pipeline.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
+
+ID = "id"
+METADATA_KEY = b"ae_pipeline.samples"
+# A file with more rows than this is read as several shards, cut between its row groups.
+SHARD_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One unit of work: some row groups of one file."""
+
+    path: Path
+    row_groups: tuple[int, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows: attributes (id first) as Arrow, pixels as (rows, *shape)."""
+
+    attributes: pa.Table
+    pixels: np.ndarray
+
+
+class SampleSet:
+    """A data set on disk; nothing but footers is read until rows are asked for."""
+
+    def __init__(self, files: tuple[Path, ...], schema: pa.Schema, spec: SampleSpec, shards: tuple[Shard, ...]):
+        self.files = files
+        self.spec = spec
+        self.shards = shards
+        self._schema = schema
+        self._digests: dict[Path, str] = {}
+
+    @classmethod
+    def open(cls, path: Path, expected: SampleSpec | None = None) -> "SampleSet":
+        """Open a Parquet file, or a folder of them (in name order).
+
+        `expected` gives shape and dtype where the files do not say them, and is checked where they do.
+        Raises DataError for what cannot be read or does not fit.
+        """
+        files = _parquet_files(path)
+        schemas, shards = [], []
+        for file in files:
+            parquet = _open_parquet(file)
+            schemas.append(parquet.schema_arrow)
+            shards += _shards(file, parquet.metadata)
+            parquet.close()
+        for file, schema in zip(files, schemas, strict=True):
+            if not schema.equals(schemas[0], check_metadata=False):
+                raise DataError(f"{file} has other columns than {files[0]}; expected the same schema in every file")
+        spec = _spec(files[0], schemas[0], expected)
+        shards = [shard for shard in shards if shard.rows]
+        if not shards:
+            raise DataError(f"{path} holds no rows; expected at least one")
+        return cls(files, schemas[0], spec, tuple(shards))
+
+    @property
+    def rows(self) -> int:
+        """Rows in all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all samples, uncompressed, without ids and attributes."""
+        return self.rows * self.spec.nbytes
+
+    @cached_property
+    def attributes_schema(self) -> pa.Schema:
+        """Columns beside the pixels, id first (made up from the row number where the files have none)."""
+        fields = [field.with_metadata(None) for field in self._schema if field.name not in (ID, PIXELS)]
+        has_id = ID in self._schema.names
+        first = self._schema.field(ID).with_metadata(None) if has_id else pa.field(ID, pa.int64(), nullable=False)
+        return pa.schema([first, *fields])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) that identifies the data set: over name and SHA-256 of every file."""
+        return sha256_json([[file.name, self._file_digest(file)] for file in self.files])
+
+    def shard_digest(self, shard: Shard) -> str:
+        """SHA-256 (hex) that identifies one shard by content, not by name."""
+        return sha256_json([self._file_digest(shard.path), list(shard.row_groups)])
+
+    def blocks(self, shard: Shard, rows: int) -> Iterator[Block]:
+        """Yield the shard's rows in blocks of `rows`; only the last one may be shorter.
+
+        Where blocks are cut depends on the shard alone, never on row groups or on who reads.
+        """
+        first_row = sum(s.rows for s in self.shards[: self.shards.index(shard)])
+        for table in _rechunk(self._tables(shard, rows), rows):
+            attributes = table.drop_columns([PIXELS])
+            if ID not in table.column_names:
+                numbers = np.arange(first_row, first_row + table.num_rows)
+                attributes = attributes.add_column(0, self.attributes_schema.field(ID), [numbers])
+            attributes = attributes.select(self.attributes_schema.names).replace_schema_metadata(None)
+            pixels = to_numpy(table.column(PIXELS), self.spec, shard.path)
+            yield Block(attributes, pixels)
+            first_row += table.num_rows
+
+    def load(self) -> Block:
+        """All rows at once, for data sets that fit in memory."""
+        blocks = [block for shard in self.shards for block in self.blocks(shard, 8192)]
+        return Block(
+            pa.concat_tables([block.attributes for block in blocks]),
+            np.concatenate([block.pixels for block in blocks]),
+        )
+
+    def _tables(self, shard: Shard, rows: int) -> Iterator[pa.Table]:
+        with _open_parquet(shard.path) as parquet:
+            try:
+                for batch in parquet.iter_batches(batch_size=rows, row_groups=list(shard.row_groups)):
+                    yield pa.Table.from_batches([batch])
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{shard.path} is damaged: {first_line(error)}; make or fetch it again") from None
+
+    def _file_digest(self, file: Path) -> str:
+        if file not in self._digests:
+            self._digests[file] = sha256_file(file)
+        return self._digests[file]
+
+
+def sample_schema(attributes: pa.Schema, spec: SampleSpec) -> pa.Schema:
+    """Arrow schema of the canonical layout."""
+    metadata = {METADATA_KEY: json.dumps({"format": 1, "shape": list(spec.shape), "dtype": spec.dtype}).encode()}
+    pixels = pa.field(PIXELS, pa.binary(spec.nbytes), nullable=False)
+    return pa.schema([*attributes, pixels], metadata=metadata)
+
+
+class ShardWriter:
+    """Write one canonical shard block by block; use as a context manager. The file has its name only when whole."""
+
+    def __init__(self, path: Path, attributes: pa.Schema, spec: SampleSpec, row_group_rows: int = 8192):
+        self._schema = sample_schema(attributes, spec)
+        self._spec = spec
+        self._row_group_rows = row_group_rows
+        self._finished = finished_file(path)
+
+    def __enter__(self) -> "ShardWriter":
+        temporary = self._finished.__enter__()
+        self._writer = pq.ParquetWriter(
+            temporary,
+            self._schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[name for name in self._schema.names if name not in (ID, PIXELS)],
+            column_encoding={ID: id_encoding(self._schema.field(ID).type)},
+            write_page_checksum=True,
+            # min and max of pixels would be two whole samples per row group.
+            write_statistics=[name for name in self._schema.names if name != PIXELS],
+        )
+        return self
+
+    def write(self, attributes: pa.Table, pixels: np.ndarray) -> None:
+        """Append rows: attributes as in the schema, pixels as (rows, *shape)."""
+        column = from_numpy(pixels.reshape(len(pixels), -1), self._spec.dtype)
+        table = attributes.append_column(self._schema.field(PIXELS), column).cast(self._schema)
+        self._writer.write_table(table, row_group_size=self._row_group_rows)
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._writer.close()
+        except BaseException:
+            self._finished.__exit__(*sys.exc_info())
+            raise
+        self._finished.__exit__(*error)
+
+
+def id_encoding(id_type: pa.DataType) -> str:
+    """Delta encoding makes rising integer ids nearly free."""
+    return "DELTA_BINARY_PACKED" if id_type in (pa.int32(), pa.int64()) else "PLAIN"
+
+
+def _parquet_files(path: Path) -> tuple[Path, ...]:
+    if path.is_file():
+        return (path,)
+    if not path.is_dir():
+        raise DataError(f"no data set at {path}; expected a Parquet file or a folder of them")
+    files = tuple(sorted(file for file in path.glob("*.parquet") if not file.name.startswith(("_", "."))))
+    if not files:
+        raise DataError(f"no *.parquet files in {path}; expected a Parquet file or a folder of them")
+    return files
+
+
+def _open_parquet(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} is not a readable Parquet file: {first_line(error)}; make or fetch it again") from None
+
+
+def _shards(file: Path, metadata: Any) -> Iterator[Shard]:
+    groups: list[int] = []
+    rows = 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= SHARD_ROWS:
+            yield Shard(file, tuple(groups), rows)
+            groups, rows = [], 0
+    if groups:
+        yield Shard(file, tuple(groups), rows)
+
+
+def _spec(file: Path, schema: pa.Schema, expected: SampleSpec | None) -> SampleSpec:
+    if PIXELS not in schema.names:
+        raise DataError(
+            f"{file} has no column `{PIXELS}` (found: {', '.join(schema.names)}); rename the one with the samples"
+        )
+    spec = _stated_spec(file, schema) or expected
+    if spec is None:
+        raise DataError(f"{file} does not say the shape of its samples; expected `{METADATA_KEY.decode()}` metadata")
+    if expected is not None and spec != expected:
+        raise DataError(f"{file} holds samples of {spec.describe()}, expected {expected.describe()} as the codec has")
+    width = schema.field(PIXELS).type
+    if pa.types.is_fixed_size_binary(width) and width.byte_width != spec.nbytes:
+        raise DataError(f"{file}: {width.byte_width} bytes per row, expected {spec.nbytes} for {spec.describe()}")
+    return spec
+
+
+def _stated_spec(file: Path, schema: pa.Schema) -> SampleSpec | None:
+    stated = (schema.metadata or {}).get(METADATA_KEY)
+    if stated is None:
+        return None
+    try:
+        values = json.loads(stated)
+        return SampleSpec(tuple(int(size) for size in values["shape"]), str(values["dtype"]))
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata is damaged; make or fetch it again") from None
+
+
+def _rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    pending: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        while count + table.num_rows >= rows:
+            head = table.slice(0, rows - count)
+            yield pa.concat_tables([*pending, head])
+            table, pending, count = table.slice(rows - count), [], 0
+        if table.num_rows:
+            pending.append(table)
+            count += table.num_rows
+    if pending:
+        yield pa.concat_tables(pending)

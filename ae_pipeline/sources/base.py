@@ -1,0 +1,34 @@
+"""The contract of a source."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """One split as the source has it. May be a memory map: nothing is read until rows are taken."""
+
+    pixels: np.ndarray
+    """(rows, *shape) of a dtype in `pixels.DTYPES`."""
+    attributes: dict[str, np.ndarray]
+    """(rows,) each, e.g. `label`."""
+    first_id: int
+    """Rows have the ids first_id, first_id + 1, ...: unique over all splits and the same for ever."""
+
+
+class Source(ABC):
+    """A data set with a train and a test split."""
+
+    @abstractmethod
+    def fetch(self, raw: Path) -> None:
+        """Put the source's files into the empty folder `raw`, verified.
+
+        Raises DownloadError or DataError that names every place tried and how to supply the files by hand.
+        """
+
+    @abstractmethod
+    def read(self, raw: Path) -> dict[str, RawSplit]:
+        """`train` and `test` from the files that `fetch` left. Never touches the network."""

@@ -1,0 +1,31 @@
+"""Fit the autoencoder and freeze it into a codec."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ae_pipeline.codec_building import build_codec
+from ae_pipeline.params import Params
+from ae_pipeline.progress import epoch_progress
+from ae_pipeline.provenance import git_state
+from ae_pipeline.report import write_csv
+from ae_pipeline.samples import SampleSet
+
+
+def run(params: Params, root: Path) -> None:
+    """paths.prepared/{train,validation} -> paths.codec, paths.reports/history.csv"""
+    prepared = root / params.paths.prepared
+    with epoch_progress(params.train.epochs) as on_epoch:
+        header, fitted = build_codec(
+            SampleSet.open(prepared / "train"),
+            SampleSet.open(prepared / "validation"),
+            params,
+            root / params.paths.codec,
+            git_state(root),
+            on_epoch,
+        )
+    write_csv(root / params.paths.reports / "history.csv", [asdict(epoch) for epoch in fitted.history])
+    ended = "stopped early" if fitted.stopped_early else "ended"
+    print(
+        f"{ended} after {len(fitted.history)} epochs; best epoch {fitted.best_epoch} with validation_loss "
+        f"{fitted.best.validation_loss:.6f}; codec {header.fingerprint[:12]}"
+    )

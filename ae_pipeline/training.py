@@ -1,0 +1,178 @@
+"""fit(): the training loop. No files, no tracker; progress leaves through `on_epoch`."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ae_pipeline.codec import scale_pixels
+from ae_pipeline.codec_header import Scaling
+from ae_pipeline.errors import DataError, TrainingError
+from ae_pipeline.models.base import Autoencoder
+from ae_pipeline.params import TrainParams
+from ae_pipeline.training_data import Rows
+
+_VALIDATION_BATCH_ROWS = 2048
+# A validation loss this many times the untrained model's counts as diverged.
+_DIVERGED = 10.0
+
+Losses = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the history."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training led to; the model carries the best epoch's weights."""
+
+    history: list[Epoch]
+    best_epoch: int
+    stopped_early: bool
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch with the lowest validation loss."""
+        return self.history[self.best_epoch - 1]
+
+
+def fit(
+    model: Autoencoder,
+    train: Rows,
+    validation: Rows,
+    params: TrainParams,
+    scaling: Scaling,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Fitted:
+    """Train `model` in place and leave it with the weights of the epoch with the lowest validation loss.
+
+    Deterministic for `params.seed` on one machine with one number of threads: rows are shuffled by a generator of
+    their own, noise and dropout draw from torch's, seeded here. Raises TrainingError when the loss is not finite,
+    explodes, or never gets below that of the untrained model.
+    """
+    if train.rows < 2:
+        raise DataError(f"the train split has {train.rows} row; expected at least 2")
+    device = next(model.parameters()).device
+    optimizer = _optimizer(model, params)
+    batches = math.ceil(train.rows / params.batch_size)
+    schedule = _schedule(optimizer, params, batches)
+    compute = torch.compile(model.losses) if params.compile else model.losses
+    generator = torch.Generator().manual_seed(params.seed)
+    history: list[Epoch] = []
+    best_state: dict[str, Tensor] = {}
+    best_epoch = 0
+    with _seeded(params.seed, device):
+        untrained = best_loss = _validation_loss(model, validation, params, scaling)
+        for number in range(1, params.epochs + 1):
+            learning_rate = schedule.get_last_lr()[0]
+            total = torch.zeros((), device=device, dtype=torch.float64)
+            rows = 0
+            model.train()
+            for pixels in train.shuffled(params.batch_size, generator):
+                if len(pixels) < 2:
+                    continue  # batch statistics of one row do not exist
+                loss = _step(compute, optimizer, pixels, params, scaling)
+                schedule.step()
+                total += loss.detach() * len(pixels)
+                rows += len(pixels)
+            epoch = Epoch(
+                number, float(total) / rows, _validation_loss(model, validation, params, scaling), learning_rate
+            )
+            _check(epoch, untrained)
+            history.append(epoch)
+            on_epoch(epoch)
+            if epoch.validation_loss < best_loss:
+                best_loss, best_epoch = epoch.validation_loss, number
+                best_state = copy.deepcopy(model.state_dict())
+            if params.patience and number - best_epoch >= params.patience:
+                break
+    if not best_epoch:
+        raise TrainingError(
+            f"training never lowered the validation loss of {untrained:.5g} in {len(history)} epochs; "
+            "change train.learning_rate, train.optimizer or the model"
+        )
+    model.load_state_dict(best_state)
+    return Fitted(history, best_epoch, stopped_early=len(history) < params.epochs)
+
+
+def _step(
+    compute: Callable[..., dict[str, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    pixels: Tensor,
+    params: TrainParams,
+    scaling: Scaling,
+) -> Tensor:
+    target = scale_pixels(pixels.float(), scaling)
+    x = target + params.noise_std * torch.randn_like(target) if params.noise_std else target
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=params.autocast):
+        loss = compute(x, target, loss=params.loss, l1_latent=params.l1_latent)["total"]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+@torch.inference_mode()
+def _validation_loss(model: Autoencoder, rows: Rows, params: TrainParams, scaling: Scaling) -> float:
+    """The training's loss on clean rows, without dropout; mean over rows."""
+    model.eval()
+    total = 0.0
+    for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
+        target = scale_pixels(pixels.float(), scaling)
+        losses = model.losses(target, target, loss=params.loss, l1_latent=params.l1_latent)
+        total += float(losses["total"]) * len(pixels)
+    return total / rows.rows
+
+
+def _check(epoch: Epoch, untrained: float) -> None:
+    if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
+        raise TrainingError(
+            f"the loss is not a number in epoch {epoch.epoch} (train {epoch.train_loss:.5g}, validation "
+            f"{epoch.validation_loss:.5g}); lower train.learning_rate (now {epoch.learning_rate:g}); no codec was written"
+        )
+    if epoch.validation_loss > _DIVERGED * untrained:
+        raise TrainingError(
+            f"training diverges: validation loss {epoch.validation_loss:.5g} in epoch {epoch.epoch}, {untrained:.5g} "
+            f"before training; lower train.learning_rate (now {epoch.learning_rate:g}); no codec was written"
+        )
+
+
+def _optimizer(model: Autoencoder, params: TrainParams) -> torch.optim.Optimizer:
+    rate, decay = params.learning_rate, params.weight_decay
+    if params.optimizer == "adadelta":
+        return torch.optim.Adadelta(model.parameters(), lr=rate, weight_decay=decay)
+    kind = torch.optim.Adam if params.optimizer == "adam" else torch.optim.AdamW
+    return kind(model.parameters(), lr=rate, weight_decay=decay, fused=True)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, params: TrainParams, batches: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if params.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=params.epochs * batches)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed noise and dropout, and ask for deterministic kernels; leave torch's own state as it was."""
+    devices = [device] if device.type == "cuda" else []
+    before = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
