@@ -10,6 +10,7 @@ from ae_pipeline.codec import freeze, save_codec
 from ae_pipeline.codec_header import CodecHeader, Scaling
 from ae_pipeline.comparison import scale
 from ae_pipeline.models import build_model
+from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.samples import SampleSet
 
@@ -87,10 +88,7 @@ def _moments(samples: SampleSet, scaling: Scaling) -> tuple[np.ndarray, np.ndarr
 
 
 @torch.inference_mode()
-def _latents(model: torch.nn.Module, samples: SampleSet, scaling: Scaling) -> torch.Tensor:
+def _latents(model: Autoencoder, samples: SampleSet, scaling: Scaling) -> torch.Tensor:
     step = -(-samples.rows // _QUANTISER_ROWS)
-    pieces = []
-    for shard in samples.shards:
-        for block in samples.blocks(shard, 8192):
-            pieces.append(model.encode(torch.from_numpy(scale(block.pixels[::step], scaling))))  # type: ignore[operator]
-    return torch.cat(pieces)
+    blocks = (block for shard in samples.shards for block in samples.blocks(shard, 8192))
+    return torch.cat([model.encode(torch.from_numpy(scale(block.pixels[::step], scaling))) for block in blocks])

@@ -1,7 +1,6 @@
 """From samples to a codec folder: train, freeze, fit the quantiser, save."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +57,13 @@ def build_codec(
         provenance={
             "data": {"source": params.source.name, "digest": train.digest, "rows": train.rows},
             "git": git,
-            "params": params.used(),
+            "params": params.used("source", "prepare", "model", "train", "quantiser"),
             "seed": params.train.seed,
             "metrics": {
                 "epochs": len(fitted.history),
                 "best_epoch": fitted.best_epoch,
-                **{key: value for key, value in asdict(fitted.best).items() if key.endswith("_loss")},
+                "best_train_loss": fitted.best.train_loss,
+                "best_validation_loss": fitted.best.validation_loss,
             },
             "versions": library_versions(),
             "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},

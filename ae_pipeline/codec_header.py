@@ -52,8 +52,8 @@ class Model(_Part):
 
     @model_validator(mode="after")
     def _options_are_known(self) -> "Model":
-        schema = {"dense": DenseOptions, "conv": ConvOptions}[self.name]
-        schema.model_validate(self.options)
+        schemas: dict[str, type[BaseModel]] = {"dense": DenseOptions, "conv": ConvOptions}
+        schemas[self.name].model_validate(self.options)
         return self
 
 
@@ -116,7 +116,9 @@ def read_header(folder: Path) -> CodecHeader:
     except (OSError, ValueError, RecursionError) as error:
         raise CodecError(f"{path} is not readable JSON: {first_line(error)}; restore the codec") from None
     if isinstance(values, dict) and values.get("format") != CODEC_FORMAT:
-        raise CodecError(f"{path} has format {values.get('format')!r}, expected {CODEC_FORMAT}; use a newer ae-pipeline")
+        raise CodecError(
+            f"{path} has format {values.get('format')!r}, expected {CODEC_FORMAT}; use a newer ae-pipeline"
+        )
     try:
         header = CodecHeader.model_validate(values)
     except ValidationError as error:

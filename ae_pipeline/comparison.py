@@ -52,7 +52,9 @@ def round_trip(original: SampleSet, decoded: SampleSet, store: LatentStore) -> d
     """
     scaling = store.codec_header().scaling
     total, worst, deviation, rows = 0.0, 0.0, 0.0, 0
-    compared = ((mse(original=scale(a.pixels, scaling), decoded=scale(b.pixels, scaling)),) for a, b in pairs(original, decoded))
+    compared = (
+        (mse(original=scale(a.pixels, scaling), decoded=scale(b.pixels, scaling)),) for a, b in pairs(original, decoded)
+    )
     for (found,), (stored,) in _aligned(compared, _errors(store)):
         total += float(found.sum())
         worst = max(worst, float(found.max()))

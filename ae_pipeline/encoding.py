@@ -120,9 +120,7 @@ def encode_samples(
         columns=_columns(folder / entries[0].name),
         source=SourceEntry(name=name, digest=samples.digest, rows=samples.rows),
         parts=entries,
-        totals=Totals(
-            rows=samples.rows, bytes_in=samples.nbytes, bytes_parts=sum(entry.bytes for entry in entries)
-        ),
+        totals=Totals(rows=samples.rows, bytes_in=samples.nbytes, bytes_parts=sum(entry.bytes for entry in entries)),
         written_by={"versions": library_versions(), "git": git},
     )
     _sweep(folder, manifest)

@@ -72,7 +72,7 @@ def evaluate_codec(
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         rows, store, pictured = _through_store(codec_path, test, params, work / "codec", seed)
-        metrics = {**_sizes(store, test), **rows.means()}
+        metrics = {**store_sizes(store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
         metrics["unquantised_mse"] = _unquantised_mse(codec_path, test)
         metrics["break_even_rows"] = _break_even_rows(metrics)
         pca_rows = None
@@ -82,7 +82,7 @@ def evaluate_codec(
             )
             pca_rows, pca_store, _ = _through_store(work / "pca_codec", test, params, work / "pca", seed)
             metrics |= {f"pca_{name}": value for name, value in pca_rows.means().items()}
-            sizes = _sizes(pca_store, None)
+            sizes = store_sizes(pca_store)
             metrics |= {f"pca_{name}": sizes[name] for name in ("bits_per_row", "bits_per_row_with_codec")}
     for name, value in header.provenance.get("metrics", {}).items():
         metrics[name] = value
@@ -123,29 +123,28 @@ def _through_store(
     return rows, store, _pictured(test, decoded, store, rows.values["mse"], seed)
 
 
-def _sizes(store: LatentStore, test: SampleSet | None) -> Metrics:
+def store_sizes(store: LatentStore) -> Metrics:
+    """What a store takes on disk, in bytes and in bits per row, with and without the codec in it."""
     totals = store.manifest.totals
-    sizes: Metrics = {
+    return {
         "rows": totals.rows,
         "bytes_in": totals.bytes_in,
         "bytes_out": store.nbytes,
         "codec_bytes": store.manifest.codec.bytes,
         "ratio": totals.bytes_in / store.nbytes,
+        "raw_bits_per_row": 8 * totals.bytes_in / totals.rows,
         "bits_per_row": 8 * totals.bytes_parts / totals.rows,
         "bits_per_row_with_codec": 8 * store.nbytes / totals.rows,
         "latent_bits_per_row": 8 * store.latent_bytes() / totals.rows,
-        "raw_bits_per_row": 8 * totals.bytes_in / totals.rows,
     }
-    if test is not None:
-        sizes["zstd_bits_per_row"] = 8 * zstd_bytes(test) / totals.rows
-    return sizes
 
 
 def _break_even_rows(metrics: Metrics) -> int | None:
     """Rows from which store and codec together are smaller than zstd of the raw rows; None if they never are."""
     zstd, own, codec = (metrics[name] for name in ("zstd_bits_per_row", "bits_per_row", "codec_bytes"))
-    assert zstd is not None and own is not None and codec is not None
-    return int(np.ceil(8 * codec / (zstd - own))) if zstd > own else None
+    if zstd is None or own is None or codec is None or zstd <= own:
+        return None
+    return int(np.ceil(8 * codec / (zstd - own)))
 
 
 def _unquantised_mse(codec_path: Path, test: SampleSet) -> float:

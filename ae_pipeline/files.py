@@ -67,6 +67,8 @@ def finished_folder(path: Path) -> Iterator[Path]:
     refuse_existing(path)
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Left by a killed process that had the same id, as is common in containers.
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         make_folder(temporary)
         yield temporary

@@ -15,6 +15,7 @@ from ae_pipeline.errors import DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MOST_DIMENSIONS = 9
 
 
 def open_idx(path: Path) -> np.ndarray:
@@ -25,6 +26,8 @@ def open_idx(path: Path) -> np.ndarray:
             head = file.read(4)
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _DTYPES or not head[3]:
                 raise DataError(f"{path} is not an IDX file (starts with {head!r}); expected two zero bytes and a type")
+            if head[3] > _MOST_DIMENSIONS:
+                raise DataError(f"{path} has {head[3]} dimensions, expected 1 to {_MOST_DIMENSIONS}; fetch it again")
             lengths = file.read(4 * head[3])
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None

@@ -188,7 +188,8 @@ class PartWriter:
 
 def round_error(error: np.ndarray) -> np.ndarray:
     """float32 rounded to 8 fraction bits (at most 0.2% off): a diagnostic needs no more, and the rest would not
-    compress: at 16 levels it would make a store a quarter larger."""
+    compress: at 16 levels it would make a store a quarter larger.
+    """
     drop = 23 - _ERROR_FRACTION_BITS
     bits = error.astype(np.float32).view(np.uint32)
     # Adding half of the last kept bit rounds to nearest; a carry into the exponent gives the next power of two.

@@ -139,7 +139,8 @@ class TrainParams(Section):
     """Weight of the mean absolute latent in the loss."""
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
-    batch_size: Count = 256
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    """At least 2: one row has no batch statistics."""
     epochs: Count = 50
     patience: Annotated[int, Field(ge=0)] = 10
     """Epochs without a better validation loss before training stops; 0 never stops early."""
@@ -226,13 +227,16 @@ class Params(Section):
         """Name of the registered model in MLflow."""
         return self.tracking.registered_model or f"{self.source.name.replace('_', '-')}-ae"
 
-    def used(self) -> dict[str, Any]:
-        """What decided a result, flat, under the names of params.yaml: without paths and unused models and sources."""
+    def used(self, *sections: str) -> dict[str, Any]:
+        """What decided a result, flat, under the names of params.yaml: without paths and unused models and sources.
+
+        `sections` restricts it, e.g. to those that a codec depends on.
+        """
         tree = self.model_dump(exclude={"paths", "tracking"})
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}
-        return _flatten(tree)
+        return _flatten({name: values for name, values in tree.items() if not sections or name in sections})
 
 
 def load_params(path: Path) -> Params:
@@ -246,7 +250,7 @@ def load_params(path: Path) -> Params:
     try:
         # The parser that DVC uses, so that both read the same values (YAML 1.2: 1e-3 is a number).
         values = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2001-99-99
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected sections such as `train:`, found {type(values).__name__}")

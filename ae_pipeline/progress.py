@@ -31,4 +31,8 @@ def epoch_progress(epochs: int) -> Iterator[Callable[["Epoch"], None]]:
 def row_progress(what: str, rows: int) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with the number of rows that were finished."""
     with tqdm(total=rows, unit="row", unit_scale=True, desc=what, disable=None) as bar:
-        yield lambda finished: None if bar.update(finished) is None else None
+
+        def show(finished: int) -> None:
+            bar.update(finished)
+
+        yield show

@@ -29,9 +29,13 @@ def library_versions() -> dict[str, str]:
 
 def machine() -> dict[str, str]:
     """What float results depend on: results are promised to be the same for one of these."""
-    import torch  # noqa: PLC0415 (only where torch is loaded anyway)
+    import torch
 
-    return {"platform": platform.system(), "architecture": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability()}
+    return {
+        "platform": platform.system(),
+        "architecture": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

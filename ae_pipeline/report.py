@@ -1,6 +1,5 @@
 """Pictures of an evaluation (matplotlib) and the tables behind them (CSV, also for `dvc plots`)."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 
 from ae_pipeline.evaluation import Evaluation, Metrics, Pictured, rate_distortion
 from ae_pipeline.files import finished_file
+from ae_pipeline.tables import write_csv
 
 _BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"
 _BINS = 60
@@ -36,20 +36,6 @@ def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str,
     if history:
         _save(_learning_curves(history), folder / "learning_curves.png")
     _save(_rate_distortion(evaluation.metrics), folder / "rate_distortion.png")
-
-
-def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
-    """One line per dict; the first one names the columns."""
-    with finished_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-
-
-def read_csv(path: Path) -> list[dict[str, float]]:
-    """What write_csv wrote, where every value is a number."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
 
 
 def _reconstructions(groups: list[Pictured]) -> Figure:
@@ -119,7 +105,9 @@ def _rate_distortion(metrics: Metrics) -> Figure:
     for point, colour in zip(rate_distortion(metrics), (_BLUE, _ORANGE), strict=False):
         parts, whole, error = point["bits_per_row"], point["bits_per_row_with_codec"], point["mse"]
         axis.plot(parts, error, "o", color=colour, label=f"{point['name']}: Parquet parts")
-        axis.plot(whole, error, "s", mfc="none", color=colour, label=f"{point['name']}: with codec, {metrics['rows']:,} rows")
+        axis.plot(
+            whole, error, "s", mfc="none", color=colour, label=f"{point['name']}: with codec, {metrics['rows']:,} rows"
+        )
         axis.plot([parts, whole], [error, error], ":", color=colour, linewidth=1)
     zstd = metrics["zstd_bits_per_row"]
     axis.axvline(zstd, color=_GREY, linestyle="--", label=f"lossless: zstd of the raw rows ({zstd:.0f})")

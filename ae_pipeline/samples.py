@@ -69,7 +69,8 @@ class SampleSet:
         Raises DataError for what cannot be read or does not fit.
         """
         files = _parquet_files(path)
-        schemas, shards = [], []
+        schemas: list[pa.Schema] = []
+        shards: list[Shard] = []
         for file in files:
             parquet = _open_parquet(file)
             schemas.append(parquet.schema_arrow)
@@ -262,12 +263,12 @@ def _rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
     pending: list[pa.Table] = []
     count = 0
     for table in tables:
-        while count + table.num_rows >= rows:
-            head = table.slice(0, rows - count)
-            yield pa.concat_tables([*pending, head])
-            table, pending, count = table.slice(rows - count), [], 0
-        if table.num_rows:
-            pending.append(table)
-            count += table.num_rows
+        rest = table
+        while count + rest.num_rows >= rows:
+            yield pa.concat_tables([*pending, rest.slice(0, rows - count)])
+            rest, pending, count = rest.slice(rows - count), [], 0
+        if rest.num_rows:
+            pending.append(rest)
+            count += rest.num_rows
     if pending:
         yield pa.concat_tables(pending)

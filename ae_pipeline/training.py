@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,19 +77,17 @@ def fit(
         untrained = best_loss = _validation_loss(model, validation, params, scaling)
         for number in range(1, params.epochs + 1):
             learning_rate = schedule.get_last_lr()[0]
-            total = torch.zeros((), device=device, dtype=torch.float64)
-            rows = 0
             model.train()
+            losses: list[Tensor] = []
+            rows: list[int] = []
             for pixels in train.shuffled(params.batch_size, generator):
                 if len(pixels) < 2:
                     continue  # batch statistics of one row do not exist
-                loss = _step(compute, optimizer, pixels, params, scaling)
+                losses.append(_step(compute, optimizer, pixels, params, scaling))
+                rows.append(len(pixels))
                 schedule.step()
-                total += loss.detach() * len(pixels)
-                rows += len(pixels)
-            epoch = Epoch(
-                number, float(total) / rows, _validation_loss(model, validation, params, scaling), learning_rate
-            )
+            train_loss = float(np.average(torch.stack(losses).cpu().double().numpy(), weights=rows))
+            epoch = Epoch(number, train_loss, _validation_loss(model, validation, params, scaling), learning_rate)
             _check(epoch, untrained)
             history.append(epoch)
             on_epoch(epoch)
@@ -120,7 +119,7 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    return loss
+    return loss.detach()
 
 
 @torch.inference_mode()
@@ -139,7 +138,7 @@ def _check(epoch: Epoch, untrained: float) -> None:
     if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
         raise TrainingError(
             f"the loss is not a number in epoch {epoch.epoch} (train {epoch.train_loss:.5g}, validation "
-            f"{epoch.validation_loss:.5g}); lower train.learning_rate (now {epoch.learning_rate:g}); no codec was written"
+            f"{epoch.validation_loss:.5g}); lower train.learning_rate, now {epoch.learning_rate:g}; no codec is written"
         )
     if epoch.validation_loss > _DIVERGED * untrained:
         raise TrainingError(

@@ -65,7 +65,8 @@ class Autoencoder(nn.Module, ABC):
 
 def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """Weight and bias of one linear layer that equals `linear` followed by `norm` in evaluation mode."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     factor = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.affine:
         factor = factor * norm.weight.double()

@@ -4,6 +4,7 @@
 linear output it has the form of PCA.
 """
 
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -65,7 +66,7 @@ class DenseAutoencoder(Autoencoder):
 def _stack(sizes: list[int], activation: str, dropout: float) -> nn.Sequential:
     """Linear layers `linear0`, `linear1`, ... with activation and dropout between them."""
     stack = nn.Sequential()
-    for number, (size_in, size_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (size_in, size_out) in enumerate(pairwise(sizes)):
         if number:
             stack.add_module(f"activation{number}", ACTIVATIONS[activation]())
             if dropout:

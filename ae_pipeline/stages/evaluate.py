@@ -5,8 +5,9 @@ from pathlib import Path
 from ae_pipeline.evaluation import check_gate, evaluate_codec
 from ae_pipeline.files import write_json
 from ae_pipeline.params import Params
-from ae_pipeline.report import read_csv, write_pictures, write_tables
+from ae_pipeline.report import write_pictures, write_tables
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.tables import read_csv
 
 
 def run(params: Params, root: Path) -> None:

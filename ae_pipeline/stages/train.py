@@ -7,8 +7,8 @@ from ae_pipeline.codec_building import build_codec
 from ae_pipeline.params import Params
 from ae_pipeline.progress import epoch_progress
 from ae_pipeline.provenance import git_state
-from ae_pipeline.report import write_csv
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.tables import write_csv
 
 
 def run(params: Params, root: Path) -> None:

@@ -1,0 +1,5 @@
+"""`python -m ae_pipeline`: the same as the command `ae-pipeline`."""
+
+from ae_pipeline.cli import main
+
+main()

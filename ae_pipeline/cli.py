@@ -1,0 +1,227 @@
+"""The command line: the same parts as the stages, on any data set and store. `ae-pipeline --help` lists it.
+
+Everything heavy is imported where it is used, so that help and mistakes answer at once.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Batch compression with autoencoders: codecs, latent stores, and what they cost.",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
+CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
+ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def main() -> None:
+    """Entry point of `ae-pipeline`: one line for a mistake, never a traceback."""
+    # GNU OpenMP lets idle threads spin; on a busy machine that makes small training steps several times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Deterministic sums on CUDA need it before the first product.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    sys.exit(exit_code_of(app))
+
+
+@app.command()
+def encode(
+    data: Annotated[Path, typer.Argument(help="Parquet file, or folder of them, with a column `pixels`.")],
+    store: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
+    codec: CodecFolder = None,
+    model: ModelUri = None,
+    layout: Annotated[Literal["list", "binary"], typer.Option(help="How latents are stored.")] = "list",
+    row_group_rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows per Parquet row group.")] = 10_000,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Encode a data set into a latent store."""
+    from ae_pipeline.encoding import encode_samples
+    from ae_pipeline.params import EncodeParams
+    from ae_pipeline.progress import row_progress
+    from ae_pipeline.provenance import git_state
+    from ae_pipeline.summary import describe_store
+
+    with _codec(codec, model) as folder:
+        samples = _open_samples(data, folder)
+        settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
+        with row_progress("encode", samples.rows) as progress:
+            written = encode_samples(
+                samples, folder, store, settings, name=data.name, git=git_state(Path.cwd()), progress=progress
+            )
+    _report(describe_store(written), as_json=as_json)
+
+
+@app.command()
+def decode(
+    store: Annotated[Path, typer.Argument(help="Latent store.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Decode every row of a store into Parquet, from the store alone."""
+    from ae_pipeline.decoding import decode_store
+    from ae_pipeline.latent_store import LatentStore
+    from ae_pipeline.progress import row_progress
+
+    opened = LatentStore.open(store)
+    with row_progress("decode", opened.manifest.totals.rows) as progress:
+        decoded = decode_store(opened, out, device=device, progress=progress)
+    _report(
+        {"out": str(out), "rows": decoded.rows, "samples": decoded.spec.describe(), "shards": len(decoded.files)},
+        as_json=as_json,
+    )
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="Latent store or codec folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a store or a codec is: rows, bytes, codec, provenance, schema."""
+    from ae_pipeline.codec_header import HEADER_NAME, read_header
+    from ae_pipeline.latent_store import LatentStore
+    from ae_pipeline.summary import describe_codec, describe_store
+
+    if (path / HEADER_NAME).exists():
+        _report(describe_codec(read_header(path)), as_json=as_json)
+    else:
+        _report(describe_store(LatentStore.open(path)), as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Rows that the codec was not trained on.")],
+    codec: CodecFolder = None,
+    model: ModelUri = None,
+    store: Annotated[Path | None, typer.Option(help="Measure this store of `data` instead of a codec.")] = None,
+    train: Annotated[Path | None, typer.Option(help="Train split: adds PCA of the same latent size.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for metrics.json, tables and pictures.")] = None,
+    layout: Annotated[Literal["list", "binary"], typer.Option(help="How latents are stored.")] = "list",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a codec, or an existing store, costs on a data set."""
+    if store is not None:
+        if codec or model or train or report:
+            raise ConfigError("--store goes without --codec, --model, --train and --report")
+        _report(_evaluate_store(data, store, device), as_json=as_json)
+        return
+    from ae_pipeline.evaluation import evaluate_codec
+    from ae_pipeline.files import refuse_existing, write_json
+    from ae_pipeline.params import EncodeParams
+    from ae_pipeline.report import write_pictures, write_tables
+    from ae_pipeline.samples import SampleSet
+
+    with _codec(codec, model) as folder:
+        if report:
+            refuse_existing(report)
+        samples = _open_samples(data, folder)
+        train_samples = SampleSet.open(train, samples.spec) if train else None
+        measured = evaluate_codec(folder, samples, EncodeParams(layout=layout, device=device), train=train_samples)
+    if report:
+        write_tables(report / "tables", measured)
+        write_pictures(report / "pictures", measured, None)
+        write_json(report / "metrics.json", measured.metrics)
+    _report(measured.metrics, as_json=as_json)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="A stage of dvc.yaml; `dvc repro` calls this.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Run one stage in this folder, whether it is needed or not. Use `dvc repro` to run what is."""
+    from ae_pipeline.params import load_params
+    from ae_pipeline.stages import STAGES, run_stage
+
+    if name not in STAGES:
+        raise ConfigError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
+    run_stage(name, load_params(params), Path.cwd())
+
+
+@app.command()
+def publish(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> None:
+    """Log the workspace's last training to MLflow, once; run it again after a server was away."""
+    from dataclasses import asdict
+
+    from ae_pipeline.params import load_params
+    from ae_pipeline.tracking import publish as publish_workspace
+
+    _report(asdict(publish_workspace(load_params(params), Path.cwd())), as_json=as_json)
+
+
+@app.command()
+def summary(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> None:
+    """Show what the last `dvc repro` made: sizes, errors, and where everything is."""
+    from ae_pipeline.params import load_params
+    from ae_pipeline.summary import format_workspace, summarise_workspace
+
+    found = summarise_workspace(load_params(params), Path.cwd())
+    print(json.dumps(found, indent=2) if as_json else format_workspace(found))
+
+
+@contextmanager
+def _codec(folder: Path | None, model: str | None) -> Iterator[Path]:
+    """The codec folder that the options name; one from the registry is copied to a temporary place."""
+    if (folder is None) == (model is None):
+        raise ConfigError("give one of --codec FOLDER and --model models:/<name>@<alias>")
+    if folder is not None:
+        yield folder
+        return
+    from ae_pipeline.params import Params, load_params
+    from ae_pipeline.tracking import fetch_codec
+
+    params = load_params(DEFAULT_PARAMS) if DEFAULT_PARAMS.exists() else Params()
+    with tempfile.TemporaryDirectory() as target:
+        yield fetch_codec(str(model), params, Path.cwd(), Path(target))
+
+
+def _open_samples(data: Path, codec: Path) -> Any:
+    from ae_pipeline.codec_header import read_header
+    from ae_pipeline.samples import SampleSet
+
+    return SampleSet.open(data, read_header(codec).spec)
+
+
+def _evaluate_store(data: Path, store: Path, device: str) -> dict[str, Any]:
+    from ae_pipeline.comparison import compare_rows
+    from ae_pipeline.decoding import decode_store
+    from ae_pipeline.evaluation import store_sizes
+    from ae_pipeline.latent_store import LatentStore
+    from ae_pipeline.samples import SampleSet
+
+    opened = LatentStore.open(store)
+    header = opened.codec_header()
+    samples = SampleSet.open(data, header.spec)
+    with tempfile.TemporaryDirectory() as folder:
+        decoded = decode_store(opened, Path(folder, "decoded"), device=device)
+        return {**store_sizes(opened), **compare_rows(samples, decoded, header.scaling).means()}
+
+
+def _report(values: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values, indent=2))
+        return
+    from ae_pipeline.summary import format_values
+
+    print(format_values(values))
+
+
+__all__ = ["PipelineError", "app", "main"]

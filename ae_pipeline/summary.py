@@ -1,0 +1,122 @@
+"""What people and scripts are told: about a store, a codec, or the whole workspace."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.codec_header import CodecHeader, read_header
+from ae_pipeline.errors import DataError
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.params import Params
+from ae_pipeline.tracking import tracking_uri
+
+
+def describe_store(store: LatentStore) -> dict[str, Any]:
+    """Rows, bytes, codec, provenance and schema of a store. Reads no rows but the small error column's statistics."""
+    manifest, header = store.manifest, store.codec_header()
+    return {
+        "store": str(store.path),
+        "format": manifest.format,
+        "snapshot": manifest.snapshot,
+        "rows": manifest.totals.rows,
+        "bytes_in": manifest.totals.bytes_in,
+        "bytes_out": store.nbytes,
+        "ratio": manifest.totals.bytes_in / store.nbytes,
+        "bits_per_row": 8 * manifest.totals.bytes_parts / manifest.totals.rows,
+        "bits_per_row_with_codec": 8 * store.nbytes / manifest.totals.rows,
+        "parts": len(manifest.parts),
+        "columns": {column.name: column.type for column in manifest.columns},
+        "layout": manifest.latent.layout,
+        "source": manifest.source.model_dump(),
+        "written_by": manifest.written_by,
+        "codec": describe_codec(header),
+    }
+
+
+def describe_codec(header: CodecHeader) -> dict[str, Any]:
+    """What a codec is and where it came from, without the quantiser's numbers."""
+    return {
+        "fingerprint": header.fingerprint,
+        "samples": header.spec.describe(),
+        "model": header.model.name,
+        "latent_size": header.model.latent_size,
+        "levels": header.quantiser.levels,
+        "options": header.model.options,
+        "provenance": header.provenance,
+    }
+
+
+def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
+    """The last `dvc repro` in numbers and places. Raises DataError if it has not run."""
+    reports = root / params.paths.reports
+    try:
+        round_trip = json.loads((reports / "round_trip.json").read_text())
+        metrics = json.loads((reports / "metrics.json").read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"nothing to show: {error.filename} is missing; run `dvc repro` first") from None
+    stores = {}
+    for name in params.encode.data_sets:
+        store = LatentStore.open(root / params.paths.latents / name)
+        totals = store.manifest.totals
+        stores[name] = {
+            "rows": totals.rows,
+            "bytes_in": totals.bytes_in,
+            "bytes_out": store.nbytes,
+            "ratio": totals.bytes_in / store.nbytes,
+            "mse": round_trip[name]["mse"],
+            "psnr": round_trip[name]["psnr"],
+        }
+    return {
+        "data_sets": stores,
+        "codec": read_header(root / params.paths.codec).fingerprint,
+        "codec_bytes": metrics["codec_bytes"],
+        "metrics": metrics,
+        "store": str(Path(params.paths.latents)),
+        "pictures": str(Path(params.paths.reports) / "pictures"),
+        "metrics_file": str(Path(params.paths.reports) / "metrics.json"),
+        "tracking_uri": tracking_uri(params, root),
+        "mlflow_ui": "make mlflow-ui",
+    }
+
+
+def format_workspace(found: dict[str, Any]) -> str:
+    """The summary as a short table."""
+    lines = [f"{'data set':<12}{'rows':>10}{'bytes in':>14}{'bytes out':>14}{'ratio':>8}{'MSE':>10}{'PSNR dB':>9}"]
+    for name, row in found["data_sets"].items():
+        psnr = "inf" if row["psnr"] is None else f"{row['psnr']:.2f}"
+        lines.append(
+            f"{name:<12}{row['rows']:>10,}{row['bytes_in']:>14,}{row['bytes_out']:>14,}{row['ratio']:>8.2f}"
+            f"{row['mse']:>10.5f}{psnr:>9}"
+        )
+    metrics = found["metrics"]
+    lines.append(
+        f"bytes out hold the codec ({found['codec_bytes']:,} bytes) in every store; without it a test row takes "
+        f"{metrics['bits_per_row']:.0f} bits (zstd of the raw rows: {metrics['zstd_bits_per_row']:.0f})"
+    )
+    if metrics.get("pca_mse") is not None:
+        lines.append(
+            f"test MSE {metrics['mse']:.5f} at {metrics['bits_per_row']:.0f} bits per row; PCA of the same latent size "
+            f"{metrics['pca_mse']:.5f} at {metrics['pca_bits_per_row']:.0f}"
+        )
+    places = (("stores", "store"), ("pictures", "pictures"), ("metrics", "metrics_file"), ("MLflow UI", "mlflow_ui"))
+    return "\n".join([*lines, *(f"{label:<12}{found[key]}" for label, key in places)])
+
+
+def format_values(values: dict[str, Any], indent: int = 0) -> str:
+    """Nested values as aligned lines."""
+    width = max((len(key) for key in values), default=0) + 2
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{' ' * indent}{key}", format_values(value, indent + 2)]
+        else:
+            lines.append(f"{' ' * indent}{key:<{width}}{_format(value)}")
+    return "\n".join(lines)
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,278 @@
+"""MLflow: what came out. The only modules that import it are this one and tracking_model.py.
+
+`publish` makes MLflow hold exactly one complete run for the training that is in the workspace, found by content: the
+fingerprint of train's entry in dvc.lock. So it works for stages that DVC restored from its cache and for an empty
+database, and does nothing twice. The computing stages know nothing of it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ae_pipeline.codec_header import read_header
+from ae_pipeline.errors import TrackingError, first_line
+from ae_pipeline.files import make_folder
+from ae_pipeline.params import Params
+from ae_pipeline.workspace import Workspace, read_workspace
+
+CHALLENGER = "challenger"
+TRAINING_TAG = "ae_pipeline.training"
+PUBLISHED_TAG = "ae_pipeline.published"
+# Long enough for a server that is starting, short enough for one that is gone (MLflow's own default is minutes).
+_HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `publish` did."""
+
+    uri: str
+    experiment: str
+    run_id: str
+    model: str
+    version: str
+    outcome: str
+    """created, updated or unchanged"""
+
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.outcome}: run {self.run_id} in experiment {self.experiment}, {self.model} version {self.version} "
+            f"is {CHALLENGER} ({self.uri})"
+        )
+
+
+def tracking_uri(params: Params, root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or an absolute SQLite URI in `paths.tracking`.
+
+    `dvc exp run --temp` and `--queue` work in copies below .dvc/tmp that are deleted: they log to the original.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    return given or f"sqlite:///{_tracking_folder(params, root) / 'mlflow.db'}"
+
+
+def publish(params: Params, root: Path) -> Published:
+    """Log the workspace's training to MLflow and point `challenger` at its model version.
+
+    Raises TrackingError when there is nothing to log or the server cannot be reached; nothing else depends on it.
+    """
+    workspace = read_workspace(params, root)
+    with _client(params, root) as (client, uri):
+        experiment = _experiment(client, params, root, uri)
+        run = _find_run(client, experiment, workspace.training)
+        outcome = "unchanged"
+        if run is None:
+            run = _create_run(client, experiment, workspace)
+            outcome = "created"
+        elif run.data.tags[PUBLISHED_TAG] != workspace.digest:
+            _log_results(client, run.info.run_id, workspace)
+            outcome = "updated"
+        version = _model_version(client, run.info.run_id, workspace)
+        client.set_registered_model_alias(params.registered_model, CHALLENGER, version)
+        client.set_tag(run.info.run_id, PUBLISHED_TAG, workspace.digest)
+        if outcome == "created":
+            client.set_terminated(run.info.run_id, "FINISHED")
+        return Published(
+            uri, params.tracking.experiment, run.info.run_id, params.registered_model, str(version), outcome
+        )
+
+
+def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Path:
+    """Copy the codec of a registered model version into `target`; no code of the model is run.
+
+    `model_uri` is models:/<name>@<alias> or models:/<name>/<version>. Raises TrackingError, CodecError.
+    """
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    with _client(params, root) as (client, uri):
+        name, _, version = model_uri.removeprefix("models:/").replace("@", "/@").partition("/")
+        if not model_uri.startswith("models:/") or not version:
+            raise TrackingError(
+                f"{model_uri} is not a model: expected models:/<name>@<alias> or models:/<name>/<version>"
+            )
+        try:
+            if version.startswith("@"):
+                version = client.get_model_version_by_alias(name, version[1:]).version
+            found = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{name}/{version}", dst_path=str(target), tracking_uri=uri
+            )
+        except MlflowException as error:
+            raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
+    folder = Path(found) / "artifacts" / "codec"
+    read_header(folder)
+    return folder
+
+
+def _find_run(client: Any, experiment: str, training: str) -> Any | None:
+    """The complete run of this training. Runs that a crash left half-logged are deleted."""
+    complete = None
+    for run in client.search_runs([experiment], f"tags.`{TRAINING_TAG}` = '{training}'"):
+        if PUBLISHED_TAG in run.data.tags and complete is None:
+            complete = run
+        else:
+            client.delete_run(run.info.run_id)
+    return complete
+
+
+def _create_run(client: Any, experiment: str, workspace: Workspace) -> Any:
+    from mlflow.entities import Metric, Param
+
+    header = workspace.header
+    git = header.provenance["git"]
+    tags = {
+        TRAINING_TAG: workspace.training,
+        "mlflow.user": os.environ.get("USER", "ae-pipeline"),
+        "mlflow.source.name": "dvc repro",
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.git.commit": git["commit"] or "",
+        "git_commit": git["commit"] or "",
+        "git_dirty": str(git["dirty"]),
+        "data_digest": header.provenance["data"]["digest"],
+        "codec_fingerprint": header.fingerprint,
+        **{f"dvc.{name}": digest for name, digest in workspace.dvc_digests.items()},
+    }
+    run = client.create_run(experiment, tags=tags, run_name=_run_name(workspace))
+    run_id = run.info.run_id
+    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in workspace.params.used().items()])
+    curves = [
+        Metric(name, line[name], run.info.start_time, int(line["epoch"]))
+        for line in workspace.history
+        for name in line
+        if name != "epoch"
+    ]
+    for start in range(0, len(curves), 1000):
+        client.log_batch(run_id, metrics=curves[start : start + 1000])
+    client.log_inputs(run_id, list(_data_sets(workspace)))
+    _log_results(client, run_id, workspace)
+    return run
+
+
+def _log_results(client: Any, run_id: str, workspace: Workspace) -> None:
+    """Final metrics and files: what may change without a new training (evaluation, stores)."""
+    from mlflow.entities import Metric
+
+    time_ms = client.get_run(run_id).info.start_time
+    numbers = {name: value for name, value in workspace.metrics.items() if value is not None}
+    client.log_batch(run_id, metrics=[Metric(name, float(value), time_ms, 0) for name, value in numbers.items()])
+    for path, folder in workspace.files():
+        client.log_artifact(run_id, str(path), folder)
+
+
+def _data_sets(workspace: Workspace) -> Iterator[Any]:
+    """The splits as MLflow inputs: by name and digest, without the data."""
+    from mlflow.data.http_dataset_source import HTTPDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    for split, digest in workspace.data_digests.items():
+        source = HTTPDatasetSource(f"file://{workspace.prepared / split}")
+        data_set = MetaDataset(source, name=f"{workspace.params.source.name}-{split}", digest=digest[:36])
+        yield DatasetInput(data_set._to_mlflow_entity(), [InputTag("mlflow.data.context", split)])
+
+
+def _model_version(client: Any, run_id: str, workspace: Workspace) -> str:
+    """The registered version of this run's codec; logged and registered if there is none yet."""
+    name = workspace.params.registered_model
+    existing = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if existing:
+        return str(max(existing, key=lambda version: int(version.version)).version)
+    version = str(_log_model(run_id, workspace, name))
+    tags = {
+        "codec_fingerprint": workspace.header.fingerprint,
+        "data_digest": workspace.header.provenance["data"]["digest"],
+        "mse": f"{workspace.metrics['mse']:.6g}",
+        "bits_per_row": f"{workspace.metrics['bits_per_row']:.6g}",
+    }
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)
+    return version
+
+
+def _log_model(run_id: str, workspace: Workspace, name: str) -> int | str:
+    """A pyfunc model from code, with the codec folder as its artifact: no pickle."""
+    import mlflow
+    from mlflow.models import ModelSignature
+
+    from ae_pipeline import tracking_model
+
+    package = Path(tracking_model.__file__).parent
+    with mlflow.start_run(run_id=run_id, nested=True):
+        info = mlflow.pyfunc.log_model(
+            name="codec",
+            python_model=str(Path(tracking_model.__file__)),
+            artifacts={"codec": str(workspace.codec)},
+            code_paths=[str(package)],
+            signature=ModelSignature.from_dict(tracking_model.signature(workspace.header)),
+            input_example=workspace.input_example(),
+            pip_requirements=tracking_model.requirements(),
+            registered_model_name=name,
+        )
+    return info.registered_model_version
+
+
+def _experiment(client: Any, params: Params, root: Path, uri: str) -> str:
+    name = params.tracking.experiment
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(f"experiment {name} is in MLflow's trash; restore it there or set tracking.experiment")
+        return found.experiment_id
+    # A server of one's own knows where artifacts go; the local store keeps them beside the database.
+    local = uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ
+    location = (_tracking_folder(params, root) / "artifacts").as_uri() if local else None
+    return client.create_experiment(name, location)
+
+
+@contextmanager
+def _client(params: Params, root: Path) -> Iterator[tuple[Any, str]]:
+    """MLflow's client, with its database made by one process at a time, and its errors made ours."""
+    for name, value in _HTTP_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    uri = tracking_uri(params, root)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    try:
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        client = mlflow.MlflowClient(uri, uri)
+        if uri.startswith("sqlite:"):
+            folder = Path(uri.removeprefix("sqlite:///")).parent
+            make_folder(folder)
+            # Two processes that create the tables at once ruin the database for good.
+            with FileLock(folder / ".creating.lock", timeout=120):
+                client.search_experiments(max_results=1)
+        else:
+            client.search_experiments(max_results=1)
+        yield client, uri
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(
+            f"not logged to MLflow at {uri}: {first_line(error)[:300]}. Everything else is written; when the server "
+            "can be reached, run `ae-pipeline publish`"
+        ) from None
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
+def _tracking_folder(params: Params, root: Path) -> Path:
+    root = root.resolve()
+    for folder in root.parents:
+        if folder.name == ".dvc" and (folder / "tmp" / "exps") in root.parents:
+            root = folder.parent
+    return (root / params.paths.tracking).resolve()
+
+
+def _run_name(workspace: Workspace) -> str:
+    params = workspace.params
+    return (
+        f"{params.model.name}-{params.train.latent_size}x{params.quantiser.levels}-{workspace.header.fingerprint[:7]}"
+    )

@@ -1,0 +1,102 @@
+"""What the stages left in the workspace, read for `publish` and for the summary. Files only."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+
+from ae_pipeline.codec_header import CodecHeader, read_header
+from ae_pipeline.errors import TrackingError
+from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.params import Params
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.tables import read_csv
+
+_EXAMPLE_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Results of the last `dvc repro`."""
+
+    params: Params
+    root: Path
+    lock: dict[str, Any]
+    """Parsed dvc.lock."""
+    header: CodecHeader
+    metrics: dict[str, Any]
+    history: list[dict[str, float]]
+
+    @property
+    def codec(self) -> Path:
+        """Codec folder."""
+        return self.root / self.params.paths.codec
+
+    @property
+    def prepared(self) -> Path:
+        """Folder of the splits."""
+        return self.root / self.params.paths.prepared
+
+    @property
+    def reports(self) -> Path:
+        """Folder of metrics, tables and pictures."""
+        return self.root / self.params.paths.reports
+
+    @cached_property
+    def training(self) -> str:
+        """Identity of the training: SHA-256 (hex) of what DVC knows went into it and came out."""
+        train = self.lock["stages"]["train"]
+        return sha256_json({key: train.get(key) for key in ("deps", "params", "outs")})
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that is published."""
+        files = [[str(path.relative_to(self.root)), sha256_file(path)] for path, _ in self.files()]
+        return sha256_json([self.training, self.metrics, files])
+
+    @property
+    def dvc_digests(self) -> dict[str, str]:
+        """DVC's digest of the prepared data and of the codec."""
+        train = self.lock["stages"]["train"]
+        wanted = {self.params.paths.prepared, self.params.paths.codec}
+        entries = [*train.get("deps", []), *train.get("outs", [])]
+        return {Path(entry["path"]).name: entry["md5"] for entry in entries if entry["path"] in wanted}
+
+    @cached_property
+    def data_digests(self) -> dict[str, str]:
+        """Digest of each split, as in provenance and manifests."""
+        return {split: SampleSet.open(self.prepared / split).digest for split in ("train", "validation", "test")}
+
+    def files(self) -> Iterator[tuple[Path, str | None]]:
+        """What is attached to the run, with the folder it goes to."""
+        for folder in ("pictures", "tables"):
+            yield from ((path, folder) for path in sorted((self.reports / folder).glob("*.*")))
+        for name in ("metrics.json", "history.csv", "round_trip.json"):
+            if (self.reports / name).exists():
+                yield self.reports / name, None
+        yield from ((path, "codec") for path in sorted(self.codec.iterdir()))
+
+    def input_example(self) -> np.ndarray:
+        """A few test rows, (n, *shape)."""
+        test = SampleSet.open(self.prepared / "test")
+        return next(test.blocks(test.shards[0], _EXAMPLE_ROWS)).pixels.copy()
+
+
+def read_workspace(params: Params, root: Path) -> Workspace:
+    """Read what the stages left. Raises TrackingError if they have not run."""
+    reports = root / params.paths.reports
+    try:
+        lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text())
+        metrics = json.loads((reports / "metrics.json").read_text())
+        history = read_csv(reports / "history.csv")
+        lock["stages"]["train"]
+    except FileNotFoundError as error:
+        raise TrackingError(f"nothing to publish: {error.filename} is missing; run `dvc repro` first") from None
+    except (KeyError, TypeError):
+        raise TrackingError(f"{root / 'dvc.lock'} has no stage `train`; run `dvc repro` first") from None
+    return Workspace(params, root, lock, read_header(root / params.paths.codec), metrics, history)

@@ -1,0 +1,136 @@
+"""dvc.yaml, the stages, params.yaml and the README say the same thing, and imports point one way."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from ae_pipeline.params import Params, load_params
+from ae_pipeline.stages import STAGES
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "ae_pipeline"
+# Modules that cannot change a stage's result: how messages, progress and provenance are worded, how files get their
+# names, what params.py checks (the values are DVC parameters), and where verified files are fetched from.
+NEUTRAL = {"__init__", "errors", "files", "params", "progress", "provenance", "sources/mirrors"}
+
+
+def read_yaml(path):
+    return YAML(typ="safe", pure=True).load(path.read_text())
+
+
+def imports_of(module):
+    """Modules of the package that a module imports, anywhere in it, as `models/dense`."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ae_pipeline"):
+            base = node.module.removeprefix("ae_pipeline").removeprefix(".").replace(".", "/")
+            found |= {f"{base}/{alias.name}".lstrip("/") for alias in node.names} | {base}
+    return {name for name in (as_module(name) for name in found) if name}
+
+
+def as_module(name):
+    if (PACKAGE / f"{name}.py").exists():
+        return name
+    return f"{name}/__init__".lstrip("/") if (PACKAGE / name / "__init__.py").exists() else None
+
+
+def reachable(module):
+    seen, todo = set(), [module]
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            if name not in NEUTRAL:
+                todo += imports_of(name)
+    return seen - NEUTRAL
+
+
+def code_dependencies(stage):
+    """`models/__init__` loads by name: the chosen file is a templated dependency."""
+    needed = reachable(f"stages/{stage}")
+    chosen = set()
+    if "models/__init__" in needed:
+        chosen.add("models/${model.name}")
+    if "sources/__init__" in needed:
+        chosen |= {"sources/${source.name}", "sources/idx", "idx"}
+    return {f"ae_pipeline/{name}.py" for name in needed | chosen if not name.endswith("__init__")}
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name != "publish"])
+def test_every_module_that_can_change_a_stages_result_is_a_dependency_in_dvc_yaml(stage):
+    entry = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
+    listed = {dep for dep in entry["deps"] if dep.startswith("ae_pipeline/")}
+    assert listed == code_dependencies(stage)
+
+
+def test_dvc_yaml_has_the_stages_of_the_package_in_order():
+    entries = read_yaml(ROOT / "dvc.yaml")["stages"]
+    assert tuple(entries) == STAGES
+    for name, entry in entries.items():
+        assert entry["cmd"] == f"python -m ae_pipeline stage {name}"
+        assert (PACKAGE / "stages" / f"{name}.py").exists()
+
+
+def test_params_yaml_names_every_knob_and_holds_the_defaults_of_params_py():
+    values = read_yaml(ROOT / "params.yaml")
+    assert values == Params().model_dump(mode="json")
+    assert load_params(ROOT / "params.yaml") == Params()
+
+
+def test_every_param_in_dvc_yaml_exists():
+    values = read_yaml(ROOT / "params.yaml")
+    entries = read_yaml(ROOT / "dvc.yaml")["stages"]
+    for entry in entries.values():
+        for name in entry.get("params", []):
+            value = values
+            for part in name.replace("${model.name}", "dense").replace("${source.name}", "mnist").split("."):
+                assert part in value, name
+                value = value[part]
+
+
+@pytest.mark.parametrize(
+    "module", [path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")]
+)
+def test_imports_point_one_way(module):
+    """stages -> parts; parts never import stages or the command line; one door for each outsider."""
+    text = (PACKAGE / f"{module}.py").read_text()
+    if not module.startswith("stages/") and module not in ("cli", "__main__"):
+        assert not [name for name in imports_of(module) if name.startswith("stages/") or name == "cli"]
+    doors = {
+        "mlflow": {"tracking", "tracking_model"},
+        "requests": {"sources/mirrors"},
+        "torchvision": {"sources/mirrors"},
+    }
+    for outsider, allowed in doors.items():
+        if re.search(rf"^\s*(import|from) {outsider}\b", text, re.MULTILINE):
+            assert module in allowed
+    assert not re.search(r"^\s*(import|from) (prefect|dvc|pickle)\b", text, re.MULTILINE)
+
+
+def test_the_tree_in_the_readme_is_the_tree():
+    readme = (ROOT / "README.md").read_text()
+    block = next(part for part in readme.split("```") if "ae_pipeline/\n" in part)
+    listed = set(
+        re.findall(r"^ +([a-z_]+)(?:\.py|/) ", block.split("ae_pipeline/\n")[1].split("\ntests/")[0], re.MULTILINE)
+    )
+    real = {path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")}
+    real |= {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert listed == real
+
+
+def test_every_metric_is_explained_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    source = (PACKAGE / "evaluation.py").read_text() + (PACKAGE / "codec_building.py").read_text()
+    keys = set(
+        re.findall(
+            r'"((?:[a-z]+_)*(?:mse|psnr|ssim|mae|bce|rows|bytes|bytes_in|bytes_out|ratio|bits_per_row(?:_with_codec)?))"',
+            source,
+        )
+    )
+    assert keys
+    for key in keys | {"best_epoch", "best_validation_loss"}:
+        assert f"`{key}`" in readme, key
