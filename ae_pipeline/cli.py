@@ -177,6 +177,17 @@ def summary(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> Non
     print(json.dumps(found, indent=2) if as_json else format_workspace(found))
 
 
+@app.command(name="mlflow-ui")
+def mlflow_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000, params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Serve MLflow's pages on loopback, over the store that the runs are in. Ctrl-C ends it."""
+    from ae_pipeline.params import load_params
+    from ae_pipeline.tracking import ui_command
+
+    command, environment = ui_command(load_params(params), Path.cwd(), port)
+    print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    os.execvpe(command[0], command, {**os.environ, **environment})  # noqa: S606
+
+
 @contextmanager
 def _codec(folder: Path | None, model: str | None) -> Iterator[Path]:
     """The codec folder that the options name; one from the registry is copied to a temporary place."""

@@ -27,7 +27,7 @@ from ae_pipeline.codec_header import (
     write_header,
 )
 from ae_pipeline.devices import one_torch_thread
-from ae_pipeline.errors import CodecError, DataError, first_line
+from ae_pipeline.errors import CodecError, ConfigError, DataError, first_line
 from ae_pipeline.files import finished_file, finished_folder, sha256_file
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
@@ -76,9 +76,7 @@ class Codec:
             state = load_file(path)
         except (OSError, SafetensorError) as error:
             raise CodecError(f"cannot read {path}: {first_line(error)}; restore the codec") from None
-        # Built without memory first: sizes in codec.json allocate nothing until the weights have shown the same.
-        with torch.device("meta"):
-            model = build_model(header.model.name, header.spec.shape, header.model.latent_size, header.model.options)
+        model = _unallocated_model(header, folder, most_layers=len(state))
         wanted = {name: value.shape for name, value in model.state_dict().items()}
         found = {name: value.shape for name, value in state.items()}
         if wanted != found:
@@ -207,6 +205,20 @@ def save_codec(
             "weights_sha256": sha256_file(temporary / WEIGHTS_NAME),
         }
         return write_header(temporary, values, provenance)
+
+
+def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -> Autoencoder:
+    """The model of a header, without memory: its sizes allocate nothing until the weights have shown the same."""
+    name, options = header.model.name, header.model.options
+    try:
+        if any(isinstance(value, list) and len(value) > most_layers for value in options.values()):
+            raise ValueError(f"more layers than {WEIGHTS_NAME} holds")  # building them takes time, if no memory
+        with torch.device("meta"):
+            return build_model(name, header.spec.shape, header.model.latent_size, options)
+    except (ConfigError, RuntimeError, TypeError, ValueError) as error:
+        raise CodecError(
+            f"{folder / HEADER_NAME} describes no model that can be built: {first_line(error)}; restore the codec"
+        ) from None
 
 
 def freeze(model: Autoencoder, model_name: str) -> Autoencoder:

@@ -10,6 +10,8 @@ from torch import Tensor
 from ae_pipeline.codec import freeze, save_codec, scale_pixels
 from ae_pipeline.codec_header import CodecHeader, Scaling
 from ae_pipeline.devices import choose_device
+from ae_pipeline.errors import DataError
+from ae_pipeline.files import refuse_existing
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Params
@@ -33,8 +35,15 @@ def build_codec(
 ) -> tuple[CodecHeader, Fitted]:
     """Train a codec as `params` say and write it to `folder`, whole or not at all.
 
-    `git` is the provenance of the code (see `provenance.git_state`). Raises TrainingError, DataError, ConfigError.
+    `git` is the provenance of the code (see `provenance.git_state`). Raises TrainingError, DataError, ConfigError, and
+    TargetError before any training if `folder` is taken.
     """
+    refuse_existing(folder)
+    if validation.spec != train.spec:
+        raise DataError(
+            f"validation samples are {validation.spec.describe()}, "
+            f"expected {train.spec.describe()} as the train samples"
+        )
     device = choose_device(params.train.device)
     scaling = fit_scaling(train)
     with torch.random.fork_rng():

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ae_pipeline.errors import CodecError, first_line
+from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params import ConvOptions, DenseOptions
 from ae_pipeline.pixels import DTYPES, SampleSpec
@@ -81,6 +81,10 @@ class CodecHeader(_Part):
     def _sizes_agree(self) -> "CodecHeader":
         if not len(self.quantiser.scale) == len(self.quantiser.zero_point) == self.model.latent_size:
             raise ValueError("quantiser.scale and quantiser.zero_point must have model.latent_size values each")
+        try:
+            _ = self.spec
+        except DataError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property

@@ -4,9 +4,12 @@ The parts are written in a work folder named by what they are made from, so that
 again; the manifest is written last, and one rename makes the folder the store.
 """
 
+import fcntl
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,10 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, read_header
 from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread
-from ae_pipeline.errors import CodecError, StoreError
+from ae_pipeline.errors import CodecError, DataError, TargetError
 from ae_pipeline.files import finished_file, make_folder, refuse_existing, rename_folder, sha256_file, sha256_json
-from ae_pipeline.latent_store import LatentStore, PartWriter
+from ae_pipeline.latent_store import ERROR, LatentStore, PartWriter, part_metadata
+from ae_pipeline.layouts import LATENT
 from ae_pipeline.manifest import (
     CODEC_FOLDER,
     CodecEntry,
@@ -96,37 +100,39 @@ def encode_samples(
             f"{codec_path} is for samples of {header.spec.describe()}, but the data set has {samples.spec.describe()}; "
             "use the codec that was trained for it"
         )
+    _check_ids(samples)
     jobs = [
         ShardJob(samples, shard, number, header.fingerprint, params.layout, params.row_group_rows)
         for number, shard in enumerate(samples.shards)
     ]
     key = sha256_json([job.digest for job in jobs])[:16]
-    folder = (work or store.parent) / f".{store.name}.{key}.partial"
-    make_folder(folder)
-    codec = Codec.load(codec_path, choose_device(params.device))
-    entries = _run(jobs, codec, folder, progress)
-    manifest = Manifest(
-        format=1,
-        snapshot=1,
-        parent=None,
-        codec=_copy_codec(codec_path, folder / CODEC_FOLDER, header.fingerprint),
-        samples=header.samples,
-        latent=LatentEntry(
-            size=codec.latent_size,
-            levels=header.quantiser.levels,
-            layout=params.layout,
-            row_group_rows=params.row_group_rows,
-        ),
-        columns=_columns(folder / entries[0].name),
-        source=SourceEntry(name=name, digest=samples.digest, rows=samples.rows),
-        parts=entries,
-        totals=Totals(rows=samples.rows, bytes_in=samples.nbytes, bytes_parts=sum(entry.bytes for entry in entries)),
-        written_by={"versions": library_versions(), "git": git},
-    )
-    _sweep(folder, manifest)
-    write_manifest(folder, manifest)
     make_folder(store.parent)
-    rename_folder(folder, store)
+    with _own_folder((work or store.parent) / f".{store.name}.{key}.partial") as folder:
+        codec = Codec.load(codec_path, choose_device(params.device))
+        entries = _run(jobs, codec, folder, progress)
+        manifest = Manifest(
+            format=1,
+            snapshot=1,
+            parent=None,
+            codec=_copy_codec(codec_path, folder / CODEC_FOLDER, header.fingerprint),
+            samples=header.samples,
+            latent=LatentEntry(
+                size=codec.latent_size,
+                levels=header.quantiser.levels,
+                layout=params.layout,
+                row_group_rows=params.row_group_rows,
+            ),
+            columns=_columns(folder / entries[0].name),
+            source=SourceEntry(name=name, digest=samples.digest, rows=samples.rows),
+            parts=entries,
+            totals=Totals(
+                rows=samples.rows, bytes_in=samples.nbytes, bytes_parts=sum(entry.bytes for entry in entries)
+            ),
+            written_by={"versions": library_versions(), "git": git},
+        )
+        _sweep(folder, manifest)
+        write_manifest(folder, manifest)
+        rename_folder(folder, store)
     return LatentStore.open(store)
 
 
@@ -137,6 +143,8 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         schema = job.samples.attributes_schema
         with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
             for block in job.samples.blocks(job.shard, BLOCK_ROWS):
+                if block.attributes.column(ID).null_count:
+                    raise DataError(f"{job.shard.path}: some rows have no id; give every row one, or drop the column")
                 latents, error = codec.encode_block(block.pixels, measure=True)
                 assert error is not None
                 writer.write(block.attributes, latents, error)
@@ -155,6 +163,26 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
             digest=job.samples.shard_digest(job.shard),
         ),
     )
+
+
+@contextmanager
+def _own_folder(folder: Path) -> Iterator[Path]:
+    """Make a work folder and lock it: of two runs that want the same work done, the second is told."""
+    make_folder(folder)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    except BlockingIOError:
+        raise TargetError(f"another run is writing {folder}; wait for it, or choose another target") from None
+    finally:
+        os.close(lock)
+
+
+def _check_ids(samples: SampleSet) -> None:
+    kind = samples.attributes_schema.field(ID).type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(f"{samples.files[0]}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
 
 
 def _run(jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress) -> list[PartEntry]:
@@ -179,11 +207,13 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
         return False
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-            if parquet.metadata.num_rows != job.shard.rows:
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+            names = [*job.samples.attributes_schema.names, LATENT, ERROR]
+            if (schema.metadata, schema.names, rows) != (part_metadata(job.digest), names, job.shard.rows):
                 return False
             for _ in parquet.iter_batches(batch_size=BLOCK_ROWS):
                 pass
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return False
     return True
 
@@ -192,8 +222,6 @@ def _id_range(path: Path) -> tuple[int | str, int | str]:
     with pq.ParquetFile(path) as parquet:
         batches = list(parquet.iter_batches(batch_size=65_536, columns=[ID]))
     ranges = [pc.min_max(batch.column(0)).as_py() for batch in batches]
-    if any(found["min"] is None for found in ranges):
-        raise StoreError(f"{path}: some rows have no id; give every row one, or leave the column out")
     return min(found["min"] for found in ranges), max(found["max"] for found in ranges)
 
 
@@ -202,6 +230,7 @@ def _columns(part: Path) -> list[ColumnEntry]:
 
 
 def _copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
+    shutil.rmtree(target, ignore_errors=True)  # an interrupted run may have left half a copy
     make_folder(target)
     for name in (HEADER_NAME, WEIGHTS_NAME):
         with finished_file(target / name) as temporary:
@@ -220,4 +249,7 @@ def _sweep(folder: Path, manifest: Manifest) -> None:
     listed = {part.name for part in manifest.parts} | {CODEC_FOLDER}
     for item in folder.iterdir():
         if item.name not in listed:
-            item.unlink()
+            if item.is_dir():
+                shutil.rmtree(item)
+            else:
+                item.unlink()

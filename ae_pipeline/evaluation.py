@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.baselines import LARGEST_PCA, build_pca_codec, zstd_bytes
@@ -45,13 +46,18 @@ class Evaluation:
     pictured: list[Pictured]
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Mean metrics of each value of the attribute `label`, if there is one; PCA's MSE beside them."""
+        """Mean metrics of each value of the attribute `label`, if there is one; PCA's MSE beside them.
+
+        Rows without a label are in no class.
+        """
         if "label" not in self.rows.attributes.column_names:
             return []
         labels = self.rows.attributes.column("label")
+        if pa.types.is_nested(labels.type) or labels.null_count == len(labels):
+            return []
         table = []
-        for label in sorted(pc.unique(labels).to_pylist()):
-            chosen = pc.equal(labels, label).to_numpy()
+        for label in sorted(pc.unique(labels.drop_null()).to_pylist()):
+            chosen = pc.equal(labels, label).fill_null(False).to_numpy()
             line = {"label": label, "rows": int(chosen.sum())}
             line |= {name: float(values[chosen].mean()) for name, values in self.rows.values.items()}
             if self.pca_rows is not None:
@@ -84,8 +90,8 @@ def evaluate_codec(
             metrics |= {f"pca_{name}": value for name, value in pca_rows.means().items()}
             sizes = store_sizes(pca_store)
             metrics |= {f"pca_{name}": sizes[name] for name in ("bits_per_row", "bits_per_row_with_codec")}
-    for name, value in header.provenance.get("metrics", {}).items():
-        metrics[name] = value
+    # What was measured here counts, whatever the codec says of itself.
+    metrics = {**header.provenance.get("metrics", {}), **metrics}
     return Evaluation(metrics, rows, pca_rows, pictured)
 
 

@@ -83,7 +83,10 @@ def rename_folder(finished: Path, path: Path) -> None:
         if item.is_dir():
             sync_folder(item)
     sync_folder(finished)
-    os.replace(finished, path)
+    try:
+        os.replace(finished, path)
+    except OSError as error:  # another writer was faster, or `path` is on another file system
+        raise TargetError(f"cannot give {path} its name: {error.strerror}; choose another target") from None
     sync_folder(path.parent)
 
 

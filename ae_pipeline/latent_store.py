@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.errors import DataError, StoreError, first_line
-from ae_pipeline.files import finished_file
+from ae_pipeline.files import finished_file, sha256_file
 from ae_pipeline.layouts import LATENT, LAYOUTS
 from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, Manifest, PartEntry, read_manifest
 from ae_pipeline.samples import ID, id_encoding
@@ -49,6 +49,7 @@ class LatentStore:
     def __init__(self, path: Path, manifest: Manifest):
         self.path = path
         self.manifest = manifest
+        self._verified: set[str] = set()
 
     @classmethod
     def open(cls, path: Path) -> "LatentStore":
@@ -113,14 +114,24 @@ class LatentStore:
     def _open(self, part: PartEntry) -> pq.ParquetFile:
         path = self.path / part.name
         try:
-            if path.stat().st_size != part.bytes:
-                found = path.stat().st_size
-                raise StoreError(f"{path} has {found} bytes, the manifest says {part.bytes}; restore it")
+            self._verify(path, part)
             return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         except FileNotFoundError:
             raise StoreError(f"{path} is missing, but the manifest lists it; restore it or encode again") from None
         except (pa.ArrowException, OSError) as error:
             raise StoreError(f"{path} is damaged: {first_line(error)}; restore it or encode again") from None
+
+    def _verify(self, path: Path, part: PartEntry) -> None:
+        """Compare size and SHA-256 with the manifest, once: Parquet's checksums cover pages, not headers and footer."""
+        found = path.stat().st_size
+        if found != part.bytes:
+            raise StoreError(f"{path} has {found} bytes, the manifest says {part.bytes}; restore it or encode again")
+        if part.name not in self._verified:
+            if sha256_file(path) != part.sha256:
+                raise StoreError(
+                    f"{path} is damaged: its SHA-256 is not the one in the manifest; restore it or encode again"
+                )
+            self._verified.add(part.name)
 
 
 class PartWriter:
@@ -138,7 +149,7 @@ class PartWriter:
                 pa.field(LATENT, self._layout.arrow_type(latent_size), nullable=False),
                 pa.field(ERROR, pa.float32(), nullable=False),
             ],
-            metadata={PART_KEY: json.dumps({"format": 1, "job": job}).encode()},
+            metadata=part_metadata(job),
         )
         self._finished = finished_file(path)
         self._pending: list[pa.Table] = []
@@ -184,6 +195,11 @@ class PartWriter:
         self._writer.write_table(table.slice(0, rows), row_group_size=rows)
         self._pending = [table.slice(rows)]
         self._pending_rows -= rows
+
+
+def part_metadata(job: str) -> dict[bytes, bytes]:
+    """What a part says of itself: the digest of the job that made it."""
+    return {PART_KEY: json.dumps({"format": 1, "job": job}).encode()}
 
 
 def round_error(error: np.ndarray) -> np.ndarray:

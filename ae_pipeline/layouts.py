@@ -24,17 +24,21 @@ class Layout:
     """Parquet column paths to dictionary-encode."""
 
 
+# Lists of variable length, because some readers refuse Arrow's fixed-size lists.
+_LIST = pa.list_(pa.field("element", pa.int8(), nullable=False))
+
+
 def _list_to_arrow(latents: np.ndarray) -> pa.Array:
     rows, size = latents.shape
     offsets = pa.array(np.arange(0, (rows + 1) * size, size, dtype=np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(latents.reshape(-1)))
+    return pa.ListArray.from_arrays(offsets, pa.array(latents.reshape(-1)), type=_LIST)
 
 
 def _list_to_numpy(array: Any, size: int) -> np.ndarray:
-    flat = array.flatten().to_numpy(zero_copy_only=False)
-    if array.null_count or flat.size != len(array) * size or (np.diff(array.offsets) != size).any():
-        raise ValueError(f"rows of other lengths than {size}")
-    return flat.reshape(len(array), size)
+    flat = array.flatten()
+    if array.null_count or flat.null_count or len(flat) != len(array) * size or (np.diff(array.offsets) != size).any():
+        raise ValueError(f"nulls, or rows of other lengths than {size}")
+    return flat.to_numpy().reshape(len(array), size)
 
 
 def _binary_to_arrow(latents: np.ndarray) -> pa.Array:
@@ -45,16 +49,16 @@ def _binary_to_arrow(latents: np.ndarray) -> pa.Array:
 
 def _binary_to_numpy(array: Any, size: int) -> np.ndarray:
     if array.null_count or array.type.byte_width != size:
-        raise ValueError(f"rows of other lengths than {size}")
+        raise ValueError(f"nulls, or rows of other lengths than {size}")
     flat = np.frombuffer(array.buffers()[1], np.int8)
     return flat[array.offset * size : (array.offset + len(array)) * size].reshape(len(array), size)
 
 
 LAYOUTS = {
     # Lists of int8: every reader opens them as arrays. A dictionary of at most 256 values packs them in
-    # log2(levels) bits each. Lists of variable length, because some readers refuse Arrow's fixed-size lists.
+    # log2(levels) bits each.
     "list": Layout(
-        arrow_type=lambda size: pa.list_(pa.field("element", pa.int8(), nullable=False)),
+        arrow_type=lambda size: _LIST,
         to_arrow=_list_to_arrow,
         to_numpy=_list_to_numpy,
         dictionary_columns=(f"{LATENT}.list.element",),

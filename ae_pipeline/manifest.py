@@ -136,7 +136,11 @@ def read_manifest(store: Path) -> Manifest:
         found = values.get("format") if isinstance(values, dict) else type(values).__name__
         raise StoreError(f"{path} has format {found!r}, expected {STORE_FORMAT}; use a newer ae-pipeline")
     digest = values.pop("digest", None)
-    if digest != sha256_json(values):
+    try:
+        found_digest = sha256_json(values)
+    except (ValueError, RecursionError) as error:  # NaN, half a character: read by Python, but not JSON
+        raise StoreError(f"{path} is not readable JSON: {first_line(error)}; restore the store") from None
+    if digest != found_digest:
         raise StoreError(f"{path} was changed: its digest does not match its contents; restore the store")
     try:
         return Manifest.model_validate(values)

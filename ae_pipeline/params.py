@@ -93,7 +93,7 @@ class DenseOptions(Section):
 
     hidden_sizes: list[Count] = [512, 256]
     """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""
-    activation: Activation = "relu"
+    activation: Activation = "silu"
     latent_activation: Activation = "identity"
     latent_norm: Literal["batch", "none"] = "batch"
     """`batch` gives every latent dimension zero mean and unit variance, so that a uniform quantiser fits it."""
@@ -106,7 +106,7 @@ class ConvOptions(Section):
 
     channels: Annotated[list[Count], Field(min_length=1)] = [16, 32]
     """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""
-    activation: Activation = "relu"
+    activation: Activation = "silu"
     latent_norm: Literal["batch", "none"] = "batch"
     output_activation: Literal["sigmoid", "linear"] = "sigmoid"
     dropout: Fraction = 0.0
@@ -128,10 +128,10 @@ class ModelParams(Section):
 class TrainParams(Section):
     """Fitting the autoencoder."""
 
-    latent_size: Count = 32
+    latent_size: Count = 28
     loss: Literal["mse", "bce"] = "mse"
     optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 0.004
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: NonNegative = 0.0
     """L2 penalty (adam, adadelta) or decoupled weight decay (adamw)."""
@@ -141,7 +141,7 @@ class TrainParams(Section):
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     """At least 2: one row has no batch statistics."""
-    epochs: Count = 50
+    epochs: Count = 36
     patience: Annotated[int, Field(ge=0)] = 10
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     seed: Seed = 0

@@ -1,6 +1,7 @@
 """The pixels of a row: their shape and dtype, and how they stand in an Arrow column."""
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from ae_pipeline.errors import DataError, first_line
 
 PIXELS = "pixels"
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
+# Parquet and Arrow count the bytes of a fixed-size value in 32 bits.
+_MOST_BYTES = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,19 @@ class SampleSpec:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise DataError(f"samples of dtype {self.dtype} are not supported; expected one of {', '.join(DTYPES)}")
-        if not self.shape or any(size < 1 for size in self.shape):
-            raise DataError(f"samples of shape {list(self.shape)} are not supported; expected sizes of at least 1")
+        if not 1 <= len(self.shape) <= 8 or any(size < 1 for size in self.shape):
+            raise DataError(
+                f"samples of shape {list(self.shape)} are not supported; expected 1 to 8 dimensions of at least 1"
+            )
+        if self.nbytes > _MOST_BYTES:
+            raise DataError(
+                f"samples of shape {list(self.shape)} are not supported; expected at most {_MOST_BYTES} bytes"
+            )
 
     @property
     def size(self) -> int:
         """Values per row."""
-        return int(np.prod(self.shape))
+        return prod(self.shape)
 
     @property
     def nbytes(self) -> int:

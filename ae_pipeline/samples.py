@@ -80,6 +80,12 @@ class SampleSet:
             if not schema.equals(schemas[0], check_metadata=False):
                 raise DataError(f"{file} has other columns than {files[0]}; expected the same schema in every file")
         spec = _spec(files[0], schemas[0], expected)
+        for file, schema in zip(files, schemas, strict=True):
+            stated = _stated_spec(file, schema)
+            if stated not in (None, spec):
+                raise DataError(
+                    f"{file} holds samples of {stated.describe()}, expected {spec.describe()} as {files[0]} has"
+                )
         shards = [shard for shard in shards if shard.rows]
         if not shards:
             raise DataError(f"{path} holds no rows; expected at least one")
@@ -237,6 +243,9 @@ def _spec(file: Path, schema: pa.Schema, expected: SampleSpec | None) -> SampleS
         raise DataError(
             f"{file} has no column `{PIXELS}` (found: {', '.join(schema.names)}); rename the one with the samples"
         )
+    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if repeated:
+        raise DataError(f"{file} has several columns named {', '.join(repeated)}; rename or drop all but one")
     spec = _stated_spec(file, schema) or expected
     if spec is None:
         raise DataError(f"{file} does not say the shape of its samples; expected `{METADATA_KEY.decode()}` metadata")
@@ -254,8 +263,12 @@ def _stated_spec(file: Path, schema: pa.Schema) -> SampleSpec | None:
         return None
     try:
         values = json.loads(stated)
+        if values.get("format", 1) != 1:
+            raise DataError(f"has format {values['format']!r}, expected 1; use a newer ae-pipeline")
         return SampleSpec(tuple(int(size) for size in values["shape"]), str(values["dtype"]))
-    except (ValueError, KeyError, TypeError):
+    except DataError as error:
+        raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata is damaged; make or fetch it again") from None
 
 

@@ -5,9 +5,12 @@ fingerprint of train's entry in dvc.lock. So it works for stages that DVC restor
 database, and does nothing twice. The computing stages know nothing of it.
 """
 
+import logging
 import os
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,13 @@ from ae_pipeline.workspace import Workspace, read_workspace
 CHALLENGER = "challenger"
 TRAINING_TAG = "ae_pipeline.training"
 PUBLISHED_TAG = "ae_pipeline.published"
-# Long enough for a server that is starting, short enough for one that is gone (MLflow's own default is minutes).
-_HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+LATER_TAG = "later."
+_DEFAULTS = {
+    # Long enough for a server that is starting, short enough for one that is gone (MLflow's own default is minutes).
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -59,27 +67,44 @@ def tracking_uri(params: Params, root: Path) -> str:
 def publish(params: Params, root: Path) -> Published:
     """Log the workspace's training to MLflow and point `challenger` at its model version.
 
-    Raises TrackingError when there is nothing to log or the server cannot be reached; nothing else depends on it.
+    A run that a crash left half-logged is completed. Raises TrackingError when there is nothing to log or the server
+    cannot be reached; nothing else depends on it.
     """
     workspace = read_workspace(params, root)
     with _client(params, root) as (client, uri):
         experiment = _experiment(client, params, root, uri)
-        run = _find_run(client, experiment, workspace.training)
-        outcome = "unchanged"
-        if run is None:
-            run = _create_run(client, experiment, workspace)
-            outcome = "created"
-        elif run.data.tags[PUBLISHED_TAG] != workspace.digest:
-            _log_results(client, run.info.run_id, workspace)
-            outcome = "updated"
-        version = _model_version(client, run.info.run_id, workspace)
+        found = client.search_runs([experiment], f"tags.`{TRAINING_TAG}` = '{workspace.training}'")
+        # Oldest first, should two machines have published the same training at once.
+        runs = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+        run = runs[0] if runs else _create_run(client, experiment, workspace)
+        run_id = run.info.run_id
+        outcome = "unchanged" if run.data.tags.get(PUBLISHED_TAG) == workspace.digest else "updated"
+        if outcome == "updated":
+            _log_training(client, run, workspace)
+            _log_results(client, run, workspace)
+        version = _model_version(client, run_id, workspace)
         client.set_registered_model_alias(params.registered_model, CHALLENGER, version)
-        client.set_tag(run.info.run_id, PUBLISHED_TAG, workspace.digest)
-        if outcome == "created":
-            client.set_terminated(run.info.run_id, "FINISHED")
+        client.set_tag(run_id, PUBLISHED_TAG, workspace.digest)
+        client.set_terminated(run_id, "FINISHED", run.info.end_time)
         return Published(
-            uri, params.tracking.experiment, run.info.run_id, params.registered_model, str(version), outcome
+            uri=uri,
+            experiment=params.tracking.experiment,
+            run_id=run_id,
+            model=params.registered_model,
+            version=version,
+            outcome=outcome if runs else "created",
         )
+
+
+def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a small MLflow server on loopback (the defaults start 15 processes)."""
+    uri = tracking_uri(params, root)
+    if not uri.startswith("sqlite:"):
+        raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; open that address, a server of its own is not needed")
+    with _client(params, root):
+        pass  # makes the database if there is none yet
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [*command, "--backend-store-uri", uri], {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Path:
@@ -109,39 +134,38 @@ def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Pat
     return folder
 
 
-def _find_run(client: Any, experiment: str, training: str) -> Any | None:
-    """The complete run of this training. Runs that a crash left half-logged are deleted."""
-    complete = None
-    for run in client.search_runs([experiment], f"tags.`{TRAINING_TAG}` = '{training}'"):
-        if PUBLISHED_TAG in run.data.tags and complete is None:
-            complete = run
-        else:
-            client.delete_run(run.info.run_id)
-    return complete
-
-
 def _create_run(client: Any, experiment: str, workspace: Workspace) -> Any:
-    from mlflow.entities import Metric, Param
-
     header = workspace.header
     git = header.provenance["git"]
     tags = {
         TRAINING_TAG: workspace.training,
-        "mlflow.user": os.environ.get("USER", "ae-pipeline"),
+        "mlflow.user": os.environ.get("USER", "unknown"),
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "PROJECT",
         "mlflow.source.git.commit": git["commit"] or "",
         "git_commit": git["commit"] or "",
-        "git_dirty": str(git["dirty"]),
+        "git_dirty": str(git["dirty"]).lower(),
         "data_digest": header.provenance["data"]["digest"],
         "codec_fingerprint": header.fingerprint,
         **{f"dvc.{name}": digest for name, digest in workspace.dvc_digests.items()},
     }
-    run = client.create_run(experiment, tags=tags, run_name=_run_name(workspace))
-    run_id = run.info.run_id
-    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in workspace.params.used().items()])
+    return client.create_run(experiment, tags=tags, run_name=_run_name(workspace))
+
+
+def _log_training(client: Any, run: Any, workspace: Workspace) -> None:
+    """Parameters, curves and data sets; logging the same again changes nothing."""
+    from mlflow.entities import Metric, Param
+
+    run_id, time_ms = run.info.run_id, run.info.start_time
+    logged = run.data.params
+    values = {name: str(value) for name, value in workspace.trained_with.items()}
+    client.log_batch(run_id, params=[Param(name, value) for name, value in values.items() if name not in logged])
+    # MLflow never changes a parameter. Those of evaluate and encode can change without a new training.
+    for name in values.keys() & logged.keys():
+        if values[name] != logged[name]:
+            client.set_tag(run_id, f"{LATER_TAG}{name}", values[name])
     curves = [
-        Metric(name, line[name], run.info.start_time, int(line["epoch"]))
+        Metric(name, line[name], time_ms, int(line["epoch"]))
         for line in workspace.history
         for name in line
         if name != "epoch"
@@ -149,17 +173,17 @@ def _create_run(client: Any, experiment: str, workspace: Workspace) -> Any:
     for start in range(0, len(curves), 1000):
         client.log_batch(run_id, metrics=curves[start : start + 1000])
     client.log_inputs(run_id, list(_data_sets(workspace)))
-    _log_results(client, run_id, workspace)
-    return run
 
 
-def _log_results(client: Any, run_id: str, workspace: Workspace) -> None:
+def _log_results(client: Any, run: Any, workspace: Workspace) -> None:
     """Final metrics and files: what may change without a new training (evaluation, stores)."""
     from mlflow.entities import Metric
 
-    time_ms = client.get_run(run_id).info.start_time
+    run_id = run.info.run_id
+    now = int(time.time() * 1000)
     numbers = {name: value for name, value in workspace.metrics.items() if value is not None}
-    client.log_batch(run_id, metrics=[Metric(name, float(value), time_ms, 0) for name, value in numbers.items()])
+    client.log_batch(run_id, metrics=[Metric(name, float(value), now, 0) for name, value in numbers.items()])
+    client.set_tag(run_id, "mlflow.note.content", workspace.describe())
     for path, folder in workspace.files():
         client.log_artifact(run_id, str(path), folder)
 
@@ -179,10 +203,9 @@ def _data_sets(workspace: Workspace) -> Iterator[Any]:
 def _model_version(client: Any, run_id: str, workspace: Workspace) -> str:
     """The registered version of this run's codec; logged and registered if there is none yet."""
     name = workspace.params.registered_model
-    existing = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    if existing:
-        return str(max(existing, key=lambda version: int(version.version)).version)
-    version = str(_log_model(run_id, workspace, name))
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    number = max((int(version.version) for version in versions), default=None)
+    version = str(number or _register(client, name, _log_model(run_id, workspace)))
     tags = {
         "codec_fingerprint": workspace.header.fingerprint,
         "data_digest": workspace.header.provenance["data"]["digest"],
@@ -194,8 +217,16 @@ def _model_version(client: Any, run_id: str, workspace: Workspace) -> str:
     return version
 
 
-def _log_model(run_id: str, workspace: Workspace, name: str) -> int | str:
-    """A pyfunc model from code, with the codec folder as its artifact: no pickle."""
+def _register(client: Any, name: str, model: Any) -> int | str:
+    """A new version of the registered model, which is made when there is none."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    version = client.create_model_version(name, model.model_uri, model.run_id, model_id=model.model_id)
+    return version.version
+
+
+def _log_model(run_id: str, workspace: Workspace) -> Any:
+    """A pyfunc model from code, with the codec folder as its artifact: no pickle. Returns MLflow's ModelInfo."""
     import mlflow
     from mlflow.models import ModelSignature
 
@@ -203,7 +234,7 @@ def _log_model(run_id: str, workspace: Workspace, name: str) -> int | str:
 
     package = Path(tracking_model.__file__).parent
     with mlflow.start_run(run_id=run_id, nested=True):
-        info = mlflow.pyfunc.log_model(
+        return mlflow.pyfunc.log_model(
             name="codec",
             python_model=str(Path(tracking_model.__file__)),
             artifacts={"codec": str(workspace.codec)},
@@ -211,9 +242,7 @@ def _log_model(run_id: str, workspace: Workspace, name: str) -> int | str:
             signature=ModelSignature.from_dict(tracking_model.signature(workspace.header)),
             input_example=workspace.input_example(),
             pip_requirements=tracking_model.requirements(),
-            registered_model_name=name,
         )
-    return info.registered_model_version
 
 
 def _experiment(client: Any, params: Params, root: Path, uri: str) -> str:
@@ -231,36 +260,41 @@ def _experiment(client: Any, params: Params, root: Path, uri: str) -> str:
 
 @contextmanager
 def _client(params: Params, root: Path) -> Iterator[tuple[Any, str]]:
-    """MLflow's client, with its database made by one process at a time, and its errors made ours."""
-    for name, value in _HTTP_DEFAULTS.items():
+    """MLflow's client. A local database is used by one process at a time; MLflow's errors become ours."""
+    for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri(params, root)
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    variable = os.environ.get("MLFLOW_TRACKING_URI")
     try:
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
-        client = mlflow.MlflowClient(uri, uri)
-        if uri.startswith("sqlite:"):
-            folder = Path(uri.removeprefix("sqlite:///")).parent
-            make_folder(folder)
-            # Two processes that create the tables at once ruin the database for good.
-            with FileLock(folder / ".creating.lock", timeout=120):
-                client.search_experiments(max_results=1)
-        else:
+        with ExitStack() as stack:
+            if uri.startswith("sqlite:"):
+                folder = Path(uri.removeprefix("sqlite:///")).parent
+                make_folder(folder)
+                # Two processes that create the tables at once ruin the database for good.
+                stack.enter_context(FileLock(folder / ".publishing.lock", timeout=120))
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_registry_uri(uri)
+            client = mlflow.MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
-        yield client, uri
+            yield client, uri
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
-            f"not logged to MLflow at {uri}: {first_line(error)[:300]}. Everything else is written; when the server "
-            "can be reached, run `ae-pipeline publish`"
+            f"MLflow at {uri} failed: {first_line(error)[:300]}. Results on disk are complete; when the server can be "
+            "reached, run `ae-pipeline publish`"
         ) from None
     finally:
         mlflow.set_tracking_uri(before[0])
         mlflow.set_registry_uri(before[1])
+        # set_tracking_uri writes this variable, too.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if variable is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
 def _tracking_folder(params: Params, root: Path) -> Path:

@@ -76,7 +76,7 @@ def fit(
     with _seeded(params.seed, device):
         untrained = best_loss = _validation_loss(model, validation, params, scaling)
         for number in range(1, params.epochs + 1):
-            learning_rate = schedule.get_last_lr()[0]
+            learning_rate = float(schedule.get_last_lr()[0])
             model.train()
             losses: list[Tensor] = []
             rows: list[int] = []

@@ -60,6 +60,11 @@ class Workspace:
         return sha256_json([self.training, self.metrics, files])
 
     @property
+    def trained_with(self) -> dict[str, Any]:
+        """Parameters under the names of params.yaml: the codec's own as it records them, the others as they are now."""
+        return {**self.params.used(), **self.header.provenance["params"]}
+
+    @property
     def dvc_digests(self) -> dict[str, str]:
         """DVC's digest of the prepared data and of the codec."""
         train = self.lock["stages"]["train"]
@@ -73,13 +78,24 @@ class Workspace:
         return {split: SampleSet.open(self.prepared / split).digest for split in ("train", "validation", "test")}
 
     def files(self) -> Iterator[tuple[Path, str | None]]:
-        """What is attached to the run, with the folder it goes to."""
+        """What is attached to the run, with the folder it goes to; the codec comes with the model."""
         for folder in ("pictures", "tables"):
             yield from ((path, folder) for path in sorted((self.reports / folder).glob("*.*")))
         for name in ("metrics.json", "history.csv", "round_trip.json"):
             if (self.reports / name).exists():
                 yield self.reports / name, None
-        yield from ((path, "codec") for path in sorted(self.codec.iterdir()))
+
+    def describe(self) -> str:
+        """The result in a sentence or two, for the run's page."""
+        metrics = self.metrics
+        text = (
+            f"Test MSE {metrics['mse']:.5f} ({metrics['psnr'] or float('inf'):.2f} dB) at {metrics['bits_per_row']:.0f} "
+            f"bits per row; zstd of the raw rows takes {metrics['zstd_bits_per_row']:.0f}."
+        )
+        if metrics.get("pca_mse") is not None:
+            pca = f"PCA of the same latent size: MSE {metrics['pca_mse']:.5f} at {metrics['pca_bits_per_row']:.0f}."
+            text = f"{text} {pca}"
+        return text
 
     def input_example(self) -> np.ndarray:
         """A few test rows, (n, *shape)."""

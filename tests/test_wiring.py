@@ -64,7 +64,10 @@ def code_dependencies(stage):
 def test_every_module_that_can_change_a_stages_result_is_a_dependency_in_dvc_yaml(stage):
     entry = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
     listed = {dep for dep in entry["deps"] if dep.startswith("ae_pipeline/")}
-    assert listed == code_dependencies(stage)
+    needed = code_dependencies(stage)
+    if "ae_pipeline/models" in listed:  # the whole folder: evaluate builds PCA as a dense model whatever is chosen
+        needed = {dep for dep in needed if not dep.startswith("ae_pipeline/models/")} | {"ae_pipeline/models"}
+    assert listed == needed
 
 
 def test_dvc_yaml_has_the_stages_of_the_package_in_order():
@@ -77,8 +80,12 @@ def test_dvc_yaml_has_the_stages_of_the_package_in_order():
 
 def test_params_yaml_names_every_knob_and_holds_the_defaults_of_params_py():
     values = read_yaml(ROOT / "params.yaml")
-    assert values == Params().model_dump(mode="json")
-    assert load_params(ROOT / "params.yaml") == Params()
+    defaults = Params().model_dump(mode="json")
+    # What is good enough depends on the data: the numbers in params.yaml are for MNIST.
+    gate = values["evaluate"].pop("gate")
+    assert set(gate) == set(defaults["evaluate"].pop("gate"))
+    assert values == defaults
+    assert load_params(ROOT / "params.yaml").evaluate.gate.max_mse == gate["max_mse"]
 
 
 def test_every_param_in_dvc_yaml_exists():

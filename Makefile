@@ -1,0 +1,58 @@
+# Plain `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MLFLOW_PORT ?= 5000
+# No phone-home from the tools.
+export DO_NOT_TRACK = true
+export DVC_NO_ANALYTICS = 1
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export MLFLOW_DISABLE_TELEMETRY = true
+# Stages run `python`: the environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help env run reference mlflow-ui check test lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{printf "  make %-12s", $$1; $$1 = ""; print}'
+
+env: $(VENV)/ready  ## create the environment .venv from the lock
+
+# The stamp is written last: an interrupted installation is not taken for a whole one.
+$(VENV)/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $$($(PYTHON) --version) found, Python >= 3.11 expected; run: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: env  ## build everything that changed (dvc repro) and show what came out
+	dvc repro
+	@ae-pipeline summary
+
+reference: env  ## the brief's 784-128-784 network as an experiment beside the workspace
+	dvc exp run --temp --name reference \
+	  -S 'model.dense.hidden_sizes=[]' -S model.dense.latent_activation=relu -S model.dense.latent_norm=none \
+	  -S train.latent_size=128 -S train.optimizer=adadelta -S train.learning_rate=1.0 -S train.schedule=constant \
+	  -S train.loss=bce -S train.batch_size=256 -S train.epochs=50 -S train.patience=0 -S train.weight_decay=0 \
+	  -S evaluate.gate.max_mse=0.02 -S evaluate.gate.beat_pca=false
+	dvc exp show --only-changed --drop '.*\.py|ae_pipeline.*|data.*|reports.*' --no-pager
+
+mlflow-ui: env  ## open MLflow's pages on loopback, over the store that the runs are in
+	ae-pipeline mlflow-ui --port $(MLFLOW_PORT)
+
+check: env  ## formatting, lint, types
+	ruff format --check .
+	ruff check .
+	mypy
+
+test: env  ## all tests
+	pytest
+
+lock:  ## resolve requirements.lock anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --no-header --extra dev pyproject.toml --output-file requirements.lock
+
+clean:  ## remove what the stages made; keeps .venv, DVC's cache and MLflow's store
+	rm -rf data/raw data/prepared data/codec data/latents data/decoded data/.work reports dvc_plots

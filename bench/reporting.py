@@ -1,0 +1,119 @@
+"""What the scripts in bench/ share: machine line, Markdown tables, `--out`, tiled data sets, untrained codecs.
+
+Not a benchmark itself. Heavy imports stand inside the functions, so that a parent process stays small (`memory.py`).
+"""
+
+import os
+import platform
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# Idle threads of GNU OpenMP spin, which slows a busy machine down; the command line sets the same. torch must not have
+# been imported yet.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# name: (model, latent size, options that differ from params.yaml's defaults)
+UNTRAINED: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "784-512-256-32": ("dense", 32, {}),
+    "784-128-784": ("dense", 128, {"hidden_sizes": [], "latent_activation": "relu", "latent_norm": "none"}),
+    "conv 16, 32, latent 32": ("conv", 32, {}),
+}
+
+
+def machine_line() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    load = f", load {os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{_cpu_model()}, {cores} cores{load}; Python {platform.python_version()}, torch {version('torch')}, "
+        f"pyarrow {version('pyarrow')}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def table(columns: list[str], rows: list[list[Any]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([str(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def report(title: str, tables: list[str], notes: list[str], out: Path | None) -> None:
+    """Print title, tables, notes and machine as Markdown; write the same to `out`."""
+    text = "\n\n".join([f"## {title}", *tables, *notes, machine_line()]) + "\n"
+    print(text, flush=True)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+
+
+def tile(split: Path, folder: Path, rows: int) -> int:
+    """Fill `folder` with hard links to the split's largest shards in turn, `rows` rows or more; return how many.
+
+    Ids repeat from tile to tile; nothing that is measured depends on them.
+    """
+    import pyarrow.parquet as pq
+
+    sizes = {file: pq.read_metadata(file).num_rows for file in sorted(split.glob("*.parquet"))}
+    if not sizes:
+        raise SystemExit(f"no *.parquet files in {split}; run `dvc repro prepare`, or name the folder with --prepared")
+    shards = [file for file, size in sizes.items() if size == max(sizes.values())]
+    folder.mkdir(parents=True)
+    made = 0
+    while made < rows:
+        shard = shards[(made // sizes[shards[0]]) % len(shards)]
+        link = folder / f"part-{made // sizes[shard]:05d}.parquet"
+        try:
+            link.hardlink_to(shard)
+        except OSError:  # another file system
+            shutil.copyfile(shard, link)
+        made += sizes[shard]
+    return made
+
+
+def untrained_codec(name: str, split: Path, folder: Path) -> None:
+    """Write a codec of freshly initialised weights, with its quantiser fitted, as speed does not depend on training."""
+    import torch
+
+    from ae_pipeline.codec import freeze, save_codec, scale_pixels
+    from ae_pipeline.models import build_model
+    from ae_pipeline.params import ModelParams
+    from ae_pipeline.quantiser import Quantiser
+    from ae_pipeline.samples import SampleSet
+    from ae_pipeline.training_data import fit_scaling
+
+    kind, latent_size, changed = UNTRAINED[name]
+    samples = SampleSet.open(split)
+    scaling = fit_scaling(samples)
+    torch.manual_seed(0)
+    model = build_model(
+        kind,
+        samples.spec.shape,
+        latent_size,
+        {**ModelParams(name=kind).options, **changed},  # type: ignore[arg-type]
+    )
+    pixels = torch.from_numpy(next(samples.blocks(samples.shards[0], 8192)).pixels.copy())
+    with torch.no_grad():
+        x = scale_pixels(pixels.float(), scaling)
+        for _ in range(50):  # the normalisation learns its statistics from these rows
+            model.train().encode(x)
+        frozen = freeze(model.eval(), kind)
+        latents = frozen.encode(x)
+    quantiser = Quantiser.fit(latents, 16)
+    provenance = {"made_by": "bench", "data": None, "git": {}, "params": {}, "metrics": {}}
+    save_codec(
+        folder,
+        model=frozen,
+        model_name=kind,
+        quantiser=quantiser,
+        spec=samples.spec,
+        scaling=scaling,
+        provenance=provenance,
+    )

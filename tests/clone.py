@@ -1,0 +1,84 @@
+"""A checkout of this repository in a temporary folder, with a small configuration, in which `dvc` really runs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+# Trains in two seconds and beats PCA.
+SMALL = {
+    "source": {"name": "synthetic", "synthetic": {"train_rows": 1200, "test_rows": 300}},
+    "prepare": {"rows_per_shard": 500},
+    "model": {"dense": {"hidden_sizes": [48]}},
+    "train": {"latent_size": 6, "epochs": 12, "batch_size": 64, "learning_rate": 0.005, "device": "cpu"},
+    "encode": {"device": "cpu"},
+    "evaluate": {"gate": {"max_mse": 0.05, "beat_pca": False}},
+}
+
+
+class Clone:
+    """Commands run in the folder with this environment's python and tools, and an own MLflow store."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        files = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.split("\0")  # fmt: skip
+        for name in files:
+            if name and name != "dvc.lock" and (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, folder / name)
+        self.change(SMALL)
+        self.git("init", "-q")
+        self.git("config", "user.name", "test")
+        self.git("config", "user.email", "test@localhost")
+        self.commit("start")
+
+    def run(self, *command, check=True, **environment):
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
+        )
+        output = done.stdout + done.stderr
+        assert not check or done.returncode == 0, output
+        return done.returncode, output
+
+    def dvc(self, *arguments, **options):
+        return self.run("dvc", *arguments, **options)
+
+    def git(self, *arguments):
+        return self.run("git", *arguments)
+
+    def commit(self, message):
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+
+    def change(self, values):
+        """Set values in params.yaml, given as nested sections."""
+        path = self.folder / "params.yaml"
+        yaml = YAML()
+        tree = yaml.load(path)
+        merge(tree, values)
+        yaml.dump(tree, path)
+
+
+def merge(tree, values):
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def ran(output):
+    """Names of the stages that DVC ran, in order."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]

@@ -1,0 +1,167 @@
+"""The command line, as a user types it: results, JSON, and mistakes that end in one line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ae_pipeline.cli import main
+from ae_pipeline.codec import Codec
+from ae_pipeline.samples import SampleSet
+
+
+@pytest.fixture
+def ae(monkeypatch, capsys):
+    """Run `ae-pipeline ARGUMENTS` in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ae-pipeline", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def fails_with_one_line(result, *words):
+    code, out, err = result
+    lines = [line for line in err.strip().splitlines() if line.startswith("error: ")]
+    return code == 1 and not out and len(lines) == 1 and "Traceback" not in err and all(word in err for word in words)
+
+
+@pytest.fixture(scope="module")
+def store(synthetic_prepared, tiny_codec, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "store"
+    sys_argv = ["encode", str(synthetic_prepared / "test"), "--codec", str(tiny_codec), "--store", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "ae_pipeline", *sys_argv, "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["rows"] == 150
+    return folder
+
+
+def test_help_names_every_command_and_loads_nothing_heavy():
+    script = (
+        "import sys; sys.argv = ['ae-pipeline', '--help']\n"
+        "from ae_pipeline.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(sorted({'torch', 'mlflow', 'pyarrow', 'numpy', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for command in ("encode", "decode", "info", "evaluate", "stage", "publish", "summary", "mlflow-ui"):
+        assert command in done.stdout
+
+
+def test_info_of_a_store_says_rows_bytes_codec_provenance_and_schema(ae, store):
+    code, out, _ = ae("info", store)
+    assert code == 0
+    for word in ("rows", "bytes_out", "fingerprint", "digest", "git", "latent", "list<element: int8 not null>"):
+        assert word in out
+    values = json.loads(ae("info", store, "--json")[1])
+    assert values["rows"] == 150
+    assert values["bytes_out"] == sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
+
+
+def test_info_of_a_codec(ae, tiny_codec):
+    values = json.loads(ae("info", tiny_codec, "--json")[1])
+    assert values["latent_size"] == 6
+    assert values["provenance"]["params"]["train.epochs"] == 8
+
+
+def test_info_does_not_load_torch(store):
+    script = (
+        "import sys; sys.argv = ['ae-pipeline', 'info', sys.argv[1]]\n"
+        "from ae_pipeline.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(store)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_decode_gives_the_rows_back(ae, store, synthetic_prepared, tiny_codec, tmp_path):
+    code, out, _ = ae("decode", store, "--out", tmp_path / "decoded", "--json")
+    assert code == 0
+    assert json.loads(out)["rows"] == 150
+    original = SampleSet.open(synthetic_prepared / "test").load()
+    decoded = SampleSet.open(tmp_path / "decoded").load()
+    codec = Codec.load(tiny_codec)
+    assert np.array_equal(decoded.pixels, codec.decode(codec.encode(original.pixels)))
+    assert decoded.attributes.equals(original.attributes)
+
+
+def test_evaluate_of_a_codec_and_of_its_store_agree(ae, store, synthetic_prepared, tiny_codec, tmp_path):
+    data = synthetic_prepared / "test"
+    of_codec = json.loads(
+        ae("evaluate", data, "--codec", tiny_codec, "--train", synthetic_prepared / "train",
+           "--report", tmp_path / "report", "--json")[1]
+    )  # fmt: skip
+    of_store = json.loads(ae("evaluate", data, "--store", store, "--json")[1])
+    for name in ("mse", "psnr", "ssim", "bits_per_row", "rows"):
+        assert of_store[name] == pytest.approx(of_codec[name])
+    assert of_codec["pca_mse"] > 0
+    assert json.loads((tmp_path / "report/metrics.json").read_text()) == of_codec
+    assert (tmp_path / "report/pictures/reconstructions.png").exists()
+
+
+def test_parquet_from_elsewhere_goes_through(ae, tiny_codec, tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (7, 144), dtype=np.uint8)
+    table = pa.table({"name": [f"row {n}" for n in range(7)], "pixels": pa.array(rows.tolist(), pa.list_(pa.uint8()))})
+    pq.write_table(table, tmp_path / "mine.parquet")
+    assert ae("encode", tmp_path / "mine.parquet", "--codec", tiny_codec, "--store", tmp_path / "s")[0] == 0
+    assert ae("decode", tmp_path / "s", "--out", tmp_path / "d")[0] == 0
+    decoded = SampleSet.open(tmp_path / "d").load()
+    assert decoded.attributes.column("name").to_pylist() == [f"row {n}" for n in range(7)]
+    assert decoded.attributes.column("id").to_pylist() == list(range(7))
+
+
+def test_mistakes_end_in_one_line_and_leave_nothing(ae, store, synthetic_prepared, tiny_codec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = synthetic_prepared / "test"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.parquet").write_text("not Parquet")
+    target = tmp_path / "target"
+    encode = ("encode", data, "--store", target)
+    assert fails_with_one_line(ae(*encode), "--codec", "--model")
+    assert fails_with_one_line(ae(*encode, "--codec", tmp_path / "none"), "no codec at", "codec.json")
+    assert fails_with_one_line(
+        ae("encode", tmp_path / "none", "--codec", tiny_codec, "--store", target), "no data set at"
+    )
+    assert fails_with_one_line(ae("encode", tmp_path / "empty", "--codec", tiny_codec, "--store", target), "*.parquet")
+    assert fails_with_one_line(
+        ae("encode", tmp_path / "text.parquet", "--codec", tiny_codec, "--store", target),
+        "text.parquet",
+        "not a readable",
+    )
+    assert fails_with_one_line(
+        ae("encode", data, "--codec", tiny_codec, "--store", store), str(store), "exists already"
+    )
+    assert fails_with_one_line(ae("decode", store, "--out", data), "exists already")
+    assert fails_with_one_line(ae("decode", data, "--out", target), "_manifest.json is missing")
+    assert fails_with_one_line(ae("info", tmp_path / "none"), "no store at")
+    assert fails_with_one_line(
+        ae("encode", data, "--codec", tiny_codec, "--store", tmp_path / "text.parquet/x"), "text.parquet"
+    )
+    assert fails_with_one_line(ae("evaluate", data, "--store", store, "--codec", tiny_codec), "--store goes without")
+    assert fails_with_one_line(ae("stage", "traim"), "no stage 'traim'", "download")
+    assert fails_with_one_line(ae("stage", "train"), "no params.yaml here")
+    assert fails_with_one_line(ae("decode", store, "--out", target, "--device", "cuda"), "cuda", "it has: cpu")
+    assert not target.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "text.parquet"]
+
+
+def test_an_unwritable_target_is_said_in_one_line(ae, synthetic_prepared, tiny_codec):
+    result = ae("encode", synthetic_prepared / "test", "--codec", tiny_codec, "--store", "/proc/store")
+    assert fails_with_one_line(result, "/proc", "choose another target")
+
+
+def test_wrong_options_exit_with_2_and_name_the_choices(ae, store, tmp_path):
+    code, _, err = ae("decode", store, "--out", tmp_path / "x", "--device", "gpu")
+    assert code == 2
+    assert "cuda" in err

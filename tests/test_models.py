@@ -1,0 +1,133 @@
+"""models/: what is special to one of them. What all must do is in test_contracts.py."""
+
+import pytest
+import torch
+
+from ae_pipeline.errors import ConfigError
+from ae_pipeline.models import build_model
+from ae_pipeline.models.base import ACTIVATIONS, fold_batch_norm
+from ae_pipeline.params import ConvOptions, DenseOptions
+
+
+def dense(shape=(6, 5), latent_size=4, **options):
+    torch.manual_seed(0)
+    return build_model("dense", shape, latent_size, dict(DenseOptions.model_validate(options)))
+
+
+def conv(shape, latent_size=4, **options):
+    torch.manual_seed(0)
+    return build_model("conv", shape, latent_size, dict(ConvOptions.model_validate(options)))
+
+
+def x_of(shape, rows=7):
+    return torch.rand(rows, *shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_dense_layers_have_the_sizes_asked_for_and_are_mirrored():
+    model = dense(hidden_sizes=[20, 10])
+    sizes = {name: tuple(value.shape) for name, value in model.named_parameters() if name.endswith("weight")}
+    assert sizes == {
+        "encoder.linear0.weight": (20, 30),
+        "encoder.linear1.weight": (10, 20),
+        "encoder.linear2.weight": (4, 10),
+        "decoder.linear0.weight": (10, 4),
+        "decoder.linear1.weight": (20, 10),
+        "decoder.linear2.weight": (30, 20),
+    }
+
+
+def test_dense_without_hidden_layers_is_the_briefs_784_128_784():
+    model = dense((28, 28), 128, hidden_sizes=[], latent_activation="relu", latent_norm="none")
+    assert sum(value.numel() for value in model.parameters()) == 784 * 128 + 128 + 128 * 784 + 784
+    z = model.encode(x_of((28, 28)))
+    assert (z >= 0).all()
+    assert (z == 0).any()
+
+
+def test_dense_without_any_activation_is_a_linear_map():
+    model = dense(hidden_sizes=[8], activation="identity", latent_norm="none", output_activation="linear")
+    x, y = x_of((6, 5)), x_of((6, 5)).flip(0)
+    middle = model.decode(model.encode((x + y) / 2))
+    torch.testing.assert_close(middle, (model.decode(model.encode(x)) + model.decode(model.encode(y))) / 2)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("build", [dense, conv])
+def test_every_activation_can_be_chosen_and_makes_a_difference(build, activation):
+    model, other = (build((6, 5), activation=name, latent_norm="none") for name in (activation, "tanh"))
+    x = x_of((6, 5))
+    assert torch.isfinite(model.encode(x)).all()
+    assert torch.equal(model.encode(x), other.encode(x)) == (activation == "tanh")
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (5, 7), (13, 1), (1, 1), (3, 8, 3), (9, 4, 1)], ids=str)
+@pytest.mark.parametrize("channels", [[4], [4, 8], [4, 8, 8]], ids=str)
+def test_conv_takes_any_height_and_width_with_and_without_channels(shape, channels):
+    model = conv(shape, channels=channels)
+    x = x_of(shape)
+    z = model.encode(x)
+    assert z.shape == (7, 4)
+    assert model.decode(z).shape == x.shape
+
+
+def test_conv_keeps_the_channels_of_a_pixel_together():
+    # A change to one value must reach the latents only through its own channel's weights.
+    model = conv((6, 6, 2), latent_norm="none").eval()
+    with torch.no_grad():
+        model.down.conv0.weight[:, 1] = 0
+    x = x_of((6, 6, 2))
+    ignored, seen = x.clone(), x.clone()
+    ignored[..., 1] += 1
+    seen[..., 0] += 1
+    assert torch.equal(model.encode(ignored), model.encode(x))
+    assert not torch.equal(model.encode(seen), model.encode(x))
+
+
+@pytest.mark.parametrize("shape", [(30,), (2, 3, 4, 5)], ids=str)
+def test_conv_refuses_what_is_no_image_and_names_the_alternative(shape):
+    with pytest.raises(ConfigError, match=r"model\.name: conv needs samples of shape height x width.*; use dense"):
+        conv(shape)
+
+
+@pytest.mark.parametrize("build", [dense, conv])
+def test_batch_normalised_latents_have_zero_mean_and_unit_variance(build):
+    # The factor makes up for an untrained encoder's small variance, next to which BatchNorm's 1e-5 would show.
+    z = build((6, 5)).encode(20 * x_of((6, 5), rows=500))
+    torch.testing.assert_close(z.mean(dim=0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.var(dim=0, correction=0), torch.ones(4), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_folded_batch_norm_computes_what_the_two_layers_did(affine):
+    torch.manual_seed(2)
+    linear, norm = torch.nn.Linear(9, 5), torch.nn.BatchNorm1d(5, affine=affine)
+    if affine:
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+    for _ in range(20):
+        norm(linear(torch.randn(64, 9) * 3 + 1))
+    norm.eval()
+    weight, bias = fold_batch_norm(linear, norm)
+    x = torch.randn(11, 9)
+    torch.testing.assert_close(torch.nn.functional.linear(x, weight, bias), norm(linear(x)), rtol=1e-5, atol=1e-5)
+
+
+def test_losses_are_what_their_names_say():
+    model, x = dense(latent_norm="none"), x_of((6, 5))
+    target = x_of((6, 5)).flip(0)
+    z, decoded = model.encode(x), model.decode(model.encode(x))
+    mse = model.losses(x, target, loss="mse", l1_latent=0.0)
+    torch.testing.assert_close(mse, {"total": (decoded - target).square().mean()})
+    bce = model.losses(x, target, loss="bce", l1_latent=0.0)["total"]
+    torch.testing.assert_close(bce, -(target * decoded.log() + (1 - target) * (1 - decoded).log()).mean())
+    sparse = model.losses(x, target, loss="mse", l1_latent=0.5)
+    torch.testing.assert_close(sparse["l1"], z.abs().mean())
+    torch.testing.assert_close(sparse["total"], mse["total"] + 0.5 * sparse["l1"])
+
+
+def test_one_seed_gives_the_same_weights_and_another_one_others():
+    torch.manual_seed(4)
+    other = build_model("dense", (6, 5), 4, dict(DenseOptions()))
+    one, again = dense().state_dict(), dense().state_dict()
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["encoder.linear0.weight"], other.state_dict()["encoder.linear0.weight"])

@@ -1,0 +1,173 @@
+"""The DVC pipeline in a temporary clone, on the synthetic source, logged to a real MLflow store of its own.
+
+The tests build on each other in the order of the file, as a day of work would: every `dvc repro` costs seconds.
+"""
+
+import json
+
+import pytest
+from clone import SMALL, Clone, ran
+
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.stages import STAGES
+
+EPOCHS = SMALL["train"]["epochs"]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield Clone(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture
+def runs(clone):
+    """Runs and the version that is challenger, as MLflow has them now."""
+
+    def read():
+        import mlflow
+
+        uri = f"sqlite:///{clone.folder}/mlruns/mlflow.db"
+        client = mlflow.MlflowClient(uri, uri)
+        experiment = client.get_experiment_by_name("ae-pipeline")
+        found = client.search_runs([experiment.experiment_id])
+        return found, client.get_model_version_by_alias("synthetic-ae", "challenger")
+
+    return read
+
+
+def test_a_first_repro_runs_all_stages_and_ends_logged(clone, runs):
+    _, output = clone.dvc("repro")
+    assert ran(output) == list(STAGES)
+    assert "Traceback" not in output
+    found, challenger = runs()
+    assert [run.info.status for run in found] == ["FINISHED"]
+    assert str(challenger.version) == "1"
+    assert challenger.run_id == found[0].info.run_id
+    assert "Data and pipelines are up to date" in clone.dvc("status")[1]
+
+
+def test_the_run_says_what_the_files_say(clone, runs):
+    (run,), _ = runs()
+    metrics = json.loads((clone.folder / "reports/metrics.json").read_text())
+    for name, value in metrics.items():
+        assert value is None or run.data.metrics[name] == pytest.approx(value), name
+    assert run.data.params["train.latent_size"] == "6"
+    assert run.data.params["model.dense.hidden_sizes"] == "[48]"
+    codec = json.loads((clone.folder / "data/codec/codec.json").read_text())
+    assert run.data.tags["codec_fingerprint"] == codec["fingerprint"]
+    assert run.data.tags["data_digest"] == SampleSet.open(clone.folder / "data/prepared/train").digest
+    assert codec["provenance"]["git"]["commit"] == run.data.tags["git_commit"]
+    assert codec["provenance"]["git"]["dirty"] is False
+
+
+def test_stores_decode_and_the_round_trip_agrees_with_them(clone):
+    report = json.loads((clone.folder / "reports/round_trip.json").read_text())
+    for name in ("train", "validation", "test"):
+        store = LatentStore.open(clone.folder / "data/latents" / name)
+        assert store.manifest.totals.rows == report[name]["rows"]
+        assert SampleSet.open(clone.folder / "data/decoded" / name).rows == report[name]["rows"]
+        assert store.manifest.source.name == f"synthetic/{name}"
+    assert report["test"]["mse"] == pytest.approx(
+        json.loads((clone.folder / "reports/metrics.json").read_text())["mse"]
+    )
+
+
+def test_the_summary_shows_the_table_and_the_places(clone):
+    _, output = clone.run("ae-pipeline", "summary")
+    for word in ("train", "validation", "test", "ratio", "data/latents", "reports/pictures", "make mlflow-ui"):
+        assert word in output
+    _, output = clone.run("ae-pipeline", "summary", "--json")
+    assert json.loads(output)["data_sets"]["test"]["rows"] == 300
+
+
+def test_a_second_repro_runs_nothing(clone, runs):
+    assert ran(clone.dvc("repro")[1]) == []
+    assert len(runs()[0]) == 1
+    clone.commit("first results")
+
+
+def test_a_change_of_the_gate_re_evaluates_and_updates_the_same_run(clone, runs):
+    clone.change({"evaluate": {"gate": {"max_mse": 0.04}}})
+    assert ran(clone.dvc("repro")[1]) == ["evaluate"]
+    found, challenger = runs()
+    assert len(found) == 1
+    assert str(challenger.version) == "1"
+
+
+def test_a_change_of_the_training_trains_and_makes_a_second_version(clone, runs):
+    clone.change({"train": {"epochs": EPOCHS + 2}})
+    assert ran(clone.dvc("repro")[1]) == ["train", "evaluate", "encode", "decode", "publish"]
+    found, challenger = runs()
+    assert len(found) == 2
+    assert str(challenger.version) == "2"
+    assert "train.epochs" in clone.dvc("params", "diff")[1]
+    assert "mse" in clone.dvc("metrics", "diff")[1]
+
+
+def test_changing_back_restores_from_the_cache_and_finds_the_first_run(clone, runs):
+    clone.change({"train": {"epochs": EPOCHS}})
+    _, output = clone.dvc("repro")
+    assert "is cached - skipping run, checking out outputs" in output
+    assert "train" not in ran(output)
+    found, challenger = runs()
+    assert len(found) == 2
+    assert str(challenger.version) == "1"
+
+
+def test_a_failed_gate_stops_with_the_numbers_and_nothing_after_it_runs(clone):
+    clone.change({"evaluate": {"gate": {"max_mse": 1e-9}}})
+    code, output = clone.dvc("repro", check=False)
+    assert code != 0
+    assert "error: the codec does not pass evaluate.gate: mse is 0.0" in output
+    assert "Traceback" not in output
+    assert "encode" not in ran(output)
+    clone.change({"evaluate": {"gate": {"max_mse": 0.04}}})
+    clone.dvc("repro")
+
+
+def test_with_the_server_away_everything_but_publish_is_done(clone):
+    clone.change({"train": {"seed": 5}})
+    away = "http://127.0.0.1:9"
+    code, output = clone.dvc("repro", check=False, MLFLOW_TRACKING_URI=away)
+    assert code != 0
+    assert ran(output)[-1] == "publish"
+    assert f"error: MLflow at {away} failed" in output
+    assert "ae-pipeline publish" in output
+    assert "Traceback" not in output
+    assert LatentStore.open(clone.folder / "data/latents/test").manifest.totals.rows == 300
+    _, output = clone.run("ae-pipeline", "publish", "--json")
+    assert json.loads(output)["outcome"] == "created"
+
+
+def test_experiments_take_a_parameter_and_are_listed(clone):
+    clone.dvc("repro")
+    clone.commit("seed 5")
+    clone.dvc("exp", "run", "-S", "train.latent_size=4", "--name", "four")
+    _, output = clone.dvc("exp", "show", "--csv")
+    assert "four" in output
+    assert "metrics.json:mse" in output.splitlines()[0].replace("reports/", "") or "mse" in output.splitlines()[0]
+    metrics = json.loads((clone.folder / "reports/metrics.json").read_text())
+    assert metrics["latent_bits_per_row"] < 4 * 8
+
+
+def test_plots_show_draws_a_page_with_every_picture(clone):
+    clone.dvc("plots", "show")
+    page = (clone.folder / "dvc_plots/index.html").read_text()
+    for name in ("learning curves", "error by class", "rate and distortion", "reconstructions.png"):
+        assert name in page
+    _, output = clone.dvc("metrics", "show")
+    assert "psnr" in output
+
+
+def test_a_wrong_params_yaml_lists_all_mistakes_at_once(clone):
+    before = (clone.folder / "params.yaml").read_text()
+    clone.change({"train": {"epochs": "many", "latent_siz": 3}, "quantiser": {"levels": 1}})
+    code, output = clone.run("ae-pipeline", "stage", "train", check=False)
+    (clone.folder / "params.yaml").write_text(before)
+    assert code == 1
+    for word in ("train.epochs", "train.latent_siz", "quantiser.levels", "3 problem(s)"):
+        assert word in output
+    assert "Traceback" not in output
