@@ -139,7 +139,7 @@ class TrainParams(Section):
     """Weight of the mean absolute latent in the loss."""
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
-    batch_size: Annotated[int, Field(ge=2)] = 256
+    batch_size: Annotated[int, Field(ge=2)] = 128
     """At least 2: one row has no batch statistics."""
     epochs: Count = 36
     patience: Annotated[int, Field(ge=0)] = 10

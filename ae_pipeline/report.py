@@ -47,9 +47,9 @@ def _reconstructions(groups: list[Pictured]) -> Figure:
         difference = group.decoded - group.original
         for line, (name, images, limits, colours) in enumerate(
             (
-                ("original", group.original, (0, 1), "gray"),
-                ("decoded", group.decoded, (0, 1), "gray"),
-                ("difference", difference, (-1, 1), "RdBu"),
+                ("original", _drawable(group.original), (0, 1), "gray"),
+                ("decoded", _drawable(group.decoded), (0, 1), "gray"),
+                ("difference", difference.mean(-1) if difference.ndim == 4 else difference, (-1, 1), "RdBu"),
             )
         ):
             for column in range(columns):
@@ -61,6 +61,11 @@ def _reconstructions(groups: list[Pictured]) -> Figure:
             axes[0, column].set_title(f"id {group.ids[column]}", fontsize=7)
             axes[2, column].set_xlabel(f"MSE {group.mse[column]:.4f}", fontsize=7)
     return figure
+
+
+def _drawable(images: np.ndarray) -> np.ndarray:
+    """Three channels are red, green and blue; of any other number the mean is drawn in grey."""
+    return images.mean(-1) if images.ndim == 4 and images.shape[-1] != 3 else images
 
 
 def _error_histogram(evaluation: Evaluation) -> Figure:

@@ -130,7 +130,7 @@ def test_our_own_commands_take_the_codec_from_the_version_and_run_none_of_its_co
 def test_a_model_that_is_not_there_is_a_clear_error(workspace, uri, tmp_path):
     root, params = workspace
     publish(params, root)
-    with pytest.raises(TrackingError, match="models:/|synthetic-ae"):
+    with pytest.raises(TrackingError, match=r"models:/|synthetic-ae"):
         fetch_codec(uri, params, root, tmp_path / "fetched")
 
 
