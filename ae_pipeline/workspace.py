@@ -88,11 +88,13 @@ class Workspace:
     def describe(self) -> str:
         """The result in a sentence or two, for the run's page."""
         metrics = self.metrics
-        text = f"Test MSE {metrics['mse']:.5f} at {metrics['bits_per_row']:.0f} bits per row; zstd of the raw rows takes {metrics['zstd_bits_per_row']:.0f}."
+        sentences = [
+            f"Test MSE {metrics['mse']:.5f} at {metrics['bits_per_row']:.0f} bits per row.",
+            f"zstd of the raw rows takes {metrics['zstd_bits_per_row']:.0f}.",
+        ]
         if metrics.get("pca_mse") is not None:
-            pca = f"PCA of the same latent size: MSE {metrics['pca_mse']:.5f} at {metrics['pca_bits_per_row']:.0f}."
-            text = f"{text} {pca}"
-        return text
+            sentences.append(f"PCA: MSE {metrics['pca_mse']:.5f} at {metrics['pca_bits_per_row']:.0f}.")
+        return " ".join(sentences)
 
     def input_example(self) -> np.ndarray:
         """A few test rows, (n, *shape)."""
