@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ae_pipeline.evaluation import Evaluation, Metrics, Pictured, rate_distortion
 from ae_pipeline.files import finished_file
@@ -117,6 +118,9 @@ def _rate_distortion(metrics: Metrics) -> Figure:
     zstd = metrics["zstd_bits_per_row"]
     axis.axvline(zstd, color=_GREY, linestyle="--", label=f"lossless: zstd of the raw rows ({zstd:.0f})")
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=8)
     return figure

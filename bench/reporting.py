@@ -1,4 +1,4 @@
-"""What the scripts in bench/ share: machine line, Markdown tables, `--out`, tiled data sets, untrained codecs.
+"""What the scripts in bench/ share: machine line, Markdown tables, `--out`, tiled data sets, quick codecs.
 
 Not a benchmark itself. Heavy imports stand inside the functions, so that a parent process stays small (`memory.py`).
 """
@@ -16,7 +16,7 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # name: (model, latent size, options that differ from params.yaml's defaults)
-UNTRAINED: dict[str, tuple[str, int, dict[str, Any]]] = {
+NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "784-512-256-32": ("dense", 32, {}),
     "784-128-784": ("dense", 128, {"hidden_sizes": [], "latent_activation": "relu", "latent_norm": "none"}),
     "conv 16, 32, latent 32": ("conv", 32, {}),
@@ -78,42 +78,36 @@ def tile(split: Path, folder: Path, rows: int) -> int:
     return made
 
 
-def untrained_codec(name: str, split: Path, folder: Path) -> None:
-    """Write a codec of freshly initialised weights, with its quantiser fitted, as speed does not depend on training."""
+def quick_codec(name: str, split: Path, folder: Path) -> None:
+    """Write a codec that was trained for seconds: enough for decoded rows to compress as they usually do."""
     import torch
 
     from ae_pipeline.codec import freeze, save_codec, scale_pixels
     from ae_pipeline.models import build_model
-    from ae_pipeline.params import ModelParams
+    from ae_pipeline.params import ModelParams, TrainParams
     from ae_pipeline.quantiser import Quantiser
     from ae_pipeline.samples import SampleSet
-    from ae_pipeline.training_data import fit_scaling
+    from ae_pipeline.training import fit
+    from ae_pipeline.training_data import MemoryRows, fit_scaling
 
-    kind, latent_size, changed = UNTRAINED[name]
+    kind, latent_size, changed = NETWORKS[name]
     samples = SampleSet.open(split)
     scaling = fit_scaling(samples)
     torch.manual_seed(0)
-    model = build_model(
-        kind,
-        samples.spec.shape,
-        latent_size,
-        {**ModelParams(name=kind).options, **changed},  # type: ignore[arg-type]
-    )
-    pixels = torch.from_numpy(next(samples.blocks(samples.shards[0], 8192)).pixels.copy())
-    with torch.no_grad():
-        x = scale_pixels(pixels.float(), scaling)
-        for _ in range(50):  # the normalisation learns its statistics from these rows
-            model.train().encode(x)
-        frozen = freeze(model.eval(), kind)
-        latents = frozen.encode(x)
-    quantiser = Quantiser.fit(latents, 16)
-    provenance = {"made_by": "bench", "data": None, "git": {}, "params": {}, "metrics": {}}
+    options = {**getattr(ModelParams(), kind).model_dump(), **changed}
+    model = build_model(kind, samples.spec.shape, latent_size, options)
+    pixels = next(samples.blocks(samples.shards[0], 8192)).pixels.copy()
+    rows = MemoryRows(pixels, torch.device("cpu"))
+    fit(model, rows, rows, TrainParams(epochs=3, device="cpu"), scaling)
+    frozen = freeze(model, kind)
+    with torch.inference_mode():
+        latents = frozen.encode(scale_pixels(torch.from_numpy(pixels).float(), scaling))
     save_codec(
         folder,
         model=frozen,
         model_name=kind,
-        quantiser=quantiser,
+        quantiser=Quantiser.fit(latents, 16),
         spec=samples.spec,
         scaling=scaling,
-        provenance=provenance,
+        provenance={},
     )

@@ -11,7 +11,7 @@ import pytest
 
 from ae_pipeline import samples as samples_module
 from ae_pipeline.errors import DataError
-from ae_pipeline.pixels import DTYPES, SampleSpec
+from ae_pipeline.pixels import DTYPES, SampleSpec, to_numpy
 from ae_pipeline.samples import METADATA_KEY, SampleSet, ShardWriter
 
 SPEC = SampleSpec((2, 3), "uint8")
@@ -130,6 +130,14 @@ def test_pixels_are_read_as_lists_and_as_bytes_with_and_without_id(tmp_path, kin
     assert block.attributes.schema.names == ["id", "label"]
     assert block.attributes.column("id").to_pylist() == (names if with_id else list(range(23)))
     assert block.attributes.column("label").to_pylist() == list(range(23))
+
+
+@pytest.mark.parametrize("kind", [pa.binary(6), pa.binary(), pa.list_(pa.uint8()), pa.list_(pa.uint8(), 6)], ids=str)
+def test_pixels_are_read_from_a_slice_of_a_column(tmp_path, kind):
+    pixels = pixels_of(10)
+    values = [row.tobytes() if "binary" in str(kind) else row.ravel().tolist() for row in pixels]
+    column = pa.chunked_array([pa.array(values, kind)])
+    np.testing.assert_array_equal(to_numpy(column.slice(3, 4), SPEC, tmp_path), pixels[3:7])
 
 
 def test_row_numbers_are_ids_over_all_files_and_blocks(tmp_path):

@@ -224,6 +224,18 @@ def test_one_seed_gives_the_same_codec_and_another_one_another(data, tiny_params
     assert fingerprints["one"] == fingerprints["again"] != fingerprints["other"]
 
 
+def test_the_seed_decides_both_the_first_weights_and_the_order_of_rows(data, tiny_params, tmp_path):
+    in_two_orders = [fitted(data, seed=seed, epochs=1)[1].best.validation_loss for seed in (0, 1)]
+    assert in_two_orders[0] != in_two_orders[1]
+    values = tiny_params.model_dump()
+    values["model"]["dense"]["latent_norm"] = "none"
+    untrained = []
+    for seed in (0, 1):
+        params = with_knobs(Params.model_validate(values), seed=seed, learning_rate=1e-6, epochs=1)
+        untrained.append(built(data, params, tmp_path / str(seed))[1].best.validation_loss)
+    assert untrained[0] != pytest.approx(untrained[1], rel=1e-3)
+
+
 def test_training_leaves_torchs_own_state_alone(data):
     after = []
     for epochs in (1, 3):
@@ -258,6 +270,19 @@ def test_an_epoch_visits_every_row_once_in_an_order_of_its_own(data, monkeypatch
     assert not torch.equal(torch.cat(first), torch.cat(second))
     assert torch.equal(torch.cat(first), torch.cat(again))
     np.testing.assert_array_equal(torch.cat(list(rows.in_order(batch_size))).numpy(), data.train_pixels)
+
+
+def test_streaming_mixes_shards_with_each_other_and_rows_within_a_window(data, monkeypatch):
+    monkeypatch.setattr(training_data, "_SHUFFLE_ROWS", 100)
+    monkeypatch.setattr(training_data, "_BLOCK_ROWS", 100)
+    number_of = {row.tobytes(): number for number, row in enumerate(data.train_pixels)}
+    generator, rows = torch.Generator().manual_seed(0), StreamedRows(data.train, CPU)
+    first_windows = [
+        [number_of[row.numpy().tobytes()] for row in next(iter(rows.shuffled(100, generator)))] for _ in range(12)
+    ]
+    assert {min(window) // 200 for window in first_windows} == {0, 1, 2}
+    assert all(sorted(window) == list(range(min(window), min(window) + 100)) for window in first_windows)
+    assert not [window for window in first_windows if window == sorted(window)]
 
 
 def test_auto_takes_memory_where_the_split_fits_and_streams_where_it_does_not(data, monkeypatch):

@@ -1,0 +1,117 @@
+"""How much faster is an epoch of fit() than one of an ordinary PyTorch program?
+
+    python bench/training.py --prepared data/prepared --out bench/results/training.md
+
+The reference network (784-128 ReLU-784 sigmoid, Adadelta with learning rate 1.0, binary cross-entropy, batch 256) on
+the train split: fit() against the loop of a tutorial (a Dataset that returns one float tensor per row, a shuffling
+DataLoader with 0 and with 2 workers) and, for fairness, against the same loop on one float tensor in memory, which is
+what fit() can save nothing over but overhead. Also params.yaml's default network with fit(). Median seconds of an epoch
+after one to warm up, without validation. Target: at least 5 times faster than the DataLoader loop.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import reporting  # before torch: it sets GOMP_SPINCOUNT
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ae_pipeline.models import build_model
+from ae_pipeline.params import ModelParams, TrainParams
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.training import fit
+from ae_pipeline.training_data import MemoryRows, fit_scaling
+
+REFERENCE = {"loss": "bce", "optimizer": "adadelta", "learning_rate": 1.0, "schedule": "constant", "latent_size": 128}
+
+
+class Images(Dataset[torch.Tensor]):
+    """What torchvision's ToTensor makes of one image at a time, flattened."""
+
+    def __init__(self, images: Any):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.from_numpy(self.images[index]).float().div(255).flatten()
+
+
+def loop(epochs: int, batches: Callable[[], Iterable[torch.Tensor]], size: int) -> list[float]:
+    """Seconds of each epoch of the plain program."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, size), nn.Sigmoid())
+    optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+    criterion = nn.BCELoss()
+    times = []
+    for _ in range(epochs):
+        start = time.perf_counter()
+        total = 0.0
+        for x in batches():
+            optimizer.zero_grad()
+            loss = criterion(model(x), x)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(x)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def ours(epochs: int, samples: SampleSet, pixels: Any, options: dict[str, Any], changed: dict[str, Any]) -> list[float]:
+    """Seconds of each epoch of fit(), which validates on a few rows only."""
+    params = TrainParams(epochs=epochs, patience=0, device="cpu", **changed)
+    torch.manual_seed(0)
+    model = build_model("dense", samples.spec.shape, params.latent_size, {**ModelParams().options, **options})
+    cpu = torch.device("cpu")
+    ends = [time.perf_counter()]
+    rows, few = MemoryRows(pixels, cpu), MemoryRows(pixels[:256].copy(), cpu)
+    fit(model, rows, few, params, fit_scaling(samples), lambda _: ends.append(time.perf_counter()))
+    return [end - start for start, end in pairwise(ends)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prepared", type=Path, default=Path("data/prepared"))
+    parser.add_argument("--epochs", type=int, default=3, help="measured ones")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    samples = SampleSet.open(args.prepared / "train")
+    pixels = samples.load().pixels
+    values = torch.from_numpy(pixels).float().div(255).flatten(1)
+    images = Images(pixels)
+    epochs = args.epochs + 1
+    options = reporting.NETWORKS["784-128-784"][2]
+
+    def loader(workers: int) -> list[float]:
+        data = DataLoader(images, batch_size=256, shuffle=True, num_workers=workers)
+        return loop(epochs, lambda: data, samples.spec.size)
+
+    def in_memory() -> Iterable[torch.Tensor]:
+        return (values[chosen] for chosen in torch.randperm(len(values)).split(256))
+
+    jobs: list[tuple[str, Callable[[], list[float]]]] = [
+        ("784-128-784: fit()", lambda: ours(epochs, samples, pixels, options, REFERENCE)),
+        ("the same: plain loop, DataLoader, 0 workers", lambda: loader(0)),
+        ("the same: plain loop, DataLoader, 2 workers", lambda: loader(2)),
+        ("the same: plain loop, one float tensor in memory", lambda: loop(epochs, in_memory, samples.spec.size)),
+        ("params.yaml's default network: fit()", lambda: ours(epochs, samples, pixels, {}, {})),
+    ]
+    rows: list[list[str]] = []
+    first = 0.0
+    for name, job in jobs:
+        seconds = statistics.median(job()[1:])
+        first = first or seconds
+        rows.append([name, f"{seconds:.2f}", f"{seconds / first:.1f}"])
+    title = f"Training: {samples.rows:,} rows, {torch.get_num_threads()} threads, median of {args.epochs} epochs"
+    reporting.report(title, [reporting.table(["program", "seconds per epoch", "against fit()"], rows)], [], args.out)
+
+
+if __name__ == "__main__":
+    main()

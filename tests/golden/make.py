@@ -1,0 +1,77 @@
+"""Makes the stores in this folder: `python tests/golden/make.py`. Run once per released format version, then committed.
+
+A store that is here already is never made again: that old bytes stay readable is the point. For a new format
+version, give the stores new names, and leave the old ones alone.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E402 (found through the line above)
+
+from ae_pipeline.codec_building import build_codec  # noqa: E402
+from ae_pipeline.decoding import decode_store  # noqa: E402
+from ae_pipeline.latent_store import LatentStore  # noqa: E402
+from ae_pipeline.params import Params  # noqa: E402
+from ae_pipeline.preparation import write_splits  # noqa: E402
+from ae_pipeline.sources import build_source  # noqa: E402
+
+DENSE, CONV = "store-v1", "store-v1-conv"
+PARAMS = {
+    "source": {"name": "synthetic", "synthetic": {"train_rows": 2000, "test_rows": 40, "height": 6, "width": 6}},
+    "prepare": {"rows_per_shard": 20},
+    "model": {"name": "dense", "dense": {"hidden_sizes": [8], "activation": "relu"}},
+    "train": {"latent_size": 4, "epochs": 30, "batch_size": 64, "learning_rate": 0.01, "device": "cpu"},
+}
+
+
+def make_dense(folder: Path, work: Path) -> None:
+    """A trained dense codec: 40 rows of uint8 6x6 in two parts, layout `list`, integer ids, labels."""
+    params = Params.model_validate(PARAMS)
+    source = build_source(params.source)
+    (work / "raw").mkdir()
+    source.fetch(work / "raw")
+    splits = write_splits(source.read(work / "raw"), work / "prepared", params.prepare)
+    git = {"commit": None, "dirty": None}
+    build_codec(splits["train"], splits["validation"], params, work / "codec", git, lambda epoch: None)
+    _finish(encode(splits["test"], work / "codec", folder / DENSE, row_group_rows=16), folder, work)
+
+
+def make_conv(folder: Path, work: Path) -> None:
+    """An untrained convolutional codec: 12 rows of int16 7x6x2, layout `binary`, string ids, labels with nulls."""
+    random_codec(work / "codec", (7, 6, 2), "int16", model_name="conv", latent_size=5, levels=64)
+    labels = [None if row % 5 == 0 else f"class {row % 3}" for row in range(12)]
+    ids = [f"row {row:02d}" for row in range(12)]
+    samples = write_rows(work / "rows.parquet", random_pixels((12, 7, 6, 2), "int16", 7), id=ids, label=labels)
+    _finish(encode(samples, work / "codec", folder / CONV, layout="binary"), folder, work)
+
+
+def _finish(store: LatentStore, folder: Path, work: Path) -> None:
+    rows = [rows for part in store.manifest.parts for rows in store.read_part(part, 1000)]
+    decoded = decode_store(store, work / "decoded", device="cpu").load()
+    expected: dict[str, Any] = {
+        "ids": decoded.attributes["id"].to_pylist(),
+        "labels": decoded.attributes["label"].to_pylist(),
+        "latents": [latent for block in rows for latent in block.latents.tolist()],
+        "errors": [error for block in rows for error in block.error.tolist()],
+        "pixels": decoded.pixels.reshape(len(decoded.pixels), -1).tolist(),
+    }
+    lines = ",\n".join(f'"{name}": {json.dumps(values, separators=(",", ":"))}' for name, values in expected.items())
+    (folder / f"{store.path.name}.expected.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+
+
+def make(folder: Path) -> None:
+    """Both stores, each with its `.expected.json` beside it."""
+    for make_one in (make_dense, make_conv):
+        with tempfile.TemporaryDirectory() as work:
+            make_one(folder, Path(work))
+
+
+if __name__ == "__main__":
+    make(HERE)
