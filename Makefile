@@ -37,8 +37,8 @@ reference: env  ## the brief's 784-128-784 network as an experiment beside the w
 	  -S 'model.dense.hidden_sizes=[]' -S model.dense.latent_activation=relu -S model.dense.latent_norm=none \
 	  -S train.latent_size=128 -S train.optimizer=adadelta -S train.learning_rate=1.0 -S train.schedule=constant \
 	  -S train.loss=bce -S train.batch_size=256 -S train.epochs=50 -S train.patience=0 -S train.weight_decay=0 \
-	  -S evaluate.gate.max_mse=0.02 -S evaluate.gate.beat_pca=false
-	dvc exp show --only-changed --drop '.*\.py|ae_pipeline.*|data.*|reports.*' --no-pager
+	  -S evaluate.gate.max_mse=0.02 -S evaluate.gate.beat_pca=false -S tracking.registered_model=mnist-reference
+	dvc exp show --only-changed --drop '(ae_pipeline|data|reports)/.*|evaluate.*|tracking.*|.*_(mae|bce|ssim)' --no-pager
 
 mlflow-ui: env  ## open MLflow's pages on loopback, over the store that the runs are in
 	ae-pipeline mlflow-ui --port $(MLFLOW_PORT)

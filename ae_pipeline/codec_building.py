@@ -46,7 +46,7 @@ def build_codec(
         )
     device = choose_device(params.train.device)
     scaling = fit_scaling(train)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.train.seed)
         model = build_model(params.model.name, train.spec.shape, params.train.latent_size, params.model.options)
     model.to(device)

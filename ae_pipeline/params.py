@@ -10,7 +10,7 @@ edit and changes to an unused model re-run nothing.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -168,9 +168,17 @@ class EncodeParams(Section):
         "validation",
         "test",
     ]
+    """Splits to encode, each into a store of its own."""
     layout: Literal["list", "binary"] = "list"
     row_group_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    @field_validator("data_sets")
+    @classmethod
+    def _named_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a data set is named twice")
+        return names
 
 
 class GateParams(Section):
@@ -267,7 +275,7 @@ def _problem(item: Any) -> str:
         section: Any = Params
         for part in item["loc"][:-1]:
             section = section.model_fields[part].annotation
-        return f"{place}: unknown key (known: {', '.join(section.model_fields)})"
+        return f"{place}: unknown key (known: {', '.join(section.model_fields) or 'none, it has no options'})"
     message = item["msg"].removeprefix("Value error, ")
     return f"{place}: {message}, found {item['input']!r}" if place else message
 

@@ -7,6 +7,7 @@ import os
 for _name, _value in {
     "GOMP_SPINCOUNT": "1000",
     "OMP_NUM_THREADS": "1",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "DO_NOT_TRACK": "true",
     "DVC_NO_ANALYTICS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -46,7 +47,7 @@ def tiny_params() -> Params:
                 "synthetic": {"train_rows": 600, "test_rows": 150, "height": 12, "width": 12},
             },
             "prepare": {"rows_per_shard": 200},
-            "model": {"name": "dense", "dense": {"hidden_sizes": [32]}},
+            "model": {"name": "dense", "dense": {"hidden_sizes": [32], "activation": "relu"}},
             "train": {"latent_size": 6, "epochs": 8, "batch_size": 64, "learning_rate": 3e-3, "device": "cpu"},
             "quantiser": {"levels": 16},
             "encode": {"device": "cpu"},

@@ -136,12 +136,18 @@ def test_a_missing_or_unreadable_file_says_what_to_do(tmp_path):
 
 
 def test_used_leaves_out_paths_tracking_and_unused_models_and_sources():
-    params = Params.model_validate({"model": {"name": "conv"}, "source": {"name": "synthetic"}})
+    chosen = {
+        "model": {"name": "conv", "conv": {"channels": [4, 8]}},
+        "source": {"name": "synthetic", "synthetic": {"train_rows": 70}},
+        "evaluate": {"gate": {"max_mse": 0.25}},
+    }
+    params = Params.model_validate(chosen)
     used = params.used()
     assert used["model.name"] == "conv"
-    assert used["model.conv.channels"] == [16, 32]
-    assert used["source.synthetic.train_rows"] == 2000
-    assert used["evaluate.gate.max_mse"] is None
+    assert used["model.conv.channels"] == [4, 8]
+    assert used["source.synthetic.train_rows"] == 70
+    assert used["evaluate.gate.max_mse"] == 0.25
+    assert {key.split(".")[0] for key in params.used("model", "train")} == {"model", "train"}
     wrong = ("paths.", "tracking.", "model.dense.", "source.idx.", "source.mnist.")
     assert not [key for key in used if key.startswith(wrong)]
 
@@ -154,7 +160,7 @@ def test_a_change_to_an_unused_model_changes_nothing_that_is_used():
 def test_options_are_those_of_the_chosen_name():
     params = Params.model_validate({"model": {"name": "conv", "conv": {"channels": [4]}}})
     assert params.model.options["channels"] == [4]
-    assert Params.model_validate({"source": {"name": "idx"}}).source.options == {"folder": "data/idx"}
+    assert Params.model_validate({"source": {"name": "idx", "idx": {"folder": "x"}}}).source.options == {"folder": "x"}
 
 
 def test_the_registered_model_is_named_after_the_source_unless_told():
