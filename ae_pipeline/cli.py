@@ -181,7 +181,7 @@ def summary(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> Non
 def mlflow_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000, params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Serve MLflow's pages on loopback, over the store that the runs are in. Ctrl-C ends it."""
     from ae_pipeline.params import load_params
-    from ae_pipeline.tracking import ui_command
+    from ae_pipeline.tracking_store import ui_command
 
     command, environment = ui_command(load_params(params), Path.cwd(), port)
     print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
@@ -197,7 +197,7 @@ def _codec(folder: Path | None, model: str | None) -> Iterator[Path]:
         yield folder
         return
     from ae_pipeline.params import Params, load_params
-    from ae_pipeline.tracking import fetch_codec
+    from ae_pipeline.tracking_store import fetch_codec
 
     params = load_params(DEFAULT_PARAMS) if DEFAULT_PARAMS.exists() else Params()
     with tempfile.TemporaryDirectory() as target:

@@ -8,7 +8,7 @@ from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.errors import DataError
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.params import Params
-from ae_pipeline.tracking import tracking_uri
+from ae_pipeline.tracking_store import tracking_uri
 
 
 def describe_store(store: LatentStore) -> dict[str, Any]:

@@ -1,38 +1,26 @@
-"""MLflow: what came out. The only modules that import it are this one and tracking_model.py.
+"""MLflow: what came out. Only this module, tracking_store.py and tracking_model.py import it.
 
 `publish` makes MLflow hold exactly one complete run for the training that is in the workspace, found by content: the
 fingerprint of train's entry in dvc.lock. So it works for stages that DVC restored from its cache and for an empty
 database, and does nothing twice. The computing stages know nothing of it.
 """
 
-import logging
 import os
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from ae_pipeline.codec_header import read_header
-from ae_pipeline.errors import TrackingError, first_line
-from ae_pipeline.files import make_folder
+from ae_pipeline.errors import TrackingError
 from ae_pipeline.params import Params
+from ae_pipeline.tracking_store import artifact_location, connect
 from ae_pipeline.workspace import Workspace, read_workspace
 
 CHALLENGER = "challenger"
 TRAINING_TAG = "ae_pipeline.training"
 PUBLISHED_TAG = "ae_pipeline.published"
 LATER_TAG = "later."
-_DEFAULTS = {
-    # Long enough for a server that is starting, short enough for one that is gone (MLflow's own default is minutes).
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -55,15 +43,6 @@ class Published:
         )
 
 
-def tracking_uri(params: Params, root: Path) -> str:
-    """MLFLOW_TRACKING_URI, or an absolute SQLite URI in `paths.tracking`.
-
-    `dvc exp run --temp` and `--queue` work in copies below .dvc/tmp that are deleted: they log to the original.
-    """
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    return given or f"sqlite:///{_tracking_folder(params, root) / 'mlflow.db'}"
-
-
 def publish(params: Params, root: Path) -> Published:
     """Log the workspace's training to MLflow and point `challenger` at its model version.
 
@@ -71,7 +50,7 @@ def publish(params: Params, root: Path) -> Published:
     cannot be reached; nothing else depends on it.
     """
     workspace = read_workspace(params, root)
-    with _client(params, root) as (client, uri):
+    with connect(params, root) as (client, uri):
         experiment = _experiment(client, params, root, uri)
         found = client.search_runs([experiment], f"tags.`{TRAINING_TAG}` = '{workspace.training}'")
         # Oldest first, should two machines have published the same training at once.
@@ -94,44 +73,6 @@ def publish(params: Params, root: Path) -> Published:
             version=version,
             outcome=outcome if runs else "created",
         )
-
-
-def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of a small MLflow server on loopback (the defaults start 15 processes)."""
-    uri = tracking_uri(params, root)
-    if not uri.startswith("sqlite:"):
-        raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; open that address, a server of its own is not needed")
-    with _client(params, root):
-        pass  # makes the database if there is none yet
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [*command, "--backend-store-uri", uri], {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Path:
-    """Copy the codec of a registered model version into `target`; no code of the model is run.
-
-    `model_uri` is models:/<name>@<alias> or models:/<name>/<version>. Raises TrackingError, CodecError.
-    """
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    with _client(params, root) as (client, uri):
-        name, _, version = model_uri.removeprefix("models:/").replace("@", "/@").partition("/")
-        if not model_uri.startswith("models:/") or not version:
-            raise TrackingError(
-                f"{model_uri} is not a model: expected models:/<name>@<alias> or models:/<name>/<version>"
-            )
-        try:
-            if version.startswith("@"):
-                version = client.get_model_version_by_alias(name, version[1:]).version
-            found = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{name}/{version}", dst_path=str(target), tracking_uri=uri
-            )
-        except MlflowException as error:
-            raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
-    folder = Path(found) / "artifacts" / "codec"
-    read_header(folder)
-    return folder
 
 
 def _create_run(client: Any, experiment: str, workspace: Workspace) -> Any:
@@ -252,57 +193,7 @@ def _experiment(client: Any, params: Params, root: Path, uri: str) -> str:
         if found.lifecycle_stage == "deleted":
             raise TrackingError(f"experiment {name} is in MLflow's trash; restore it there or set tracking.experiment")
         return found.experiment_id
-    # A server of one's own knows where artifacts go; the local store keeps them beside the database.
-    local = uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ
-    location = (_tracking_folder(params, root) / "artifacts").as_uri() if local else None
-    return client.create_experiment(name, location)
-
-
-@contextmanager
-def _client(params: Params, root: Path) -> Iterator[tuple[Any, str]]:
-    """MLflow's client. A local database is used by one process at a time; MLflow's errors become ours."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    uri = tracking_uri(params, root)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    variable = os.environ.get("MLFLOW_TRACKING_URI")
-    try:
-        with ExitStack() as stack:
-            if uri.startswith("sqlite:"):
-                folder = Path(uri.removeprefix("sqlite:///")).parent
-                make_folder(folder)
-                # Two processes that create the tables at once ruin the database for good.
-                stack.enter_context(FileLock(folder / ".publishing.lock", timeout=120))
-            mlflow.set_tracking_uri(uri)
-            mlflow.set_registry_uri(uri)
-            client = mlflow.MlflowClient(uri, uri)
-            client.search_experiments(max_results=1)
-            yield client, uri
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(
-            f"MLflow at {uri} failed: {first_line(error)[:300]}. Results on disk are complete; when the server can be "
-            "reached, run `ae-pipeline publish`"
-        ) from None
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
-        # set_tracking_uri writes this variable, too.
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-        if variable is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = variable
-
-
-def _tracking_folder(params: Params, root: Path) -> Path:
-    root = root.resolve()
-    for folder in root.parents:
-        if folder.name == ".dvc" and (folder / "tmp" / "exps") in root.parents:
-            root = folder.parent
-    return (root / params.paths.tracking).resolve()
+    return client.create_experiment(name, artifact_location(uri, params, root))
 
 
 def _run_name(workspace: Workspace) -> str:

@@ -44,6 +44,7 @@ def test_a_first_repro_runs_all_stages_and_ends_logged(clone, runs):
     assert "Traceback" not in output
     found, challenger = runs()
     assert [run.info.status for run in found] == ["FINISHED"]
+    assert found[0].info.artifact_uri.startswith(f"file://{clone.folder}/mlruns/artifacts/")
     assert str(challenger.version) == "1"
     assert challenger.run_id == found[0].info.run_id
     assert "Data and pipelines are up to date" in clone.dvc("status")[1]

@@ -15,7 +15,8 @@ from ae_pipeline.codec import Codec
 from ae_pipeline.errors import TrackingError
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.stages import run_stage
-from ae_pipeline.tracking import PUBLISHED_TAG, fetch_codec, publish, tracking_uri, ui_command
+from ae_pipeline.tracking import PUBLISHED_TAG, publish
+from ae_pipeline.tracking_store import fetch_codec, tracking_uri, ui_command
 
 
 @pytest.fixture(scope="module")

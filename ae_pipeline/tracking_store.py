@@ -1,0 +1,126 @@
+"""Where MLflow keeps things: its address, a client for it, its pages, and the codecs of registered models."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ae_pipeline.codec_header import read_header
+from ae_pipeline.errors import TrackingError, first_line
+from ae_pipeline.files import make_folder
+from ae_pipeline.params import Params
+
+_DEFAULTS = {
+    # Long enough for a server that is starting, short enough for one that is gone (MLflow's own default is minutes).
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def tracking_uri(params: Params, root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or an absolute SQLite URI in `paths.tracking`.
+
+    `dvc exp run --temp` and `--queue` work in copies below .dvc/tmp that are deleted: they log to the original.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or _local_uri(params, root)
+
+
+def artifact_location(uri: str, params: Params, root: Path) -> str | None:
+    """The local store keeps files beside its database; any other server knows itself where they go."""
+    return (_local_folder(params, root) / "artifacts").as_uri() if uri == _local_uri(params, root) else None
+
+
+@contextmanager
+def connect(params: Params, root: Path) -> Iterator[tuple[Any, str]]:
+    """MLflow's client. A local database is used by one process at a time; MLflow's errors become ours."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = tracking_uri(params, root)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    variable = os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        with ExitStack() as stack:
+            if uri.startswith("sqlite:"):
+                folder = Path(uri.removeprefix("sqlite:///")).parent
+                make_folder(folder)
+                # Two processes that create the tables at once ruin the database for good.
+                stack.enter_context(FileLock(folder / ".publishing.lock", timeout=120))
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_registry_uri(uri)
+            client = mlflow.MlflowClient(uri, uri)
+            client.search_experiments(max_results=1)
+            yield client, uri
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(
+            f"MLflow at {uri} failed: {first_line(error)[:300]}. Results on disk are complete; when the server can be "
+            "reached, run `ae-pipeline publish`"
+        ) from None
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+        # set_tracking_uri writes this variable, too.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if variable is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
+
+
+def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a small MLflow server on loopback (the defaults start 15 processes)."""
+    uri = tracking_uri(params, root)
+    if not uri.startswith("sqlite:"):
+        raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; open that address, a server of its own is not needed")
+    with connect(params, root):
+        pass  # makes the database if there is none yet
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [*command, "--backend-store-uri", uri], {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Path:
+    """Copy the codec of a registered model version into `target`; no code of the model is run.
+
+    `model_uri` is models:/<name>@<alias> or models:/<name>/<version>. Raises TrackingError, CodecError.
+    """
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    with connect(params, root) as (client, uri):
+        name, _, version = model_uri.removeprefix("models:/").replace("@", "/@").partition("/")
+        if not model_uri.startswith("models:/") or not version:
+            raise TrackingError(
+                f"{model_uri} is not a model: expected models:/<name>@<alias> or models:/<name>/<version>"
+            )
+        try:
+            if version.startswith("@"):
+                version = client.get_model_version_by_alias(name, version[1:]).version
+            found = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{name}/{version}", dst_path=str(target), tracking_uri=uri
+            )
+        except MlflowException as error:
+            raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
+    folder = Path(found) / "artifacts" / "codec"
+    read_header(folder)
+    return folder
+
+
+def _local_uri(params: Params, root: Path) -> str:
+    return f"sqlite:///{_local_folder(params, root) / 'mlflow.db'}"
+
+
+def _local_folder(params: Params, root: Path) -> Path:
+    """Folder of the local store, of the workspace that an experiment was started from."""
+    root = root.resolve()
+    for folder in root.parents:
+        if folder.name == ".dvc" and (folder / "tmp" / "exps") in root.parents:
+            root = folder.parent
+    return (root / params.paths.tracking).resolve()
