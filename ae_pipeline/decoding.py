@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
-from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread
+from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
 from ae_pipeline.files import finished_folder
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import PartEntry
@@ -22,7 +22,11 @@ def decode_store(
     codec = load_store_codec(store, device)
     parts = list(enumerate(store.manifest.parts))
     workers = min(len(parts), cpu_count() if codec.device.type == "cpu" else 2)
-    with finished_folder(out) as folder, one_torch_thread(), ThreadPoolExecutor(workers) as pool:
+    with (
+        finished_folder(out) as folder,
+        one_torch_thread(),
+        ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool,
+    ):
         running = {pool.submit(_decode_part, store, codec, part, number, folder): part for number, part in parts}
         try:
             for done in as_completed(running):

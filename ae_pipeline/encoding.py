@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, read_header
-from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread
+from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
 from ae_pipeline.errors import CodecError, DataError, TargetError
 from ae_pipeline.files import finished_file, make_folder, refuse_existing, rename_folder, sha256_file, sha256_json
 from ae_pipeline.latent_store import ERROR, LatentStore, PartWriter, part_metadata
@@ -189,7 +189,7 @@ def _run(jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress) -
     """All jobs, one per CPU at a time; a GPU is fed by two, so that reading overlaps computing."""
     workers = min(len(jobs), cpu_count() if codec.device.type == "cpu" else 2)
     entries: dict[int, PartEntry] = {}
-    with one_torch_thread(), ThreadPoolExecutor(workers) as pool:
+    with one_torch_thread(), ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool:
         running = {pool.submit(encode_shard, job, codec, folder): job for job in jobs}
         try:
             for done in as_completed(running):

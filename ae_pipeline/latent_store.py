@@ -11,7 +11,6 @@
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,10 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.errors import DataError, StoreError, first_line
-from ae_pipeline.files import finished_file, sha256_file
+from ae_pipeline.files import sha256_file
 from ae_pipeline.layouts import LATENT, LAYOUTS
 from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, Manifest, PartEntry, read_manifest
+from ae_pipeline.parquet_writer import RowGroupWriter
 from ae_pipeline.samples import ID, id_encoding
 
 ERROR = "error"
@@ -142,8 +142,7 @@ class PartWriter:
         if taken:
             raise DataError(f"column names {', '.join(taken)} are reserved in a latent store; rename them first")
         self._layout = LAYOUTS[layout]
-        self._row_group_rows = row_group_rows
-        self.schema = pa.schema(
+        schema = pa.schema(
             [
                 *attributes,
                 pa.field(LATENT, self._layout.arrow_type(latent_size), nullable=False),
@@ -151,50 +150,27 @@ class PartWriter:
             ],
             metadata=part_metadata(job),
         )
-        self._finished = finished_file(path)
-        self._pending: list[pa.Table] = []
-        self._pending_rows = 0
+        others = [name for name in attributes.names if name != ID]
+        self._file = RowGroupWriter(
+            path,
+            schema,
+            row_group_rows,
+            use_dictionary=[*others, *self._layout.dictionary_columns],
+            column_encoding={ID: id_encoding(schema.field(ID).type), ERROR: "BYTE_STREAM_SPLIT"},
+            write_statistics=[*others, ID, ERROR],
+        )
 
     def __enter__(self) -> "PartWriter":
-        temporary = self._finished.__enter__()
-        plain = (ID, LATENT, ERROR)
-        attributes = [name for name in self.schema.names if name not in plain]
-        self._writer = pq.ParquetWriter(
-            temporary,
-            self.schema,
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=[*attributes, *self._layout.dictionary_columns],
-            column_encoding={ID: id_encoding(self.schema.field(ID).type), ERROR: "BYTE_STREAM_SPLIT"},
-            write_page_checksum=True,
-            write_statistics=[*attributes, ID, ERROR],
-        )
+        self._file.__enter__()
         return self
 
     def write(self, attributes: pa.Table, latents: np.ndarray, error: np.ndarray) -> None:
         """Append rows: latents int8 (n, L), error float32 (n,)."""
         table = attributes.append_column(LATENT, self._layout.to_arrow(latents))
-        table = table.append_column(ERROR, pa.array(round_error(error))).cast(self.schema)
-        self._pending.append(table)
-        self._pending_rows += len(table)
-        while self._pending_rows >= self._row_group_rows:
-            self._flush(self._row_group_rows)
+        self._file.write(table.append_column(ERROR, pa.array(round_error(error))))
 
     def __exit__(self, *error: Any) -> None:
-        try:
-            if error[0] is None and self._pending_rows:
-                self._flush(self._pending_rows)
-            self._writer.close()
-        except BaseException:
-            self._finished.__exit__(*sys.exc_info())
-            raise
-        self._finished.__exit__(*error)
-
-    def _flush(self, rows: int) -> None:
-        table = pa.concat_tables(self._pending)
-        self._writer.write_table(table.slice(0, rows), row_group_size=rows)
-        self._pending = [table.slice(rows)]
-        self._pending_rows -= rows
+        self._file.__exit__(*error)
 
 
 def part_metadata(job: str) -> dict[bytes, bytes]:

@@ -13,7 +13,6 @@ of numbers, with or without `id`.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.files import finished_file, sha256_file, sha256_json
+from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.parquet_writer import RowGroupWriter
 from ae_pipeline.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
 
 ID = "id"
@@ -169,37 +169,27 @@ class ShardWriter:
     def __init__(self, path: Path, attributes: pa.Schema, spec: SampleSpec, row_group_rows: int = 8192):
         self._schema = sample_schema(attributes, spec)
         self._spec = spec
-        self._row_group_rows = row_group_rows
-        self._finished = finished_file(path)
-
-    def __enter__(self) -> "ShardWriter":
-        temporary = self._finished.__enter__()
-        self._writer = pq.ParquetWriter(
-            temporary,
+        self._file = RowGroupWriter(
+            path,
             self._schema,
-            compression="zstd",
-            compression_level=3,
+            row_group_rows,
             use_dictionary=[name for name in self._schema.names if name not in (ID, PIXELS)],
             column_encoding={ID: id_encoding(self._schema.field(ID).type)},
-            write_page_checksum=True,
             # min and max of pixels would be two whole samples per row group.
             write_statistics=[name for name in self._schema.names if name != PIXELS],
         )
+
+    def __enter__(self) -> "ShardWriter":
+        self._file.__enter__()
         return self
 
     def write(self, attributes: pa.Table, pixels: np.ndarray) -> None:
         """Append rows: attributes as in the schema, pixels as (rows, *shape)."""
         column = from_numpy(pixels.reshape(len(pixels), -1), self._spec.dtype)
-        table = attributes.append_column(self._schema.field(PIXELS), column).cast(self._schema)
-        self._writer.write_table(table, row_group_size=self._row_group_rows)
+        self._file.write(attributes.append_column(self._schema.field(PIXELS), column))
 
     def __exit__(self, *error: Any) -> None:
-        try:
-            self._writer.close()
-        except BaseException:
-            self._finished.__exit__(*sys.exc_info())
-            raise
-        self._finished.__exit__(*error)
+        self._file.__exit__(*error)
 
 
 def id_encoding(id_type: pa.DataType) -> str:

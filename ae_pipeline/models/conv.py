@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ae_pipeline.errors import ConfigError
+from ae_pipeline.linear import Linear
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_batch_norm
 
 
@@ -46,10 +47,10 @@ class ConvAutoencoder(Autoencoder):
             down.add_module(f"conv{number}", nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1))
             down.add_module(f"activation{number}", ACTIVATIONS[activation]())
         self.down = down
-        self.to_latent = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(flat, latent_size))
+        self.to_latent = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), Linear(flat, latent_size))
         self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
         self.from_latent = nn.Sequential(
-            nn.Linear(latent_size, flat),
+            Linear(latent_size, flat),
             nn.Dropout(dropout),
             ACTIVATIONS[activation](),
             nn.Unflatten(1, (channels[-1], *sizes[-1])),

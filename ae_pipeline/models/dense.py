@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ae_pipeline.linear import Linear
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_batch_norm
 
 
@@ -71,7 +72,7 @@ def _stack(sizes: list[int], activation: str, dropout: float) -> nn.Sequential:
             stack.add_module(f"activation{number}", ACTIVATIONS[activation]())
             if dropout:
                 stack.add_module(f"dropout{number}", nn.Dropout(dropout))
-        stack.add_module(f"linear{number}", nn.Linear(size_in, size_out))
+        stack.add_module(f"linear{number}", Linear(size_in, size_out))
     return stack
 
 

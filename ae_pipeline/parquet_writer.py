@@ -1,0 +1,59 @@
+"""Write a Parquet file table by table, in row groups of one size, whole or not at all."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ae_pipeline.files import finished_file
+
+# Higher levels gain nothing on latents, and on pixels less than they cost.
+ZSTD_LEVEL = 1
+
+
+class RowGroupWriter:
+    """A context manager; the file has its name only when the block ended well. Page checksums are always written."""
+
+    def __init__(self, path: Path, schema: pa.Schema, row_group_rows: int, **options: Any):
+        self._schema = schema
+        self._rows = row_group_rows
+        self._options = options
+        self._finished = finished_file(path)
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+
+    def __enter__(self) -> "RowGroupWriter":
+        self._writer = pq.ParquetWriter(
+            self._finished.__enter__(),
+            self._schema,
+            compression="zstd",
+            compression_level=ZSTD_LEVEL,
+            write_page_checksum=True,
+            **self._options,
+        )
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows; a row group is written when it is full."""
+        self._pending.append(table.cast(self._schema))
+        self._pending_rows += len(table)
+        while self._pending_rows >= self._rows:
+            self._flush(self._rows)
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            if error[0] is None and self._pending_rows:
+                self._flush(self._pending_rows)
+            self._writer.close()
+        except BaseException:
+            self._finished.__exit__(*sys.exc_info())
+            raise
+        self._finished.__exit__(*error)
+
+    def _flush(self, rows: int) -> None:
+        table = pa.concat_tables(self._pending)
+        self._writer.write_table(table.slice(0, rows), row_group_size=rows)
+        self._pending = [table.slice(rows)]
+        self._pending_rows -= rows
