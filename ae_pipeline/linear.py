@@ -11,13 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_HAS_ONEDNN = (
+    platform.machine() in ("x86_64", "AMD64")
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
 
 class Linear(nn.Linear):
-    """nn.Linear; float32 on an x86-64 CPU goes to oneDNN, everything else where torch sends it."""
+    """nn.Linear; float32 on an x86-64 CPU goes to oneDNN, compiled and autocast models go where torch sends them."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """(N, in_features) to (N, out_features)."""
-        if _has_onednn() and input.device.type == "cpu" and input.dtype == torch.float32 and not _autocast():
+        own_way = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+        if _HAS_ONEDNN and not own_way and input.device.type == "cpu" and input.dtype == torch.float32:
             product: Tensor = _OneDnnLinear.apply(input, self.weight, self.bias)
             return product
         return functional.linear(input, self.weight, self.bias)
@@ -41,11 +48,3 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """X @ weight.T + bias"""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
-
-
-def _has_onednn() -> bool:
-    return platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
-
-
-def _autocast() -> bool:
-    return torch.is_autocast_enabled("cpu")

@@ -36,12 +36,13 @@ def random_codec(
     dtype: str = "uint8",
     *,
     model_name: str = "dense",
+    hidden_size: int = 7,
     latent_size: int = 3,
     levels: int = 16,
     seed: int = 0,
 ) -> Codec:
     """Save an untrained codec in `folder`; returns the one in memory, which was never loaded."""
-    options = {"dense": DenseOptions(hidden_sizes=[7]), "conv": ConvOptions(channels=[2, 3])}[model_name]
+    options = {"dense": DenseOptions(hidden_sizes=[hidden_size]), "conv": ConvOptions(channels=[2, 3])}[model_name]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = freeze(build_model(model_name, shape, latent_size, dict(options)).eval(), model_name)

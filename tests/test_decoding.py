@@ -151,6 +151,14 @@ def test_a_damaged_part_is_named_and_nothing_is_written(store, tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["store"]
 
 
+def test_the_codec_of_another_store_is_refused_and_nothing_is_written(store, tmp_path):
+    shutil.rmtree(store.codec_path)
+    random_codec(store.codec_path, (12, 12), latent_size=6)
+    with pytest.raises(StoreError, match="but the store was written with"):
+        decode(store, tmp_path / "decoded")
+    assert [item.name for item in tmp_path.iterdir()] == ["store"]
+
+
 def test_a_target_that_exists_is_refused_and_left_alone(store, tmp_path):
     (tmp_path / "decoded").mkdir()
     (tmp_path / "decoded" / "mine").write_bytes(b"mine")

@@ -220,6 +220,17 @@ def test_data_without_ids_gets_row_numbers(codec, tmp_path):
     assert decoded.attributes["label"].to_pylist() == [0] * 1500 + [1] * 1500
 
 
+def test_rows_before_a_shard_without_ids_are_part_of_its_job(codec, tmp_path):
+    jobs = []
+    for rows in (5, 6):
+        write_rows(tmp_path / str(rows) / "0.parquet", random_pixels((rows, 5, 4), "uint8"))
+        write_rows(tmp_path / str(rows) / "1.parquet", random_pixels((9, 5, 4), "uint8"))
+        jobs.append(encode(tmp_path / str(rows), codec, tmp_path / f"store-{rows}").manifest.parts[1])
+    assert jobs[0].shard == jobs[1].shard
+    assert jobs[0].job != jobs[1].job
+    assert jobs[0].sha256 != jobs[1].sha256
+
+
 ATTRIBUTES = {
     "name": pa.array(["ä", None, "", "x"] * 5),
     "seen": pa.array([datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), None] * 10, pa.timestamp("us", tz="UTC")),

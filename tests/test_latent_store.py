@@ -6,6 +6,7 @@ import shutil
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
@@ -241,10 +242,24 @@ def test_damage_that_comes_while_a_store_is_open_is_refused(store):
     opened = LatentStore.open(store.path)
     part = opened.manifest.parts[1]
     assert sum(len(rows.latents) for rows in opened.read_part(part, 100)) == part.rows
-    column = pq.read_metadata(part_path(store)).row_group(0).column(1)
-    flip_bit(part_path(store), column.data_page_offset + column.total_compressed_size - 20)
-    with pytest.raises(StoreError, match=f"{part.name} is damaged"):
+    spoil_unnoticed(part_path(store))
+    with pytest.raises(StoreError, match=f"{part.name} is damaged: .*CRC checksum"):
         list(opened.read_part(part, 100))
+
+
+def spoil_unnoticed(path):
+    """Flip a bit that changes values and that only the checksums of pages can tell."""
+    whole, table = path.read_bytes(), pq.read_table(path)
+    column = pq.read_metadata(path).row_group(0).column(2)
+    for back in range(1, column.total_compressed_size):
+        flip_bit(path, column.data_page_offset + column.total_compressed_size - back)
+        try:
+            if not pq.read_table(path).equals(table):
+                return
+        except (pa.ArrowException, OSError):
+            pass
+        path.write_bytes(whole)
+    pytest.fail("no such bit")
 
 
 def test_page_checksums_find_a_flipped_bit_without_the_manifest(store):
@@ -260,6 +275,15 @@ def test_page_checksums_find_a_flipped_bit_without_the_manifest(store):
         with pytest.raises(OSError, match="CRC checksum"):
             pq.read_table(part_path(store), page_checksum_verification=True)
         part_path(store).write_bytes(whole)
+
+
+def test_a_part_with_other_rows_than_the_manifest_says_is_refused(store):
+    def change(values):
+        values["parts"][1]["rows"] += 1
+        values["totals"]["rows"] += 1
+
+    change_manifest(store, change)
+    assert "has 200 rows, the manifest says 201" in refuse(store, naming=part_path(store))
 
 
 def test_the_codec_of_another_fingerprint_is_refused(list_store, tmp_path):

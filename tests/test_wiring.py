@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,25 @@ def test_every_metric_is_explained_in_the_readme():
     assert keys
     for key in keys | {"best_epoch", "best_validation_loss"}:
         assert f"`{key}`" in readme, key
+
+
+def test_plain_make_lists_every_target_and_the_readme_names_only_real_ones():
+    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = set(re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split())
+    assert set(re.findall(r"^  make (\S+)", listed, re.MULTILINE)) == targets
+    named = re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text())
+    assert set(named) <= targets
+    assert {"run", "test", "reference", "mlflow-ui"} <= set(named)
+
+
+def test_every_command_in_the_readme_exists():
+    from typer.main import get_command
+
+    from ae_pipeline.cli import app
+
+    commands = get_command(app).commands
+    named = re.findall(r"^ae-pipeline ([a-z-]+)(.*?)(?:#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert named
+    for name, rest in named:
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options
