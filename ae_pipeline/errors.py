@@ -68,8 +68,11 @@ def exit_code_of(main: Callable[[], None]) -> int:
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except PermissionError as error:
-        print(f"error: no permission: {error.filename}; choose another path or change its owner", file=sys.stderr)
+    except OSError as error:
+        # A full disk, a lost mount, missing permission: found by any write; nothing incomplete has a final name.
+        place = f" ({error.filename})" if error.filename else ""
+        reason = error.strerror or first_line(error)
+        print(f"error: {reason}{place}; free space, give permission, or choose another path", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing incomplete was kept under a final name", file=sys.stderr)

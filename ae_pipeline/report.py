@@ -13,6 +13,8 @@ from ae_pipeline.tables import write_csv
 
 _BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"
 _BINS = 60
+# More bars than these are not told apart; the table has all.
+_MOST_CLASSES = 60
 
 
 def write_tables(folder: Path, evaluation: Evaluation) -> None:
@@ -32,7 +34,8 @@ def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str,
     if evaluation.pictured[0].original.ndim in (3, 4):
         _save(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
     _save(_error_histogram(evaluation), folder / "error_histogram.png")
-    if classes := evaluation.per_class():
+    classes = evaluation.per_class()
+    if 0 < len(classes) <= _MOST_CLASSES:
         _save(_per_class(classes), folder / "per_class_error.png")
     if history:
         _save(_learning_curves(history), folder / "learning_curves.png")

@@ -165,3 +165,22 @@ def test_wrong_options_exit_with_2_and_name_the_choices(ae, store, tmp_path):
     code, _, err = ae("decode", store, "--out", tmp_path / "x", "--device", "gpu")
     assert code == 2
     assert "cuda" in err
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a file system that is full")
+def test_a_full_disk_is_said_in_one_line(synthetic_prepared, tiny_codec, tmp_path):
+    # A file size limit fails any write beyond it, as a full disk does.
+    script = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "from ae_pipeline.cli import main\n"
+        "main()\n"
+    )
+    target = tmp_path / "store"
+    arguments = ["encode", str(synthetic_prepared / "test"), "--codec", str(tiny_codec), "--store", str(target)]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not target.exists()
