@@ -39,6 +39,8 @@ class Paths(Section):
     latents: str = "data/latents"
     decoded: str = "data/decoded"
     reports: str = "reports"
+    work: str = "data/.work"
+    """Unfinished parts of `encode`; outside every stage's outputs, because DVC deletes those before it runs a stage."""
     tracking: str = "mlruns"
     """Folder of the default MLflow store (SQLite and artifacts); MLFLOW_TRACKING_URI overrides it."""
 

@@ -9,13 +9,10 @@ from ae_pipeline.progress import row_progress
 from ae_pipeline.provenance import git_state
 from ae_pipeline.samples import SampleSet
 
-# Unfinished parts; outside the stage's output, which DVC deletes before it runs the stage.
-WORK = "data/.work"
-
 
 def run(params: Params, root: Path) -> None:
     """paths.codec, paths.prepared/* -> paths.latents/*"""
-    git = git_state(root)
+    git, work = git_state(root), root / params.paths.work
     for name in params.encode.data_sets:
         samples = SampleSet.open(root / params.paths.prepared / name)
         with row_progress(f"encode {name}", samples.rows) as progress:
@@ -26,9 +23,9 @@ def run(params: Params, root: Path) -> None:
                 params.encode,
                 name=f"{params.source.name}/{name}",
                 git=git,
-                work=root / WORK,
+                work=work,
                 progress=progress,
             )
         totals = store.manifest.totals
         print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")
-    shutil.rmtree(root / WORK, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
