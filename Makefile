@@ -29,6 +29,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@touch $@
 
 run: env  ## build everything that changed (dvc repro) and show what came out
+	@ae-pipeline check
 	dvc repro
 	@ae-pipeline summary
 

@@ -20,8 +20,25 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Batch compression with autoencoders: codecs, latent stores, and what they cost.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from ae_pipeline import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Batch compression with autoencoders: codecs, latent stores, and what they cost."""
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
@@ -43,7 +60,7 @@ def main() -> None:
 @app.command()
 def encode(
     data: Annotated[Path, typer.Argument(help="Parquet file, or folder of them, with a column `pixels`.")],
-    store: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
+    store: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
     codec: CodecFolder = None,
     model: ModelUri = None,
     layout: Annotated[Literal["list", "binary"], typer.Option(help="How latents are stored.")] = "list",
@@ -71,7 +88,7 @@ def encode(
 @app.command()
 def decode(
     store: Annotated[Path, typer.Argument(help="Latent store.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -140,6 +157,14 @@ def evaluate(
         write_pictures(report / "pictures", measured, None)
         write_json(report / "metrics.json", measured.metrics)
     _report(measured.metrics, as_json=as_json)
+
+
+@app.command()
+def check(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Check params.yaml; `dvc repro` would find a mistake only in the first stage that runs."""
+    from ae_pipeline.params import load_params
+
+    load_params(params)
 
 
 @app.command()

@@ -116,7 +116,9 @@ def read_header(folder: Path) -> CodecHeader:
             raise CodecError(f"{path} is larger than {_LARGEST_HEADER} bytes; that is not a codec")
         values = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise CodecError(f"no codec at {folder} ({HEADER_NAME} is missing); train one or give its folder") from None
+        inside = folder / "_codec"
+        hint = f"use the one in the store, {inside}" if inside.is_dir() else "train one or give its folder"
+        raise CodecError(f"no codec at {folder} ({HEADER_NAME} is missing); {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CodecError(f"{path} is not readable JSON: {first_line(error)}; restore the codec") from None
     if isinstance(values, dict) and values.get("format") != CODEC_FORMAT:

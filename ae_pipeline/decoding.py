@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
+from ae_pipeline.errors import TargetError
 from ae_pipeline.files import finished_folder
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import PartEntry
@@ -19,6 +20,8 @@ def decode_store(
 
     Whole or not at all. Raises StoreError, CodecError, TargetError.
     """
+    if out.resolve().is_relative_to(store.path.resolve()):
+        raise TargetError(f"{out} lies inside the store {store.path}; choose a target outside it")
     codec = load_store_codec(store, device)
     parts = list(enumerate(store.manifest.parts))
     workers = min(len(parts), cpu_count() if codec.device.type == "cpu" else 2)

@@ -132,7 +132,11 @@ def encode_samples(
         )
         _sweep(folder, manifest)
         write_manifest(folder, manifest)
-        rename_folder(folder, store)
+        try:
+            rename_folder(folder, store)
+        except TargetError:
+            shutil.rmtree(folder)  # somebody else's store has the name now: this work is of no use
+            raise
     return LatentStore.open(store)
 
 

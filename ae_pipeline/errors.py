@@ -9,11 +9,14 @@ PipelineError
   StoreError        a latent store: missing, incomplete, damaged, of an unknown version
   TargetError       what is to be written exists already, or cannot be written
   GateError         a codec that does not meet the quality gate of params.yaml
+  WorkspaceError    results of the stages that are missing, or not of one run
   TrackingError     the tracking server cannot be reached, or lacks what was asked for
 """
 
 import sys
 from collections.abc import Callable
+
+_INTERRUPTED = "interrupted; nothing incomplete has a final name, run the same command again to go on"
 
 
 class PipelineError(Exception):
@@ -52,6 +55,10 @@ class GateError(PipelineError):
     """A codec that does not meet the quality gate."""
 
 
+class WorkspaceError(PipelineError):
+    """Results of the stages that are missing, or not of one run."""
+
+
 class TrackingError(PipelineError):
     """A tracking server that cannot be reached or lacks what was asked for."""
 
@@ -75,6 +82,10 @@ def exit_code_of(main: Callable[[], None]) -> int:
         print(f"error: {reason}{place}; free space, give permission, or choose another path", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: nothing incomplete was kept under a final name", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         return 130
+    except SystemExit as ended:  # Typer's way of saying Ctrl-C
+        if ended.code == 130:
+            print(_INTERRUPTED, file=sys.stderr)
+        raise
     return 0

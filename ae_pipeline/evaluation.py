@@ -58,12 +58,19 @@ class Evaluation:
         table = []
         for label in sorted(pc.unique(labels.drop_null()).to_pylist()):
             chosen = pc.equal(labels, label).fill_null(False).to_numpy()
-            line = {"label": label, "rows": int(chosen.sum())}
-            line |= {name: float(values[chosen].mean()) for name, values in self.rows.values.items()}
-            if self.pca_rows is not None:
-                line["pca_mse"] = float(self.pca_rows.values["mse"][chosen].mean())
-            table.append(line)
+            table.append({"label": label, **self._means(chosen)})
         return table
+
+    def all_rows(self) -> dict[str, Any]:
+        """The same line for all rows together, labelled `all`."""
+        return {"label": "all", **self._means(np.ones(len(self.rows.attributes), bool))}
+
+    def _means(self, chosen: np.ndarray) -> dict[str, Any]:
+        means: dict[str, Any] = {"rows": int(chosen.sum())}
+        means |= {name: float(values[chosen].mean()) for name, values in self.rows.values.items()}
+        if self.pca_rows is not None:
+            means["pca_mse"] = float(self.pca_rows.values["mse"][chosen].mean())
+        return means
 
 
 def evaluate_codec(

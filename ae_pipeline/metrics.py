@@ -27,9 +27,12 @@ def mae(*, original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
 
 
 def bce(*, original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """Binary cross-entropy of each row in nats per value; decoded values are kept half an 8-bit step from 0 and 1."""
-    y = np.clip(decoded, _BCE_MARGIN, 1 - _BCE_MARGIN)
-    return -_flat(original * np.log(y) + (1 - original) * np.log1p(-y))
+    """Binary cross-entropy of each row in nats per value; decoded values are kept half an 8-bit step from 0 and 1.
+
+    Originals outside [0, 1] (floats beyond the range of the train split) count as 0 or 1.
+    """
+    x, y = np.clip(original, 0, 1), np.clip(decoded, _BCE_MARGIN, 1 - _BCE_MARGIN)
+    return -_flat(x * np.log(y) + (1 - x) * np.log1p(-y))
 
 
 def ssim(*, original: np.ndarray, decoded: np.ndarray) -> np.ndarray:

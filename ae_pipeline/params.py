@@ -44,6 +44,13 @@ class Paths(Section):
     tracking: str = "mlruns"
     """Folder of the default MLflow store (SQLite and artifacts); MLFLOW_TRACKING_URI overrides it."""
 
+    @field_validator("*")
+    @classmethod
+    def _inside_the_workspace(cls, path: str) -> str:
+        if not path or Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ValueError("expected a path inside the workspace, which is all that DVC keeps")
+        return path
+
 
 class NoOptions(Section):
     """A source without options."""
@@ -254,7 +261,7 @@ def load_params(path: Path) -> Params:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"no {path} here; run this in the folder that holds it, or give its path") from None
+        raise ConfigError(f"no {path} here; run this in the folder that holds it, or name it with --params") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     try:

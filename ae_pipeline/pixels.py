@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.errors import DataError
 
 PIXELS = "pixels"
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
@@ -63,29 +64,40 @@ def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path) -> np.ndarra
         raise DataError(f"{path}: {array.null_count} rows have no pixels; remove them first")
     kind = array.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        array = _cast(array, pa.binary(spec.nbytes), spec, path)
+        _check_lengths(pc.binary_length(array), spec.nbytes, "bytes", spec, path)
+        array = array.cast(pa.binary(spec.nbytes))
     if pa.types.is_fixed_size_binary(array.type):
         start = array.offset * array.type.byte_width
         flat = np.frombuffer(array.buffers()[1], np.uint8)[start : start + len(array) * array.type.byte_width]
         pixels = flat.view(np.dtype(spec.dtype).newbyteorder("<"))
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        array = _cast(array, pa.list_(pa.from_numpy_dtype(spec.dtype), spec.size), spec, path)
-        pixels = array.flatten().to_numpy(zero_copy_only=False)
+        _check_lengths(pc.list_value_length(array), spec.size, "values", spec, path)
+        pixels = _cast(array.flatten(), spec, path)
     else:
         raise DataError(f"{path}: `{PIXELS}` is of type {kind}, expected binary or a list of numbers")
-    if pixels.size != len(array) * spec.size:
-        raise DataError(f"{path}: some rows do not have {spec.size} values, expected {spec.describe()} in every row")
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         bad = int((~np.isfinite(pixels.reshape(len(array), -1)).all(axis=1)).sum())
-        raise DataError(f"{path}: {bad} rows have NaN or infinite pixels; remove or repair them first")
+        raise DataError(f"{path}: {bad} rows have pixels that are NaN, infinite or beyond float32; repair them first")
     return pixels.reshape(len(array), *spec.shape)
 
 
-def _cast(array: pa.Array, to: pa.DataType, spec: SampleSpec, path: Path) -> pa.Array:
+def _check_lengths(array: pa.Array, wanted: int, what: str, spec: SampleSpec, path: Path) -> None:
+    """Every row must have the same number of values (or bytes), which the spec gives."""
+    found = pc.min_max(array).as_py()
+    if found["min"] != wanted or found["max"] != wanted:
+        count = found["min"] if found["min"] == found["max"] else f"{found['min']} to {found['max']}"
+        raise DataError(f"{path}: rows have {count} {what}, expected {wanted} for {spec.describe()}")
+
+
+def _cast(values: pa.Array, spec: SampleSpec, path: Path) -> np.ndarray:
+    """Numbers of any type to the samples' dtype, if none is changed by it (floats may be rounded)."""
     try:
-        return array.cast(to)
-    except pa.ArrowException as error:
+        cast = values.cast(pa.from_numpy_dtype(spec.dtype))
+    except pa.ArrowException:
         raise DataError(
-            f"{path}: `{PIXELS}` of type {array.type} does not fit {spec.describe()} "
-            f"({spec.size} values per row): {first_line(error)}"
+            f"{path}: `{PIXELS}` holds {values.type} values that do not fit {spec.dtype}, as the codec has "
+            "(missing, fractions or out of range); convert them first"
         ) from None
+    if cast.null_count:
+        raise DataError(f"{path}: {cast.null_count} values in `{PIXELS}` are missing; fill them first")
+    return cast.to_numpy()

@@ -203,6 +203,14 @@ def _parquet_files(path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         raise DataError(f"no data set at {path}; expected a Parquet file or a folder of them")
     files = tuple(sorted(file for file in path.glob("*.parquet") if not file.name.startswith(("_", "."))))
+    nested = [
+        file for file in path.glob("*/**/*.parquet") if not file.relative_to(path).parts[0].startswith(("_", "."))
+    ]
+    if nested:
+        raise DataError(
+            f"{path} has Parquet files in sub-folders ({nested[0].relative_to(path)} and {len(nested) - 1} more), "
+            "whose rows would be left out; put all files into one folder, or encode the sub-folders one by one"
+        )
     if not files:
         raise DataError(f"no *.parquet files in {path}; expected a Parquet file or a folder of them")
     return files

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.codec_header import CodecHeader, read_header
-from ae_pipeline.errors import DataError
+from ae_pipeline.codec_header import CodecHeader
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.params import Params
 from ae_pipeline.tracking_store import tracking_uri
+from ae_pipeline.workspace import read_workspace
 
 
 def describe_store(store: LatentStore) -> dict[str, Any]:
@@ -47,13 +47,10 @@ def describe_codec(header: CodecHeader) -> dict[str, Any]:
 
 
 def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
-    """The last `dvc repro` in numbers and places. Raises DataError if it has not run."""
-    reports = root / params.paths.reports
-    try:
-        round_trip = json.loads((reports / "round_trip.json").read_text())
-        metrics = json.loads((reports / "metrics.json").read_text())
-    except FileNotFoundError as error:
-        raise DataError(f"nothing to show: {error.filename} is missing; run `dvc repro` first") from None
+    """The last `dvc repro` in numbers and places. Raises WorkspaceError if it has not run, or failed."""
+    workspace = read_workspace(params, root)
+    metrics = workspace.metrics
+    round_trip = json.loads((workspace.reports / "round_trip.json").read_text())
     stores = {}
     for name in params.encode.data_sets:
         store = LatentStore.open(root / params.paths.latents / name)
@@ -68,7 +65,7 @@ def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
         }
     return {
         "data_sets": stores,
-        "codec": read_header(root / params.paths.codec).fingerprint,
+        "codec": workspace.header.fingerprint,
         "codec_bytes": metrics["codec_bytes"],
         "metrics": metrics,
         "store": str(Path(params.paths.latents)),

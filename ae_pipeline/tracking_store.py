@@ -91,6 +91,11 @@ def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Pat
 
     `model_uri` is models:/<name>@<alias> or models:/<name>/<version>. Raises TrackingError, CodecError.
     """
+    local = tracking_uri(params, root)
+    if local.startswith("sqlite:///") and not Path(local.removeprefix("sqlite:///")).exists():
+        raise TrackingError(
+            f"no MLflow store at {local}; run this in the folder of the pipeline, or set MLFLOW_TRACKING_URI"
+        )
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 

@@ -11,7 +11,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from ae_pipeline.codec_header import CodecHeader, read_header
-from ae_pipeline.errors import TrackingError
+from ae_pipeline.errors import WorkspaceError
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
@@ -103,15 +103,49 @@ class Workspace:
 
 
 def read_workspace(params: Params, root: Path) -> Workspace:
-    """Read what the stages left. Raises TrackingError if they have not run."""
+    """Read what the stages left. Raises WorkspaceError if they have not run, or not all of them for the same codec."""
     reports = root / params.paths.reports
     try:
         lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text())
         metrics = json.loads((reports / "metrics.json").read_text())
         history = read_csv(reports / "history.csv")
-        lock["stages"]["train"]
     except FileNotFoundError as error:
-        raise TrackingError(f"nothing to publish: {error.filename} is missing; run `dvc repro` first") from None
-    except (KeyError, TypeError):
-        raise TrackingError(f"{root / 'dvc.lock'} has no stage `train`; run `dvc repro` first") from None
+        raise WorkspaceError(f"{error.filename} is missing; run `dvc repro` first") from None
+    _check_of_one_piece(lock["stages"], params)
     return Workspace(params, root, lock, read_header(root / params.paths.codec), metrics, history)
+
+
+def _check_of_one_piece(stages: dict[str, Any], params: Params) -> None:
+    """A stage that failed leaves the results of an earlier run behind: codec, metrics and stores of different runs."""
+    paths = params.paths
+    now = params.model_dump(mode="json")
+    for stage, path in (("evaluate", paths.codec), ("encode", paths.codec), ("decode", paths.latents)):
+        if stage not in stages or _md5(stages, stage, path) != _md5(
+            stages, "encode" if stage == "decode" else "train", path
+        ):
+            raise WorkspaceError(
+                f"stage `{stage}` has not succeeded since {path} was made (dvc.lock), so the results on disk are not "
+                "of one run; run `dvc repro` and see why it stops"
+            )
+    for stage, entry in stages.items():
+        if stage == "publish":
+            continue
+        for name, value in entry.get("params", {}).get("params.yaml", {}).items():
+            if _value(now, name) != value:
+                raise WorkspaceError(
+                    f"params.yaml has another {name} than stage `{stage}` ran with; run `dvc repro` first"
+                )
+
+
+def _md5(stages: dict[str, Any], stage: str, path: str) -> str | None:
+    """DVC's digest of a path as a stage made or read it."""
+    entry = stages.get(stage, {})
+    return next(
+        (item["md5"] for item in (*entry.get("outs", []), *entry.get("deps", [])) if item["path"] == path), None
+    )
+
+
+def _value(tree: Any, name: str) -> Any:
+    for key in name.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree

@@ -184,3 +184,62 @@ def test_a_full_disk_is_said_in_one_line(synthetic_prepared, tiny_codec, tmp_pat
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert not target.exists()
+
+
+def test_rows_in_sub_folders_are_not_left_out_silently(ae, synthetic_prepared, tiny_codec, tmp_path):
+    result = ae("encode", synthetic_prepared, "--codec", tiny_codec, "--store", tmp_path / "store")
+    assert fails_with_one_line(result, "sub-folders", "test/part-00000.parquet")
+    pq.write_table(pq.read_table(synthetic_prepared / "test"), tmp_path / "a.parquet")
+    (tmp_path / "more").mkdir()
+    pq.write_table(pq.read_table(synthetic_prepared / "test"), tmp_path / "more" / "b.parquet")
+    result = ae("encode", tmp_path, "--codec", tiny_codec, "--store", tmp_path / "store")
+    assert fails_with_one_line(result, "more/b.parquet", "left out")
+
+
+def test_nothing_is_decoded_into_a_store(ae, store):
+    assert fails_with_one_line(ae("decode", store, "--out", store / "inside"), "inside the store")
+    assert not (store / "inside").exists()
+
+
+def test_a_store_in_place_of_a_codec_is_recognised(ae, store, synthetic_prepared, tmp_path):
+    result = ae("encode", synthetic_prepared / "test", "--codec", store, "--store", tmp_path / "s")
+    assert fails_with_one_line(result, str(store / "_codec"))
+
+
+def test_a_model_without_a_tracking_store_makes_none(ae, synthetic_prepared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = ae("encode", synthetic_prepared / "test", "--model", "models:/mnist-ae@challenger", "--store", "s")
+    assert fails_with_one_line(result, "no MLflow store", "MLFLOW_TRACKING_URI")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_of_another_length_say_how_long_they_are(ae, tiny_codec, tmp_path):
+    pq.write_table(pa.table({"pixels": [[1.0] * 50, [2.0] * 50]}), tmp_path / "sensors.parquet")
+    result = ae("encode", tmp_path / "sensors.parquet", "--codec", tiny_codec, "--store", tmp_path / "s")
+    assert fails_with_one_line(result, "rows have 50 values, expected 144 for uint8 12x12")
+
+
+def test_ctrl_c_says_so_and_exits_with_130(synthetic_prepared, tiny_codec, tmp_path):
+    script = (
+        "import ae_pipeline.encoding as encoding, sys\n"
+        "def interrupt(*arguments): raise KeyboardInterrupt\n"
+        "encoding._copy_codec = interrupt\n"
+        "from ae_pipeline.cli import main\n"
+        "main()\n"
+    )
+    arguments = ["encode", synthetic_prepared / "test", "--codec", tiny_codec, "--store", tmp_path / "store"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_version_and_check(ae, tmp_path, monkeypatch):
+    assert ae("--version")[1].strip() == "0.1.0"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("source: {name: cifar}\npaths: {reports: /tmp/x}\n")
+    assert fails_with_one_line(ae("check"), "2 problem(s)", "source.name", "'cifar'", "paths.reports")

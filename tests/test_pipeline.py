@@ -129,6 +129,24 @@ def test_a_failed_gate_stops_with_the_numbers_and_nothing_after_it_runs(clone):
     clone.dvc("repro")
 
 
+def test_what_a_failed_run_left_is_neither_published_nor_summed_up(clone, runs):
+    before = runs()
+    clone.change({"train": {"epochs": EPOCHS + 3}, "evaluate": {"gate": {"max_mse": 1e-9}}})
+    assert clone.dvc("repro", check=False)[0] != 0
+    for command in ("publish", "summary"):
+        code, output = clone.run("ae-pipeline", command, check=False)
+        assert code == 1
+        assert "error: stage `evaluate` has not succeeded since data/codec was made" in output
+    assert [run.info.run_id for run in runs()[0]] == [run.info.run_id for run in before[0]]
+    clone.change({"train": {"epochs": EPOCHS}, "evaluate": {"gate": {"max_mse": 0.04}}})
+    code, output = clone.run("ae-pipeline", "summary", check=False)
+    assert code == 1
+    assert "run `dvc repro`" in output
+    clone.dvc("repro")
+    assert runs()[1].version == before[1].version
+    clone.run("ae-pipeline", "summary")
+
+
 def test_with_the_server_away_everything_but_publish_is_done(clone):
     clone.change({"train": {"seed": 5}})
     away = "http://127.0.0.1:9"

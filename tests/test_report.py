@@ -118,7 +118,8 @@ def test_without_labels_there_are_no_classes_and_without_history_no_curves(tmp_p
     evaluation = evaluate(tmp_path, (6, 5), rows=2)
     write_tables(tmp_path / "tables", evaluation)
     write_pictures(tmp_path / "pictures", evaluation, None)
-    assert set(bytes_of(tmp_path / "tables")) == {"error_histogram.csv", "rate_distortion.csv"}
+    assert set(bytes_of(tmp_path / "tables")) == {"error_histogram.csv", "per_class.csv", "rate_distortion.csv"}
+    assert [line["label"] for line in read_table(tmp_path / "tables" / "per_class.csv")] == ["all"]
     check_pictures(tmp_path / "pictures", PICTURES - {"per_class_error.png", "learning_curves.png"})
 
 

@@ -165,15 +165,15 @@ def test_floats_are_read_from_doubles_and_a_pandas_frame_is_a_data_set(tmp_path)
 
 GOOD = [bytes(6)] * 3
 UNUSABLE = {
-    "bytes of another size": ([*GOOD, bytes(5)], "does not fit uint8 2x3 (6 values per row)"),
+    "bytes of another size": ([*GOOD, bytes(5)], "rows have 5 to 6 bytes, expected 6 for uint8 2x3"),
     "fixed bytes of another size": (pa.array([bytes(5)], pa.binary(5)), "5 bytes per row, expected 6"),
-    "a shorter list": ([[1] * 6, [1] * 5], "does not fit uint8 2x3 (6 values per row)"),
-    "fixed lists of another size": (pa.array([[1] * 12], pa.list_(pa.uint8(), 12)), "does not fit uint8 2x3"),
-    "lists of lists": ([[[1] * 3] * 2], "does not fit uint8 2x3"),
+    "a shorter list": ([[1] * 6, [1] * 5], "rows have 5 to 6 values, expected 6 for uint8 2x3"),
+    "fixed lists of another size": (pa.array([[1] * 12], pa.list_(pa.uint8(), 12)), "rows have 12 values, expected 6"),
+    "lists of lists": ([[[1] * 3] * 2], "rows have 2 values, expected 6"),
     "a row without pixels": ([*GOOD, None], "1 rows have no pixels; remove them first"),
-    "a value that is null": ([[1] * 6, [1] * 5 + [None]], "1 rows have NaN or infinite pixels"),
-    "a value out of range": ([[1] * 5 + [256]], "256 not in range: 0 to 255"),
-    "a fraction": ([[1] * 5 + [0.5]], "0.500000 was truncated"),
+    "a value that is null": ([[1] * 6, [1] * 5 + [None]], "1 values in `pixels` are missing"),
+    "a value out of range": ([[1] * 5 + [256]], "int64 values that do not fit uint8"),
+    "a fraction": ([[1] * 5 + [0.5]], "double values that do not fit uint8"),
     "text": (["abcdef"], "is of type string, expected binary or a list of numbers"),
     "numbers": ([1, 2], "is of type int64, expected binary or a list of numbers"),
     "no rows": (pa.array([], pa.binary()), "holds no rows; expected at least one"),
@@ -189,7 +189,7 @@ def test_pixels_that_do_not_fit_are_refused_by_file_and_reason(tmp_path, how):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 def test_pixels_that_are_no_finite_floats_are_counted_and_refused(tmp_path, value):
     path = write_user_file(tmp_path / "user.parquet", [[0.0] * 6, [0.0, value] * 3, [value] * 6])
-    assert "2 rows have NaN or infinite pixels; remove or repair them first" in refused(path, FLOATS)
+    assert "2 rows have pixels that are NaN, infinite or beyond float32; repair them first" in refused(path, FLOATS)
 
 
 def test_a_column_that_is_missing_or_there_twice_is_named(tmp_path):

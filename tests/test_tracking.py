@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from ae_pipeline.codec import Codec
-from ae_pipeline.errors import TrackingError
+from ae_pipeline.errors import TrackingError, WorkspaceError
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.stages import run_stage
 from ae_pipeline.tracking import PUBLISHED_TAG, publish
@@ -28,7 +28,15 @@ def workspace(tiny_params, tmp_path_factory):
     )
     for stage in ("download", "prepare", "train", "evaluate", "encode", "decode"):
         run_stage(stage, params, root)
-    lock = {"stages": {"train": {"deps": [{"path": "data/prepared", "md5": "1.dir"}], "outs": [], "params": {}}}}
+    codec, latents = {"path": "data/codec", "md5": "2.dir"}, {"path": "data/latents", "md5": "3.dir"}
+    lock = {
+        "stages": {
+            "train": {"deps": [{"path": "data/prepared", "md5": "1.dir"}], "outs": [codec]},
+            "evaluate": {"deps": [codec]},
+            "encode": {"deps": [codec], "outs": [latents]},
+            "decode": {"deps": [latents]},
+        }
+    }
     YAML().dump(lock, root / "dvc.lock")
     YAML().dump(params.model_dump(mode="json"), root / "params.yaml")
     return root, params
@@ -199,7 +207,7 @@ def test_an_unreachable_server_is_one_line_with_the_way_out(workspace, monkeypat
 
 
 def test_without_results_it_says_what_to_run_first(tiny_params, tmp_path):
-    with pytest.raises(TrackingError, match=r"dvc.lock is missing; run `dvc repro` first"):
+    with pytest.raises(WorkspaceError, match=r"dvc.lock is missing; run `dvc repro` first"):
         publish(tiny_params, tmp_path)
 
 
