@@ -168,10 +168,14 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed noise and dropout, and ask for deterministic kernels; leave torch's own state as it was."""
     devices = [device] if device.type == "cuda" else []
     before = torch.are_deterministic_algorithms_enabled()
+    fill_before = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Filling new memory only helps code that reads what it never wrote; it is an eighth of a small step.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before)
+            torch.utils.deterministic.fill_uninitialized_memory = fill_before  # type: ignore[attr-defined]

@@ -5,7 +5,6 @@ from pathlib import Path
 from ae_pipeline.evaluation import check_gate, evaluate_codec
 from ae_pipeline.files import write_json
 from ae_pipeline.params import Params
-from ae_pipeline.report import write_pictures, write_tables
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.tables import read_csv
 
@@ -20,6 +19,8 @@ def run(params: Params, root: Path) -> None:
         train=SampleSet.open(prepared / "train"),
         seed=params.evaluate.seed,
     )
+    from ae_pipeline.report import write_pictures, write_tables  # matplotlib: half a second, not needed to start
+
     # Written before the gate is applied: who fails it wants to see the numbers.
     write_tables(reports / "tables", evaluation)
     write_pictures(reports / "pictures", evaluation, read_csv(reports / "history.csv"))
