@@ -58,7 +58,14 @@ def run_keras(python: Path, splits: dict[str, np.ndarray], epochs: int) -> tuple
 
 def run_ours(samples: SampleSet, splits: dict[str, np.ndarray], epochs: int, changed: dict[str, Any]) -> History:
     params = TrainParams(
-        latent_size=128, loss="bce", schedule="constant", epochs=epochs, patience=0, device="cpu", **changed
+        latent_size=128,
+        loss="bce",
+        batch_size=256,
+        schedule="constant",
+        epochs=epochs,
+        patience=0,
+        device="cpu",
+        **changed,
     )
     options = {**ModelParams().options, **reporting.NETWORKS["784-128-784"][2]}
     torch.manual_seed(params.seed)

@@ -31,7 +31,14 @@ from ae_pipeline.samples import SampleSet
 from ae_pipeline.training import fit
 from ae_pipeline.training_data import MemoryRows, fit_scaling
 
-REFERENCE = {"loss": "bce", "optimizer": "adadelta", "learning_rate": 1.0, "schedule": "constant", "latent_size": 128}
+REFERENCE = {
+    "loss": "bce",
+    "optimizer": "adadelta",
+    "learning_rate": 1.0,
+    "schedule": "constant",
+    "latent_size": 128,
+    "batch_size": 256,
+}
 
 
 class Images(Dataset[torch.Tensor]):
