@@ -148,6 +148,8 @@ class TrainParams(Section):
     """Weight of the mean absolute latent in the loss."""
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
+    initialisation: Literal["torch", "glorot"] = "torch"
+    """torch: weights and biases within 1 / sqrt(fan_in); glorot: Keras's, by both sides of a layer, biases zero."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     """At least 2: one row has no batch statistics."""
     epochs: Count = 36

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ae_pipeline.codec import scale_pixels
 from ae_pipeline.codec_header import Scaling
@@ -74,6 +74,8 @@ def fit(
     best_state: dict[str, Tensor] = {}
     best_epoch = 0
     with _seeded(params.seed, device):
+        if params.initialisation == "glorot":
+            model.apply(_initialise_glorot)
         untrained = best_loss = _validation_loss(model, validation, params, scaling)
         for number in range(1, params.epochs + 1):
             learning_rate = float(schedule.get_last_lr()[0])
@@ -103,6 +105,14 @@ def fit(
         )
     model.load_state_dict(best_state)
     return Fitted(history, best_epoch, stopped_early=len(history) < params.epochs)
+
+
+def _initialise_glorot(module: nn.Module) -> None:
+    """Weights uniform within sqrt(6 / (fan_in + fan_out)), biases zero (Glorot and Bengio, 2010, equation 16)."""
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _step(

@@ -11,8 +11,11 @@ from typing import Any
 SECONDS = 1.5  # to measure the products of one network for
 
 
-def products(codec_folder: Path) -> tuple[list[Callable[[], Any]], list[Callable[[], Any]]]:
-    """The encoder's and the decoder's products, each a call with tensors of its own, as one thread needs them."""
+def products(codec_folder: Path, *, plain: bool) -> tuple[list[Callable[[], Any]], list[Callable[[], Any]]]:
+    """The encoder's and the decoder's products, each a call with tensors of its own, as one thread needs them.
+
+    `plain`: by torch.mm; else by torch.mm or oneDNN, whichever is faster here.
+    """
     import torch
     from torch import nn
     from torch.nn import functional
@@ -29,7 +32,7 @@ def products(codec_folder: Path) -> tuple[list[Callable[[], Any]], list[Callable
         if isinstance(module, nn.Linear):
             out = torch.empty(len(x), len(weight))
             candidates = [lambda: torch.mm(x, weight.t(), out=out)]
-            if torch.backends.mkldnn.is_available():  # on AMD twice as fast as MKL, which torch.mm calls
+            if torch.backends.mkldnn.is_available() and not plain:  # on AMD twice as fast as MKL, which torch.mm calls
                 candidates.append(lambda: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], ""))
             calls.append(min(candidates, key=lambda call: min(timeit.repeat(call, number=20))))
         elif isinstance(module, nn.Conv2d):

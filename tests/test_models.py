@@ -5,7 +5,7 @@ import torch
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.models import build_model
-from ae_pipeline.models.base import ACTIVATIONS, fold_batch_norm
+from ae_pipeline.models.base import ACTIVATIONS, _BceWithLogits, fold_batch_norm
 from ae_pipeline.params import ConvOptions, DenseOptions
 
 
@@ -123,6 +123,17 @@ def test_losses_are_what_their_names_say():
     sparse = model.losses(x, target, loss="mse", l1_latent=0.5)
     torch.testing.assert_close(sparse["l1"], z.abs().mean())
     torch.testing.assert_close(sparse["total"], mse["total"] + 0.5 * sparse["l1"])
+
+
+def test_binary_cross_entropy_and_its_gradient_hold_for_extreme_logits():
+    target = x_of((6, 5))
+    for factor in (1.0, 30.0, 1e3):
+        raw = (factor * torch.randn(7, 6, 5, generator=torch.Generator().manual_seed(3))).requires_grad_()
+        loss = _BceWithLogits.apply(raw, target)
+        (gradient,) = torch.autograd.grad(loss, raw)
+        exact = torch.nn.functional.binary_cross_entropy_with_logits(raw.double(), target.double())
+        torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(gradient, torch.autograd.grad(exact, raw)[0], rtol=1e-4, atol=1e-7)
 
 
 def test_one_seed_gives_the_same_weights_and_another_one_others():

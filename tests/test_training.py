@@ -1,5 +1,6 @@
 """training.py, codec_building.py: every knob does what its name says, measurably."""
 
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -102,6 +103,18 @@ def test_weight_decay_shrinks_weights(data, optimizer, decay, rate):
         model, _ = fitted(data, optimizer=optimizer, weight_decay=weight_decay, learning_rate=rate)
         sizes.append(sum(float(v.detach().square().sum()) for k, v in model.named_parameters() if k.endswith("weight")))
     assert sizes[1] < 0.8 * sizes[0]
+
+
+def test_glorot_initialisation_depends_on_both_sides_of_a_layer(data):
+    starts = {}
+    for initialisation in ("torch", "glorot"):
+        model, _ = fitted(data, {"latent_norm": "none"}, initialisation=initialisation, learning_rate=1e-5, epochs=1)
+        starts[initialisation] = model.encoder.linear0
+    weight, bias = starts["glorot"].weight.detach(), starts["glorot"].bias.detach()
+    bound = math.sqrt(6 / (144 + 32))
+    assert 0.95 * bound < float(weight.abs().max()) < 1.01 * bound
+    assert float(bias.abs().max()) < 1e-3
+    assert float(starts["torch"].weight.detach().abs().max()) < 1.01 / math.sqrt(144)
 
 
 def test_dropout_hinders_training_but_not_validation(data):
