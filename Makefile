@@ -40,7 +40,8 @@ reference: env  ## the brief's 784-128-784 network as an experiment beside the w
 	  -S train.loss=bce -S train.initialisation=glorot -S train.batch_size=256 -S train.epochs=50 \
 	  -S train.patience=0 -S train.weight_decay=0 \
 	  -S evaluate.gate.max_mse=0.02 -S evaluate.gate.beat_pca=false -S tracking.registered_model=mnist-reference
-	dvc exp show --only-changed --drop '(ae_pipeline|data|reports)/.*|evaluate.*|tracking.*|.*_(mae|bce|ssim)' --no-pager
+	dvc exp show --only-changed --md \
+	  --drop '(ae_pipeline|data|reports)/.*|(evaluate|tracking|model).*|.*(bytes|rows|ratio|mae|bce|ssim|with_codec|best|raw|unq).*'
 
 mlflow-ui: env  ## open MLflow's pages on loopback, over the store that the runs are in
 	ae-pipeline mlflow-ui --port $(MLFLOW_PORT)

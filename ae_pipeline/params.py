@@ -10,24 +10,15 @@ edit and changes to an unused model re-run nothing.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.errors import ConfigError
+from ae_pipeline.params_base import Count, Fraction, NonNegative, Positive, Section, Seed
+from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-class Section(BaseModel):
-    """Frozen; unknown keys are refused; numbers are not taken from strings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Paths(Section):
@@ -41,6 +32,8 @@ class Paths(Section):
     reports: str = "reports"
     work: str = "data/.work"
     """Unfinished parts of `encode`; outside every stage's outputs, because DVC deletes those before it runs a stage."""
+    growing: str = "data/growing"
+    """Stores that `encode_new` adds to, one for each champion; nothing of DVC's."""
     tracking: str = "mlruns"
     """Folder of the default MLflow store (SQLite and artifacts); MLFLOW_TRACKING_URI overrides it."""
 
@@ -231,6 +224,9 @@ class Params(Section):
     encode: EncodeParams = EncodeParams()
     evaluate: EvaluateParams = EvaluateParams()
     tracking: TrackingParams = TrackingParams()
+    inbox: InboxParams = InboxParams()
+    drift: DriftParams = DriftParams()
+    promotion: PromotionParams = PromotionParams()
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> "Params":
@@ -251,7 +247,7 @@ class Params(Section):
 
         `sections` restricts it, e.g. to those that a codec depends on.
         """
-        tree = self.model_dump(exclude={"paths", "tracking"})
+        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion"})
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}

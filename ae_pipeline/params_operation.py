@@ -1,0 +1,45 @@
+"""The sections of params.yaml that operation reads: the inbox, drift, promotion. No stage's result depends on them.
+
+Except `drift`, whose reference is measured by `evaluate`.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ae_pipeline.params_base import Count, NonNegative, Positive, Section
+
+
+class InboxParams(Section):
+    """New data that is encoded with the champion, on a schedule."""
+
+    location: str = "data/inbox"
+    """Folder, or any fsspec URL (s3://..., memory://...), with Parquet, IDX or image files, in sub-folders too."""
+    quarantine: str = "data/quarantine"
+    """Local folder that files which cannot be used are moved to (from a URL: copied to), with the reason beside."""
+    settle_seconds: NonNegative = 30.0
+    """Files that changed less than this ago are left for the next run: somebody may still be writing them."""
+
+
+class DriftParams(Section):
+    """How different incoming rows are from those that a codec was trained on; see drift.py."""
+
+    reference_rows: Count = 20_000
+    """Rows of the train split that the reference is measured on."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.999
+    """Share of undisturbed held-out batches that must stay below the threshold."""
+
+
+class PromotionParams(Section):
+    """When the challenger becomes champion; both are measured on the same held-out rows."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of the interval around the mean paired difference of the rows' MSE."""
+    max_mse_increase: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.0
+    """Upper end of that interval, relative to the champion's MSE. 0: surely not worse; -0.05: surely 5% better."""
+    max_bits_increase: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.02
+    """Bits per row, relative to the champion's, codec not included."""
+    min_speed: Positive = 0.5
+    """Rows per second of encoding and of decoding, relative to the champion's."""
+    max_rows: Count = 10_000
+    """Held-out rows to compare on, the first of the test split."""
