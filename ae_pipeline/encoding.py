@@ -1,28 +1,35 @@
 """Encode a data set into a latent store: one input shard makes one part, by a pure function of codec and shard.
 
 The parts are written in a work folder named by what they are made from, so that a run that was cut off is taken up
-again; the manifest is written last, and one rename makes the folder the store.
+again; the manifest is written last, and one rename makes the folder the store. `appending.py` adds to a store with
+the same pieces.
 """
 
-import fcntl
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
-from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, read_header
+from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
 from ae_pipeline.errors import CodecError, DataError, TargetError
-from ae_pipeline.files import finished_file, make_folder, refuse_existing, rename_folder, sha256_file, sha256_json
+from ae_pipeline.files import (
+    finished_file,
+    locked_folder,
+    make_folder,
+    refuse_existing,
+    rename_folder,
+    sha256_file,
+    sha256_json,
+)
 from ae_pipeline.latent_store import ERROR, LatentStore, PartWriter, part_metadata
 from ae_pipeline.layouts import LATENT
 from ae_pipeline.manifest import (
@@ -51,6 +58,7 @@ class ShardJob:
     samples: SampleSet
     shard: Shard
     number: int
+    first_row: int
     codec_fingerprint: str
     layout: str
     row_group_rows: int
@@ -58,12 +66,11 @@ class ShardJob:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) that names the work; equal digests mean equal parts."""
-        first_row = sum(shard.rows for shard in self.samples.shards[: self.number])
         made_of = {
             "codec": self.codec_fingerprint,
             "shard": self.samples.shard_digest(self.shard),
             # Row numbers stand in for ids where the source has none.
-            "first_row": first_row,
+            "first_row": self.first_row,
             "layout": self.layout,
             "row_group_rows": self.row_group_rows,
             "pyarrow": pa.__version__,
@@ -95,41 +102,67 @@ def encode_samples(
     """
     refuse_existing(store)
     header = read_header(codec_path)
+    check_samples(samples, header, codec_path)
+    jobs = plan_jobs(((samples, shard) for shard in samples.shards), header.fingerprint, params)
+    source = SourceEntry(name=name, digest=samples.digest, rows=samples.rows)
+    key = sha256_json([job.digest for job in jobs])
+    return create_store(store, jobs, codec_path, params, source=source, key=key, git=git, work=work, progress=progress)
+
+
+def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> None:
+    """Raise CodecError or DataError unless the codec is for these samples and their ids can be kept."""
     if header.spec != samples.spec:
         raise CodecError(
             f"{codec_path} is for samples of {header.spec.describe()}, but the data set has {samples.spec.describe()}; "
             "use the codec that was trained for it"
         )
-    _check_ids(samples)
-    jobs = [
-        ShardJob(samples, shard, number, header.fingerprint, params.layout, params.row_group_rows)
-        for number, shard in enumerate(samples.shards)
-    ]
-    key = sha256_json([job.digest for job in jobs])[:16]
+    check_ids(samples)
+
+
+def check_ids(samples: SampleSet) -> None:
+    """Raise DataError unless the ids are of a type that a store keeps."""
+    kind = samples.attributes_schema.field(ID).type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(f"{samples.files[0]}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
+
+
+def plan_jobs(
+    pieces: Iterable[tuple[SampleSet, Shard]],
+    codec_fingerprint: str,
+    params: EncodeParams,
+    *,
+    number: int = 0,
+    first_row: int = 0,
+) -> list[ShardJob]:
+    """One job for each shard; parts and rows are counted on from `number` and `first_row`."""
+    jobs: list[ShardJob] = []
+    for samples, shard in pieces:
+        layout, rows = params.layout, params.row_group_rows
+        jobs.append(ShardJob(samples, shard, number, first_row, codec_fingerprint, layout, rows))
+        number += 1
+        first_row += shard.rows
+    return jobs
+
+
+def create_store(
+    store: Path,
+    jobs: list[ShardJob],
+    codec_path: Path,
+    params: EncodeParams,
+    *,
+    source: SourceEntry,
+    key: str,
+    git: dict[str, Any],
+    work: Path | None,
+    progress: Progress,
+) -> LatentStore:
+    """Run the jobs in the work folder of `key`, and make that folder the store, as its first snapshot."""
     make_folder(store.parent)
-    with _own_folder((work or store.parent) / f".{store.name}.{key}.partial") as folder:
+    with locked_folder(partial_folder(store, work, key)) as folder:
         codec = Codec.load(codec_path, choose_device(params.device))
-        entries = _run(jobs, codec, folder, progress)
-        manifest = Manifest(
-            format=1,
-            snapshot=1,
-            parent=None,
-            codec=_copy_codec(codec_path, folder / CODEC_FOLDER, header.fingerprint),
-            samples=header.samples,
-            latent=LatentEntry(
-                size=codec.latent_size,
-                levels=header.quantiser.levels,
-                layout=params.layout,
-                row_group_rows=params.row_group_rows,
-            ),
-            columns=_columns(folder / entries[0].name),
-            source=SourceEntry(name=name, digest=samples.digest, rows=samples.rows),
-            parts=entries,
-            totals=Totals(
-                rows=samples.rows, bytes_in=samples.nbytes, bytes_parts=sum(entry.bytes for entry in entries)
-            ),
-            written_by={"versions": library_versions(), "git": git},
-        )
+        entries = run_jobs(jobs, codec, folder, progress)
+        entry = _copy_codec(codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
+        manifest = _first_manifest(codec, entry, source, entries, _columns(folder / entries[0].name), params, git)
         _sweep(folder, manifest)
         write_manifest(folder, manifest)
         try:
@@ -140,18 +173,68 @@ def encode_samples(
     return LatentStore.open(store)
 
 
+def _first_manifest(
+    codec: Codec,
+    copy: CodecEntry,
+    source: SourceEntry,
+    parts: list[PartEntry],
+    columns: list[ColumnEntry],
+    params: EncodeParams,
+    git: dict[str, Any],
+) -> Manifest:
+    return Manifest(
+        format=1,
+        snapshot=1,
+        parent=None,
+        codec=copy,
+        samples=codec.header.samples,
+        latent=LatentEntry(
+            size=codec.latent_size,
+            levels=codec.header.quantiser.levels,
+            layout=params.layout,
+            row_group_rows=params.row_group_rows,
+        ),
+        columns=columns,
+        source=source,
+        parts=parts,
+        totals=Totals(
+            rows=source.rows,
+            bytes_in=source.rows * codec.spec.nbytes,
+            bytes_parts=sum(part.bytes for part in parts),
+        ),
+        written_by=written_by(git),
+    )
+
+
+def partial_folder(store: Path, work: Path | None, key: str) -> Path:
+    """Where unfinished parts of a store are kept; `key` is a digest of what is being made."""
+    return (work or store.parent) / f".{store.name}.{key[:16]}.partial"
+
+
+def written_by(git: dict[str, Any]) -> dict[str, Any]:
+    """The manifest's `written_by`."""
+    return {"versions": library_versions(), "git": git}
+
+
 def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     """Make one part in `folder`, or take the one that is there if it is whole and of the same job."""
     path = folder / job.part_name
     if not _is_whole(path, job):
         schema = job.samples.attributes_schema
+        first_row = job.first_row
+        made_up_ids = ID not in pq.read_schema(job.shard.path).names
         with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
             for block in job.samples.blocks(job.shard, BLOCK_ROWS):
                 if block.attributes.column(ID).null_count:
                     raise DataError(f"{job.shard.path}: some rows have no id; give every row one, or drop the column")
                 latents, error = codec.encode_block(block.pixels, measure=True)
                 assert error is not None
-                writer.write(block.attributes, latents, error)
+                attributes = block.attributes
+                if made_up_ids:
+                    numbers = np.arange(first_row, first_row + len(latents))
+                    attributes = attributes.set_column(0, schema.field(ID), [numbers])
+                writer.write(attributes, latents, error)
+                first_row += len(latents)
     ids = _id_range(path)
     return PartEntry(
         name=job.part_name,
@@ -169,27 +252,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     )
 
 
-@contextmanager
-def _own_folder(folder: Path) -> Iterator[Path]:
-    """Make a work folder and lock it: of two runs that want the same work done, the second is told."""
-    make_folder(folder)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield folder
-    except BlockingIOError:
-        raise TargetError(f"another run is writing {folder}; wait for it, or choose another target") from None
-    finally:
-        os.close(lock)
-
-
-def _check_ids(samples: SampleSet) -> None:
-    kind = samples.attributes_schema.field(ID).type
-    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"{samples.files[0]}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
-
-
-def _run(jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress) -> list[PartEntry]:
+def run_jobs(jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress) -> list[PartEntry]:
     """All jobs, one per CPU at a time; a GPU is fed by two, so that reading overlaps computing."""
     workers = min(len(jobs), cpu_count() if codec.device.type == "cpu" else 2)
     entries: dict[int, PartEntry] = {}

@@ -10,6 +10,7 @@ PipelineError
   TargetError       what is to be written exists already, or cannot be written
   GateError         a codec that does not meet the quality gate of params.yaml
   WorkspaceError    results of the stages that are missing, or not of one run
+  ServeError        a server or worker that does not start, or ends by itself
   TrackingError     the tracking server cannot be reached, or lacks what was asked for
 """
 
@@ -57,6 +58,10 @@ class GateError(PipelineError):
 
 class WorkspaceError(PipelineError):
     """Results of the stages that are missing, or not of one run."""
+
+
+class ServeError(PipelineError):
+    """A server or worker that does not start, or ends by itself."""
 
 
 class TrackingError(PipelineError):

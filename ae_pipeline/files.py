@@ -1,5 +1,6 @@
 """Finish, then name: the one way in which this package writes files, and the digests that identify them."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -75,6 +76,25 @@ def finished_folder(path: Path) -> Iterator[Path]:
         rename_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder and lock it: of two runs that want the same work done, the second is told."""
+    make_folder(folder)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The name may have gone to another folder, or this folder to another name, before it was locked.
+        if not os.path.samestat(os.fstat(lock), folder.stat()):
+            raise FileNotFoundError
+    except (BlockingIOError, FileNotFoundError):
+        os.close(lock)
+        raise TargetError(f"another run is writing {folder}; wait for it, or choose another target") from None
+    try:
+        yield folder
+    finally:
+        os.close(lock)
 
 
 def rename_folder(finished: Path, path: Path) -> None:

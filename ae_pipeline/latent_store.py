@@ -24,7 +24,7 @@ from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.errors import DataError, StoreError, first_line
 from ae_pipeline.files import sha256_file
 from ae_pipeline.layouts import LATENT, LAYOUTS
-from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, Manifest, PartEntry, read_manifest
+from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, Manifest, PartEntry, read_manifest, snapshot_path
 from ae_pipeline.parquet_writer import RowGroupWriter
 from ae_pipeline.samples import ID, id_encoding
 
@@ -52,9 +52,9 @@ class LatentStore:
         self._verified: set[str] = set()
 
     @classmethod
-    def open(cls, path: Path) -> "LatentStore":
-        """Open a complete store. Raises StoreError."""
-        return cls(path, read_manifest(path))
+    def open(cls, path: Path, snapshot: int | None = None) -> "LatentStore":
+        """Open a complete store, as of its newest snapshot or an earlier one. Raises StoreError."""
+        return cls(path, read_manifest(path, snapshot))
 
     @property
     def codec_path(self) -> Path:
@@ -64,7 +64,8 @@ class LatentStore:
     @property
     def nbytes(self) -> int:
         """Bytes on disk of everything the store needs: parts, codec and manifest."""
-        manifest = (self.path / MANIFEST_NAME).stat().st_size
+        earlier = snapshot_path(self.path, self.manifest.snapshot)
+        manifest = (earlier if earlier.exists() else self.path / MANIFEST_NAME).stat().st_size
         return self.manifest.totals.bytes_parts + self.manifest.codec.bytes + manifest
 
     def codec_header(self) -> CodecHeader:

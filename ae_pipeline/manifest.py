@@ -1,5 +1,6 @@
 """_manifest.json: what a latent store holds. Written last; a store without it does not exist.
 
+A store that grows keeps the manifests of its earlier snapshots as `_snapshots/<number>.json`.
 Format version 1, documented in docs/store-format.md. Readable without torch.
 """
 
@@ -16,10 +17,12 @@ from ae_pipeline.files import sha256_json, write_json
 STORE_FORMAT = 1
 MANIFEST_NAME = "_manifest.json"
 CODEC_FOLDER = "_codec"
+SNAPSHOTS_FOLDER = "_snapshots"
 _LARGEST_MANIFEST = 256 << 20
 
 Count = Annotated[int, Field(ge=0)]
-PartName = Annotated[str, Field(pattern=r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$")]
+PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
+PartName = Annotated[str, Field(pattern=PART_NAME)]
 
 
 class _Entry(BaseModel):
@@ -117,9 +120,28 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
     write_json(store / MANIFEST_NAME, {**values, "digest": sha256_json(values)})
 
 
-def read_manifest(store: Path) -> Manifest:
-    """Read and check _manifest.json. Raises StoreError."""
-    path = store / MANIFEST_NAME
+def read_manifest(store: Path, snapshot: int | None = None) -> Manifest:
+    """Read and check the manifest of the newest snapshot, or of an earlier one. Raises StoreError."""
+    newest = _read(store, store / MANIFEST_NAME)
+    if snapshot in (None, newest.snapshot):
+        return newest
+    path = snapshot_path(store, snapshot or 0)
+    if not path.exists():
+        kept = {int(file.stem) for file in path.parent.glob("*.json") if file.stem.isdigit()} | {newest.snapshot}
+        numbers = ", ".join(map(str, sorted(kept)))
+        raise StoreError(f"{store} has no snapshot {snapshot}; it has {numbers}: give one of them")
+    manifest = _read(store, path)
+    if manifest.snapshot != snapshot:
+        raise StoreError(f"{path} is of snapshot {manifest.snapshot}, expected {snapshot}; restore the store")
+    return manifest
+
+
+def snapshot_path(store: Path, snapshot: int) -> Path:
+    """Where the manifest of an earlier snapshot is kept."""
+    return store / SNAPSHOTS_FOLDER / f"{snapshot}.json"
+
+
+def _read(store: Path, path: Path) -> Manifest:
     try:
         if path.stat().st_size > _LARGEST_MANIFEST:
             raise StoreError(f"{path} is larger than {_LARGEST_MANIFEST} bytes; that is not a manifest")

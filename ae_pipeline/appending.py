@@ -1,0 +1,243 @@
+"""Add data sets to a latent store that grows: one call, one new snapshot, and no shard twice.
+
+    appended = append_samples(store, [SampleSet.open(new)], codec, params.encode, name="inbox", git=git_state(root))
+    appended.store.manifest.snapshot, appended.parts, appended.skipped
+
+The new parts are made beside the store, moved into it, and count from the moment when `_manifest.json` is replaced:
+that one rename is the commit. Whatever stops a run leaves the old snapshot or the new one, whole; the next append takes
+up what it left. The manifests of earlier snapshots stay in `_snapshots/`.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ae_pipeline.codec import Codec
+from ae_pipeline.codec_header import CodecHeader, read_header
+from ae_pipeline.devices import choose_device
+from ae_pipeline.encoding import (
+    Progress,
+    ShardJob,
+    check_samples,
+    create_store,
+    partial_folder,
+    plan_jobs,
+    run_jobs,
+    written_by,
+)
+from ae_pipeline.errors import CodecError, DataError, TargetError
+from ae_pipeline.files import finished_file, locked_folder, refuse_existing, sha256_json, sync_folder
+from ae_pipeline.latent_store import RESERVED, LatentStore
+from ae_pipeline.manifest import (
+    MANIFEST_NAME,
+    PART_NAME,
+    SNAPSHOTS_FOLDER,
+    ColumnEntry,
+    Manifest,
+    PartEntry,
+    SourceEntry,
+    Totals,
+    read_manifest,
+    snapshot_path,
+    write_manifest,
+)
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.samples import SampleSet, Shard
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What one append did: the store as it is now, the parts that are new, and the shards that it had already."""
+
+    store: LatentStore
+    parts: list[PartEntry]
+    skipped: int
+
+
+def append_samples(
+    store: Path,
+    sets: list[SampleSet],
+    codec_path: Path,
+    params: EncodeParams,
+    *,
+    name: str,
+    git: dict[str, Any],
+    work: Path | None = None,
+    progress: Progress = lambda rows: None,
+) -> Appended:
+    """Add all shards of `sets` that the store does not hold yet, as one snapshot; without any, nothing is changed.
+
+    Shards are told apart by content (`SampleSet.shard_digest`). A store that does not exist is made, as snapshot 1.
+    `name`, `git`, `work` and `progress` as in `encode_samples`; `work` must be on the store's file system.
+    Raises TargetError (another run is writing the store), DataError (other columns or layout), CodecError, StoreError.
+    """
+    header = read_header(codec_path)
+    for samples in sets:
+        check_samples(samples, header, codec_path)
+    if not (store / MANIFEST_NAME).exists():
+        return _create(store, sets, codec_path, header, params, name=name, git=git, work=work, progress=progress)
+    with locked_folder(store):
+        old = read_manifest(store)
+        _check_fits(store, old, sets, codec_path, header, params)
+        pieces, skipped = _new_pieces(sets, {part.shard.digest for part in old.parts})
+        number = 1 + max(int(part.name.split("-")[1]) for part in old.parts)
+        jobs = plan_jobs(pieces, header.fingerprint, params, number=number, first_row=old.totals.rows)
+        if not jobs:
+            _clear_leftovers(store, old)
+            return Appended(LatentStore(store, old), [], skipped)
+        # One work folder for whatever comes after this snapshot: parts in it are told apart by their names.
+        key = sha256_json([header.fingerprint, [part.job for part in old.parts]])
+        with locked_folder(partial_folder(store, work, key)) as folder:
+            _take_back(store, folder, old, jobs)
+            parts = run_jobs(jobs, Codec.load(codec_path, choose_device(params.device)), folder, progress)
+            _check_unchanged(store, old)
+            _move(folder, store, parts)
+        new = _grown(old, parts, header, name=name, git=git)
+        _commit(store, new)
+    return Appended(LatentStore(store, new), parts, skipped)
+
+
+def attribute_columns(samples: SampleSet) -> list[ColumnEntry]:
+    """Names and types of the samples' columns without the pixels, as a store's manifest lists them."""
+    # Through Parquet and back, as the columns of a part are: that renames the items of lists.
+    file = pa.BufferOutputStream()
+    pq.write_metadata(samples.attributes_schema, file)
+    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(file.getvalue())]
+
+
+def stored_attributes(manifest: Manifest) -> list[ColumnEntry]:
+    """The same of a store."""
+    return [column for column in manifest.columns if column.name not in RESERVED]
+
+
+def check_columns(file: Path, found: list[ColumnEntry], expected: list[ColumnEntry], where: Path) -> None:
+    """Raise DataError unless a data set has the columns that `where` has, in the same order and types."""
+    if found != expected:
+        raise DataError(
+            f"{file} has the columns {_listed(found)}, expected {_listed(expected)} as in {where}; give it the same "
+            "columns, or encode it into a store of its own"
+        )
+
+
+def _create(
+    store: Path, sets: list[SampleSet], codec_path: Path, header: CodecHeader, params: EncodeParams, **options: Any
+) -> Appended:
+    refuse_existing(store)
+    if not sets:
+        raise DataError(f"no data set to make {store} of; give at least one")
+    for samples in sets[1:]:
+        check_columns(samples.files[0], attribute_columns(samples), attribute_columns(sets[0]), sets[0].files[0])
+    pieces, skipped = _new_pieces(sets, set())
+    jobs = plan_jobs(pieces, header.fingerprint, params)
+    shards = [job.samples.shard_digest(job.shard) for job in jobs]
+    rows = sum(job.shard.rows for job in jobs)
+    source = SourceEntry(name=options.pop("name"), digest=sha256_json(shards), rows=rows)
+    key = sha256_json([header.fingerprint, []])
+    made = create_store(store, jobs, codec_path, params, source=source, key=key, **options)
+    return Appended(made, made.manifest.parts, skipped)
+
+
+def _check_fits(
+    store: Path, old: Manifest, sets: list[SampleSet], codec_path: Path, header: CodecHeader, params: EncodeParams
+) -> None:
+    if header.fingerprint != old.codec.fingerprint:
+        raise CodecError(
+            f"{codec_path} has fingerprint {header.fingerprint[:12]}..., but {store} was written with "
+            f"{old.codec.fingerprint[:12]}...; append with that codec, or encode into another store"
+        )
+    LatentStore(store, old).codec_header()
+    for setting in ("layout", "row_group_rows"):
+        wanted, found = getattr(old.latent, setting), getattr(params, setting)
+        if found != wanted:
+            raise DataError(
+                f"encode.{setting} is {found}, but {store} has {wanted}; set it to that, or encode into another store"
+            )
+    for samples in sets:
+        check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), store)
+
+
+def _new_pieces(sets: list[SampleSet], known: set[str]) -> tuple[list[tuple[SampleSet, Shard]], int]:
+    """Shards whose content is not known and did not occur before in `sets`, and how many others there are."""
+    seen = set(known)
+    pieces = []
+    for samples in sets:
+        for shard in samples.shards:
+            digest = samples.shard_digest(shard)
+            if digest not in seen:
+                seen.add(digest)
+                pieces.append((samples, shard))
+    return pieces, sum(len(samples.shards) for samples in sets) - len(pieces)
+
+
+def _take_back(store: Path, folder: Path, old: Manifest, jobs: list[ShardJob]) -> None:
+    """Move parts that an interrupted append left in the store to where `encode_shard` checks them before use."""
+    listed = {part.name for part in old.parts}
+    for job in jobs:
+        left = store / job.part_name
+        if job.part_name not in listed and left.exists():
+            os.replace(left, folder / job.part_name)
+    _clear_leftovers(store, old)
+
+
+def _clear_leftovers(store: Path, old: Manifest) -> None:
+    """Remove what an interrupted append left: parts that no snapshot lists, and temporary files."""
+    listed = {part.name for part in old.parts}
+    for item in [*store.iterdir(), *(store / SNAPSHOTS_FOLDER).glob(".*")]:
+        unlisted = re.match(PART_NAME, item.name) and item.name not in listed
+        if unlisted or (item.name.startswith(".") and item.name.endswith(".tmp")):
+            item.unlink()
+
+
+def _check_unchanged(store: Path, old: Manifest) -> None:
+    """The lock binds those who ask for it: a store that somebody put in this place meanwhile is not overwritten."""
+    if read_manifest(store) != old:
+        raise TargetError(f"{store} was changed while new rows were being encoded; append again")
+
+
+def _move(folder: Path, store: Path, parts: list[PartEntry]) -> None:
+    """Into the store, where no snapshot lists them yet; the work folder goes, with whatever else is in it."""
+    for part in parts:
+        try:
+            os.replace(folder / part.name, store / part.name)
+        except OSError as error:
+            raise TargetError(
+                f"cannot move {folder / part.name} into {store}: {error.strerror}; choose a work folder on the same "
+                "file system"
+            ) from None
+    sync_folder(store)
+    shutil.rmtree(folder)
+
+
+def _grown(old: Manifest, parts: list[PartEntry], header: CodecHeader, *, name: str, git: dict[str, Any]) -> Manifest:
+    both = [*old.parts, *parts]
+    rows = sum(part.rows for part in both)
+    return old.model_copy(
+        update={
+            "snapshot": old.snapshot + 1,
+            "parent": old.snapshot,
+            "source": SourceEntry(name=name, digest=sha256_json([part.shard.digest for part in both]), rows=rows),
+            "parts": both,
+            "totals": Totals(
+                rows=rows, bytes_in=rows * header.spec.nbytes, bytes_parts=sum(part.bytes for part in both)
+            ),
+            "written_by": written_by(git),
+        }
+    )
+
+
+def _commit(store: Path, new: Manifest) -> None:
+    """Keep the old manifest, then replace it: the rename in `write_manifest` is the one moment of the commit."""
+    with finished_file(snapshot_path(store, new.snapshot - 1)) as temporary:
+        shutil.copyfile(store / MANIFEST_NAME, temporary)
+    sync_folder(store)
+    write_manifest(store, new)
+
+
+def _listed(columns: list[ColumnEntry]) -> str:
+    return ", ".join(f"{column.name}: {column.type}" for column in columns)
