@@ -1,0 +1,118 @@
+"""What one snapshot of a growing store added: numbers that can be had from the store alone, in a file beside it.
+
+`<store>.batches/<snapshot>.json` is written after the snapshot; one that a crash prevented is written by the next run.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ae_pipeline.converting import FILE_DIGEST, FILE_DIGEST_TYPE
+from ae_pipeline.errors import StoreError, first_line
+from ae_pipeline.files import write_json
+from ae_pipeline.inbox_files import remove_temporary
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.manifest import MANIFEST_NAME, Manifest, PartEntry
+from ae_pipeline.samples import ID
+
+_BLOCK_ROWS = 65_536
+
+
+def new_parts(store: Path, snapshot: int) -> tuple[LatentStore, list[PartEntry]]:
+    """The store as of a snapshot, and the parts that the snapshot before it did not have."""
+    opened = LatentStore.open(store, snapshot)
+    before = LatentStore.open(store, snapshot - 1).manifest.parts if snapshot > 1 else []
+    return opened, opened.manifest.parts[len(before) :]
+
+
+def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
+    """Files, rows, bytes (samples uncompressed, and their Parquet parts) and errors of the rows of one snapshot.
+
+    Files go by their name without a folder, images by their path. Errors are the rows' MSE of values scaled to [0, 1].
+    """
+    opened, parts = new_parts(store, snapshot)
+    errors = np.concatenate([rows.error for part in parts for rows in opened.read_part(part, _BLOCK_ROWS)])
+    rows = sum(part.rows for part in parts)
+    files = []
+    for part in parts:
+        if holds_images(opened.manifest):
+            files += read_column(store, part, ID)
+        elif part.shard.row_groups[0] == 0:  # else: more of a large file that the part before began
+            files.append(part.shard.file)
+    return {
+        "store": str(store),
+        "snapshot": snapshot,
+        "files": files,
+        "rows": rows,
+        "bytes_in": rows * opened.codec_header().spec.nbytes,
+        "bytes_out": sum(part.bytes for part in parts),
+        "mean_error": _finite(errors.mean(dtype=np.float64)),
+        "median_error": _finite(np.median(errors)),
+        "p95_error": _finite(np.percentile(errors, 95)),
+        "max_error": _finite(errors.max()),
+    }
+
+
+def statistics_path(store: Path, snapshot: int) -> Path:
+    """Where a batch's numbers are."""
+    return store.with_name(f"{store.name}.batches") / f"{snapshot}.json"
+
+
+def write_missing(store: Path) -> list[int]:
+    """Write the files of snapshots that have none, which a crash after their commit prevented; returns those.
+
+    They lack what only that run knew: `quarantined`, `seconds` and how many files were waiting or known are null.
+    """
+    newest = LatentStore.open(store).manifest.snapshot
+    remove_temporary(statistics_path(store, 1).parent)
+    missing = [number for number in range(1, newest + 1) if not statistics_path(store, number).exists()]
+    for number in missing:
+        unknown = dict.fromkeys(("quarantined", "waiting", "known", "seconds"))
+        write_json(statistics_path(store, number), {**batch_facts(store, number), **unknown})
+    return missing
+
+
+def growing_stores(growing: Path) -> list[Path]:
+    """All stores below the folder that they grow in; unfinished ones have hidden names."""
+    folders = growing.iterdir() if growing.is_dir() else ()
+    return sorted(item for item in folders if not item.name.startswith(".") and (item / MANIFEST_NAME).exists())
+
+
+def known_contents(growing: Path) -> set[str]:
+    """What tells the files apart that any store below `growing` holds, under this champion or an earlier one.
+
+    Digests of shards from the manifests, for Parquet and IDX; digests of files from the rows, for images: all of it
+    is what was committed. Raises StoreError.
+    """
+    known: set[str] = set()
+    for folder in growing_stores(growing):
+        manifest = LatentStore.open(folder).manifest
+        for part in manifest.parts:
+            known.add(part.shard.digest)
+            if holds_images(manifest):
+                known |= {digest.hex() for digest in read_column(folder, part, FILE_DIGEST) if digest is not None}
+    return known
+
+
+def holds_images(manifest: Manifest) -> bool:
+    """Whether the rows say which image file they were made from."""
+    return any((column.name, column.type) == (FILE_DIGEST, str(FILE_DIGEST_TYPE)) for column in manifest.columns)
+
+
+def read_column(store: Path, part: PartEntry, name: str) -> list[Any]:
+    """One column of a part, its page checksums checked. Raises StoreError."""
+    path = store / part.name
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as parquet:
+            return list(parquet.read([name]).column(0).to_pylist())
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} is damaged: {first_line(error)}; restore it") from None
+
+
+def _finite(value: Any) -> float | None:
+    """A float for JSON, which has no infinity."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,237 @@
+"""What is new in an inbox: files found, read to their end, and made into sample sets, or put into quarantine.
+
+    taken = take_new(params.inbox, root, codec.spec, known_contents(growing), work, columns=None, store=store)
+    taken.sets, taken.files, taken.quarantined
+
+A file is known by its content, under whatever name. Files are read in name order; the first good one gives a new store
+its columns, and all images of one run make one set.
+"""
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from ae_pipeline.appending import attribute_columns, check_columns
+from ae_pipeline.codec import BLOCK_ROWS
+from ae_pipeline.converting import (
+    IMAGE_SCHEMA,
+    IMAGE_SUFFIXES,
+    ImageBatch,
+    convert_idx,
+    is_idx,
+    labels_names,
+    read_image,
+)
+from ae_pipeline.encoding import check_ids
+from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.files import make_folder, sha256_file
+from ae_pipeline.inbox_files import Inbox, InboxFile, Ledger
+from ae_pipeline.latent_store import RESERVED
+from ae_pipeline.manifest import ColumnEntry
+from ae_pipeline.params_operation import InboxParams
+from ae_pipeline.pixels import SampleSpec
+from ae_pipeline.samples import ID, SampleSet
+
+_IMAGE_COLUMNS = [ColumnEntry(name=column.name, type=str(column.type)) for column in IMAGE_SCHEMA]
+
+
+@dataclass
+class Taken:
+    """What is new: `sets` are ready to be appended. Files go by their path in the inbox."""
+
+    sets: list[SampleSet] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    quarantined: dict[str, str] = field(default_factory=dict)
+    waiting: int = 0
+    known: int = 0
+
+
+def take_new(
+    params: InboxParams,
+    root: Path,
+    spec: SampleSpec,
+    known: set[str],
+    work: Path,
+    *,
+    columns: list[ColumnEntry] | None,
+    store: Path,
+) -> Taken:
+    """Find the files that are new, put the bad ones into quarantine, and make sample sets of the rest below `work`.
+
+    `known` is what `known_contents` gives; `columns` those of `store` (named in messages) beside its own, None if it
+    is not there yet. The sets live in `work`, or in the inbox itself, until they are appended. All images make one set.
+    """
+    inbox = Inbox(params, root)
+    inbox.sweep()
+    found = inbox.files()
+    ledger = Ledger(work / "ledger.json", params.location)
+    shutil.rmtree(work / "files", ignore_errors=True)
+    with ExitStack() as stack:
+        taking = _Taking(inbox, found, ledger, spec, set(known), work / "files", columns, store, stack)
+        for file in found:
+            taking.take(file)
+    if taking.images:
+        taking.taken.sets.append(SampleSet.open(taking.images_path, spec))
+    ledger.save()
+    return taking.taken
+
+
+class _OneFile(SampleSet):
+    """The samples of one inbox file, known by that file's bytes, also when they were converted first."""
+
+    original: str
+
+    def _file_digest(self, file: Path) -> str:  # noqa: ARG002 (there is one)
+        return self.original
+
+
+class _Taking:
+    """Looks at one file after the other."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        found: list[InboxFile],
+        ledger: Ledger,
+        spec: SampleSpec,
+        known: set[str],
+        work: Path,
+        columns: list[ColumnEntry] | None,
+        store: Path,
+        stack: ExitStack,
+    ):
+        self.taken = Taken()
+        self.images: ImageBatch | None = None
+        self.images_path = work / "images.parquet"
+        self._inbox, self._ledger, self._spec, self._work, self._stack = inbox, ledger, spec, work, stack
+        self._columns, self._columns_of = columns, store
+        self._known = known
+        self._names: dict[str, str] = {}  # of local copies, for messages
+        self._rejected = inbox.put_aside_before()
+        self._by_name = {file.name: file for file in found}
+        self._labels_of = {
+            labels: file for file in found for labels in labels_names(file.name) if labels in self._by_name
+        }
+
+    def take(self, file: InboxFile) -> None:
+        """Accept a file, put it into quarantine, or leave it alone."""
+        if file.name in self._labels_of:
+            return  # goes with its images
+        labels = next((self._by_name[name] for name in labels_names(file.name) if name in self._by_name), None)
+        if not file.settled or (labels and not labels.settled):
+            self.taken.waiting += 1
+            return
+        remembered = self._ledger.look_up(file)
+        if remembered and self._is_done(*remembered):
+            return
+        try:
+            self._look_at(file, labels)
+        except FileNotFoundError:
+            self.taken.waiting += 1  # somebody took it away, or is replacing it, while we looked
+        except PermissionError as error:
+            reason = f"{file.name} cannot be read ({error.strerror}); give permission, and put it into the inbox again"
+            self._put_aside(file, Path(file.path), "", reason, None)
+
+    def _look_at(self, file: InboxFile, labels: InboxFile | None) -> None:
+        local = self._fetch(file)
+        try:
+            self._decide(file, local, labels)
+        finally:
+            used = any(local in samples.files for samples in self.taken.sets[-1:])
+            if not self._inbox.is_local and not used:
+                local.unlink(missing_ok=True)  # copies of what was converted or known would fill the disk
+
+    def _decide(self, file: InboxFile, local: Path, labels: InboxFile | None) -> None:
+        digest = sha256_file(local)
+        if self._is_done(digest, [digest]):
+            self._ledger.note(file, digest, [digest])
+            return
+        try:
+            keys = self._accept(file, local, labels, digest)
+        except (DataError, pa.ArrowException) as error:
+            reason = first_line(error)
+            for path, name in self._names.items():
+                reason = reason.replace(path, name)
+            self._put_aside(file, local, digest, reason, labels)
+        else:
+            self._ledger.note(file, digest, keys)
+
+    def _fetch(self, file: InboxFile) -> Path:
+        local = self._inbox.fetch(file, self._work / "fetched")
+        self._names[str(local)] = file.name
+        return local
+
+    def _is_done(self, digest: str, keys: list[str]) -> bool:
+        """Whether the file is in a store or taken already (counted), or in quarantine and still in a URL's inbox."""
+        done = bool(keys) and set(keys) <= self._known
+        self.taken.known += done
+        return done or digest in self._rejected
+
+    def _accept(self, file: InboxFile, local: Path, labels: InboxFile | None, digest: str) -> list[str]:
+        """Keys of a good file, which is new unless they are known. Raises DataError for a bad one."""
+        suffix = Path(file.name).suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            pixels = read_image(local, self._spec)
+            self._fit_columns(_IMAGE_COLUMNS, local)
+            if self.images is None:
+                make_folder(self._work)
+                self.images = self._stack.enter_context(ImageBatch(self.images_path, self._spec))
+            self.images.add(file.name, digest, pixels)
+            keys = [digest]
+        else:
+            samples = self._open(file, local, labels, digest)
+            keys = [samples.shard_digest(shard) for shard in samples.shards]
+            if self._is_done("", keys):
+                return keys
+            _validate(samples)
+            self._fit_columns(attribute_columns(samples), local)
+            self.taken.sets.append(samples)
+        self._known.update(keys)
+        self.taken.files.append(file.name)
+        return keys
+
+    def _open(self, file: InboxFile, local: Path, labels: InboxFile | None, digest: str) -> SampleSet:
+        path = local
+        if is_idx(file.name):
+            path = self._work / f"idx-{digest[:16]}" / Path(file.name).name
+            make_folder(path.parent)
+            self._names[str(path)] = file.name
+            convert_idx(local, self._fetch(labels) if labels else None, path, file.name, self._spec)
+        elif not file.name.lower().endswith(".parquet"):
+            kinds = f"*.parquet, *idx*-ubyte, *idx*-ubyte.gz, *{', *'.join(IMAGE_SUFFIXES)}"
+            raise DataError(f"{local} is of no kind that is read; expected {kinds}")
+        samples = _OneFile.open(path, self._spec)
+        assert isinstance(samples, _OneFile)
+        samples.original = digest
+        return samples
+
+    def _fit_columns(self, columns: list[ColumnEntry], local: Path) -> None:
+        """Every part of a store has the same columns; the first good file decides for a store that is not there yet."""
+        if self._columns is None:
+            self._columns, self._columns_of = columns, Path(local.name)
+        check_columns(local, columns, self._columns, self._columns_of)
+
+    def _put_aside(self, file: InboxFile, local: Path, digest: str, reason: str, labels: InboxFile | None) -> None:
+        self._inbox.put_aside(file, local, digest, reason)
+        self.taken.quarantined[file.name] = reason
+        self._ledger.note(file, digest, [])
+        if labels:
+            path = self._fetch(labels)
+            self._put_aside(labels, path, sha256_file(path), f"{file.name}, which it belongs to: {reason}", None)
+
+
+def _validate(samples: SampleSet) -> None:
+    """Read all rows, as encoding will: what cannot be encoded is found now. Raises DataError."""
+    check_ids(samples)
+    taken = [name for name in samples.attributes_schema.names if name in RESERVED]
+    if taken:
+        raise DataError(
+            f"{samples.files[0]}: column names {', '.join(taken)} are reserved in a latent store; rename them first"
+        )
+    for shard in samples.shards:
+        for block in samples.blocks(shard, BLOCK_ROWS):
+            if block.attributes.column(ID).null_count:
+                raise DataError(f"{shard.path}: some rows have no id; give every row one, or drop the column")
