@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from ae_pipeline.drift import Drift, DriftReference
 from ae_pipeline.evaluation import Evaluation, Metrics, Pictured, rate_distortion
 from ae_pipeline.files import finished_file
 from ae_pipeline.tables import write_csv
@@ -40,6 +41,54 @@ def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str,
     if history:
         _save(_learning_curves(history), folder / "learning_curves.png")
     _save(_rate_distortion(evaluation.metrics), folder / "rate_distortion.png")
+
+
+def draw_drift(reference: DriftReference, errors: np.ndarray, drift: Drift) -> Figure:
+    """Error of each row, its distribution function and every latent dimension's drift, beside what was expected.
+
+    `errors` are the batch's, float32 (n,), as `drift.read_errors` gives them. A batch has drifted if its curve in the
+    middle leaves the band, or the line on the right is above the dashed one.
+    """
+    figure = Figure(figsize=(15, 4.2), layout="constrained", dpi=110)
+    histogram, distribution, dimensions = figure.subplots(1, 3)
+    figure.suptitle(drift.describe(), fontsize=10, color=_ORANGE if drift.drifted else _BLUE)
+    _drift_of_errors(histogram, distribution, reference, errors, drift)
+    dimensions.bar(np.arange(len(drift.dimensions)), drift.dimensions, color=_BLUE, alpha=0.6)
+    dimensions.axhline(drift.latent_drift, color=_ORANGE, label=f"latent_drift: their mean, {drift.latent_drift:.3f}")
+    limit = f"threshold of the mean, {drift.latent_threshold:.3f}"
+    dimensions.axhline(drift.latent_threshold, color=_GREY, linestyle="--", label=limit)
+    # Room for the legend above the highest bar.
+    dimensions.set_ylim(0, 1.3 * max(*drift.dimensions, drift.latent_threshold))
+    dimensions.legend(fontsize=8, loc="upper right")
+    _label(dimensions, "Drift of each latent", "latent dimension", "Kolmogorov-Smirnov distance")
+    return figure
+
+
+def _drift_of_errors(
+    histogram: Any, distribution: Any, reference: DriftReference, errors: np.ndarray, drift: Drift
+) -> None:
+    known = np.array(reference.error_edges)
+    shares = np.cumsum(reference.error_counts)[1::2] / reference.train_rows
+    finite = errors[np.isfinite(errors)]
+    low = float(max(min(known[0], finite.min(initial=np.inf)), 1e-6))  # a logarithm needs more than 0
+    high = float(max(known[-1], finite.max(initial=0.0), 2 * low))
+    bins = np.geomspace(low, high, _BINS)
+    expected = np.interp(bins, known, shares, left=0.0, right=1.0)
+    expected[0] = 0.0
+    histogram.stairs(np.diff(expected), bins, fill=True, color=_GREY, alpha=0.5, label="train rows")
+    found = np.histogram(np.clip(finite, low, high), bins)[0] / len(errors)
+    histogram.stairs(found, bins, color=_ORANGE, linewidth=1.5, label=f"batch, {drift.rows:,} rows")
+    _label(histogram, "Error of each row", "MSE (values in [0, 1])", "share of rows")
+    around = [np.clip(shares + sign * drift.error_threshold, 0, 1) for sign in (-1, 1)]
+    distribution.fill_between(known, *around, step="post", color=_GREY, alpha=0.3, label="within the threshold")
+    distribution.step(known, shares, where="post", color=_GREY, label="train rows")
+    steps = np.arange(1, len(errors) + 1) / len(errors)
+    distribution.step(np.sort(errors), steps, where="post", color=_ORANGE, label="batch")
+    _label(distribution, f"error_drift {drift.error_drift:.3f}", "MSE (values in [0, 1])", "share of rows at most this")
+    for axis in (histogram, distribution):
+        axis.set_xscale("log")
+        axis.set_xlim(low, high)
+        axis.legend(fontsize=8)
 
 
 def _reconstructions(groups: list[Pictured]) -> Figure:
@@ -132,10 +181,14 @@ def _rate_distortion(metrics: Metrics) -> Figure:
 def _figure(title: str, x: str, y: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=110)
     axis = figure.subplots()
+    _label(axis, title, x, y)
+    return figure, axis
+
+
+def _label(axis: Any, title: str, x: str, y: str) -> None:
     axis.set(title=title, xlabel=x, ylabel=y)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
-    return figure, axis
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from ae_pipeline.codec_header import CodecHeader, read_header
+from ae_pipeline.drift import REFERENCE_NAME
 from ae_pipeline.errors import WorkspaceError
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import Params
@@ -81,7 +82,7 @@ class Workspace:
         """What is attached to the run, with the folder it goes to; the codec comes with the model."""
         for folder in ("pictures", "tables"):
             yield from ((path, folder) for path in sorted((self.reports / folder).glob("*.*")))
-        for name in ("metrics.json", "history.csv", "round_trip.json"):
+        for name in ("metrics.json", "history.csv", "round_trip.json", REFERENCE_NAME):
             if (self.reports / name).exists():
                 yield self.reports / name, None
 

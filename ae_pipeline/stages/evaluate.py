@@ -1,7 +1,9 @@
-"""Measure the codec on the test split, draw the pictures, apply the quality gate."""
+"""Measure the codec on the test split, draw the pictures, apply the quality gate; measure what drift compares with."""
 
 from pathlib import Path
 
+from ae_pipeline.drift import REFERENCE_NAME, write_reference
+from ae_pipeline.drift_fitting import fit_reference
 from ae_pipeline.evaluation import check_gate, evaluate_codec
 from ae_pipeline.files import write_json
 from ae_pipeline.params import Params
@@ -10,15 +12,12 @@ from ae_pipeline.tables import read_csv
 
 
 def run(params: Params, root: Path) -> None:
-    """paths.codec, paths.prepared/{train,test}, history.csv -> metrics.json, tables/ and pictures/ in paths.reports"""
-    prepared, reports = root / params.paths.prepared, root / params.paths.reports
-    evaluation = evaluate_codec(
-        root / params.paths.codec,
-        SampleSet.open(prepared / "test"),
-        params.encode,
-        train=SampleSet.open(prepared / "train"),
-        seed=params.evaluate.seed,
-    )
+    """paths.codec, paths.prepared/{train,test}, history.csv -> in paths.reports: metrics.json, drift_reference.json,
+    tables/ and pictures/
+    """
+    prepared, reports, codec = root / params.paths.prepared, root / params.paths.reports, root / params.paths.codec
+    train, test = SampleSet.open(prepared / "train"), SampleSet.open(prepared / "test")
+    evaluation = evaluate_codec(codec, test, params.encode, train=train, seed=params.evaluate.seed)
     from ae_pipeline.report import write_pictures, write_tables  # matplotlib: half a second, not needed to start
 
     # Written before the gate is applied: who fails it wants to see the numbers.
@@ -26,5 +25,8 @@ def run(params: Params, root: Path) -> None:
     write_pictures(reports / "pictures", evaluation, read_csv(reports / "history.csv"))
     write_json(reports / "metrics.json", evaluation.metrics)
     check_gate(evaluation.metrics, params.evaluate.gate)
+    # After the gate: nothing is encoded with a codec that fails it, so nothing will be compared.
+    reference = fit_reference(codec, train, test, params.drift, params.evaluate.seed, device=params.encode.device)
+    write_reference(reports / REFERENCE_NAME, reference)
     shown = ("mse", "psnr", "bits_per_row", "pca_mse", "pca_bits_per_row", "zstd_bits_per_row")
     print("  ".join(f"{name} {evaluation.metrics.get(name) or float('nan'):.6g}" for name in shown))
