@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, ParamsFile, show
+from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of
 
 app = typer.Typer(
@@ -40,12 +42,9 @@ def options(
     """Batch compression with autoencoders: codecs, latent stores, and what they cost."""
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
 ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
-ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
-DEFAULT_PARAMS = Path("params.yaml")
 
 
 def main() -> None:
@@ -82,7 +81,7 @@ def encode(
             written = encode_samples(
                 samples, folder, store, settings, name=data.name, git=git_state(Path.cwd()), progress=progress
             )
-    _report(describe_store(written), as_json=as_json)
+    show(describe_store(written), as_json=as_json)
 
 
 @app.command()
@@ -100,7 +99,7 @@ def decode(
     opened = LatentStore.open(store)
     with row_progress("decode", opened.manifest.totals.rows) as progress:
         decoded = decode_store(opened, out, device=device, progress=progress)
-    _report(
+    show(
         {"out": str(out), "rows": decoded.rows, "samples": decoded.spec.describe(), "shards": len(decoded.files)},
         as_json=as_json,
     )
@@ -117,9 +116,9 @@ def info(
     from ae_pipeline.summary import describe_codec, describe_store
 
     if (path / HEADER_NAME).exists():
-        _report(describe_codec(read_header(path)), as_json=as_json)
+        show(describe_codec(read_header(path)), as_json=as_json)
     else:
-        _report(describe_store(LatentStore.open(path)), as_json=as_json)
+        show(describe_store(LatentStore.open(path)), as_json=as_json)
 
 
 @app.command()
@@ -138,7 +137,7 @@ def evaluate(
     if store is not None:
         if codec or model or train or report:
             raise ConfigError("--store goes without --codec, --model, --train and --report")
-        _report(_evaluate_store(data, store, device), as_json=as_json)
+        show(_evaluate_store(data, store, device), as_json=as_json)
         return
     from ae_pipeline.evaluation import evaluate_codec
     from ae_pipeline.files import refuse_existing, write_json
@@ -156,7 +155,7 @@ def evaluate(
         write_tables(report / "tables", measured)
         write_pictures(report / "pictures", measured, None)
         write_json(report / "metrics.json", measured.metrics)
-    _report(measured.metrics, as_json=as_json)
+    show(measured.metrics, as_json=as_json)
 
 
 @app.command()
@@ -189,7 +188,7 @@ def publish(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> Non
     from ae_pipeline.params import load_params
     from ae_pipeline.tracking import publish as publish_workspace
 
-    _report(asdict(publish_workspace(load_params(params), Path.cwd())), as_json=as_json)
+    show(asdict(publish_workspace(load_params(params), Path.cwd())), as_json=as_json)
 
 
 @app.command()
@@ -211,6 +210,22 @@ def mlflow_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000, param
     command, environment = ui_command(load_params(params), Path.cwd(), port)
     print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
     os.execvpe(command[0], command, {**os.environ, **environment})  # noqa: S606
+
+
+@app.command()
+def serve(
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Unless PREFECT_API_URL is set.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Serve all deployments of prefect.yaml on their schedules, with Prefect's and MLflow's pages on loopback."""
+    from ae_pipeline.params import load_params
+    from ae_pipeline.serving import serve as serve_all
+
+    serve_all(load_params(params), Path.cwd(), prefect_port=prefect_port, mlflow_port=mlflow_port)
+
+
+app.add_typer(registry_app)
 
 
 @contextmanager
@@ -249,15 +264,6 @@ def _evaluate_store(data: Path, store: Path, device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode_store(opened, Path(folder, "decoded"), device=device)
         return {**store_sizes(opened), **compare_rows(samples, decoded, header.scaling).means()}
-
-
-def _report(values: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(values, indent=2))
-        return
-    from ae_pipeline.summary import format_values
-
-    print(format_values(values))
 
 
 __all__ = ["PipelineError", "app", "main"]

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ae_pipeline.baselines import LARGEST_PCA, build_pca_codec, zstd_bytes
 from ae_pipeline.codec import Codec
-from ae_pipeline.codec_header import read_header
+from ae_pipeline.codec_header import Scaling, read_header
 from ae_pipeline.comparison import RowMetrics, compare_rows, pairs, scale
 from ae_pipeline.decoding import decode_store
 from ae_pipeline.encoding import encode_samples
@@ -84,7 +84,8 @@ def evaluate_codec(
     header = read_header(codec_path)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        rows, store, pictured = _through_store(codec_path, test, params, work / "codec", seed)
+        rows, store, decoded = through_store(codec_path, test, params, work / "codec")
+        pictured = _pictured(test, decoded, store, rows.values["mse"], seed)
         metrics = {**store_sizes(store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
         metrics["unquantised_mse"] = _unquantised_mse(codec_path, test)
         metrics["break_even_rows"] = _break_even_rows(metrics)
@@ -93,7 +94,7 @@ def evaluate_codec(
             build_pca_codec(
                 train, header.model.latent_size, header.quantiser.levels, header.scaling, work / "pca_codec"
             )
-            pca_rows, pca_store, _ = _through_store(work / "pca_codec", test, params, work / "pca", seed)
+            pca_rows, pca_store, _ = through_store(work / "pca_codec", test, params, work / "pca")
             metrics |= {f"pca_{name}": value for name, value in pca_rows.means().items()}
             sizes = store_sizes(pca_store)
             metrics |= {f"pca_{name}": sizes[name] for name in ("bits_per_row", "bits_per_row_with_codec")}
@@ -127,13 +128,16 @@ def check_gate(metrics: Metrics, gate: GateParams) -> None:
         )
 
 
-def _through_store(
-    codec_path: Path, test: SampleSet, params: EncodeParams, work: Path, seed: int
-) -> tuple[RowMetrics, LatentStore, list[Pictured]]:
+def through_store(
+    codec_path: Path, test: SampleSet, params: EncodeParams, work: Path, scaling: Scaling | None = None
+) -> tuple[RowMetrics, LatentStore, SampleSet]:
+    """Encode `test` into a store below `work`, decode that, and compare row by row; the decoded rows come last.
+
+    Errors are in units of `scaling` (default: the codec's own, which for floats is the range of its train split).
+    """
     store = encode_samples(test, codec_path, work / "store", params, name="test", git={})
     decoded = decode_store(store, work / "decoded", device=params.device)
-    rows = compare_rows(test, decoded, store.codec_header().scaling)
-    return rows, store, _pictured(test, decoded, store, rows.values["mse"], seed)
+    return compare_rows(test, decoded, scaling or store.codec_header().scaling), store, decoded
 
 
 def store_sizes(store: LatentStore) -> Metrics:

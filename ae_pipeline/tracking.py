@@ -1,4 +1,4 @@
-"""MLflow: what came out. Only this module, tracking_store.py and tracking_model.py import it.
+"""MLflow: what came out. Only the modules tracking*.py and registry.py work with it.
 
 `publish` makes MLflow hold exactly one complete run for the training that is in the workspace, found by content: the
 fingerprint of train's entry in dvc.lock. So it works for stages that DVC restored from its cache and for an empty
@@ -14,11 +14,11 @@ from typing import Any
 
 from ae_pipeline.errors import TrackingError
 from ae_pipeline.params import Params
+from ae_pipeline.tracking_orphans import TRAINING_TAG, claim_run, close_orphans, process_tag
 from ae_pipeline.tracking_store import artifact_location, connect
 from ae_pipeline.workspace import Workspace, read_workspace
 
 CHALLENGER = "challenger"
-TRAINING_TAG = "ae_pipeline.training"
 PUBLISHED_TAG = "ae_pipeline.published"
 LATER_TAG = "later."
 
@@ -29,6 +29,7 @@ class Published:
 
     uri: str
     experiment: str
+    experiment_id: str
     run_id: str
     model: str
     version: str
@@ -46,18 +47,21 @@ class Published:
 def publish(params: Params, root: Path) -> Published:
     """Log the workspace's training to MLflow and point `challenger` at its model version.
 
-    A run that a crash left half-logged is completed. Raises TrackingError when there is nothing to log or the server
-    cannot be reached; nothing else depends on it.
+    A run that a crash left half-logged is completed; those of other trainings are closed. Raises TrackingError when
+    there is nothing to log or the server cannot be reached; nothing else depends on it.
     """
     workspace = read_workspace(params, root)
     with connect(params, root) as (client, uri):
-        experiment = _experiment(client, params, root, uri)
+        experiment = experiment_id(client, params.tracking.experiment, params, root, uri)
         found = client.search_runs([experiment], f"tags.`{TRAINING_TAG}` = '{workspace.training}'")
         # Oldest first, should two machines have published the same training at once.
         runs = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
         run = runs[0] if runs else _create_run(client, experiment, workspace)
         run_id = run.info.run_id
         outcome = "unchanged" if run.data.tags.get(PUBLISHED_TAG) == workspace.digest else "updated"
+        if runs and (outcome == "updated" or run.info.status == "RUNNING"):
+            claim_run(client, run_id)
+        close_orphans(client, experiment)
         if outcome == "updated":
             _log_training(client, run, workspace)
             _log_results(client, run, workspace)
@@ -68,6 +72,7 @@ def publish(params: Params, root: Path) -> Published:
         return Published(
             uri=uri,
             experiment=params.tracking.experiment,
+            experiment_id=experiment,
             run_id=run_id,
             model=params.registered_model,
             version=version,
@@ -80,6 +85,7 @@ def _create_run(client: Any, experiment: str, workspace: Workspace) -> Any:
     git = header.provenance["git"]
     tags = {
         TRAINING_TAG: workspace.training,
+        **process_tag(),
         "mlflow.user": os.environ.get("USER", "unknown"),
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "PROJECT",
@@ -186,8 +192,8 @@ def _log_model(run_id: str, workspace: Workspace) -> Any:
         )
 
 
-def _experiment(client: Any, params: Params, root: Path, uri: str) -> str:
-    name = params.tracking.experiment
+def experiment_id(client: Any, name: str, params: Params, root: Path, uri: str) -> str:
+    """Id of the experiment of that name, which is made when there is none. Raises TrackingError if it was deleted."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         if found.lifecycle_stage == "deleted":

@@ -37,8 +37,11 @@ def artifact_location(uri: str, params: Params, root: Path) -> str | None:
 
 
 @contextmanager
-def connect(params: Params, root: Path) -> Iterator[tuple[Any, str]]:
-    """MLflow's client. A local database is used by one process at a time; MLflow's errors become ours."""
+def connect(params: Params, root: Path, command: str = "publish") -> Iterator[tuple[Any, str]]:
+    """MLflow's client. A local database is used by one process at a time; MLflow's errors become ours.
+
+    `command` is the one that an error message says to run again.
+    """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -47,10 +50,9 @@ def connect(params: Params, root: Path) -> Iterator[tuple[Any, str]]:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri(params, root)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    variable = os.environ.get("MLFLOW_TRACKING_URI")
     try:
         with ExitStack() as stack:
+            stack.enter_context(_addresses_kept())
             if uri.startswith("sqlite:"):
                 folder = Path(uri.removeprefix("sqlite:///")).parent
                 make_folder(folder)
@@ -64,15 +66,32 @@ def connect(params: Params, root: Path) -> Iterator[tuple[Any, str]]:
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
             f"MLflow at {uri} failed: {first_line(error)[:300]}. Results on disk are complete; when the server can be "
-            "reached, run `ae-pipeline publish`"
+            f"reached, run `ae-pipeline {command}`"
         ) from None
+
+
+@contextmanager
+def _addresses_kept() -> Iterator[None]:
+    """Put MLflow's addresses back as they were: set in this process, by a variable, or not at all.
+
+    Setting one writes the variable of the same name, too, which child processes inherit.
+    """
+    import mlflow
+
+    variables = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    # Without one of its own the registry has the tracking address.
+    registry = mlflow.get_registry_uri()
+    registry = None if registry == mlflow.get_tracking_uri() else registry
+    try:
+        yield
     finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
-        # set_tracking_uri writes this variable, too.
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-        if variable is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = variable
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_registry_uri(registry)
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[str, str]]:
@@ -91,31 +110,40 @@ def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Pat
 
     `model_uri` is models:/<name>@<alias> or models:/<name>/<version>. Raises TrackingError, CodecError.
     """
-    local = tracking_uri(params, root)
-    if local.startswith("sqlite:///") and not Path(local.removeprefix("sqlite:///")).exists():
+    if not store_exists(params, root):
         raise TrackingError(
-            f"no MLflow store at {local}; run this in the folder of the pipeline, or set MLFLOW_TRACKING_URI"
+            f"no MLflow store at {tracking_uri(params, root)}; run this in the folder of the pipeline, or set "
+            "MLFLOW_TRACKING_URI"
         )
+    with connect(params, root) as (client, uri):
+        return copy_codec(client, uri, model_uri, target)
+
+
+def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
+    """`fetch_codec` inside a connection."""
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
-    with connect(params, root) as (client, uri):
-        name, _, version = model_uri.removeprefix("models:/").replace("@", "/@").partition("/")
-        if not model_uri.startswith("models:/") or not version:
-            raise TrackingError(
-                f"{model_uri} is not a model: expected models:/<name>@<alias> or models:/<name>/<version>"
-            )
-        try:
-            if version.startswith("@"):
-                version = client.get_model_version_by_alias(name, version[1:]).version
-            found = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{name}/{version}", dst_path=str(target), tracking_uri=uri
-            )
-        except MlflowException as error:
-            raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
+    name, _, version = model_uri.removeprefix("models:/").replace("@", "/@").partition("/")
+    if not model_uri.startswith("models:/") or not version:
+        raise TrackingError(f"{model_uri} is not a model: expected models:/<name>@<alias> or models:/<name>/<version>")
+    try:
+        if version.startswith("@"):
+            version = client.get_model_version_by_alias(name, version[1:]).version
+        found = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"models:/{name}/{version}", dst_path=str(target), tracking_uri=uri
+        )
+    except MlflowException as error:
+        raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
     folder = Path(found) / "artifacts" / "codec"
     read_header(folder)
     return folder
+
+
+def store_exists(params: Params, root: Path) -> bool:
+    """Whether there is anything to ask: a local database may not have been made yet, and asking would make it."""
+    uri = tracking_uri(params, root)
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
 
 
 def _local_uri(params: Params, root: Path) -> str:

@@ -1,0 +1,21 @@
+"""What the command line's files share: options that several commands take, and how results are printed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def show(values: dict[str, Any], *, as_json: bool) -> None:
+    """Print a result: JSON for scripts, aligned lines for people."""
+    if as_json:
+        print(json.dumps(values, indent=2))
+        return
+    from ae_pipeline.summary import format_values
+
+    print(format_values(values))
