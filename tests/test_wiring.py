@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ae_pipeline"
 # Modules that cannot change a stage's result: how messages, progress and provenance are worded, how files get their
 # names, what params.py checks (the values are DVC parameters), and where verified files are fetched from.
-NEUTRAL = {"__init__", "errors", "files", "params", "progress", "provenance", "sources/mirrors"}
+NEUTRAL = {"__init__", "errors", "files", "params", "params_base", "params_operation", "progress", "provenance", "sources/mirrors"}
 
 
 def read_yaml(path):

@@ -1,0 +1,120 @@
+"""Drift of the batches that were encoded with the champion, as a series of metrics in MLflow.
+
+One MLflow run per champion, in an experiment of its own beside the trainings; the step of a metric is the snapshot of
+the growing store. A batch is measured once, whoever asks and however often.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.batches import new_parts
+from ae_pipeline.drift import REFERENCE_NAME, Drift, DriftReference, measure_store, read_errors, read_reference
+from ae_pipeline.errors import TrackingError
+from ae_pipeline.inbox import growing_store
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.params import Params
+from ae_pipeline.registered_model import find_model
+from ae_pipeline.tracking import experiment_id
+from ae_pipeline.tracking_orphans import claim_run, close_orphans, process_tag
+
+MONITOR_TAG = "ae_pipeline.monitor"
+_SERIES = ("error_drift", "latent_drift", "error_threshold", "latent_threshold", "rows")
+
+
+@dataclass(frozen=True)
+class BatchDrift:
+    """One snapshot of the growing store."""
+
+    snapshot: int
+    drift: Drift
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """What `monitor_batches` found. `version` is None while there is no champion, `store` while nothing is encoded."""
+
+    model: str
+    version: str | None = None
+    store: Path | None = None
+    uri: str = ""
+    experiment_id: str = ""
+    run_id: str = ""
+    new: list[BatchDrift] = field(default_factory=list)
+    reference: DriftReference | None = None
+
+    @property
+    def drifted(self) -> list[BatchDrift]:
+        """New batches beyond a threshold."""
+        return [batch for batch in self.new if batch.drift.drifted]
+
+
+def monitor_batches(params: Params, root: Path) -> Monitored:
+    """Measure every batch of the champion's growing store that has not been measured yet. Raises TrackingError."""
+    name = params.registered_model
+    with find_model(params, root, "monitor") as (model, uri):
+        if model is None or model.champion is None:
+            return Monitored(name, uri=uri)
+        champion = model.version(model.champion)
+        path = growing_store(params, root, champion.tags["codec_fingerprint"])
+        if not path.exists():
+            return Monitored(name, model.champion, uri=uri)
+        reference = _reference(model.client, champion)
+        experiment = experiment_id(model.client, f"{params.tracking.experiment}-monitor", params, root, uri)
+        run_id = _run(model.client, experiment, champion)
+        close_orphans(model.client, experiment)
+        measured = {metric.step for metric in model.client.get_metric_history(run_id, _SERIES[-1])}
+        snapshots = range(1, LatentStore.open(path).manifest.snapshot + 1)
+        new = [
+            _measure(model.client, run_id, path, number, reference) for number in snapshots if number not in measured
+        ]
+        model.client.set_terminated(run_id)
+        return Monitored(name, model.champion, path, uri, experiment, run_id, new, reference)
+
+
+def draw_batch(path: Path, store: Path, batch: BatchDrift, reference: DriftReference) -> Path:
+    """A picture (PNG) of one batch beside what was expected."""
+    from ae_pipeline.report import draw_drift  # matplotlib takes half a second
+
+    opened, parts = new_parts(store, batch.snapshot)
+    draw_drift(reference, read_errors(opened, [part.name for part in parts]), batch.drift).savefig(path)
+    return path
+
+
+def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: DriftReference) -> BatchDrift:
+    store, parts = new_parts(path, snapshot)
+    drift = measure_store(store, reference, [part.name for part in parts])
+    for name in _SERIES:  # the last one says that all are there
+        client.log_metric(run_id, name, float(getattr(drift, name)), step=snapshot)
+    return BatchDrift(snapshot, drift)
+
+
+def _reference(client: Any, champion: Any) -> DriftReference:
+    if REFERENCE_NAME not in [item.path for item in client.list_artifacts(champion.run_id)]:
+        raise TrackingError(
+            f"the run of {champion.name} version {champion.version} has no {REFERENCE_NAME}: it was published by an "
+            "older ae-pipeline; run `dvc repro`, and promote the version that comes out"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        found = client.download_artifacts(champion.run_id, REFERENCE_NAME, folder)
+        return read_reference(Path(found), champion.tags["codec_fingerprint"])
+
+
+def _run(client: Any, experiment: str, champion: Any) -> str:
+    """The run that holds this champion's series; made when there is none."""
+    identity = f"{champion.name}/{champion.version}"
+    found = client.search_runs([experiment], f"tags.`{MONITOR_TAG}` = '{identity}'")
+    if found:
+        claim_run(client, found[0].info.run_id)
+        return str(found[0].info.run_id)
+    tags = {
+        MONITOR_TAG: identity,
+        **process_tag(),
+        "mlflow.user": os.environ.get("USER", "unknown"),
+        "codec_fingerprint": champion.tags["codec_fingerprint"],
+        "mlflow.note.content": f"Drift of batches encoded with {identity}; a step is a snapshot of the growing store.",
+    }
+    run = client.create_run(experiment, tags=tags, run_name=f"{champion.name}-v{champion.version}")
+    return str(run.info.run_id)

@@ -1,0 +1,5 @@
+"""Prefect flows: when things run, retries, visibility. They run DVC stages and the package's functions; no science.
+
+One file per flow: rebuild.py, encode_new.py, evaluate_and_promote.py, monitor.py. prefect.yaml deploys them;
+docs/operations.md says how to run them.
+"""

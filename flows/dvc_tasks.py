@@ -1,0 +1,187 @@
+"""The stages of dvc.yaml as Prefect tasks. The only file that starts DVC.
+
+DVC decides what has to run. `dvc repro --single-item` in a process of its own gives live logs, and the stage's own
+last lines when it fails, which DVC's Python API does not.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from ruamel.yaml import YAML
+
+from flows.plain_errors import FlowError
+
+_LAST_LINES = 15
+# DVC's message when another of its processes holds the checkout.
+_BUSY = re.compile(r"it is being blocked by:.*?\(PID (\d+)\)", re.DOTALL)
+_STOP_SECONDS = 20
+_CHILD = "rebuild.child"
+# Advice for people at a terminal.
+_ADVICE = re.compile(r"^(To track the changes|\s*git add|To enable auto staging|\s*dvc config core|Use `dvc push`)")
+
+
+class StageError(FlowError):
+    """A stage that failed; the message has its last lines."""
+
+
+class BusyError(FlowError):
+    """Another rebuild or DVC command is at work in this checkout."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What came of one stage."""
+
+    stage: str
+    outcome: str
+    """ran, up to date, or restored from cache"""
+    seconds: float
+
+
+def stage_names(workspace: Path) -> list[str]:
+    """The stages in dvc.yaml's own order."""
+    stages = YAML(typ="safe", pure=True).load((workspace / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return list(stages)
+
+
+def run_stage(stage: str, workspace: Path, *, force: bool = False) -> StageRun:
+    """Bring one stage up to date in a task named after it. Only `download` is retried: the others would fail again."""
+    options: dict[str, Any] = {"name": stage, "task_run_name": stage}
+    if stage == "download":
+        options |= {"retries": 3, "retry_delay_seconds": [10, 60, 300], "retry_condition_fn": _is_worth_a_retry}
+    named = _stage.with_options(**options)
+    result: StageRun = named(stage, workspace, force)
+    return result
+
+
+@contextmanager
+def only_rebuild(workspace: Path, who: str) -> Iterator[None]:
+    """Hold the checkout's rebuild lock, which the operating system frees when the process dies.
+
+    Raises BusyError that names the holder. Prefect's concurrency limit covers deployments only, and stays taken for
+    minutes after a kill; this covers flows run by hand as well.
+    """
+    folder = workspace / ".dvc" / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / "rebuild.holder"
+    try:
+        with FileLock(folder / "rebuild.lock", timeout=0):
+            _end_leftovers(folder / _CHILD)
+            holder.write_text(f"{who}, process {os.getpid()}", encoding="utf-8")
+            try:
+                yield
+            finally:
+                holder.unlink(missing_ok=True)
+    except Timeout:
+        by = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise BusyError(
+            f"{workspace.resolve()} is being rebuilt by {by}; this run is refused. Run it again when that one has ended"
+        ) from None
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def _stage(stage: str, workspace: Path, force: bool) -> StageRun:
+    logger = get_run_logger()
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if force else []), stage]
+    lines: deque[str] = deque(maxlen=400)
+    start = time.monotonic()
+    with _process(command, workspace) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if (text := line.rstrip()) and not _ADVICE.match(text):
+                logger.info(text)
+                lines.append(text)
+        code = process.wait()
+    if code:
+        raise _failure(stage, code, list(lines), workspace)
+    outcome = _outcome(stage, "\n".join(lines))
+    logger.info("stage `%s`: %s", stage, outcome)
+    return StageRun(stage, outcome, time.monotonic() - start)
+
+
+def _is_worth_a_retry(task: Any, run: Any, state: Any) -> bool:  # noqa: ARG001 (Prefect's signature)
+    """A busy checkout is refused at once; whoever holds it may take hours."""
+    return not isinstance(state.result(raise_on_failure=False), BusyError)
+
+
+def _outcome(stage: str, output: str) -> str:
+    if f"Running stage '{stage}'" in output:
+        return "ran"
+    if f"Stage '{stage}' is cached" in output:
+        return "restored from cache"
+    return "up to date"
+
+
+def _failure(stage: str, code: int, lines: list[str], workspace: Path) -> Exception:
+    output = "\n".join(lines)
+    if busy := _BUSY.search(output):
+        return BusyError(
+            f"stage `{stage}` could not start: a DVC command is at work in {workspace.resolve()} (process "
+            f"{busy.group(1)}). Wait for it, or end it, and run this again"
+        )
+    # DVC's own last line only repeats the command.
+    own = [line for line in lines if not line.startswith(("ERROR: failed to reproduce", "> "))] or lines
+    return StageError(f"stage `{stage}` failed (exit code {code}):\n" + "\n".join(own[-_LAST_LINES:]))
+
+
+@contextmanager
+def _process(command: list[str], workspace: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a command whose children do not outlive the block: a cancelled flow run leaves nobody at work.
+
+    No session of its own: a worker that is stopped signals its process group, and the command must be in it.
+    """
+    # Stages run `python`: this one. Unbuffered, so that their lines are logged when they are said.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path}
+    process = subprocess.Popen(
+        command, cwd=workspace, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    child = workspace / ".dvc" / "tmp" / _CHILD
+    child.parent.mkdir(parents=True, exist_ok=True)
+    child.write_text(json.dumps([process.pid, psutil.Process(process.pid).create_time()]), encoding="utf-8")
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            _stop(psutil.Process(process.pid))
+        child.unlink(missing_ok=True)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _end_leftovers(child: Path) -> None:
+    """End the DVC command of a rebuild that was killed; with the rebuild lock held, so nobody waits for it."""
+    try:
+        pid, created = json.loads(child.read_text(encoding="utf-8"))
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created) < 1:
+            _stop(process)
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        pass
+    child.unlink(missing_ok=True)
+
+
+def _stop(parent: psutil.Process) -> None:
+    """Ask the process and its children to end, then insist."""
+    family = [parent, *parent.children(recursive=True)]
+    for one in reversed(family):  # the stage first: DVC then cleans up after it
+        try:
+            one.terminate()
+        except psutil.NoSuchProcess:
+            continue
+    for one in psutil.wait_procs(family, timeout=_STOP_SECONDS)[1]:
+        one.kill()

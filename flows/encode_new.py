@@ -1,0 +1,67 @@
+"""Flow `encode_new`: encode what is new in the inbox with the champion, into its growing store.
+
+python -m flows.encode_new
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from ae_pipeline.inbox import InboxRun, encode_inbox
+from ae_pipeline.params import Params, load_params
+from ae_pipeline.registry import champion_version
+from ae_pipeline.tracking_store import fetch_codec, tracking_uri
+from flows import artifacts
+from flows.plain_errors import run_by_hand
+from flows.run_records import begin
+
+_TWO_HOURS = 7200
+
+
+@flow(name="encode_new", timeout_seconds=_TWO_HOURS, persist_result=False, result_serializer="json")
+def encode_new(workspace: Path = Path()) -> Any:
+    """Take the files that are new in params.yaml's inbox; bad ones go to its quarantine.
+
+    Args:
+        workspace: The checkout: the folder with params.yaml.
+
+    """
+    begin()
+    params = load_params(workspace / "params.yaml")
+    version = champion_version(params, workspace)
+    if version is None:
+        return Completed(name="Skipped", message=f"{params.registered_model} has no champion yet; promote one first")
+    run = _encode(params, workspace, version)
+    for file, reason in run.quarantined.items():
+        get_run_logger().warning("%s is in quarantine: %s", file, reason)
+    _show(run, params, workspace, version)
+    message = f"{len(run.files)} file(s), {run.rows:,} rows encoded; {len(run.quarantined)} in quarantine"
+    return Completed(message=message)
+
+
+@task(name="encode inbox", cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
+def _encode(params: Params, workspace: Path, version: str) -> InboxRun:
+    """The codec's files are taken from the model version; none of its code is run."""
+    with tempfile.TemporaryDirectory() as folder:
+        codec = fetch_codec(f"models:/{params.registered_model}/{version}", params, workspace, Path(folder))
+        return encode_inbox(params, workspace, codec)
+
+
+def _show(run: InboxRun, params: Params, workspace: Path, version: str) -> None:
+    artifacts.values_table(
+        run.statistics(), "encode-new-batch", f"Encoded with {params.registered_model} version {version}"
+    )
+    links = [f"- {artifacts.model_link(tracking_uri(params, workspace), params.registered_model, version)}"]
+    links.append(f"- store `{Path(run.store).resolve()}`")
+    artifacts.markdown("\n".join(links), "encode-new-links", "Where the results are")
+    if run.quarantined:
+        rows = [{"file": file, "reason": reason} for file, reason in run.quarantined.items()]
+        artifacts.rows_table(rows, "encode-new-quarantine", "Files that could not be used")
+
+
+if __name__ == "__main__":
+    run_by_hand(encode_new)

@@ -1,0 +1,200 @@
+"""encode_new, evaluate_and_promote and monitor in a clone, against a real Prefect server and MLflow store.
+
+The tests build on each other: from no champion to a promoted one, batches, drift, and a champion chosen by hand.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import mlflow
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from clone import Clone
+from prefect_server import PrefectServer, until
+
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.samples import SampleSet, ShardWriter
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {"inbox": {"settle_seconds": 0.0}, "promotion": {"min_speed": 0.01}}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A workspace in which everything has been built and published once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        clone = Clone(tmp_path_factory.mktemp("operated"))
+        clone.change(SETTINGS)
+        clone.dvc("repro")
+        (clone.folder / "data/inbox").mkdir(parents=True)
+        yield clone
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture
+def run_flow(clone, server):
+    """Run a flow as a program; returns its record in Prefect."""
+
+    def run(name, *arguments, check=True):
+        clone.run(sys.executable, "-m", f"flows.{name}", *arguments, check=check, **server.environment)
+        return server.runs()[-1]
+
+    return run
+
+
+@pytest.fixture
+def client(clone):
+    uri = f"sqlite:///{clone.folder}/mlruns/mlflow.db"
+    return mlflow.MlflowClient(uri, uri)
+
+
+def champion(client):
+    return str(client.get_model_version_by_alias("synthetic-ae", "champion").version)
+
+
+def held_out(clone):
+    return SampleSet.open(clone.folder / "data/prepared/test").load()
+
+
+def deliver(clone, name, pixels, first_id):
+    """Put a Parquet file with these rows into the inbox."""
+    test = SampleSet.open(clone.folder / "data/prepared/test")
+    block = test.load()
+    with ShardWriter(clone.folder / "data/inbox" / name, test.attributes_schema, test.spec) as writer:
+        attributes = block.attributes.slice(0, len(pixels))
+        ids = np.arange(first_id, first_id + len(pixels))
+        writer.write(attributes.set_column(0, attributes.schema.field(0), [ids]), np.ascontiguousarray(pixels))
+
+
+def growing(clone):
+    (folder,) = [path for path in (clone.folder / "data/growing").iterdir() if (path / "_manifest.json").exists()]
+    return LatentStore.open(folder)
+
+
+def ids_of(store):
+    return sorted(
+        row for part in store.manifest.parts for row in pq.read_table(store.path / part.name)["id"].to_pylist()
+    )
+
+
+def test_without_a_champion_nothing_is_encoded_or_monitored(run_flow):
+    for flow in ("encode_new", "monitor"):
+        run = run_flow(flow)
+        assert (run.state.is_completed(), run.state.name) == (True, "Skipped")
+        assert "no champion yet" in run.state.message
+
+
+def test_the_first_challenger_is_promoted_and_the_verdict_recorded(server, run_flow, client):
+    run = run_flow("evaluate_and_promote")
+    assert run.state.name == "Promoted"
+    assert champion(client) == "1"
+    assert "Promote" in server.artifacts(run)["promotion-verdict"].data
+    version = client.get_model_version("synthetic-ae", "1")
+    assert any(name.startswith("promotion") for name in version.tags)
+    assert any(item.path == "promotion" for item in client.list_artifacts(version.run_id))
+
+
+def test_the_same_challenger_again_changes_nothing(run_flow, client):
+    assert run_flow("evaluate_and_promote").state.name == "Kept"
+    assert champion(client) == "1"
+
+
+def test_a_batch_is_encoded_and_a_bad_file_put_aside(clone, server, run_flow):
+    pixels = held_out(clone).pixels
+    deliver(clone, "first.parquet", pixels[:150], 10_000)
+    (clone.folder / "data/inbox/bad.parquet").write_bytes(b"<html>not found</html>")
+    run = run_flow("encode_new")
+    assert run.state.is_completed()
+    assert run.state.message == "1 file(s), 150 rows encoded; 1 in quarantine"
+    found = server.artifacts(run)
+    rows = json.loads(found["encode-new-quarantine"].data)
+    assert rows[0]["file"].endswith("bad.parquet")
+    assert (clone.folder / "data/quarantine").exists()
+    assert growing(clone).manifest.totals.rows == 150
+    assert "0 in quarantine" in run_flow("encode_new").state.message
+    assert growing(clone).manifest.snapshot == 1
+
+
+def test_a_killed_run_loses_nothing_and_doubles_nothing(clone, server, run_flow):
+    pixels = held_out(clone).pixels
+    for number in range(40):
+        deliver(clone, f"second-{number:02}.parquet", np.roll(pixels[:200], number + 1, axis=0), 20_000 + 200 * number)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.encode_new"],
+        cwd=clone.folder,
+        env={**os.environ, **server.environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    before = len(server.runs())
+    until(lambda: len(server.runs()) > before or process.poll() is not None)
+    until(lambda: list((clone.folder / "data").rglob("*.partial")) or process.poll() is not None)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed = server.runs()[-1]
+    store = growing(clone)
+    assert store.manifest.totals.rows in (150, 150 + 8000)
+    run = run_flow("encode_new")
+    assert run.state.is_completed()
+    store = growing(clone)
+    assert ids_of(store) == [*range(10_000, 10_150), *range(20_000, 28_000)]
+    assert store.manifest.snapshot == 2
+    if not killed.state.is_final():
+        with server.client() as api:
+            assert api.read_flow_run(killed.id).state.is_crashed()
+
+
+def test_undisturbed_batches_are_as_trained_on(server, run_flow, client):
+    run = run_flow("monitor")
+    assert run.state.is_completed(), run.state.message
+    rows = json.loads(server.artifacts(run)["drift-batches"].data)
+    assert [row["snapshot"] for row in rows] == [1, 2]
+    assert server.artifacts(run)["drift-picture"].data.startswith("data:image/png;base64,")
+    experiment = client.get_experiment_by_name("ae-pipeline-monitor")
+    (series,) = client.search_runs([experiment.experiment_id])
+    assert series.info.status == "FINISHED"
+    steps = [metric.step for metric in client.get_metric_history(series.info.run_id, "error_drift")]
+    assert steps == [1, 2]
+    again = run_flow("monitor")
+    assert "no new batch" in again.state.message
+
+
+def test_a_batch_unlike_the_training_data_fails_the_monitor(clone, run_flow):
+    deliver(clone, "third.parquet", 255 - held_out(clone).pixels[:200], 50_000)
+    assert run_flow("encode_new").state.is_completed()
+    run = run_flow("monitor", check=False)
+    assert run.state.is_failed()
+    assert "snapshot 3" in run.state.message
+
+
+def test_drift_can_be_a_warning_only(clone, run_flow):
+    deliver(clone, "fourth.parquet", 255 - held_out(clone).pixels[50:250], 60_000)
+    run_flow("encode_new")
+    run = run_flow("monitor", "--on-drift", "warn", "--trigger-rebuild")
+    assert (run.state.is_completed(), run.state.name) == (True, "Drifted")
+    assert "There is no deployment rebuild/nightly to start" in run.state.message
+
+
+def test_a_champion_chosen_by_hand_in_mlflow_is_respected(clone, run_flow, client):
+    clone.change({"train": {"seed": 1}})
+    clone.dvc("repro")
+    client.set_registered_model_alias("synthetic-ae", "champion", "2")
+    deliver(clone, "fifth.parquet", held_out(clone).pixels[:100], 70_000)
+    assert "1 file(s), 100 rows encoded" in run_flow("encode_new").state.message
+    stores = [path for path in (clone.folder / "data/growing").iterdir() if (path / "_manifest.json").exists()]
+    assert sorted(LatentStore.open(path).manifest.totals.rows for path in stores) == [100, 150 + 8000 + 400]
+    assert run_flow("evaluate_and_promote").state.name == "Kept"
+    assert champion(client) == "2"
+    _, output = clone.run(sys.executable, "-m", "ae_pipeline", "history")
+    assert "moved by hand" in output

@@ -1,0 +1,178 @@
+"""Flow `rebuild` in a temporary clone, against a real Prefect server; the tests build on each other, as a day would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import mlflow
+import pytest
+from clone import Clone
+from filelock import FileLock
+from prefect_server import PrefectServer, until
+
+from ae_pipeline.stages import STAGES
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield Clone(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture
+def rebuild(clone, server):
+    """Run the flow as a program; returns its record in Prefect and what it printed."""
+
+    def run(*arguments, check=True):
+        _, output = clone.run(sys.executable, "-m", "flows.rebuild", *arguments, check=check, **server.environment)
+        return server.runs()[-1], output
+
+    return run
+
+
+def start(clone, server, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.rebuild", *arguments],
+        cwd=clone.folder,
+        env={**os.environ, **server.environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def outcomes(server, run):
+    rows = json.loads(server.artifacts(run)["rebuild-stages"].data)
+    return {row["stage"]: row["outcome"] for row in rows}
+
+
+def trainings(clone):
+    uri = f"sqlite:///{clone.folder}/mlruns/mlflow.db"
+    client = mlflow.MlflowClient(uri, uri)
+    return client.search_runs([client.get_experiment_by_name("ae-pipeline").experiment_id])
+
+
+def test_a_first_run_runs_every_stage_as_a_task_and_leaves_what_people_want(clone, server, rebuild):
+    run, output = rebuild()
+    assert run.state.is_completed()
+    assert [task.name for task in server.tasks(run)][: len(STAGES)] == list(STAGES)
+    assert outcomes(server, run) == dict.fromkeys(STAGES, "ran")
+    assert {
+        task.name: task.empirical_policy.retries for task in server.tasks(run) if task.empirical_policy.retries
+    } == {"download": 3}
+    assert any("epoch 12/12" in line for line in server.logs(run))
+    assert "git add dvc.lock" not in output
+    found = server.artifacts(run)
+    assert {"rebuild-stages", "rebuild-metrics", "rebuild-reconstructions", "rebuild-links"} <= found.keys()
+    assert found["rebuild-reconstructions"].data.startswith("data:image/png;base64,")
+    (training,) = trainings(clone)
+    assert training.info.run_id in found["rebuild-links"].data
+    assert [training.info.status] == ["FINISHED"]
+
+
+def test_a_run_with_nothing_to_do_says_so_and_logs_nothing_twice(clone, server, rebuild):
+    run, _ = rebuild()
+    assert run.state.is_completed()
+    assert outcomes(server, run) == dict.fromkeys(STAGES, "up to date")
+    assert len(trainings(clone)) == 1
+    rows = json.loads(server.artifacts(run)["rebuild-metrics"].data)
+    assert {row["change"] for row in rows if row["metric"] == "mse"} == {0.0}
+
+
+def test_an_empty_tracking_store_is_filled_although_every_stage_is_up_to_date(clone, rebuild):
+    (clone.folder / "mlruns").rename(clone.folder / "mlruns.before")
+    run, _ = rebuild()
+    assert run.state.is_completed()
+    assert len(trainings(clone)) == 1
+
+
+def test_a_changed_parameter_runs_what_depends_on_it_and_going_back_restores(clone, server, rebuild):
+    clone.change({"evaluate": {"seed": 5}})
+    run, _ = rebuild("--until", "evaluate")
+    assert outcomes(server, run) == {
+        "download": "up to date", "prepare": "up to date", "train": "up to date", "evaluate": "ran",
+    }  # fmt: skip
+    clone.change({"evaluate": {"seed": 0}})
+    run, _ = rebuild()
+    assert outcomes(server, run)["evaluate"] == "restored from cache"
+    assert run.state.is_completed()
+
+
+def test_a_failing_stage_fails_the_run_with_its_own_last_lines(clone, server, rebuild):
+    clone.change({"evaluate": {"gate": {"max_mse": 1e-9}}})
+    run, _ = rebuild(check=False)
+    assert run.state.is_failed()
+    assert "stage `evaluate` failed" in run.state.message
+    assert "the gate asks for at most 1e-09" in run.state.message
+    assert list(outcomes(server, run)) == ["download", "prepare", "train"]
+    states = {task.name: task.state_name for task in server.tasks(run)}
+    assert states["evaluate"] == "Failed"
+    assert "encode" not in states
+    clone.change({"evaluate": {"gate": {"max_mse": 0.05}}})
+
+
+def test_of_two_rebuilds_of_one_checkout_the_second_is_refused_by_name(clone, rebuild):
+    folder = clone.folder / ".dvc" / "tmp"
+    with FileLock(folder / "rebuild.lock"):
+        (folder / "rebuild.holder").write_text("flow run brave-lion, process 12")
+        run, _ = rebuild(check=False)
+    (folder / "rebuild.holder").unlink()
+    assert run.state.is_failed()
+    assert "is being rebuilt by flow run brave-lion, process 12" in run.state.message
+
+
+def test_a_dvc_command_at_work_is_named(clone, rebuild):
+    holder = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    lock = clone.folder / ".dvc" / "tmp" / "rwlock"
+    try:
+        held = {"write": {str(clone.folder / "data/raw"): {"pid": holder.pid, "cmd": "dvc repro"}}}
+        lock.write_text(json.dumps(held))
+        run, _ = rebuild("--force", check=False)
+    finally:
+        holder.communicate(b"\n")
+        lock.unlink(missing_ok=True)
+    assert run.state.is_failed()
+    assert f"a DVC command is at work in {clone.folder} (process {holder.pid})" in run.state.message
+
+
+def test_a_killed_run_is_closed_by_the_next_one_which_finishes_the_work(clone, server, rebuild):
+    clone.change({"train": {"epochs": 400, "patience": 0}})
+    process = start(clone, server)
+    until(lambda: any("epoch 1/400" in line for line in server.logs(server.runs()[-1])), 90)
+    killed = server.runs()[-1]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    clone.change({"train": {"epochs": 13}})
+    run, _ = rebuild()
+    assert run.state.is_completed()
+    assert outcomes(server, run)["train"] == "ran"
+    with server.client() as client:
+        found = client.read_flow_run(killed.id)
+    assert found.state.is_crashed()
+    assert "killed" in found.state.message
+    assert {task.name: task.state.is_crashed() for task in server.tasks(found)}["train"]
+    assert all(run.info.status == "FINISHED" for run in trainings(clone))
+
+
+def test_a_cancelled_run_ends_truthfully_and_leaves_nobody_at_work(clone, server, rebuild):
+    clone.change({"train": {"epochs": 401, "patience": 0}})
+    process = start(clone, server)
+    until(lambda: any("epoch 1/401" in line for line in server.logs(server.runs()[-1])), 90)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    run = server.runs()[-1]
+    assert run.state.is_final()
+    assert not run.state.is_completed()
+    assert not (clone.folder / ".dvc" / "tmp" / "rebuild.child").exists()
+    clone.change({"train": {"epochs": 13}})
+    assert rebuild()[0].state.is_completed()
