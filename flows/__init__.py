@@ -3,3 +3,8 @@
 One file per flow: rebuild.py, encode_new.py, evaluate_and_promote.py, monitor.py. prefect.yaml deploys them;
 docs/operations.md says how to run them.
 """
+
+import os
+
+# A flow that is run by hand starts a server of Prefect's for as long as it runs; nobody is to be called home.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
