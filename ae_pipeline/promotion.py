@@ -102,7 +102,8 @@ class Verdict:
             ]
             before = asdict(self.champion) if self.champion else {}
             for name, value in asdict(self.challenger).items():
-                cells = (f"{x:.6g}" if isinstance(x, float) else str(x) for x in (before.get(name, "-"), value))
+                # 12 digits of a fingerprint, as everywhere for people
+                cells = (f"{x:.6g}" if isinstance(x, float) else str(x)[:12] for x in (before.get(name, "-"), value))
                 lines.append(f"| {name} | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 

@@ -43,7 +43,13 @@ def encode_new(workspace: Path = Path()) -> Any:
     return Completed(message=message)
 
 
-@task(name="encode inbox", cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
+@task(
+    name="encode inbox",
+    task_run_name="encode inbox",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    result_serializer="json",
+)
 def _encode(params: Params, workspace: Path, version: str) -> InboxRun:
     """The codec's files are taken from the model version; none of its code is run."""
     with tempfile.TemporaryDirectory() as folder:

@@ -36,7 +36,13 @@ def evaluate_and_promote(workspace: Path = Path()) -> Any:
     return Completed(name="Promoted" if outcome.entry else "Kept", message=outcome.verdict.reason)
 
 
-@task(name="compare and promote", cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
+@task(
+    name="compare and promote",
+    task_run_name="compare and promote",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    result_serializer="json",
+)
 def _compare(workspace: Path, by: str) -> Outcome:
     return evaluate_and_promote_challenger(load_params(workspace / "params.yaml"), workspace, by=by)
 

@@ -50,7 +50,13 @@ def monitor(workspace: Path = Path(), on_drift: Literal["fail", "warn"] = "fail"
     return Failed(message=message) if on_drift == "fail" else Completed(name="Drifted", message=message)
 
 
-@task(name="measure drift", cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
+@task(
+    name="measure drift",
+    task_run_name="measure drift",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    result_serializer="json",
+)
 def _measure(workspace: Path) -> Monitored:
     return monitor_batches(load_params(workspace / "params.yaml"), workspace)
 

@@ -54,7 +54,13 @@ def _stages(workspace: Path, until: str | None) -> list[str]:
     return names if until is None else names[: names.index(until) + 1]
 
 
-@task(name="synchronise tracking", cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
+@task(
+    name="synchronise tracking",
+    task_run_name="synchronise tracking",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    result_serializer="json",
+)
 def _synchronise_tracking(params: Params, workspace: Path) -> Published:
     """Also where the stage `publish` was up to date: the database may be a new one."""
     return publish(params, workspace)

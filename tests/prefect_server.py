@@ -13,6 +13,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
     TaskRunFilter,
     TaskRunFilterFlowRunId,
 )
@@ -85,8 +87,12 @@ class PrefectServer:
 
     def logs(self, run):
         """Lines."""
+        chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        lines, page = [], 200
         with self.client() as client:
-            return [line.message for line in client.read_logs(limit=200) if line.flow_run_id == run.id]
+            while len(found := client.read_logs(log_filter=chosen, offset=len(lines), limit=page)) == page:
+                lines += found
+        return [line.message for line in (*lines, *found)]
 
 
 def until(condition, seconds=60):

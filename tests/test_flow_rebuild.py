@@ -41,14 +41,27 @@ def rebuild(clone, server):
     return run
 
 
-def start(clone, server, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.rebuild", *arguments],
-        cwd=clone.folder,
-        env={**os.environ, **server.environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+@pytest.fixture
+def start(clone, server):
+    """Start the flow as a program that runs beside the test."""
+    started = []
+
+    def run(*arguments):
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "flows.rebuild", *arguments],
+                cwd=clone.folder,
+                env={**os.environ, **server.environment},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def outcomes(server, run):
@@ -145,9 +158,9 @@ def test_a_dvc_command_at_work_is_named(clone, rebuild):
     assert f"a DVC command is at work in {clone.folder} (process {holder.pid})" in run.state.message
 
 
-def test_a_killed_run_is_closed_by_the_next_one_which_finishes_the_work(clone, server, rebuild):
+def test_a_killed_run_is_closed_by_the_next_one_which_finishes_the_work(clone, server, rebuild, start):
     clone.change({"train": {"epochs": 400, "patience": 0}})
-    process = start(clone, server)
+    process = start()
     until(lambda: any("epoch 1/400" in line for line in server.logs(server.runs()[-1])), 90)
     killed = server.runs()[-1]
     process.send_signal(signal.SIGKILL)
@@ -164,9 +177,9 @@ def test_a_killed_run_is_closed_by_the_next_one_which_finishes_the_work(clone, s
     assert all(run.info.status == "FINISHED" for run in trainings(clone))
 
 
-def test_a_cancelled_run_ends_truthfully_and_leaves_nobody_at_work(clone, server, rebuild):
+def test_a_cancelled_run_ends_truthfully_and_leaves_nobody_at_work(clone, server, rebuild, start):
     clone.change({"train": {"epochs": 401, "patience": 0}})
-    process = start(clone, server)
+    process = start()
     until(lambda: any("epoch 1/401" in line for line in server.logs(server.runs()[-1])), 90)
     process.send_signal(signal.SIGTERM)
     process.wait(60)
