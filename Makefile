@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PREFECT_PORT ?= 4200
 MLFLOW_PORT ?= 5000
 # No phone-home from the tools.
 export DO_NOT_TRACK = true
@@ -12,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env run reference mlflow-ui check test lock clean
+.PHONY: help env run reference serve mlflow-ui check test lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{printf "  make %-12s", $$1; $$1 = ""; print}'
@@ -42,6 +43,9 @@ reference: env  ## the brief's 784-128-784 network as an experiment beside the w
 	  -S evaluate.gate.max_mse=0.02 -S evaluate.gate.beat_pca=false -S tracking.registered_model=mnist-reference
 	dvc exp show --only-changed --md \
 	  --drop '(ae_pipeline|data|reports)/.*|(evaluate|tracking|model).*|.*(bytes|rows|ratio|mae|bce|ssim|with_codec|best|raw|unq).*'
+
+serve: env  ## run the flows on their schedules, with Prefect's and MLflow's pages on loopback, until Ctrl-C
+	ae-pipeline serve --prefect-port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT)
 
 mlflow-ui: env  ## open MLflow's pages on loopback, over the store that the runs are in
 	ae-pipeline mlflow-ui --port $(MLFLOW_PORT)

@@ -1,25 +1,42 @@
 """dvc.yaml, the stages, params.yaml and the README say the same thing, and imports point one way."""
 
 import ast
+import importlib
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas.schedules import CronSchedule
 from ruamel.yaml import YAML
 
 from ae_pipeline.params import Params, load_params
+from ae_pipeline.serving import POOL
 from ae_pipeline.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ae_pipeline"
+FLOWS = ROOT / "flows"
 # Modules that cannot change a stage's result: how messages, progress and provenance are worded, how files get their
 # names, what params.py checks (the values are DVC parameters), and where verified files are fetched from.
-NEUTRAL = {"__init__", "errors", "files", "params", "params_base", "params_operation", "progress", "provenance", "sources/mirrors"}
+NEUTRAL = {
+    "__init__",
+    "errors",
+    "files",
+    "params",
+    "params_base",
+    "params_operation",
+    "progress",
+    "provenance",
+    "sources/mirrors",
+}
 
 
 def read_yaml(path):
     return YAML(typ="safe", pure=True).load(path.read_text())
+
+
+DEPLOYMENTS = read_yaml(ROOT / "prefect.yaml")["deployments"]
 
 
 def imports_of(module):
@@ -119,15 +136,82 @@ def test_imports_point_one_way(module):
     assert not re.search(r"^\s*(import|from) (prefect|dvc|pickle)\b", text, re.MULTILINE)
 
 
-def test_the_tree_in_the_readme_is_the_tree():
+@pytest.mark.parametrize("folder", [PACKAGE, FLOWS], ids=lambda folder: folder.name)
+def test_the_tree_in_the_readme_is_the_tree(folder):
     readme = (ROOT / "README.md").read_text()
-    block = next(part for part in readme.split("```") if "ae_pipeline/\n" in part)
-    listed = set(
-        re.findall(r"^ +([a-z_]+)(?:\.py|/) ", block.split("ae_pipeline/\n")[1].split("\ntests/")[0], re.MULTILINE)
-    )
-    real = {path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")}
-    real |= {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    block = next(part for part in readme.split("```") if f"\n{folder.name}/\n" in part)
+    block = re.split(r"^\S", block.split(f"\n{folder.name}/\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    listed = set(re.findall(r"^ +([a-z_]+)(?:\.py|/) ", block, re.MULTILINE))
+    real = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")}
+    real |= {path.name for path in folder.iterdir() if (path / "__init__.py").exists()}
     assert listed == real
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FLOWS.glob("*.py")))
+def test_one_file_of_the_flows_starts_dvc_and_none_knows_mlflow(name):
+    tree = ast.parse((FLOWS / name).read_text())
+    imported = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    imported |= {
+        node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
+    }
+    assert not imported & {"dvc", "mlflow", "torch", "pickle"}
+    if name != "dvc_tasks.py":
+        assert "subprocess" not in imported
+        words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert "dvc" not in words
+
+
+def test_only_the_flows_import_prefect():
+    """The package's own files have a test above; benches and scripts run without it, too."""
+    for path in ROOT.glob("bench/*.py"):
+        assert not re.search(r"^\s*(import|from) prefect\b", path.read_text(), re.MULTILINE), path
+
+
+def test_nothing_in_the_package_imports_the_flows():
+    for path in PACKAGE.rglob("*.py"):
+        assert not re.search(r"^\s*(import|from) flows\b", path.read_text(), re.MULTILINE), path
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_every_deployment_is_of_a_flow_with_parameters_that_it_has(deployment):
+    from prefect import Flow
+
+    file, function = deployment["entrypoint"].split(":")
+    assert (ROOT / file).exists()
+    flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), function)
+    assert isinstance(flow, Flow)
+    assert flow.name == function
+    flow.validate_parameters(deployment["parameters"])
+    assert deployment["work_pool"]["name"] == POOL
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    for schedule in deployment["schedules"]:
+        CronSchedule(**schedule)
+
+
+def test_every_flow_has_a_deployment_and_the_monitor_starts_one_that_there_is():
+    from flows.monitor import REBUILD
+
+    flows = {path.stem for path in FLOWS.glob("*.py") if "\n@flow(" in path.read_text()}
+    named = {Path(item["entrypoint"].split(":")[0]).stem: item["name"] for item in DEPLOYMENTS}
+    assert flows == set(named)
+    assert f"rebuild/{named['rebuild']}" == REBUILD
+
+
+def test_the_schedules_in_the_readme_are_those_of_the_deployments():
+    """Only which flows there are; times are for people."""
+    rows = re.findall(
+        r"^\| `([a-z_]+)` \|",
+        (ROOT / "README.md").read_text().split("## Running it on a schedule")[1].split("\n## ")[0],
+        re.MULTILINE,
+    )
+    assert set(rows) == {item["entrypoint"].split(":")[1] for item in DEPLOYMENTS}
+
+
+def test_every_picture_of_the_operations_page_is_there_and_the_other_way_round():
+    named = set(re.findall(r"\]\(images/([a-z-]+\.png)\)", (ROOT / "docs/operations.md").read_text()))
+    assert named == {path.name for path in (ROOT / "docs/images").glob("*.png")}
 
 
 def test_every_metric_is_explained_in_the_readme():
