@@ -13,7 +13,7 @@ from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.idx import copy_uncompressed, open_idx
@@ -100,6 +100,8 @@ def read_image(path: Path, spec: SampleSpec) -> np.ndarray:
                 return np.asarray(image.convert(_mode(path, image, spec))).astype(spec.dtype)
     except DataError:
         raise
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is not an image of any kind that is read; make or fetch it again") from None
     except Exception as error:  # decoders meet other people's bytes: any error is the file's
         raise DataError(f"{path} is not a readable image: {first_line(error)}; make or fetch it again") from None
 

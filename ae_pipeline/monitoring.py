@@ -1,7 +1,7 @@
 """Drift of the batches that were encoded with the champion, as a series of metrics in MLflow.
 
 One MLflow run per champion, in an experiment of its own beside the trainings; the step of a metric is the snapshot of
-the growing store. A batch is measured once, whoever asks and however often.
+the growing store. A batch counts as done when it has been reported: a run that was killed before told nobody.
 """
 
 import os
@@ -19,8 +19,10 @@ from ae_pipeline.params import Params
 from ae_pipeline.registered_model import find_model
 from ae_pipeline.tracking import experiment_id
 from ae_pipeline.tracking_orphans import claim_run, close_orphans, process_tag
+from ae_pipeline.tracking_store import connect
 
 MONITOR_TAG = "ae_pipeline.monitor"
+REPORTED_TAG = "ae_pipeline.reported"
 _SERIES = ("error_drift", "latent_drift", "error_threshold", "latent_threshold", "rows")
 
 
@@ -52,7 +54,10 @@ class Monitored:
 
 
 def monitor_batches(params: Params, root: Path) -> Monitored:
-    """Measure every batch of the champion's growing store that has not been measured yet. Raises TrackingError."""
+    """Measure every batch of the champion's growing store that has not been reported yet. Raises TrackingError.
+
+    Whoever has told people calls `mark_reported`.
+    """
     name = params.registered_model
     with find_model(params, root, "monitor") as (model, uri):
         if model is None or model.champion is None:
@@ -65,13 +70,17 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
         experiment = experiment_id(model.client, f"{params.tracking.experiment}-monitor", params, root, uri)
         run_id = _run(model.client, experiment, champion)
         close_orphans(model.client, experiment)
-        measured = {metric.step for metric in model.client.get_metric_history(run_id, _SERIES[-1])}
-        snapshots = range(1, LatentStore.open(path).manifest.snapshot + 1)
-        new = [
-            _measure(model.client, run_id, path, number, reference) for number in snapshots if number not in measured
-        ]
+        reported = int(model.client.get_run(run_id).data.tags.get(REPORTED_TAG, 0))
+        snapshots = range(reported + 1, LatentStore.open(path).manifest.snapshot + 1)
+        new = [_measure(model.client, run_id, path, number, reference) for number in snapshots]
         model.client.set_terminated(run_id)
         return Monitored(name, model.champion, path, uri, experiment, run_id, new, reference)
+
+
+def mark_reported(params: Params, root: Path, found: Monitored) -> None:
+    """People know of these batches: the next run starts after them."""
+    with connect(params, root, "monitor") as (client, _):
+        client.set_tag(found.run_id, REPORTED_TAG, str(found.new[-1].snapshot))
 
 
 def draw_batch(path: Path, store: Path, batch: BatchDrift, reference: DriftReference) -> Path:
@@ -86,7 +95,8 @@ def draw_batch(path: Path, store: Path, batch: BatchDrift, reference: DriftRefer
 def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: DriftReference) -> BatchDrift:
     store, parts = new_parts(path, snapshot)
     drift = measure_store(store, reference, [part.name for part in parts])
-    for name in _SERIES:  # the last one says that all are there
+    logged = {metric.step for metric in client.get_metric_history(run_id, _SERIES[-1])}
+    for name in _SERIES if snapshot not in logged else ():  # the last one says that all are there
         client.log_metric(run_id, name, float(getattr(drift, name)), step=snapshot)
     return BatchDrift(snapshot, drift)
 

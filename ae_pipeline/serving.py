@@ -3,6 +3,7 @@
 Starts the tools' own commands and nothing else: the deployments are those of prefect.yaml, as in production.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from ae_pipeline.tracking_store import tracking_uri, ui_command
 
 POOL = "ae-pipeline"
 _PREFECT = [sys.executable, "-m", "prefect"]
+_PR_SET_PDEATHSIG = 1
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 
@@ -86,7 +88,13 @@ def _start_prefect(port: int, environment: dict[str, str], logs: Path, children:
     if not _answers(f"{api}/health"):
         _check_free(port, "--prefect-port")
         command = [*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        own = {**environment, "PREFECT_API_URL": api, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        own = {
+            **environment,
+            "PREFECT_API_URL": api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # By default any page in a browser here may use the API, and so run code on the worker.
+            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": api.removesuffix("/api"),
+        }
         server = _start("Prefect", command, own, logs.parent, logs)
         children.append(server)
         _wait_for(f"{api}/health", server)
@@ -122,8 +130,14 @@ def _start(name: str, command: list[str], environment: dict[str, str], folder: P
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (no other threads)
         )
     return Child(name, process, log)
+
+
+def _end_with_parent() -> None:
+    """In the child, before it becomes the command: SIGTERM when we die, also by kill -9 (Linux: man 2 prctl)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:

@@ -62,7 +62,7 @@ def _running(client: Any, experiment: str) -> list[Any]:
     token = None
     while True:
         page = client.search_runs([experiment], "attributes.status = 'RUNNING'", page_token=token)
-        found += [run for run in page if TRAINING_TAG in run.data.tags]
+        found += [run for run in page if run.data.tags.keys() & {TRAINING_TAG, PROCESS_TAG}]
         token = page.token
         if not token:
             return found

@@ -13,8 +13,8 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 
-from ae_pipeline.monitoring import BatchDrift, Monitored, draw_batch, monitor_batches
-from ae_pipeline.params import load_params
+from ae_pipeline.monitoring import BatchDrift, Monitored, draw_batch, mark_reported, monitor_batches
+from ae_pipeline.params import Params, load_params
 from flows import artifacts
 from flows.plain_errors import run_by_hand
 from flows.run_records import begin
@@ -35,18 +35,21 @@ def monitor(workspace: Path = Path(), on_drift: Literal["fail", "warn"] = "fail"
     """
     begin()
     logger = get_run_logger()
-    found = _measure(workspace)
+    params = load_params(workspace / "params.yaml")
+    found = _measure(params, workspace)
     if found.version is None:
         return Completed(name="Skipped", message=f"{found.model} has no champion yet; promote one first")
     if not found.new:
         return Completed(message=f"no new batch was encoded with {found.model} version {found.version}")
     _show(found)
     if not found.drifted:
+        mark_reported(params, workspace, found)
         return Completed(message=f"{len(found.new)} new batch(es), none has drifted")
     message = "; ".join(f"snapshot {batch.snapshot}: {batch.drift.describe()}" for batch in found.drifted)
     logger.warning(message)
     if trigger_rebuild:
         message += f". {_start_rebuild()}"
+    mark_reported(params, workspace, found)
     return Failed(message=message) if on_drift == "fail" else Completed(name="Drifted", message=message)
 
 
@@ -57,8 +60,8 @@ def monitor(workspace: Path = Path(), on_drift: Literal["fail", "warn"] = "fail"
     persist_result=False,
     result_serializer="json",
 )
-def _measure(workspace: Path) -> Monitored:
-    return monitor_batches(load_params(workspace / "params.yaml"), workspace)
+def _measure(params: Params, workspace: Path) -> Monitored:
+    return monitor_batches(params, workspace)
 
 
 def _start_rebuild() -> str:

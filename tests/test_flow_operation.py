@@ -17,6 +17,7 @@ from clone import Clone
 from prefect_server import PrefectServer, until
 
 from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.monitoring import REPORTED_TAG
 from ae_pipeline.samples import SampleSet, ShardWriter
 
 pytestmark = pytest.mark.slow
@@ -166,8 +167,15 @@ def test_undisturbed_batches_are_as_trained_on(server, run_flow, client):
     assert series.info.status == "FINISHED"
     steps = [metric.step for metric in client.get_metric_history(series.info.run_id, "error_drift")]
     assert steps == [1, 2]
-    again = run_flow("monitor")
-    assert "no new batch" in again.state.message
+    assert "no new batch" in run_flow("monitor").state.message
+
+
+def test_a_batch_that_was_measured_but_not_reported_is_reported_by_the_next_run(run_flow, client):
+    experiment = client.get_experiment_by_name("ae-pipeline-monitor")
+    (series,) = client.search_runs([experiment.experiment_id])
+    client.set_tag(series.info.run_id, REPORTED_TAG, "1")
+    assert "1 new batch(es)" in run_flow("monitor").state.message
+    assert len(client.get_metric_history(series.info.run_id, "error_drift")) == 2
 
 
 def test_a_batch_unlike_the_training_data_fails_the_monitor(clone, run_flow):

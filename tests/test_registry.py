@@ -441,13 +441,14 @@ def test_runs_that_a_dead_process_left_are_closed_and_others_are_not():
         "dead": orphan(experiment, process(pid=dead_pid())),
         "pid used again": orphan(experiment, process(started=started - 1000)),
         "elsewhere, old": orphan(experiment, process(**elsewhere, since_ms=now_ms - DAY_MS - 60_000)),
+        "a monitor's": client().create_run(experiment, tags=process(pid=dead_pid())).info.run_id,
     }
     kept = {
         "this process": orphan(experiment, process()),
         "elsewhere, new": orphan(experiment, process(**elsewhere, since_ms=now_ms - DAY_MS + 60_000)),
         "untagged": orphan(experiment, {}),
         "damaged tag": orphan(experiment, {PROCESS_TAG: "?"}),
-        "not ours": client().create_run(experiment, tags=process(pid=dead_pid())).info.run_id,
+        "not ours": client().create_run(experiment).info.run_id,
     }
     assert set(close_orphans(client(), experiment)) == set(closed.values())
     for run_id in closed.values():

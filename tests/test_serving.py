@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 
 import mlflow
 import psutil
@@ -98,6 +99,30 @@ def test_ctrl_c_ends_every_process(served):
     assert process.returncode == 0
     assert output.splitlines()[-1] == "stopped"
     until(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE], 30)
+
+
+def test_no_other_page_in_a_browser_may_use_the_api_and_kill_9_leaves_nothing_behind(clone, tmp_path):
+    prefect_port, mlflow_port = str(free_port()), str(free_port())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ae_pipeline", "serve", "--prefect-port", prefect_port, "--mlflow-port", mlflow_port],
+        cwd=clone.folder,
+        env={**environment, "PREFECT_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline().startswith("Prefect")
+    url = f"http://127.0.0.1:{prefect_port}/api/health"
+    allowed = []
+    for origin in ("https://elsewhere.example", f"http://127.0.0.1:{prefect_port}"):
+        request = urllib.request.Request(url, headers={"Origin": origin})
+        allowed.append(urllib.request.urlopen(request, timeout=10).headers.get("access-control-allow-origin"))
+    assert allowed == [None, f"http://127.0.0.1:{prefect_port}"]
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    if sys.platform == "linux":
+        until(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE], 90)
 
 
 def test_a_port_that_something_else_has_is_reported(clone, tmp_path):
