@@ -121,7 +121,7 @@ def _start_mlflow(
 def _start(name: str, command: list[str], environment: dict[str, str], folder: Path, logs: Path) -> Child:
     """In a session of its own: Ctrl-C in the terminal reaches us alone, and we end the children in order."""
     log = logs / f"{name.lower()}.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -196,10 +196,12 @@ def _until_stopped() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    # SIGINT as well: a shell starts what it puts into the background with it ignored.
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     except KeyboardInterrupt:
         print("stopped", flush=True)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

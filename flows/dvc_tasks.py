@@ -133,8 +133,9 @@ def _failure(stage: str, code: int, lines: list[str], workspace: Path) -> Except
             f"stage `{stage}` could not start: a DVC command is at work in {workspace.resolve()} (process "
             f"{busy.group(1)}). Wait for it, or end it, and run this again"
         )
-    # DVC's own last line only repeats the command.
-    own = [line for line in lines if not line.startswith(("ERROR: failed to reproduce", "> "))] or lines
+    # DVC's own lines only repeat the command.
+    dvcs = ("Running stage '", "ERROR: failed to reproduce", "> ")
+    own = [line for line in lines if not line.startswith(dvcs)] or lines
     return StageError(f"stage `{stage}` failed (exit code {code}):\n" + "\n".join(own[-_LAST_LINES:]))
 
 
