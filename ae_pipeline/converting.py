@@ -101,7 +101,7 @@ def read_image(path: Path, spec: SampleSpec) -> np.ndarray:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{path} is not an image of any kind that is read; make or fetch it again") from None
+        raise DataError(f"{path} is not a readable image, of no kind that is known; make or fetch it again") from None
     except Exception as error:  # decoders meet other people's bytes: any error is the file's
         raise DataError(f"{path} is not a readable image: {first_line(error)}; make or fetch it again") from None
 
