@@ -8,8 +8,10 @@ its columns, and all images of one run make one set.
 """
 
 import shutil
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,7 +35,7 @@ from ae_pipeline.latent_store import RESERVED
 from ae_pipeline.manifest import ColumnEntry
 from ae_pipeline.params_operation import InboxParams
 from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.samples import ID, SampleSet
+from ae_pipeline.samples import ID, Block, SampleSet, Shard
 
 _IMAGE_COLUMNS = [ColumnEntry(name=column.name, type=str(column.type)) for column in IMAGE_SCHEMA]
 
@@ -80,9 +82,23 @@ def take_new(
 
 
 class _OneFile(SampleSet):
-    """The samples of one inbox file, known by that file's bytes, also when they were converted first."""
+    """The samples of one inbox file, known by that file's bytes, also when they were converted first.
+
+    All texts are `string` and all columns may be null: files of several writers go into one store, whose parts have one
+    schema, and pandas writes `large_string`.
+    """
 
     original: str
+
+    @cached_property
+    def attributes_schema(self) -> pa.Schema:
+        """Columns beside the pixels, id first."""
+        return pa.schema([_plain(column) for column in super().attributes_schema])
+
+    def blocks(self, shard: Shard, rows: int) -> Iterator[Block]:
+        """The shard's rows; see SampleSet."""
+        for block in super().blocks(shard, rows):
+            yield Block(block.attributes.cast(self.attributes_schema), block.pixels)
 
     def _file_digest(self, file: Path) -> str:  # noqa: ARG002 (there is one)
         return self.original
@@ -221,6 +237,11 @@ class _Taking:
         if labels:
             path = self._fetch(labels)
             self._put_aside(labels, path, sha256_file(path), f"{file.name}, which it belongs to: {reason}", None)
+
+
+def _plain(column: pa.Field) -> pa.Field:
+    kind = pa.string() if pa.types.is_large_string(column.type) else column.type
+    return pa.field(column.name, kind)
 
 
 def _validate(samples: SampleSet) -> None:

@@ -93,7 +93,7 @@ def only_rebuild(workspace: Path, who: str) -> Iterator[None]:
         ) from None
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
 def _stage(stage: str, workspace: Path, force: bool) -> StageRun:
     logger = get_run_logger()
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if force else []), stage]

@@ -1,6 +1,6 @@
 """Flow `encode_new`: encode what is new in the inbox with the champion, into its growing store.
 
-python -m flows.encode_new
+By hand: `python -m flows.encode_new`
 """
 
 import tempfile

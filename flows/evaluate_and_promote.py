@@ -1,6 +1,6 @@
 """Flow `evaluate_and_promote`: the challenger against the champion, on the same held-out rows.
 
-python -m flows.evaluate_and_promote
+By hand: `python -m flows.evaluate_and_promote`
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Flow `monitor`: are new batches still like the data that the champion was trained on?
 
-python -m flows.monitor [--on-drift warn] [--trigger-rebuild]
+By hand: `python -m flows.monitor [--on-drift warn] [--trigger-rebuild]`
 """
 
 import tempfile

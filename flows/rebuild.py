@@ -1,6 +1,6 @@
 """Flow `rebuild`: bring the workspace up to date with DVC, stage by stage, and MLflow with it.
 
-python -m flows.rebuild [--until STAGE] [--force]
+By hand: `python -m flows.rebuild [--until STAGE] [--force]`
 """
 
 import json

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -287,6 +288,22 @@ def test_real_mnist(mnist_raw, tmp_path, box):
         shutil.copy(mnist_raw / name, box / name)
     settle(box)
     assert run(tmp_path, tmp_path / "mnist-codec").rows == 10_000
+
+
+def test_idx_files_and_what_pandas_writes_share_a_store(codec, box, tmp_path):
+    """Texts of pandas are large_string, ours string: the same to whoever has the files."""
+    pixels = random_pixels((3, 5, 4), "uint8", seed=1)
+    rows = {"id": ["a", "b", "c"], "pixels": [row.tobytes() for row in pixels]}
+    pd.DataFrame(rows).to_parquet(box / "frame.parquet")
+    assert pq.read_schema(box / "frame.parquet").field("id").type == pa.large_string()
+    settle(box)
+    assert run(tmp_path, codec).rows == 3
+    write_idx(box / "more-images-idx3-ubyte", random_pixels((4, 5, 4), "uint8", seed=2))
+    settle(box)
+    second = run(tmp_path, codec)
+    assert (second.rows, second.quarantined) == (4, {})
+    ids = stored(store_of(tmp_path, codec))["id"].to_pylist()
+    assert ids == ["a", "b", "c", *(f"more-images-idx3-ubyte#{row}" for row in range(4))]
 
 
 def test_labels_without_images_are_quarantined(codec, box, tmp_path):
