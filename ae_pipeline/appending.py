@@ -21,16 +21,7 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.devices import choose_device
-from ae_pipeline.encoding import (
-    Progress,
-    ShardJob,
-    check_samples,
-    create_store,
-    partial_folder,
-    plan_jobs,
-    run_jobs,
-    written_by,
-)
+from ae_pipeline.encoding import check_samples, create_store, partial_folder, written_by
 from ae_pipeline.errors import CodecError, DataError, TargetError
 from ae_pipeline.files import finished_file, locked_folder, refuse_existing, sha256_json, sync_folder
 from ae_pipeline.latent_store import RESERVED, LatentStore
@@ -38,6 +29,7 @@ from ae_pipeline.manifest import (
     MANIFEST_NAME,
     PART_NAME,
     SNAPSHOTS_FOLDER,
+    STORE_FORMAT,
     ColumnEntry,
     Manifest,
     PartEntry,
@@ -48,7 +40,9 @@ from ae_pipeline.manifest import (
     write_manifest,
 )
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.probe import measure_probe
 from ae_pipeline.samples import SampleSet, Shard
+from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 
 
 @dataclass(frozen=True)
@@ -99,6 +93,8 @@ def append_samples(
             _check_unchanged(store, old)
             _move(folder, store, parts)
         new = _grown(old, parts, header, name=name, git=git)
+        if new.probe is None:  # the store is of format 1
+            new = new.model_copy(update={"probe": measure_probe(LatentStore(store, old))})
         _commit(store, new)
     return Appended(LatentStore(store, new), parts, skipped)
 
@@ -219,6 +215,7 @@ def _grown(old: Manifest, parts: list[PartEntry], header: CodecHeader, *, name: 
     rows = sum(part.rows for part in both)
     return old.model_copy(
         update={
+            "format": STORE_FORMAT,
             "snapshot": old.snapshot + 1,
             "parent": old.snapshot,
             "source": SourceEntry(name=name, digest=sha256_json([part.shard.digest for part in both]), rows=rows),

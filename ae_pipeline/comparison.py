@@ -62,8 +62,8 @@ def round_trip(original: SampleSet, decoded: SampleSet, store: LatentStore) -> d
         rows += len(found)
     if deviation > _ERROR_TOLERANCE:
         raise StoreError(
-            f"{store.path}: a decoded row's error differs by {deviation:.1%} from the store's `error` column (up to "
-            f"{_ERROR_TOLERANCE:.0%} is rounding); the store was not made from this data, or is damaged"
+            f"{store.location}: a decoded row's error differs by {deviation:.1%} from the store's `error` column "
+            f"(up to {_ERROR_TOLERANCE:.0%} is rounding); the store was not made from this data, or is damaged"
         )
     mean = total / rows
     return {

@@ -201,8 +201,8 @@ def measure_store(store: LatentStore, reference: DriftReference, parts: Sequence
     """
     if store.manifest.codec.fingerprint != reference.codec_fingerprint:
         raise CodecError(
-            f"{store.path} was encoded by codec {store.manifest.codec.fingerprint[:12]}..., but the drift reference is "
-            f"of {reference.codec_fingerprint[:12]}...; use the reference that was published with that codec"
+            f"{store.location} was encoded by codec {store.manifest.codec.fingerprint[:12]}..., but the drift "
+            f"reference is of {reference.codec_fingerprint[:12]}...; use the one that was published with it"
         )
     counts = _empty_counts(reference)
     for rows in _rows(store, parts):
@@ -265,7 +265,7 @@ def read_reference(path: Path, codec_fingerprint: str | None = None) -> DriftRef
     if codec_fingerprint not in (None, reference.codec_fingerprint):
         raise CodecError(
             f"{path} is of the codec {reference.codec_fingerprint[:12]}..., expected {str(codec_fingerprint)[:12]}...; "
-            "use the reference that was published with that codec"
+            "use the one that was published with it"
         )
     return reference
 
@@ -274,7 +274,7 @@ def _rows(store: LatentStore, parts: Sequence[str] | None) -> Iterator[LatentRow
     entries: dict[str, PartEntry] = {part.name: part for part in store.manifest.parts}
     for name in entries if parts is None else parts:
         if name not in entries:
-            raise StoreError(f"{store.path} has no part {name}; open the store again, or name one of its manifest's")
+            raise StoreError(f"{store.location} has no part {name}; open it again, or name one of its manifest's")
         yield from store.read_part(entries[name], _ROWS)
 
 

@@ -6,20 +6,15 @@ the same pieces.
 """
 
 import shutil
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ae_pipeline.codec import BLOCK_ROWS, Codec
+from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
-from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
+from ae_pipeline.devices import choose_device
 from ae_pipeline.errors import CodecError, DataError, TargetError
 from ae_pipeline.files import (
     finished_file,
@@ -30,57 +25,24 @@ from ae_pipeline.files import (
     sha256_file,
     sha256_json,
 )
-from ae_pipeline.latent_store import ERROR, LatentStore, PartWriter, part_metadata
-from ae_pipeline.layouts import LATENT
+from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import (
     CODEC_FOLDER,
+    STORE_FORMAT,
     CodecEntry,
     ColumnEntry,
     LatentEntry,
     Manifest,
     PartEntry,
-    ShardEntry,
     SourceEntry,
     Totals,
     write_manifest,
 )
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.probe import measure_probe
 from ae_pipeline.provenance import library_versions
-from ae_pipeline.samples import ID, SampleSet, Shard
-
-Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """Everything that decides the bytes of one part."""
-
-    samples: SampleSet
-    shard: Shard
-    number: int
-    first_row: int
-    codec_fingerprint: str
-    layout: str
-    row_group_rows: int
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hex) that names the work; equal digests mean equal parts."""
-        made_of = {
-            "codec": self.codec_fingerprint,
-            "shard": self.samples.shard_digest(self.shard),
-            # Row numbers stand in for ids where the source has none.
-            "first_row": self.first_row,
-            "layout": self.layout,
-            "row_group_rows": self.row_group_rows,
-            "pyarrow": pa.__version__,
-        }
-        return sha256_json(made_of)
-
-    @property
-    def part_name(self) -> str:
-        """File name of the part."""
-        return f"part-{self.number:05d}-{self.digest[:16]}.parquet"
+from ae_pipeline.samples import ID, SampleSet
+from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 
 
 def encode_samples(
@@ -126,24 +88,6 @@ def check_ids(samples: SampleSet) -> None:
         raise DataError(f"{samples.files[0]}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
 
 
-def plan_jobs(
-    pieces: Iterable[tuple[SampleSet, Shard]],
-    codec_fingerprint: str,
-    params: EncodeParams,
-    *,
-    number: int = 0,
-    first_row: int = 0,
-) -> list[ShardJob]:
-    """One job for each shard; parts and rows are counted on from `number` and `first_row`."""
-    jobs: list[ShardJob] = []
-    for samples, shard in pieces:
-        layout, rows = params.layout, params.row_group_rows
-        jobs.append(ShardJob(samples, shard, number, first_row, codec_fingerprint, layout, rows))
-        number += 1
-        first_row += shard.rows
-    return jobs
-
-
 def create_store(
     store: Path,
     jobs: list[ShardJob],
@@ -163,6 +107,7 @@ def create_store(
         entries = run_jobs(jobs, codec, folder, progress)
         entry = _copy_codec(codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
         manifest = _first_manifest(codec, entry, source, entries, _columns(folder / entries[0].name), params, git)
+        manifest = manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest))})
         _sweep(folder, manifest)
         write_manifest(folder, manifest)
         try:
@@ -183,7 +128,7 @@ def _first_manifest(
     git: dict[str, Any],
 ) -> Manifest:
     return Manifest(
-        format=1,
+        format=STORE_FORMAT,
         snapshot=1,
         parent=None,
         codec=copy,
@@ -214,82 +159,6 @@ def partial_folder(store: Path, work: Path | None, key: str) -> Path:
 def written_by(git: dict[str, Any]) -> dict[str, Any]:
     """The manifest's `written_by`."""
     return {"versions": library_versions(), "git": git}
-
-
-def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
-    """Make one part in `folder`, or take the one that is there if it is whole and of the same job."""
-    path = folder / job.part_name
-    if not _is_whole(path, job):
-        schema = job.samples.attributes_schema
-        first_row = job.first_row
-        made_up_ids = ID not in pq.read_schema(job.shard.path).names
-        with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
-            for block in job.samples.blocks(job.shard, BLOCK_ROWS):
-                if block.attributes.column(ID).null_count:
-                    raise DataError(f"{job.shard.path}: some rows have no id; give every row one, or drop the column")
-                latents, error = codec.encode_block(block.pixels, measure=True)
-                assert error is not None
-                attributes = block.attributes
-                if made_up_ids:
-                    numbers = np.arange(first_row, first_row + len(latents))
-                    attributes = attributes.set_column(0, schema.field(ID), [numbers])
-                writer.write(attributes, latents, error)
-                first_row += len(latents)
-    ids = _id_range(path)
-    return PartEntry(
-        name=job.part_name,
-        rows=job.shard.rows,
-        bytes=path.stat().st_size,
-        sha256=sha256_file(path),
-        id_min=ids[0],
-        id_max=ids[1],
-        job=job.digest,
-        shard=ShardEntry(
-            file=job.shard.path.name,
-            row_groups=list(job.shard.row_groups),
-            digest=job.samples.shard_digest(job.shard),
-        ),
-    )
-
-
-def run_jobs(jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress) -> list[PartEntry]:
-    """All jobs, one per CPU at a time; a GPU is fed by two, so that reading overlaps computing."""
-    workers = min(len(jobs), cpu_count() if codec.device.type == "cpu" else 2)
-    entries: dict[int, PartEntry] = {}
-    with one_torch_thread(), ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool:
-        running = {pool.submit(encode_shard, job, codec, folder): job for job in jobs}
-        try:
-            for done in as_completed(running):
-                entries[running[done].number] = done.result()
-                progress(running[done].shard.rows)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return [entries[number] for number in sorted(entries)]
-
-
-def _is_whole(path: Path, job: ShardJob) -> bool:
-    """Whether an earlier run left this part finished. Reads all of it: its page checksums must hold."""
-    if not path.exists():
-        return False
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
-            names = [*job.samples.attributes_schema.names, LATENT, ERROR]
-            if (schema.metadata, schema.names, rows) != (part_metadata(job.digest), names, job.shard.rows):
-                return False
-            for _ in parquet.iter_batches(batch_size=BLOCK_ROWS):
-                pass
-    except (pa.ArrowException, OSError, ValueError):
-        return False
-    return True
-
-
-def _id_range(path: Path) -> tuple[int | str, int | str]:
-    with pq.ParquetFile(path) as parquet:
-        batches = list(parquet.iter_batches(batch_size=65_536, columns=[ID]))
-    ranges = [pc.min_max(batch.column(0)).as_py() for batch in batches]
-    return min(found["min"] for found in ranges), max(found["max"] for found in ranges)
 
 
 def _columns(part: Path) -> list[ColumnEntry]:

@@ -7,6 +7,7 @@ PipelineError
   TrainingError     the loss became NaN or diverged
   CodecError        a codec folder: missing, damaged, of an unknown version, not the one that was expected
   StoreError        a latent store: missing, incomplete, damaged, of an unknown version
+    DamagedPartError  a file of a store that is missing or not what was written; the others can be read
   TargetError       what is to be written exists already, or cannot be written
   GateError         a codec that does not meet the quality gate of params.yaml
   WorkspaceError    results of the stages that are missing, or not of one run
@@ -46,6 +47,10 @@ class CodecError(PipelineError):
 
 class StoreError(PipelineError):
     """A latent store that cannot be read."""
+
+
+class DamagedPartError(StoreError):
+    """One file of a store is missing or damaged; the other parts can be read."""
 
 
 class TargetError(PipelineError):

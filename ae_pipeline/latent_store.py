@@ -11,27 +11,43 @@
 """
 
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ae_pipeline.codec_header import CodecHeader, read_header
-from ae_pipeline.errors import DataError, StoreError, first_line
-from ae_pipeline.files import sha256_file
+from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
+from ae_pipeline.errors import DamagedPartError, DataError, StoreError, first_line
 from ae_pipeline.layouts import LATENT, LAYOUTS
-from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, Manifest, PartEntry, read_manifest, snapshot_path
+from ae_pipeline.manifest import (
+    CODEC_FOLDER,
+    MANIFEST_NAME,
+    SNAPSHOTS_FOLDER,
+    Manifest,
+    PartEntry,
+    read_manifest,
+)
 from ae_pipeline.parquet_writer import RowGroupWriter
+from ae_pipeline.pieces import VerifiedFile
 from ae_pipeline.samples import ID, id_encoding
+from ae_pipeline.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
 ERROR = "error"
 RESERVED = (LATENT, ERROR, "residual", "residual_bound")
 PART_KEY = b"ae_pipeline.part"
+CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
 _ERROR_FRACTION_BITS = 8
+
+
+# Called with a part that cannot be read and the reason, when the rest is to be read without it.
+OnDamaged = Callable[[PartEntry, DamagedPartError], None]
 
 
 @dataclass(frozen=True)
@@ -44,28 +60,50 @@ class LatentRows:
 
 
 class LatentStore:
-    """An open store; nothing but the manifest is read until rows are asked for."""
+    """An open store; nothing but the manifest is read until rows are asked for. Local folder or fsspec URL."""
 
-    def __init__(self, path: Path, manifest: Manifest):
-        self.path = path
+    def __init__(self, place: Path | str | Storage, manifest: Manifest):
+        self.storage = open_storage(place)
         self.manifest = manifest
-        self._verified: set[str] = set()
+        self._fetched: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def open(cls, path: Path, snapshot: int | None = None) -> "LatentStore":
+    def open(cls, place: Path | str | Storage, snapshot: int | None = None) -> "LatentStore":
         """Open a complete store, as of its newest snapshot or an earlier one. Raises StoreError."""
-        return cls(path, read_manifest(path, snapshot))
+        return cls(place, read_manifest(place, snapshot))
+
+    @property
+    def location(self) -> str:
+        """Path or URL, for messages."""
+        return self.storage.location
+
+    @property
+    def path(self) -> Path:
+        """The folder of a local store."""
+        assert isinstance(self.storage, LocalStorage), f"{self.location} is no folder"
+        return self.storage.path
 
     @property
     def codec_path(self) -> Path:
-        """The codec inside the store."""
-        return self.path / CODEC_FOLDER
+        """The codec inside the store: its folder, or of a remote store a temporary copy. Raises StoreError."""
+        if isinstance(self.storage, LocalStorage):
+            return self.storage.path / CODEC_FOLDER
+        if self._fetched is None:
+            self._fetched = tempfile.TemporaryDirectory(prefix="ae-pipeline-codec-")
+            for name in CODEC_FILES:
+                inside = f"{CODEC_FOLDER}/{name}"
+                with self._reading(inside):
+                    data = read_whole(self.storage, inside, most=self.manifest.codec.bytes)
+                Path(self._fetched.name, name).write_bytes(data)
+        return Path(self._fetched.name)
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk of everything the store needs: parts, codec and manifest."""
-        earlier = snapshot_path(self.path, self.manifest.snapshot)
-        manifest = (earlier if earlier.exists() else self.path / MANIFEST_NAME).stat().st_size
+        """Bytes of everything the store needs: parts, codec and manifest."""
+        try:
+            manifest = self.storage.size(f"{SNAPSHOTS_FOLDER}/{self.manifest.snapshot}.json")
+        except FileNotFoundError:
+            manifest = self.storage.size(MANIFEST_NAME)
         return self.manifest.totals.bytes_parts + self.manifest.codec.bytes + manifest
 
     def codec_header(self) -> CodecHeader:
@@ -74,65 +112,98 @@ class LatentStore:
         wanted = self.manifest.codec.fingerprint
         if header.fingerprint != wanted:
             raise StoreError(
-                f"{self.codec_path} has fingerprint {header.fingerprint[:12]}..., but the store was written with "
-                f"{wanted[:12]}...; put the right codec back"
+                f"{place_of(self.storage, CODEC_FOLDER)} has fingerprint {header.fingerprint[:12]}..., but the store "
+                f"was written with {wanted[:12]}...; put the right codec back"
             )
         return header
 
+    def schema(self) -> pa.Schema:
+        """All columns, id first. Read from the first part that can be read."""
+        for number, part in enumerate(self.manifest.parts):
+            try:
+                with self.open_part(part) as parquet:
+                    return parquet.schema_arrow
+            except DamagedPartError:
+                if number == len(self.manifest.parts) - 1:
+                    raise
+        raise AssertionError("a manifest lists at least one part")
+
     def attributes_schema(self) -> pa.Schema:
         """Columns beside latent and error, id first."""
-        schema = self._open(self.manifest.parts[0]).schema_arrow
-        return pa.schema([field for field in schema if field.name not in RESERVED])
+        return pa.schema([field for field in self.schema() if field.name not in RESERVED])
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        filter: pc.Expression | str | None = None,  # noqa: A002 (Arrow's name for it)
+        ids: Sequence[int | str] | None = None,
+        on_damaged: OnDamaged | None = None,
+    ) -> Iterator[pa.Table]:
+        """Rows as Arrow tables, a row group at a time, in the store's order; see `scanning.scan`."""
+        from ae_pipeline.scanning import scan
+
+        return scan(self, columns, filter, ids, on_damaged)
+
+    def rows(
+        self,
+        filter: pc.Expression | str | None = None,  # noqa: A002
+        ids: Sequence[int | str] | None = None,
+        on_damaged: OnDamaged | None = None,
+    ) -> Iterator[LatentRows]:
+        """The same rows with latents and errors as NumPy arrays."""
+        for table in self.scan(None, filter, ids, on_damaged):
+            yield self.to_rows(table)
 
     def read_part(self, part: PartEntry, rows: int) -> Iterator[LatentRows]:
-        """Yield a part's rows in blocks of at most `rows`. Raises StoreError for what is damaged."""
-        path = self.path / part.name
-        layout = LAYOUTS[self.manifest.latent.layout]
-        size = self.manifest.latent.size
+        """Yield a part's rows in blocks of at most `rows`. Raises DamagedPartError."""
         count = 0
-        with self._open(part) as parquet:
-            try:
-                for batch in parquet.iter_batches(batch_size=rows):
-                    count += batch.num_rows
-                    yield LatentRows(
-                        pa.table(batch.drop_columns([n for n in batch.schema.names if n in RESERVED])),
-                        layout.to_numpy(batch.column(LATENT), size),
-                        batch.column(ERROR).to_numpy(),
-                    )
-            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-                raise StoreError(f"{path} is damaged: {first_line(error)}; restore it or encode again") from None
-        if count != part.rows:
-            raise StoreError(f"{path} has {count} rows, the manifest says {part.rows}; restore it or encode again")
+        with self.open_part(part) as parquet:
+            for batch in parquet.iter_batches(batch_size=rows):
+                count += batch.num_rows
+                yield self.to_rows(pa.table(batch))
+            if count != part.rows:
+                raise ValueError(f"it has {count} rows, the manifest says {part.rows}")
+
+    def to_rows(self, table: pa.Table) -> LatentRows:
+        """A table of all columns in NumPy's terms. Raises ValueError if its latents are not of the store's size."""
+        latents = table.column(LATENT).combine_chunks()
+        layout = LAYOUTS[self.manifest.latent.layout]
+        return LatentRows(
+            table.drop_columns([name for name in table.column_names if name in RESERVED]),
+            layout.to_numpy(latents, self.manifest.latent.size),
+            table.column(ERROR).to_numpy(),
+        )
 
     def latent_bytes(self) -> int:
         """Compressed bytes of the latent column alone, over all parts."""
         total = 0
         for part in self.manifest.parts:
-            with self._open(part) as parquet:
+            with self.open_part(part) as parquet:
                 total += column_bytes(parquet.metadata, LATENT)
         return total
 
-    def _open(self, part: PartEntry) -> pq.ParquetFile:
-        path = self.path / part.name
-        try:
-            self._verify(path, part)
-            return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
-        except FileNotFoundError:
-            raise StoreError(f"{path} is missing, but the manifest lists it; restore it or encode again") from None
-        except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{path} is damaged: {first_line(error)}; restore it or encode again") from None
+    @contextmanager
+    def open_part(self, part: PartEntry) -> Iterator[pq.ParquetFile]:
+        """A part as a Parquet file whose bytes are checked as they are read. Raises DamagedPartError."""
+        with self._reading(part.name):
+            file = VerifiedFile(self.storage, part)
+            with pq.ParquetFile(
+                file, metadata=file.metadata(), page_checksum_verification=True, pre_buffer=False
+            ) as parquet:
+                yield parquet
 
-    def _verify(self, path: Path, part: PartEntry) -> None:
-        """Compare size and SHA-256 with the manifest, once: Parquet's checksums cover pages, not headers and footer."""
-        found = path.stat().st_size
-        if found != part.bytes:
-            raise StoreError(f"{path} has {found} bytes, the manifest says {part.bytes}; restore it or encode again")
-        if part.name not in self._verified:
-            if sha256_file(path) != part.sha256:
-                raise StoreError(
-                    f"{path} is damaged: its SHA-256 is not the one in the manifest; restore it or encode again"
-                )
-            self._verified.add(part.name)
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """What reading a damaged file raises, as one error that names it."""
+        where = place_of(self.storage, name)
+        advice = "restore it, or run `ae-pipeline repair` with the data that was encoded"
+        try:
+            yield
+        except FileNotFoundError:
+            raise DamagedPartError(f"{where} is missing, but the manifest lists it; {advice}") from None
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            reason = first_line(error).removeprefix(f"{where} ").removeprefix("is damaged: ")
+            raise DamagedPartError(f"{where} is damaged: {reason}; {advice}") from None
 
 
 class PartWriter:

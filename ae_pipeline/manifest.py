@@ -1,10 +1,11 @@
 """_manifest.json: what a latent store holds. Written last; a store without it does not exist.
 
 A store that grows keeps the manifests of its earlier snapshots as `_snapshots/<number>.json`.
-Format version 1, documented in docs/store-format.md. Readable without torch.
+Format version 2, documented in docs/store-format.md; version 1 is read too. Readable without torch.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ae_pipeline.codec_header import Samples, Sha256
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
+_READABLE = (1, 2)
 MANIFEST_NAME = "_manifest.json"
 CODEC_FOLDER = "_codec"
 SNAPSHOTS_FOLDER = "_snapshots"
@@ -23,6 +26,7 @@ _LARGEST_MANIFEST = 256 << 20
 Count = Annotated[int, Field(ge=0)]
 PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
 PartName = Annotated[str, Field(pattern=PART_NAME)]
+Piece = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]
 
 
 class _Entry(BaseModel):
@@ -48,6 +52,8 @@ class PartEntry(_Entry):
     id_max: int | str
     job: Sha256
     shard: ShardEntry
+    pieces: list[Piece] | None = None
+    """Length and digest of every piece of the file, in its order (`pieces.py`); None in format 1."""
 
 
 class CodecEntry(_Entry):
@@ -82,6 +88,16 @@ class ColumnEntry(_Entry):
     type: str
 
 
+class ProbeEntry(_Entry):
+    """The first rows of the first part, decoded by whoever wrote the store, to tell whether others decode alike."""
+
+    rows: Annotated[int, Field(ge=1, le=1024)]
+    pixels_sha256: Sha256
+    """Of the decoded rows, in C order, little-endian."""
+    instructions: str
+    """The CPU's instruction set that torch used, as torch names it: e.g. AVX512."""
+
+
 class Totals(_Entry):
     """Sums over all parts; `bytes_in` is the samples uncompressed, without ids and attributes."""
 
@@ -93,7 +109,7 @@ class Totals(_Entry):
 class Manifest(_Entry):
     """The whole of _manifest.json."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     snapshot: Annotated[int, Field(ge=1)]
     parent: int | None
     codec: CodecEntry
@@ -103,6 +119,7 @@ class Manifest(_Entry):
     source: SourceEntry
     parts: Annotated[list[PartEntry], Field(min_length=1)]
     totals: Totals
+    probe: ProbeEntry | None = None
     written_by: dict[str, Any]
 
     @model_validator(mode="after")
@@ -115,25 +132,40 @@ class Manifest(_Entry):
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
-    """Commit a store: after this it exists. Adds the digest over the manifest's own contents."""
+    """Commit a store: after this it exists."""
+    write_json(store / MANIFEST_NAME, manifest_values(manifest))
+
+
+def manifest_values(manifest: Manifest) -> dict[str, Any]:
+    """The JSON object of a manifest, with the digest over all of it."""
     values = manifest.model_dump(mode="json")
-    write_json(store / MANIFEST_NAME, {**values, "digest": sha256_json(values)})
+    return {**values, "digest": sha256_json(values)}
 
 
-def read_manifest(store: Path, snapshot: int | None = None) -> Manifest:
+def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> Manifest:
     """Read and check the manifest of the newest snapshot, or of an earlier one. Raises StoreError."""
-    newest = _read(store, store / MANIFEST_NAME)
+    storage = open_storage(store)
+    newest = parse_manifest(_read(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
     if snapshot in (None, newest.snapshot):
         return newest
-    path = snapshot_path(store, snapshot or 0)
-    if not path.exists():
-        kept = {int(file.stem) for file in path.parent.glob("*.json") if file.stem.isdigit()} | {newest.snapshot}
-        numbers = ", ".join(map(str, sorted(kept)))
-        raise StoreError(f"{store} has no snapshot {snapshot}; it has {numbers}: give one of them")
-    manifest = _read(store, path)
+    name = f"{SNAPSHOTS_FOLDER}/{snapshot}.json"
+    try:
+        storage.size(name)
+    except FileNotFoundError:
+        numbers = ", ".join(map(str, sorted({*kept_snapshots(storage), newest.snapshot})))
+        raise StoreError(f"{storage.location} has no snapshot {snapshot}; it has {numbers}: give one of them") from None
+    manifest = parse_manifest(_read(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
-        raise StoreError(f"{path} is of snapshot {manifest.snapshot}, expected {snapshot}; restore the store")
+        raise StoreError(
+            f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; restore the store"
+        )
     return manifest
+
+
+def kept_snapshots(storage: Storage) -> list[int]:
+    """Numbers of the earlier snapshots whose manifests are there, rising."""
+    names = (name.split("/") for name in storage.names() if name.startswith(f"{SNAPSHOTS_FOLDER}/"))
+    return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[0-9]{1,9}\.json", name[-1]))
 
 
 def snapshot_path(store: Path, snapshot: int) -> Path:
@@ -141,32 +173,42 @@ def snapshot_path(store: Path, snapshot: int) -> Path:
     return store / SNAPSHOTS_FOLDER / f"{snapshot}.json"
 
 
-def _read(store: Path, path: Path) -> Manifest:
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Check a manifest's bytes; `where` is their file, for messages. Raises StoreError."""
     try:
-        if path.stat().st_size > _LARGEST_MANIFEST:
-            raise StoreError(f"{path} is larger than {_LARGEST_MANIFEST} bytes; that is not a manifest")
-        values = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        if not store.exists():
-            raise StoreError(f"no store at {store}") from None
-        raise StoreError(
-            f"{store} is not a complete latent store ({MANIFEST_NAME} is missing); encode again, or give another folder"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is not readable JSON: {first_line(error)}; restore the store") from None
-    if not isinstance(values, dict) or values.get("format") != STORE_FORMAT:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; restore the store") from None
+    if not isinstance(values, dict) or values.get("format") not in _READABLE:
         found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise StoreError(f"{path} has format {found!r}, expected {STORE_FORMAT}; use a newer ae-pipeline")
+        raise StoreError(f"{where} has format {found!r}, expected {STORE_FORMAT}; use a newer ae-pipeline")
     digest = values.pop("digest", None)
     try:
         found_digest = sha256_json(values)
     except (ValueError, RecursionError) as error:  # NaN, half a character: read by Python, but not JSON
-        raise StoreError(f"{path} is not readable JSON: {first_line(error)}; restore the store") from None
+        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; restore the store") from None
     if digest != found_digest:
-        raise StoreError(f"{path} was changed: its digest does not match its contents; restore the store")
+        raise StoreError(f"{where} was changed: its digest does not match its contents; restore the store")
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"{path} is not a valid manifest: {place}: {first['msg']}; restore the store") from None
+        raise StoreError(f"{where} is not a valid manifest: {place}: {first['msg']}; restore the store") from None
+
+
+def _read(storage: Storage, name: str) -> bytes:
+    try:
+        return read_whole(storage, name, most=_LARGEST_MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        if isinstance(storage, LocalStorage) and not storage.path.exists():
+            raise StoreError(f"no store at {storage.location}") from None
+        raise StoreError(
+            f"{storage.location} is not a complete latent store ({name} is missing); encode again, or give another "
+            "folder"
+        ) from None
+    except OSError as error:
+        raise StoreError(
+            f"{place_of(storage, name)} cannot be read: {first_line(error)}; give permission, check network and "
+            "credentials, or restore the store"
+        ) from None

@@ -15,7 +15,7 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
     """Rows, bytes, codec, provenance and schema of a store. Reads no rows but the small error column's statistics."""
     manifest, header = store.manifest, store.codec_header()
     return {
-        "store": str(store.path),
+        "store": store.location,
         "format": manifest.format,
         "snapshot": manifest.snapshot,
         "rows": manifest.totals.rows,

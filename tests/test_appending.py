@@ -360,4 +360,4 @@ def test_the_manifest_of_a_snapshot_is_kept_byte_for_byte(codec, tmp_path):
     first = (tmp_path / "store" / MANIFEST_NAME).read_bytes()
     append(tmp_path / "store", [batch(tmp_path, 2)], codec)
     assert (tmp_path / "store" / "_snapshots" / "1.json").read_bytes() == first
-    assert re.match(r"\{\n  \"format\": 1", json.dumps(json.loads(first), indent=2))
+    assert re.match(r"\{\n  \"format\": 2", json.dumps(json.loads(first), indent=2))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
-from ae_pipeline import encoding
+from ae_pipeline import shard_jobs
 from ae_pipeline.codec import Codec
 from ae_pipeline.decoding import decode_store
 from ae_pipeline.errors import CodecError, DataError, TargetError
@@ -63,7 +63,7 @@ def test_both_layouts_decode_to_the_same_rows(train, tiny_codec, tmp_path):
 def test_the_bytes_of_a_store_do_not_depend_on_the_number_of_workers(layout, train, tiny_codec, tmp_path, monkeypatch):
     stores = []
     for workers in (1, 1, 2, 7):
-        monkeypatch.setattr(encoding, "cpu_count", lambda workers=workers: workers)
+        monkeypatch.setattr(shard_jobs, "cpu_count", lambda workers=workers: workers)
         target = tmp_path / str(len(stores))
         encode(train, tiny_codec, target, layout=layout)
         stores.append(bytes_of(target))

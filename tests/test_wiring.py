@@ -28,7 +28,9 @@ NEUTRAL = {
     "params_operation",
     "progress",
     "provenance",
+    "scanning",  # chosen rows: stages take whole stores
     "sources/mirrors",
+    "where",
 }
 
 

@@ -22,7 +22,7 @@ from ae_pipeline.params import Params  # noqa: E402
 from ae_pipeline.preparation import write_splits  # noqa: E402
 from ae_pipeline.sources import build_source  # noqa: E402
 
-DENSE, CONV = "store-v1", "store-v1-conv"
+DENSE, CONV = "store-v2", "store-v2-conv"
 PARAMS = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 2000, "test_rows": 40, "height": 6, "width": 6}},
     "prepare": {"rows_per_shard": 20},

@@ -1,0 +1,134 @@
+"""A part in pieces, each with a digest: what a reader takes from the middle of a file is checked like the whole.
+
+Parquet's page checksums do not cover page headers and the footer, and a SHA-256 of the file needs all of it. So the
+manifest lists a digest for every column chunk and for the footer; cuts follow the file's own order and leave no gap.
+
+    file = VerifiedFile(storage, part)
+    pq.ParquetFile(file, metadata=file.metadata())      # reads the footer, later the chunks that are asked for
+"""
+
+import hashlib
+import io
+from bisect import bisect_right
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ae_pipeline.manifest import PartEntry
+from ae_pipeline.storage import Storage, place_of
+
+_MAGIC = b"PAR1"
+_DIGITS = 32
+_BLOCK = 8 << 20
+
+
+class DamagedError(ValueError):
+    """Bytes that are not the ones that were written."""
+
+
+def cut(path: Path) -> list[str]:
+    """The pieces of a Parquet file in its order, as the manifest lists them: `<bytes>:<digest>`.
+
+    One for each column chunk (the first one with the magic number before it), and one for the footer.
+    """
+    cuts = {0, path.stat().st_size}
+    metadata = pq.read_metadata(path)
+    for group in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(column)
+            offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
+            cuts.add(min(offset for offset in offsets if offset) + chunk.total_compressed_size)
+    with open(path, "rb") as file:
+        return [f"{end - start}:{digest(file.read(end - start))}" for start, end in pairwise(sorted(cuts))]
+
+
+def digest(data: bytes) -> str:
+    """The first 32 hexadecimal digits of the SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:_DIGITS]
+
+
+class VerifiedFile(io.RawIOBase):
+    """A part's bytes, read piece by piece; what does not match the manifest raises DamagedError.
+
+    Without pieces (format 1) the whole file is read once and checked against its SHA-256 before anything is handed out.
+    """
+
+    def __init__(self, storage: Storage, part: PartEntry):
+        self._storage, self._part = storage, part
+        self._where = place_of(storage, part.name)
+        found = storage.size(part.name)
+        if found != part.bytes:
+            raise DamagedError(f"{self._where} has {found} bytes, the manifest says {part.bytes}")
+        self._pieces = [(int(size), wanted) for size, wanted in (piece.split(":") for piece in part.pieces or [])]
+        self._starts = list(accumulate((size for size, _ in self._pieces), initial=0))
+        if self._pieces and self._starts[-1] != part.bytes:
+            raise DamagedError(f"{self._where}: its pieces in the manifest have {self._starts[-1]} bytes together")
+        if not self._pieces:
+            self._check_whole()
+        self._position = 0
+        self._last: tuple[int, bytes] = (-1, b"")
+
+    def metadata(self) -> Any:
+        """The Parquet footer, without a byte of what is before it where there are pieces."""
+        if not self._pieces:
+            return pq.read_metadata(self)
+        footer = self._piece(len(self._pieces) - 1)
+        return pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+
+    def readable(self) -> bool:
+        """See io.RawIOBase."""
+        return True
+
+    def seekable(self) -> bool:
+        """See io.RawIOBase."""
+        return True
+
+    def tell(self) -> int:
+        """See io.RawIOBase."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """See io.RawIOBase."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._part.bytes}[whence]
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes from here on; all there are if `size` is negative."""
+        start = min(self._position, self._part.bytes)
+        end = self._part.bytes if size is None or size < 0 else min(start + size, self._part.bytes)
+        data = (self._verified if self._pieces else self._unverified)(start, end)
+        self._position = start + len(data)
+        return data
+
+    def _unverified(self, start: int, end: int) -> bytes:
+        return self._storage.read_range(self._part.name, start, end - start)
+
+    def _verified(self, start: int, end: int) -> bytes:
+        parts = []
+        while start < end:
+            number = bisect_right(self._starts, start) - 1
+            offset = start - self._starts[number]
+            parts.append(self._piece(number)[offset : offset + end - start])
+            start += len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _piece(self, number: int) -> bytes:
+        if self._last[0] != number:
+            size, wanted = self._pieces[number]
+            data = self._storage.read_range(self._part.name, self._starts[number], size)
+            if digest(data) != wanted:
+                start = self._starts[number]
+                raise DamagedError(f"{self._where} is damaged: bytes {start} to {start + size} were changed")
+            self._last = (number, data)
+        return self._last[1]
+
+    def _check_whole(self) -> None:
+        whole = hashlib.sha256()
+        for start in range(0, self._part.bytes, _BLOCK):
+            whole.update(self._storage.read_range(self._part.name, start, _BLOCK))
+        if whole.hexdigest() != self._part.sha256:
+            raise DamagedError(f"{self._where} is damaged: its SHA-256 is not the one in the manifest")

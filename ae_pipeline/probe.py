@@ -1,0 +1,26 @@
+"""Does this machine decode a store as the one that wrote it did? A digest of some decoded pixels tells.
+
+Float sums in a matrix product depend on the processor's instructions and on the library: on another machine a decoded
+integer may be the next one. Nothing is lost then, but rows are not byte for byte what they were.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+
+from ae_pipeline.codec import Codec
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.manifest import ProbeEntry
+
+_ROWS = 256
+
+
+def measure_probe(store: LatentStore, rows: int = _ROWS) -> ProbeEntry:
+    """Decode the first rows of the store's first part on this machine's CPU. Raises StoreError, CodecError."""
+    store.codec_header()
+    codec = Codec.load(store.codec_path, "cpu")
+    first = next(store.read_part(store.manifest.parts[0], rows))
+    pixels = np.ascontiguousarray(codec.decode(first.latents))
+    digest = hashlib.sha256(pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()).hexdigest()
+    return ProbeEntry(rows=len(pixels), pixels_sha256=digest, instructions=torch.backends.cpu.get_cpu_capability())

@@ -1,0 +1,136 @@
+"""Where a store's files are, for reading: a local folder, or any fsspec URL.
+
+    storage = open_storage("s3://bucket/store")
+    storage.read_range("part-00000-....parquet", start=4, size=1000)
+
+How a local store is written is in `files.py` and `encoding.py`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+
+from ae_pipeline.errors import ConfigError, StoreError, first_line
+
+
+class Storage(Protocol):
+    """Files below one place, by name. Raises FileNotFoundError for a name that is not there, OSError for the rest."""
+
+    @property
+    def location(self) -> str:
+        """Path or URL, for messages."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        ...
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes from `start`: fewer where the file ends."""
+        ...
+
+    def names(self) -> list[str]:
+        """All files, also in sub-folders (`_codec/codec.json`), sorted; none if the place does not exist."""
+        ...
+
+
+class LocalStorage:
+    """A folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def location(self) -> str:
+        """The folder's path."""
+        return str(self.path)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return (self.path / name).stat().st_size
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes from `start`."""
+        with open(self.path / name, "rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def names(self) -> list[str]:
+        """All files, sorted."""
+        return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir())
+
+
+class RemoteStorage:
+    """Any fsspec URL. What each kind of storage raises comes out as OSError."""
+
+    def __init__(self, url: str):
+        self.location = url.rstrip("/")
+        with self.reaching():
+            self.files, base = fsspec.core.url_to_fs(self.location)
+        self.base = str(base).rstrip("/")
+
+    def path(self, name: str) -> str:
+        """What the file system calls a file."""
+        return f"{self.base}/{name}"
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        with self.reaching():
+            self.files.invalidate_cache()
+            return int(self.files.size(self.path(name)))
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes from `start`."""
+        with self.reaching():
+            return bytes(self.files.cat_file(self.path(name), start=start, end=start + size)) if size else b""
+
+    def names(self) -> list[str]:
+        """All files, sorted."""
+        with self.reaching():
+            self.files.invalidate_cache()
+            return sorted(str(path).removeprefix(self.base).lstrip("/") for path in self.files.find(self.base))
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Errors of whatever library is behind the URL, as those that callers know."""
+        try:
+            yield
+        except OSError:
+            raise
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{self.location} cannot be opened: {first_line(error)}; install what this kind of URL needs "
+                "(for s3: pip install 'ae-pipeline[s3]'), or give a folder"
+            ) from None
+        except Exception as error:  # each kind of storage has errors of its own
+            raise OSError(0, f"{type(error).__name__}: {first_line(error)}", self.location) from error
+
+
+def open_storage(place: "Path | str | Storage") -> Storage:
+    """The storage behind a path or URL."""
+    if isinstance(place, Path) or (isinstance(place, str) and not is_url(place)):
+        return LocalStorage(Path(place))
+    return RemoteStorage(place) if isinstance(place, str) else place
+
+
+def is_url(place: Any) -> bool:
+    """Whether a place is an fsspec URL, not a path."""
+    return "://" in str(place) or "::" in str(place)
+
+
+def read_whole(storage: Storage, name: str, *, most: int) -> bytes:
+    """A small file. Raises StoreError if it has more than `most` bytes, before it is read."""
+    found = storage.size(name)
+    if found > most:
+        raise StoreError(f"{place_of(storage, name)} has {found} bytes, expected at most {most}; restore the store")
+    return storage.read_range(name, 0, most)
+
+
+def place_of(storage: Storage, name: str) -> str:
+    """A file's path or URL, for messages."""
+    separator = os.sep if isinstance(storage, LocalStorage) else "/"
+    return f"{storage.location}{separator}{name}"
