@@ -11,6 +11,7 @@ from filelock import FileLock
 from prefect_server import until
 
 from ae_pipeline.stages import STAGES
+from flows.dvc_tasks import StageError
 
 pytestmark = pytest.mark.slow
 
@@ -76,12 +77,17 @@ def test_a_changed_parameter_runs_what_depends_on_it_and_going_back_restores(clo
     assert run.state.is_completed()
 
 
-def test_a_failing_stage_fails_the_run_with_its_own_last_lines(clone, server, rebuild):
+def test_a_failing_stage_fails_the_run_with_its_own_last_lines(clone, server):
     clone.change({"evaluate": {"gate": {"max_mse": 1e-9}}})
-    run = rebuild(check=False)
+    code, output = clone.run(sys.executable, "-m", "flows.rebuild", check=False, **server.environment)
+    run = server.runs()[-1]
     assert run.state.is_failed()
-    assert "stage `evaluate` failed" in run.state.message
-    assert "the gate asks for at most 1e-09" in run.state.message
+    assert run.state.message.startswith("stage `evaluate` failed: the codec does not pass evaluate.gate: mse is 0.0")
+    by_stage, as_state = [line for line in server.logs(run) if "the gate asks for at most 1e-09" in line]
+    assert by_stage.startswith("error: ")
+    assert as_state.startswith("Finished in state Failed('stage `evaluate` failed: ")
+    assert (code, output.splitlines()[-1]) == (1, f"error: {run.state.message}")
+    assert "Traceback" not in output
     assert list(outcomes(server, run)) == ["download", "prepare", "train"]
     states = {task.name: task.state_name for task in server.tasks(run)}
     assert states["evaluate"] == "Failed"
@@ -89,7 +95,7 @@ def test_a_failing_stage_fails_the_run_with_its_own_last_lines(clone, server, re
     clone.change({"evaluate": {"gate": {"max_mse": 0.05}}})
 
 
-def test_of_two_rebuilds_of_one_checkout_the_second_is_refused_by_name(clone, rebuild):
+def test_of_two_rebuilds_of_one_checkout_the_second_is_refused_by_name(clone, server, rebuild):
     folder = clone.folder / ".dvc" / "tmp"
     with FileLock(folder / "rebuild.lock"):
         (folder / "rebuild.holder").write_text("flow run brave-lion, process 12")
@@ -97,9 +103,10 @@ def test_of_two_rebuilds_of_one_checkout_the_second_is_refused_by_name(clone, re
     (folder / "rebuild.holder").unlink()
     assert run.state.is_failed()
     assert "is being rebuilt by flow run brave-lion, process 12" in run.state.message
+    assert len([line for line in server.logs(run) if "brave-lion" in line]) == 2
 
 
-def test_a_dvc_command_at_work_is_named(clone, rebuild):
+def test_a_dvc_command_at_work_is_named(clone, server, rebuild):
     holder = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     lock = clone.folder / ".dvc" / "tmp" / "rwlock"
     try:
@@ -110,7 +117,19 @@ def test_a_dvc_command_at_work_is_named(clone, rebuild):
         holder.communicate(b"\n")
         lock.unlink(missing_ok=True)
     assert run.state.is_failed()
-    assert f"a DVC command is at work in {clone.folder} (process {holder.pid})" in run.state.message
+    message = f"a DVC command is at work in {clone.folder} (process {holder.pid})"
+    assert message in run.state.message
+    assert [message in line for line in server.logs(run)][-2:] == [True, True]
+    assert len([line for line in server.logs(run) if message in line]) == 2
+
+
+def test_a_stage_that_was_killed_or_broke_is_told_by_its_exit_code_and_last_lines():
+    dvcs = "ERROR: failed to reproduce 'train': failed to run: python -m ae_pipeline stage train, exited with"
+    lines = ["Running stage 'train':", "> python -m ae_pipeline stage train", *map(str, range(20)), "Killed"]
+    found = StageError("train", 255, [*lines, f"{dvcs} -9"])
+    assert str(found) == "stage `train` failed"
+    assert found.in_full.splitlines() == ["stage `train` failed (exit code -9):", *map(str, range(6, 20)), "Killed"]
+    assert StageError("train", 2, ["ERROR: no stage"]).in_full == "stage `train` failed (exit code 2):\nERROR: no stage"
 
 
 def test_a_killed_run_is_closed_by_the_next_one_which_finishes_the_work(clone, server, rebuild, start_flow):
