@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.batches import new_parts
-from ae_pipeline.drift import REFERENCE_NAME, Drift, DriftReference, measure_store, read_errors, read_reference
+from ae_pipeline.drift import Drift, measure_store, read_errors
+from ae_pipeline.drift_reference import REFERENCE_NAME, DriftReference, read_reference
 from ae_pipeline.errors import TrackingError
 from ae_pipeline.inbox import growing_store
 from ae_pipeline.latent_store import LatentStore

@@ -4,17 +4,13 @@ The tests build on each other: from no champion to a promoted one, batches, drif
 """
 
 import json
-import os
 import signal
-import subprocess
 import sys
 
-import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from clone import Clone
-from prefect_server import PrefectServer, until
+from prefect_server import until
 
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.monitoring import REPORTED_TAG
@@ -26,38 +22,17 @@ SETTINGS = {"inbox": {"settle_seconds": 0.0}, "promotion": {"min_speed": 0.01}}
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory):
+def clone(clone):
     """A workspace in which everything has been built and published once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        clone = Clone(tmp_path_factory.mktemp("operated"))
-        clone.change(SETTINGS)
-        clone.dvc("repro")
-        (clone.folder / "data/inbox").mkdir(parents=True)
-        yield clone
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
-        yield server
-
-
-@pytest.fixture
-def run_flow(clone, server):
-    """Run a flow as a program; returns its record in Prefect."""
-
-    def run(name, *arguments, check=True):
-        clone.run(sys.executable, "-m", f"flows.{name}", *arguments, check=check, **server.environment)
-        return server.runs()[-1]
-
-    return run
+    clone.change(SETTINGS)
+    clone.dvc("repro")
+    (clone.folder / "data/inbox").mkdir(parents=True)
+    return clone
 
 
 @pytest.fixture
 def client(clone):
-    uri = f"sqlite:///{clone.folder}/mlruns/mlflow.db"
-    return mlflow.MlflowClient(uri, uri)
+    return clone.mlflow()
 
 
 def champion(client):
@@ -127,18 +102,12 @@ def test_a_batch_is_encoded_and_a_bad_file_put_aside(clone, server, run_flow):
     assert growing(clone).manifest.snapshot == 1
 
 
-def test_a_killed_run_loses_nothing_and_doubles_nothing(clone, server, run_flow):
+def test_a_killed_run_loses_nothing_and_doubles_nothing(clone, server, run_flow, start_flow):
     pixels = held_out(clone).pixels
     for number in range(40):
         deliver(clone, f"second-{number:02}.parquet", np.roll(pixels[:200], number + 1, axis=0), 20_000 + 200 * number)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.encode_new"],
-        cwd=clone.folder,
-        env={**os.environ, **server.environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     before = len(server.runs())
+    process = start_flow("encode_new")
     until(lambda: len(server.runs()) > before or process.poll() is not None)
     until(lambda: list((clone.folder / "data").rglob("*.partial")) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
