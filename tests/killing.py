@@ -11,7 +11,7 @@ step happens, the fault does:
     denied                      from here on nothing can be created, renamed or removed
     power                       the folder is what a power cut may leave of it (`power_cut.py`): two states a step
 
-Where processes cannot be watched, SIGKILL goes by Python's audit events, which do not see writes; the others are skipped.
+Where processes cannot be watched, SIGKILL goes by Python's audit events, which do not see writes; others are skipped.
 """
 
 import errno

@@ -6,7 +6,6 @@ there (`certain`), and all names are there but files that were not synced have h
 may do anything between the two.
 """
 
-import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +66,7 @@ class Disk:
     def _sync(self, path: Path) -> None:
         node = self._node(path)
         if node.is_folder:
-            node.names = {name: self._node(path / name) for name in os.listdir(path)}
+            node.names = {item.name: self._node(item) for item in path.iterdir()}
         else:
             node.contents = path.read_bytes()
 

@@ -3,7 +3,7 @@
     steps, code = watch(run, folder, lambda number, step: SIGKILL if number == 7 else None)
 
 A seccomp filter in the forked child hands every system call that can change a file to this process (man 2 ptrace),
-whoever makes it: Python, pyarrow's C++, a thread. `strace --inject` does the same, but starts the program anew each time.
+whoever makes it: Python, pyarrow's C++, a thread. `strace --inject` can do the same, but has to start the program anew.
 Not seen: changes of times, owners and modes. What could not be seen (shared mappings, io_uring) is an error.
 """
 
@@ -146,16 +146,16 @@ def _place(thread: int, place: str, arguments: list[int]) -> Path | None:
         return _descriptor(thread, arguments[first])
     text = _text(thread, arguments[first + (kind == "at")])
     folder = _AT_FDCWD if kind == "path" else ctypes.c_int(arguments[first]).value
-    base = Path(os.readlink(f"/proc/{thread}/cwd")) if folder == _AT_FDCWD else _descriptor(thread, folder)
+    base = Path(f"/proc/{thread}/cwd").readlink() if folder == _AT_FDCWD else _descriptor(thread, folder)
     return Path(os.path.normpath((base or Path("/")) / text))
 
 
 def _descriptor(thread: int, number: int) -> Path | None:
     try:
-        path = os.readlink(f"/proc/{thread}/fd/{ctypes.c_int(number).value}")
+        path = Path(f"/proc/{thread}/fd/{ctypes.c_int(number).value}").readlink()
     except FileNotFoundError:
         return None
-    return Path(path) if path.startswith("/") else None
+    return path if path.is_absolute() else None  # otherwise a pipe or a socket
 
 
 def _text(thread: int, address: int) -> str:
