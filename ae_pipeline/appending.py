@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.devices import choose_device
-from ae_pipeline.encoding import check_samples, create_store, partial_folder, written_by
+from ae_pipeline.encoding import check_samples, create_store, work_folder, written_by
 from ae_pipeline.errors import CodecError, DataError, TargetError
 from ae_pipeline.files import finished_file, locked_folder, refuse_existing, sha256_json, sync_folder
 from ae_pipeline.latent_store import RESERVED, LatentStore
@@ -87,7 +87,7 @@ def append_samples(
             return Appended(LatentStore(store, old), [], skipped)
         # One work folder for whatever comes after this snapshot: parts in it are told apart by their names.
         key = sha256_json([header.fingerprint, [part.job for part in old.parts]])
-        with locked_folder(partial_folder(store, work, key)) as folder:
+        with work_folder(store, work, key) as folder:
             _take_back(store, folder, old, jobs)
             parts = run_jobs(jobs, Codec.load(codec_path, choose_device(params.device)), folder, progress)
             _check_unchanged(store, old)

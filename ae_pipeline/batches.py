@@ -109,6 +109,8 @@ def read_column(store: Path, part: PartEntry, name: str) -> list[Any]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as parquet:
             return list(parquet.read([name]).column(0).to_pylist())
+    except MemoryError:  # Arrow's is one of its exceptions
+        raise
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path} is damaged: {first_line(error)}; restore it") from None
 

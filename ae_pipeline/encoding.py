@@ -6,6 +6,8 @@ the same pieces.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,23 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.devices import choose_device
-from ae_pipeline.errors import CodecError, DataError, TargetError
+from ae_pipeline.errors import CodecError, DataError, StoreError, TargetError
 from ae_pipeline.files import (
+    clear_folder,
     finished_file,
+    is_free,
     locked_folder,
     make_folder,
     refuse_existing,
     rename_folder,
+    require_one_file_system,
     sha256_file,
     sha256_json,
 )
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import (
     CODEC_FOLDER,
+    MANIFEST_NAME,
     STORE_FORMAT,
     CodecEntry,
     ColumnEntry,
@@ -36,6 +42,7 @@ from ae_pipeline.manifest import (
     PartEntry,
     SourceEntry,
     Totals,
+    read_manifest,
     write_manifest,
 )
 from ae_pipeline.params import EncodeParams
@@ -56,19 +63,31 @@ def encode_samples(
     work: Path | None = None,
     progress: Progress = lambda rows: None,
 ) -> LatentStore:
-    """Write a latent store at `store`, which must not exist yet.
+    """Write a latent store at `store`, a free name; a store that is whole and of just this work is left as it is.
 
     `name` is recorded as the data set's name; `git` as in `provenance.git_state`. `work` is where unfinished work is
     kept (default: beside the store). Peak memory does not depend on the number of rows.
     Raises TargetError, DataError, CodecError.
     """
-    refuse_existing(store)
+    if not (store / MANIFEST_NAME).exists():
+        refuse_existing(store)
     header = read_header(codec_path)
     check_samples(samples, header, codec_path)
-    jobs = plan_jobs(((samples, shard) for shard in samples.shards), header.fingerprint, params)
+    jobs = _jobs(samples, header, params)
+    # A run that was stopped after its last step is to be repeated like any other.
+    if is_finished(store, jobs):
+        progress(samples.rows)
+        return LatentStore.open(store)
+    refuse_existing(store)
     source = SourceEntry(name=name, digest=samples.digest, rows=samples.rows)
     key = sha256_json([job.digest for job in jobs])
     return create_store(store, jobs, codec_path, params, source=source, key=key, git=git, work=work, progress=progress)
+
+
+def remove_other(store: Path, samples: SampleSet, codec_path: Path, params: EncodeParams) -> None:
+    """Remove what is at `store`, unless it is the finished store that `encode_samples` would make of the others."""
+    if store.exists() and not is_finished(store, _jobs(samples, read_header(codec_path), params)):
+        shutil.rmtree(store)
 
 
 def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> None:
@@ -101,19 +120,20 @@ def create_store(
     progress: Progress,
 ) -> LatentStore:
     """Run the jobs in the work folder of `key`, and make that folder the store, as its first snapshot."""
-    make_folder(store.parent)
-    with locked_folder(partial_folder(store, work, key)) as folder:
+    with work_folder(store, work, key) as folder:
         codec = Codec.load(codec_path, choose_device(params.device))
         entries = run_jobs(jobs, codec, folder, progress)
         entry = _copy_codec(codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
         manifest = _first_manifest(codec, entry, source, entries, _columns(folder / entries[0].name), params, git)
         manifest = manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest))})
-        _sweep(folder, manifest)
+        # Left by an interrupted run, and not listed.
+        clear_folder(folder, keep={CODEC_FOLDER, *(part.name for part in manifest.parts)})
         write_manifest(folder, manifest)
         try:
             rename_folder(folder, store)
         except TargetError:
-            shutil.rmtree(folder)  # somebody else's store has the name now: this work is of no use
+            if not is_free(store):  # somebody else's store has the name now: this work is of no use
+                shutil.rmtree(folder)
             raise
     return LatentStore.open(store)
 
@@ -151,9 +171,35 @@ def _first_manifest(
     )
 
 
-def partial_folder(store: Path, work: Path | None, key: str) -> Path:
-    """Where unfinished parts of a store are kept; `key` is a digest of what is being made."""
-    return (work or store.parent) / f".{store.name}.{key[:16]}.partial"
+def _jobs(samples: SampleSet, header: CodecHeader, params: EncodeParams) -> list[ShardJob]:
+    return plan_jobs(((samples, shard) for shard in samples.shards), header.fingerprint, params)
+
+
+def is_finished(store: Path, jobs: list[ShardJob]) -> bool:
+    """Whether there is a store of these jobs, in its first snapshot and undamaged: reads all its bytes."""
+    try:
+        manifest = read_manifest(store)
+        files = {part.name: part.sha256 for part in manifest.parts}
+        files |= {f"{CODEC_FOLDER}/{name}": digest for name, digest in manifest.codec.files.items()}
+        return (
+            manifest.snapshot == 1
+            and [part.job for part in manifest.parts] == [job.digest for job in jobs]
+            and all(sha256_file(store / name) == digest for name, digest in files.items())
+        )
+    except (StoreError, OSError):
+        return False
+
+
+@contextmanager
+def work_folder(store: Path, work: Path | None, key: str) -> Iterator[Path]:
+    """Where unfinished parts of a store are kept, locked; `key` is a digest of what is being made.
+
+    Raises TargetError if another run has it, and before any work if it is not on the store's file system.
+    """
+    make_folder(store.parent)
+    with locked_folder((work or store.parent) / f".{store.name}.{key[:16]}.partial") as folder:
+        require_one_file_system(folder, store.parent)
+        yield folder
 
 
 def written_by(git: dict[str, Any]) -> dict[str, Any]:
@@ -178,14 +224,3 @@ def _copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
         bytes=sum((target / name).stat().st_size for name in (HEADER_NAME, WEIGHTS_NAME)),
         files={name: sha256_file(target / name) for name in (HEADER_NAME, WEIGHTS_NAME)},
     )
-
-
-def _sweep(folder: Path, manifest: Manifest) -> None:
-    """Remove what an interrupted run left in the work folder and the manifest does not list."""
-    listed = {part.name for part in manifest.parts} | {CODEC_FOLDER}
-    for item in folder.iterdir():
-        if item.name not in listed:
-            if item.is_dir():
-                shutil.rmtree(item)
-            else:
-                item.unlink()

@@ -15,10 +15,15 @@ PipelineError
   TrackingError     the tracking server cannot be reached, or lacks what was asked for
 """
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-_INTERRUPTED = "interrupted; nothing incomplete has a final name, run the same command again to go on"
+_AGAIN = "nothing incomplete has a final name, run the same command again to go on"
+_ENDED = {130: f"interrupted; {_AGAIN}", 143: f"terminated; {_AGAIN}"}
 
 
 class PipelineError(Exception):
@@ -78,10 +83,23 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be had: Python, Arrow, torch and CUDA each say so in their own way."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch is not imported for this
+        or (isinstance(error, RuntimeError) and any(word in str(error) for word in ("allocate memory", "ALLOC_FAILED")))
+    )
+
+
 def exit_code_of(main: Callable[[], None]) -> int:
-    """Run `main`; report an error of the user as one line on standard error and return the exit code."""
+    """Run `main`; report an error of the user as one line on standard error and return the exit code.
+
+    SIGTERM ends `main` as Ctrl-C does: by an exception, so that what is half done is cleared away.
+    """
     try:
-        main()
+        with _sigterm_as_exit():
+            main()
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -91,11 +109,37 @@ def exit_code_of(main: Callable[[], None]) -> int:
         reason = error.strerror or first_line(error)
         print(f"error: {reason}{place}; free space, give permission, or choose another path", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"error: out of memory: {first_line(error)}; give it more, choose another device, or let fewer processors "
+            "work at once (on Linux: taskset -c 0), as each one holds rows of its own",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
-        print(_INTERRUPTED, file=sys.stderr)
+        print(_ENDED[130], file=sys.stderr)
         return 130
-    except SystemExit as ended:  # Typer's way of saying Ctrl-C
-        if ended.code == 130:
-            print(_INTERRUPTED, file=sys.stderr)
+    except SystemExit as ended:  # 130 is Typer's way of saying Ctrl-C
+        if ended.code in _ENDED:
+            print(_ENDED[ended.code], file=sys.stderr)
         raise
     return 0
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """SIGTERM raises SystemExit(143) in the main thread; not where somebody else handles or ignores it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_: Any) -> None:
+        raise SystemExit(143)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

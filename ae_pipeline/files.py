@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,19 +63,18 @@ def finished_file(path: Path) -> Iterator[Path]:
 def finished_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it takes the name `path` when the block ends well.
 
-    Raises TargetError if `path` exists already and is not an empty folder.
+    Raises TargetError if `path` exists already and is not an empty folder, or if another run is writing it.
     """
     refuse_existing(path)
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # Left by a killed process that had the same id, as is common in containers.
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        make_folder(temporary)
-        yield temporary
-        rename_folder(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    # Always of the same name, so that what a killed run left is found and removed by the next one.
+    with locked_folder(path.with_name(f".{path.name}.partial")) as temporary:
+        try:
+            clear_folder(temporary)
+            yield temporary
+            rename_folder(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 @contextmanager
@@ -105,23 +104,48 @@ def rename_folder(finished: Path, path: Path) -> None:
     sync_folder(finished)
     try:
         os.replace(finished, path)
-    except OSError as error:  # another writer was faster, or `path` is on another file system
+    except OSError as error:  # another writer was faster, the disk is full, or `path` is on another file system
         raise TargetError(f"cannot give {path} its name: {error.strerror}; choose another target") from None
     sync_folder(path.parent)
 
 
 def refuse_existing(path: Path) -> None:
     """Raise TargetError unless `path` is free or an empty folder."""
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if path.exists() or path.is_symlink():
+    if not is_free(path):
         raise TargetError(f"{path} exists already; choose another target, or remove it first")
 
 
+def is_free(path: Path) -> bool:
+    """Whether there is nothing at `path`, or an empty folder."""
+    return not any(path.iterdir()) if path.is_dir() else not (path.exists() or path.is_symlink())
+
+
+def require_one_file_system(work: Path, target: Path) -> None:
+    """Raise TargetError, before any work, unless what is made in `work` can be moved into `target` in one step."""
+    if work.stat().st_dev != target.stat().st_dev:
+        raise TargetError(
+            f"{work} and {target} are on different file systems, where nothing can be moved in one step; "
+            "choose a work folder beside the target"
+        )
+
+
+def clear_folder(folder: Path, keep: Container[str] = ()) -> None:
+    """Remove all that is in a folder, but the names in `keep`."""
+    for item in folder.iterdir():
+        if item.name not in keep:
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            else:
+                item.unlink()
+
+
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, or say why not."""
+    """Make a folder and its parents, durably, or say why not."""
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            sync_folder(folder.parent)
     except (FileExistsError, NotADirectoryError):
         raise TargetError(f"cannot make the folder {path}: a file is in the way; choose another target") from None
     except OSError as error:

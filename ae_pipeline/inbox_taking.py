@@ -167,6 +167,8 @@ class _Taking:
             return
         try:
             keys = self._accept(file, local, labels, digest)
+        except MemoryError:  # Arrow's is one of its exceptions, and not the file's fault
+            raise
         except (DataError, pa.ArrowException) as error:
             reason = first_line(error)
             for path, name in self._names.items():

@@ -10,6 +10,7 @@
 `PartWriter` and `read_part` are the format's one writer and one reader.
 """
 
+import errno
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,8 @@ RESERVED = (LATENT, ERROR, "residual", "residual_bound")
 PART_KEY = b"ae_pipeline.part"
 CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
 _ERROR_FRACTION_BITS = 8
+# Permission, too many open files, memory.
+_NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 # Called with a part that cannot be read and the reason, when the rest is to be read without it.
@@ -201,7 +204,17 @@ class LatentStore:
             yield
         except FileNotFoundError:
             raise DamagedPartError(f"{where} is missing, but the manifest lists it; {advice}") from None
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        except MemoryError:  # Arrow's is one of its exceptions
+            raise
+        except OSError as error:
+            # Nobody is to repair, or to read on without, what is only out of reach for now.
+            from_arrow = type(error) is OSError and error.errno is None
+            if from_arrow or (isinstance(self.storage, LocalStorage) and error.errno not in _NOT_THE_FILE):
+                raise DamagedPartError(f"{where} is damaged: {first_line(error)}; {advice}") from None
+            raise StoreError(
+                f"{where} cannot be read: {first_line(error)}; give access to it, then try again"
+            ) from None
+        except (pa.ArrowException, ValueError, KeyError) as error:
             reason = first_line(error).removeprefix(f"{where} ").removeprefix("is damaged: ")
             raise DamagedPartError(f"{where} is damaged: {reason}; {advice}") from None
 

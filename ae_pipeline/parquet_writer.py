@@ -25,14 +25,19 @@ class RowGroupWriter:
         self._pending_rows = 0
 
     def __enter__(self) -> "RowGroupWriter":
-        self._writer = pq.ParquetWriter(
-            self._finished.__enter__(),
-            self._schema,
-            compression="zstd",
-            compression_level=ZSTD_LEVEL,
-            write_page_checksum=True,
-            **self._options,
-        )
+        temporary = self._finished.__enter__()
+        try:
+            self._writer = pq.ParquetWriter(
+                temporary,
+                self._schema,
+                compression="zstd",
+                compression_level=ZSTD_LEVEL,
+                write_page_checksum=True,
+                **self._options,
+            )
+        except BaseException:
+            self._finished.__exit__(*sys.exc_info())
+            raise
         return self
 
     def write(self, table: pa.Table) -> None:

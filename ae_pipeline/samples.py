@@ -147,6 +147,8 @@ class SampleSet:
             try:
                 for batch in parquet.iter_batches(batch_size=rows, row_groups=list(shard.row_groups)):
                     yield pa.Table.from_batches([batch])
+            except MemoryError:  # Arrow's is one of its exceptions
+                raise
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{shard.path} is damaged: {first_line(error)}; make or fetch it again") from None
 
@@ -219,6 +221,8 @@ def _parquet_files(path: Path) -> tuple[Path, ...]:
 def _open_parquet(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} is not a readable Parquet file: {first_line(error)}; make or fetch it again") from None
 

@@ -145,6 +145,8 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
                 return False
             for _ in parquet.iter_batches(batch_size=BLOCK_ROWS):
                 pass
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError, ValueError):
         return False
     return True

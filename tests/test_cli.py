@@ -140,7 +140,7 @@ def test_mistakes_end_in_one_line_and_leave_nothing(ae, store, synthetic_prepare
         "not a readable",
     )
     assert fails_with_one_line(
-        ae("encode", data, "--codec", tiny_codec, "--store", store), str(store), "exists already"
+        ae("encode", data, "--codec", tiny_codec, "--store", store, "--layout", "binary"), str(store), "exists already"
     )
     assert fails_with_one_line(ae("decode", store, "--out", data), "exists already")
     assert fails_with_one_line(ae("decode", data, "--out", target), "_manifest.json is missing")

@@ -2,13 +2,14 @@
 
 import datetime
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
+from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 
 from ae_pipeline import shard_jobs
 from ae_pipeline.codec import Codec
@@ -96,7 +97,7 @@ def test_nothing_but_the_store_is_left(train, tiny_codec, tmp_path):
 def test_a_target_that_exists_is_refused_and_left_alone(what, train, tiny_codec, tmp_path):
     target = tmp_path / "target"
     if what == "a store":
-        encode(train, tiny_codec, target)
+        encode(train, tiny_codec, target, layout="binary")
     elif what == "a file":
         target.write_bytes(b"mine")
     else:
@@ -106,6 +107,35 @@ def test_a_target_that_exists_is_refused_and_left_alone(what, train, tiny_codec,
         encode(train, tiny_codec, target)
     assert bytes_of(tmp_path) == before
     assert not hidden(tmp_path)
+
+
+def test_a_store_that_is_finished_is_left_as_it_is(train, tiny_codec, tmp_path):
+    # A run that was stopped after its last step, and is repeated.
+    encode(train, tiny_codec, tmp_path / "store")
+    before = bytes_of(tmp_path)
+    seen = []
+    assert encode(train, tiny_codec, tmp_path / "store", progress=seen.append).manifest.totals.rows == 540
+    assert bytes_of(tmp_path) == before
+    assert sum(seen) == 540
+
+
+@pytest.mark.parametrize("name", ["part-*", "_codec/weights.safetensors", "_manifest.json"])
+def test_a_damaged_store_is_not_taken_for_a_finished_one(name, train, tiny_codec, tmp_path):
+    encode(train, tiny_codec, tmp_path / "store")
+    flip_bit(next(iter((tmp_path / "store").glob(name))), 300)
+    before = bytes_of(tmp_path)
+    with pytest.raises(TargetError, match="exists already"):
+        encode(train, tiny_codec, tmp_path / "store")
+    assert bytes_of(tmp_path) == before
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
+def test_a_work_folder_on_another_file_system_is_refused_before_any_work(train, tiny_codec, tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        if Path(elsewhere).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("needs a second file system")
+        with pytest.raises(TargetError, match="are on different file systems"):
+            encode(train, tiny_codec, tmp_path / "store", work=Path(elsewhere), progress=pytest.fail)
 
 
 def test_an_empty_folder_may_be_the_target(train, tiny_codec, tmp_path):

@@ -1,7 +1,6 @@
 """files.py: nothing has a final name before it is whole."""
 
 import json
-import os
 
 import pytest
 
@@ -78,13 +77,21 @@ def test_a_finished_folder_refuses_an_existing_target(tmp_path, kind):
 
 
 def test_a_finished_folder_starts_empty_after_a_kill_left_its_work_behind(tmp_path):
-    # In a container, the process that starts again often has the process id of the one that was killed.
-    stale = tmp_path / f".folder.{os.getpid()}.tmp"
-    stale.mkdir()
+    stale = tmp_path / ".folder.partial"
+    (stale / "sub").mkdir(parents=True)
     (stale / "part-00009.parquet").write_bytes(b"of the killed run")
     with finished_folder(tmp_path / "folder") as temporary:
         (temporary / "part-00000.parquet").write_bytes(b"of this run")
     assert names(tmp_path / "folder") == ["part-00000.parquet"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_of_two_that_write_a_folder_the_second_is_told(tmp_path):
+    with finished_folder(tmp_path / "folder") as temporary:
+        (temporary / "file").write_bytes(b"of the first")
+        with pytest.raises(TargetError, match="another run is writing"), finished_folder(tmp_path / "folder"):
+            pytest.fail("the block must not run")
+    assert (tmp_path / "folder" / "file").read_bytes() == b"of the first"
 
 
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):

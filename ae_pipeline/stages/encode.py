@@ -1,9 +1,14 @@
-"""Write a latent store for every data set named in params.yaml."""
+"""Write a latent store for every data set named in params.yaml.
+
+DVC removes what a stage that was stopped had written of its outputs. So the stores are made in the work folder and get
+their place together, by one rename: those that are finished are not lost while the next one is made.
+"""
 
 import shutil
 from pathlib import Path
 
-from ae_pipeline.encoding import encode_samples
+from ae_pipeline.encoding import encode_samples, remove_other
+from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
 from ae_pipeline.params import Params
 from ae_pipeline.progress import row_progress
 from ae_pipeline.provenance import git_state
@@ -12,14 +17,21 @@ from ae_pipeline.samples import SampleSet
 
 def run(params: Params, root: Path) -> None:
     """paths.codec, paths.prepared/* -> paths.latents/*"""
-    git, work = git_state(root), root / params.paths.work
+    git, codec, work = git_state(root), root / params.paths.codec, root / params.paths.work
+    latents, stores = root / params.paths.latents, work / "stores"
+    refuse_existing(latents)
+    make_folder(latents.parent)
+    make_folder(stores)
+    require_one_file_system(stores, latents.parent)
+    clear_folder(stores, keep=params.encode.data_sets)
     for name in params.encode.data_sets:
         samples = SampleSet.open(root / params.paths.prepared / name)
+        remove_other(stores / name, samples, codec, params.encode)
         with row_progress(f"encode {name}", samples.rows) as progress:
             store = encode_samples(
                 samples,
-                root / params.paths.codec,
-                root / params.paths.latents / name,
+                codec,
+                stores / name,
                 params.encode,
                 name=f"{params.source.name}/{name}",
                 git=git,
@@ -28,4 +40,5 @@ def run(params: Params, root: Path) -> None:
             )
         totals = store.manifest.totals
         print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")
+    rename_folder(stores, latents)
     shutil.rmtree(work, ignore_errors=True)
