@@ -88,7 +88,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         first_row = job.first_row
         made_up_ids = ID not in pq.read_schema(job.shard.path).names
         with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
-            for block in job.samples.blocks(job.shard, BLOCK_ROWS):
+            for block in job.samples.blocks(job.shard, codec.block_rows):
                 if block.attributes.column(ID).null_count:
                     raise DataError(f"{job.shard.path}: some rows have no id; give every row one, or drop the column")
                 latents, error = codec.encode_block(block.pixels, measure=True)
