@@ -78,6 +78,8 @@ def append_samples(
         return _create(store, sets, codec_path, header, params, name=name, git=git, work=work, progress=progress)
     with locked_folder(store):
         old = read_manifest(store)
+        if (store / SNAPSHOTS_FOLDER).is_symlink():
+            raise TargetError(f"{store / SNAPSHOTS_FOLDER} is a link; the files of a store must lie in it")
         _check_fits(store, old, sets, codec_path, header, params)
         pieces, skipped = _new_pieces(sets, {part.shard.digest for part in old.parts})
         number = 1 + max(int(part.name.split("-")[1]) for part in old.parts)
@@ -176,7 +178,7 @@ def _take_back(store: Path, folder: Path, old: Manifest, jobs: list[ShardJob]) -
     listed = {part.name for part in old.parts}
     for job in jobs:
         left = store / job.part_name
-        if job.part_name not in listed and left.exists():
+        if job.part_name not in listed and left.exists() and not left.is_symlink():
             os.replace(left, folder / job.part_name)
     _clear_leftovers(store, old)
 

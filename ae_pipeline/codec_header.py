@@ -112,6 +112,8 @@ def read_header(folder: Path) -> CodecHeader:
     """Read and check codec.json. Raises CodecError."""
     path = folder / HEADER_NAME
     try:
+        if path.exists() and not path.is_file():
+            raise CodecError(f"{path} is no regular file; restore the codec")
         if path.stat().st_size > _LARGEST_HEADER:
             raise CodecError(f"{path} is larger than {_LARGEST_HEADER} bytes; that is not a codec")
         values = json.loads(path.read_bytes())
@@ -131,6 +133,10 @@ def read_header(folder: Path) -> CodecHeader:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise CodecError(f"{path} is not a valid codec: {place}: {first['msg']}; restore the codec") from None
-    if header.fingerprint != fingerprint(values):
+    try:
+        found = fingerprint(values)
+    except (ValueError, RecursionError) as error:  # NaN, half a character: read by Python, but not JSON
+        raise CodecError(f"{path} is not readable JSON: {first_line(error)}; restore the codec") from None
+    if header.fingerprint != found:
         raise CodecError(f"{path} was changed: its fingerprint does not match its contents; restore the codec")
     return header

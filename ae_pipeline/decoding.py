@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from ae_pipeline.codec import BLOCK_ROWS, Codec
+from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
 from ae_pipeline.errors import TargetError
 from ae_pipeline.files import finished_folder
@@ -49,5 +49,5 @@ def load_store_codec(store: LatentStore, device: str = "auto") -> Codec:
 
 def _decode_part(store: LatentStore, codec: Codec, part: PartEntry, number: int, folder: Path) -> None:
     with ShardWriter(folder / f"part-{number:05d}.parquet", store.attributes_schema(), codec.spec) as writer:
-        for rows in store.read_part(part, BLOCK_ROWS):
+        for rows in store.read_part(part, codec.block_rows):
             writer.write(rows.attributes, codec.decode_block(rows.latents))

@@ -14,8 +14,9 @@ import errno
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ class LatentStore:
     def codec_path(self) -> Path:
         """The codec inside the store: its folder, or of a remote store a temporary copy. Raises StoreError."""
         if isinstance(self.storage, LocalStorage):
+            with suppress(FileNotFoundError):  # `read_header` says so better
+                self._refuse_links()
             return self.storage.path / CODEC_FOLDER
         if self._fetched is None:
             self._fetched = tempfile.TemporaryDirectory(prefix="ae-pipeline-codec-")
@@ -100,6 +103,16 @@ class LatentStore:
                     data = read_whole(self.storage, inside, most=self.manifest.codec.bytes)
                 Path(self._fetched.name, name).write_bytes(data)
         return Path(self._fetched.name)
+
+    def _refuse_links(self) -> None:
+        for name in CODEC_FILES:
+            inside = f"{CODEC_FOLDER}/{name}"
+            try:
+                self.storage.size(inside)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise StoreError(f"{place_of(self.storage, inside)} {first_line(error)}; restore the store") from None
 
     @property
     def nbytes(self) -> int:
@@ -124,6 +137,13 @@ class LatentStore:
             raise StoreError(
                 f"{place_of(self.storage, f'{CODEC_FOLDER}/{HEADER_NAME}')} was changed: its SHA-256 is not the one in "
                 "the manifest; restore it, or run `ae-pipeline repair` with a copy of the codec"
+            )
+        latent = self.manifest.latent
+        found = (header.model.latent_size, header.quantiser.levels, header.samples)
+        if found != (latent.size, latent.levels, self.manifest.samples):
+            raise StoreError(
+                f"{place_of(self.storage, CODEC_FOLDER)} is for other samples or latents than the manifest says; "
+                "restore the store"
             )
         return header
 
@@ -200,7 +220,19 @@ class LatentStore:
             with pq.ParquetFile(
                 file, metadata=file.metadata(), page_checksum_verification=True, pre_buffer=False
             ) as parquet:
+                self._check_columns(parquet.schema_arrow)
                 yield parquet
+
+    def _check_columns(self, schema: pa.Schema) -> None:
+        """Raise ValueError unless the columns of a part are the store's."""
+        found = [(field.name, str(field.type)) for field in schema]
+        wanted = [(column.name, column.type) for column in self.manifest.columns]
+        if found != wanted:
+            here, there = next(pair for pair in zip_longest(found, wanted) if pair[0] != pair[1])
+            raise ValueError(f"it has the column {here}, the manifest says {there}")
+        latent = LAYOUTS[self.manifest.latent.layout].arrow_type(self.manifest.latent.size)
+        if found[0][0] != ID or found[-2:] != [(LATENT, str(latent)), (ERROR, "float")]:
+            raise ValueError(f"its columns are not {ID}, attributes, {LATENT} ({latent}) and {ERROR} (float)")
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ae_pipeline.codec_header import Samples, Sha256
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
 STORE_FORMAT = 2
@@ -70,7 +71,7 @@ class LatentEntry(_Entry):
     size: Annotated[int, Field(ge=1)]
     levels: Annotated[int, Field(ge=2, le=256)]
     layout: Literal["list", "binary"]
-    row_group_rows: Annotated[int, Field(ge=1)]
+    row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)]
 
 
 class SourceEntry(_Entry):
@@ -128,6 +129,10 @@ class Manifest(_Entry):
             raise ValueError("totals.rows is not the sum of the parts' rows")
         if len({part.name for part in self.parts}) != len(self.parts):
             raise ValueError("a part is listed twice")
+        if len({type(value) for part in self.parts for value in (part.id_min, part.id_max)}) != 1:
+            raise ValueError("ids are integers in some parts and strings in others")
+        if len({column.name for column in self.columns}) != len(self.columns):
+            raise ValueError("two columns have one name")
         return self
 
 
@@ -162,6 +167,8 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     except FileNotFoundError:
         numbers = ", ".join(map(str, sorted({*kept_snapshots(storage), newest.snapshot if newest else 0} - {0})))
         raise StoreError(f"{storage.location} has no snapshot {snapshot}; it has {numbers}: give one of them") from None
+    except OSError:
+        pass  # reading it says why
     manifest = parse_manifest(_read(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
         raise StoreError(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import cpu_count, one_torch_thread, use_one_torch_thread
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.latent_store import ERROR, PartWriter, part_metadata
 from ae_pipeline.layouts import LATENT
@@ -88,7 +88,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         first_row = job.first_row
         made_up_ids = ID not in pq.read_schema(job.shard.path).names
         with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
-            for block in job.samples.blocks(job.shard, BLOCK_ROWS):
+            for block in job.samples.blocks(job.shard, codec.block_rows):
                 if block.attributes.column(ID).null_count:
                     raise DataError(f"{job.shard.path}: some rows have no id; give every row one, or drop the column")
                 latents, error = codec.encode_block(block.pixels, measure=True)
@@ -99,6 +99,13 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
                     attributes = attributes.set_column(0, schema.field(ID), [numbers])
                 writer.write(attributes, latents, error)
                 first_row += len(latents)
+    try:
+        pieces = cut(path)
+    except ValueError as error:
+        path.unlink()
+        raise DataError(
+            f"{job.shard.path}: {first_line(error)}; set encode.row_group_rows to less than {job.row_group_rows}"
+        ) from None
     ids = _id_range(path)
     return PartEntry(
         name=job.part_name,
@@ -113,7 +120,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
             row_groups=list(job.shard.row_groups),
             digest=job.samples.shard_digest(job.shard),
         ),
-        pieces=cut(path),
+        pieces=pieces,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a store's files are, for reading: a local folder, or any fsspec URL.
+"""Where a store's files are, for reading: a local folder, or any fsspec URL. Links inside a store are not followed.
 
     storage = open_storage("s3://bucket/store")
     storage.read_range("part-00000-....parquet", start=4, size=1000)
@@ -51,13 +51,24 @@ class LocalStorage:
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
-        return (self.path / name).stat().st_size
+        return self._file(name).stat().st_size
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """At most `size` bytes from `start`."""
-        with open(self.path / name, "rb") as file:
+        with open(self._file(name), "rb") as file:
             file.seek(start)
             return file.read(size)
+
+    def _file(self, name: str) -> Path:
+        """A regular file below the folder: a link could lead anywhere, and a pipe would be waited for."""
+        path = self.path
+        for part in name.split("/"):
+            path /= part
+            if path.is_symlink():
+                raise OSError("is a link; the files of a store must lie in it")
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
+        return path
 
     def names(self) -> list[str]:
         """All files, sorted."""
