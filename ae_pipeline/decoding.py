@@ -11,6 +11,7 @@ from ae_pipeline.files import finished_folder
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import PartEntry
 from ae_pipeline.samples import SampleSet, ShardWriter
+from ae_pipeline.storage import LocalStorage
 
 
 def decode_store(
@@ -20,7 +21,7 @@ def decode_store(
 
     Whole or not at all. Raises StoreError, CodecError, TargetError.
     """
-    if out.resolve().is_relative_to(store.path.resolve()):
+    if isinstance(store.storage, LocalStorage) and out.resolve().is_relative_to(store.path.resolve()):
         raise TargetError(f"{out} lies inside the store {store.path}; choose a target outside it")
     codec = load_store_codec(store, device)
     parts = list(enumerate(store.manifest.parts))

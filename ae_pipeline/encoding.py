@@ -55,7 +55,7 @@ from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 def encode_samples(
     samples: SampleSet,
     codec_path: Path,
-    store: Path,
+    store: Path | str,
     params: EncodeParams,
     *,
     name: str,
@@ -63,22 +63,25 @@ def encode_samples(
     work: Path | None = None,
     progress: Progress = lambda rows: None,
 ) -> LatentStore:
-    """Write a latent store at `store`, a free name; a store that is whole and of just this work is left as it is.
+    """Write a latent store at `store`, a folder or (as text) a URL such as s3://bucket/store, that must not exist yet.
+
+    A local store that is whole and of just this work is left as it is.
 
     `name` is recorded as the data set's name; `git` as in `provenance.git_state`. `work` is where unfinished work is
-    kept (default: beside the store). Peak memory does not depend on the number of rows.
-    Raises TargetError, DataError, CodecError.
+    kept (default: beside the store; of a URL, a temporary folder). Peak memory does not depend on the number of rows.
+    Raises TargetError, DataError, CodecError, UnreachableError.
     """
-    if not (store / MANIFEST_NAME).exists():
-        refuse_existing(store)
+    if isinstance(store, str) or not (store / MANIFEST_NAME).exists():
+        refuse_existing_store(store)
     header = read_header(codec_path)
     check_samples(samples, header, codec_path)
     jobs = _jobs(samples, header, params)
     # A run that was stopped after its last step is to be repeated like any other.
-    if is_finished(store, jobs):
-        progress(samples.rows)
-        return LatentStore.open(store)
-    refuse_existing(store)
+    if isinstance(store, Path):
+        if is_finished(store, jobs):
+            progress(samples.rows)
+            return LatentStore.open(store)
+        refuse_existing(store)
     source = SourceEntry(name=name, digest=samples.digest, rows=samples.rows)
     key = sha256_json([job.digest for job in jobs])
     return create_store(store, jobs, codec_path, params, source=source, key=key, git=git, work=work, progress=progress)
@@ -88,6 +91,16 @@ def remove_other(store: Path, samples: SampleSet, codec_path: Path, params: Enco
     """Remove what is at `store`, unless it is the finished store that `encode_samples` would make of the others."""
     if store.exists() and not is_finished(store, _jobs(samples, read_header(codec_path), params)):
         shutil.rmtree(store)
+
+
+def refuse_existing_store(store: Path | str) -> None:
+    """Raise TargetError unless a new store can be made at a folder or URL."""
+    if isinstance(store, Path):
+        refuse_existing(store)
+        return
+    from ae_pipeline.remote import refuse_existing_remote
+
+    refuse_existing_remote(store)
 
 
 def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> None:
@@ -108,7 +121,7 @@ def check_ids(samples: SampleSet) -> None:
 
 
 def create_store(
-    store: Path,
+    store: Path | str,
     jobs: list[ShardJob],
     codec_path: Path,
     params: EncodeParams,
@@ -120,12 +133,17 @@ def create_store(
     progress: Progress,
 ) -> LatentStore:
     """Run the jobs in the work folder of `key`, and make that folder the store, as its first snapshot."""
+    if isinstance(store, str):
+        from ae_pipeline.remote import create_remote
+
+        return create_remote(
+            store, jobs, codec_path, params, source=source, key=key, git=git, work=work, progress=progress
+        )
     with work_folder(store, work, key) as folder:
         codec = Codec.load(codec_path, choose_device(params.device))
         entries = run_jobs(jobs, codec, folder, progress)
-        entry = _copy_codec(codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
-        manifest = _first_manifest(codec, entry, source, entries, _columns(folder / entries[0].name), params, git)
-        manifest = manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest))})
+        copy = copy_codec(codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
+        manifest = first_manifest(folder, codec, copy, entries, params, source=source, git=git)
         # Left by an interrupted run, and not listed.
         clear_folder(folder, keep={CODEC_FOLDER, *(part.name for part in manifest.parts)})
         write_manifest(folder, manifest)
@@ -138,16 +156,18 @@ def create_store(
     return LatentStore.open(store)
 
 
-def _first_manifest(
+def first_manifest(
+    folder: Path,
     codec: Codec,
     copy: CodecEntry,
-    source: SourceEntry,
     parts: list[PartEntry],
-    columns: list[ColumnEntry],
     params: EncodeParams,
+    *,
+    source: SourceEntry,
     git: dict[str, Any],
 ) -> Manifest:
-    return Manifest(
+    """The manifest of a new store, with its probe; `folder` holds the codec and the first part."""
+    manifest = Manifest(
         format=STORE_FORMAT,
         snapshot=1,
         parent=None,
@@ -159,7 +179,7 @@ def _first_manifest(
             layout=params.layout,
             row_group_rows=params.row_group_rows,
         ),
-        columns=columns,
+        columns=_columns(folder / parts[0].name),
         source=source,
         parts=parts,
         totals=Totals(
@@ -169,6 +189,7 @@ def _first_manifest(
         ),
         written_by=written_by(git),
     )
+    return manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest))})
 
 
 def _jobs(samples: SampleSet, header: CodecHeader, params: EncodeParams) -> list[ShardJob]:
@@ -211,7 +232,8 @@ def _columns(part: Path) -> list[ColumnEntry]:
     return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(part)]
 
 
-def _copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
+def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
+    """The codec's files in a folder of their own, and their entry in the manifest. Raises CodecError."""
     shutil.rmtree(target, ignore_errors=True)  # an interrupted run may have left half a copy
     make_folder(target)
     for name in (HEADER_NAME, WEIGHTS_NAME):

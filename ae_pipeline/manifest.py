@@ -154,7 +154,7 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     """
     storage = open_storage(store)
     try:
-        newest = parse_manifest(_read(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
+        newest = parse_manifest(manifest_bytes(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
     except StoreError:
         if snapshot is None or snapshot not in kept_snapshots(storage):
             raise
@@ -169,7 +169,7 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
         raise StoreError(f"{storage.location} has no snapshot {snapshot}; it has {numbers}: give one of them") from None
     except OSError:
         pass  # reading it says why
-    manifest = parse_manifest(_read(storage, name), place_of(storage, name))
+    manifest = parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
         raise StoreError(
             f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; restore the store"
@@ -217,15 +217,18 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise StoreError(f"{where} is not a valid manifest: {place}: {first['msg']}; restore the store") from None
 
 
-def _read(storage: Storage, name: str) -> bytes:
+def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
+    """A manifest as it stands there. Raises StoreError."""
     try:
         return read_whole(storage, name, most=_LARGEST_MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
         if isinstance(storage, LocalStorage) and not storage.path.exists():
             raise StoreError(f"no store at {storage.location}") from None
+        # Of a bucket that does not exist, S3 says so.
+        reason = "" if name in str(error) else f": {first_line(error)}"
         raise StoreError(
-            f"{storage.location} is not a complete latent store ({name} is missing); encode again, or give another "
-            "folder"
+            f"{storage.location} is not a complete latent store ({name} is missing{reason}); encode again, or give "
+            "another folder"
         ) from None
     except OSError as error:
         raise StoreError(

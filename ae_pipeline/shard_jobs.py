@@ -124,12 +124,18 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     )
 
 
-def run_jobs(jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress) -> list[PartEntry]:
+def run_jobs(
+    jobs: list[ShardJob],
+    codec: Codec,
+    folder: Path,
+    progress: Progress,
+    make: Callable[[ShardJob, Codec, Path], PartEntry] = encode_shard,
+) -> list[PartEntry]:
     """All jobs, one per CPU at a time; a GPU is fed by two, so that reading overlaps computing."""
     workers = min(len(jobs), cpu_count() if codec.device.type == "cpu" else 2)
     entries: dict[int, PartEntry] = {}
     with one_torch_thread(), ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool:
-        running = {pool.submit(encode_shard, job, codec, folder): job for job in jobs}
+        running = {pool.submit(make, job, codec, folder): job for job in jobs}
         try:
             for done in as_completed(running):
                 entries[running[done].number] = done.result()

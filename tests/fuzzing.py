@@ -172,7 +172,9 @@ def _with_codec(files: Files, header: dict[str, Any], weights: bytes) -> Files:
     manifest["codec"] = {
         "fingerprint": header["fingerprint"],
         "bytes": len(text) + len(weights),
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in ((HEADER_NAME, text), (WEIGHTS_NAME, weights))},
+        "files": {
+            name: hashlib.sha256(data).hexdigest() for name, data in ((HEADER_NAME, text), (WEIGHTS_NAME, weights))
+        },
     }
     return {HEADER: text, WEIGHTS: weights, MANIFEST_NAME: _signed(manifest)}
 
@@ -322,7 +324,11 @@ def read_everything(store: Path) -> str:
                 seen.update(json.dumps(rows.attributes.to_pylist(), default=str).encode())
                 seen.update(codec.decode(rows.latents[:64]).tobytes())
         some = [part.id_min for part in each.manifest.parts][:2]
-        for table in (*each.scan(), *each.scan(["id"], filter="error < 0.3"), *each.scan(["label", "latent"], ids=some)):
+        for table in (
+            *each.scan(),
+            *each.scan(["id"], filter="error < 0.3"),
+            *each.scan(["label", "latent"], ids=some),
+        ):
             seen.update(str(len(table)).encode())
             seen.update(json.dumps(table.to_pylist(), default=str).encode())
         seen.update(str((each.nbytes, each.latent_bytes(), each.attributes_schema())).encode())
@@ -396,7 +402,14 @@ def _work(stores: Path, scratch: Path, seed: int, first: int, count: int) -> Non
             outcome, detail = "other files", f"{strange[:5]}"
         if _peak_bytes() - baseline > MOST_BYTES and _peak_bytes() > before:
             outcome, detail = "memory", f"{_peak_bytes() - baseline} bytes"
-        result = {"input": number, "kind": kind, "store": name, "note": note[:200], "outcome": outcome, "detail": detail}
+        result = {
+            "input": number,
+            "kind": kind,
+            "store": name,
+            "note": note[:200],
+            "outcome": outcome,
+            "detail": detail,
+        }
         result |= {"seconds": round(time.perf_counter() - start, 3), "grown": _peak_bytes() - baseline}
         print(json.dumps(result), flush=True)
 
@@ -420,7 +433,9 @@ def _outcome(store: Path, wanted: str | None) -> tuple[str, str]:
 def _watch_files(store: Path) -> list[str]:
     """Paths that are opened from now on and are neither below the store nor the interpreter's or the system's."""
     seen: list[str] = []
-    allowed = tuple(map(str, (store, sys.prefix, sys.base_prefix, Path(__file__).parents[1], "/proc", "/sys", "/usr", "/lib")))
+    allowed = tuple(
+        map(str, (store, sys.prefix, sys.base_prefix, Path(__file__).parents[1], "/proc", "/sys", "/usr", "/lib"))
+    )
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
         if event != "open" or not isinstance(arguments[0], str | bytes):
