@@ -28,6 +28,7 @@ NEUTRAL = {
     "params_operation",
     "progress",
     "provenance",
+    "remote",  # stages write folders
     "scanning",  # chosen rows: stages take whole stores
     "sources/mirrors",
     "where",
