@@ -74,6 +74,7 @@ class ShardJob:
             "layout": self.layout,
             "row_group_rows": self.row_group_rows,
             "pyarrow": pa.__version__,
+            **self.samples.changed_by,
         }
         return sha256_json(made_of)
 
@@ -121,9 +122,13 @@ def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> 
 
 def check_ids(samples: SampleSet) -> None:
     """Raise DataError unless the ids are of a type that a store keeps."""
-    kind = samples.attributes_schema.field(ID).type
+    check_id_type(samples.files[0], samples.attributes_schema.field(ID).type)
+
+
+def check_id_type(file: Path, kind: pa.DataType) -> None:
+    """The same of one file."""
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"{samples.files[0]}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
+        raise DataError(f"{file}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
 
 
 def plan_jobs(
@@ -222,7 +227,6 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     if not _is_whole(path, job):
         schema = job.samples.attributes_schema
         first_row = job.first_row
-        made_up_ids = ID not in pq.read_schema(job.shard.path).names
         with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
             for block in job.samples.blocks(job.shard, BLOCK_ROWS):
                 if block.attributes.column(ID).null_count:
@@ -230,7 +234,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
                 latents, error = codec.encode_block(block.pixels, measure=True)
                 assert error is not None
                 attributes = block.attributes
-                if made_up_ids:
+                if not job.samples.has_ids:
                     numbers = np.arange(first_row, first_row + len(latents))
                     attributes = attributes.set_column(0, schema.field(ID), [numbers])
                 writer.write(attributes, latents, error)

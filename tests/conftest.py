@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from handmade import random_codec
 
 from ae_pipeline.codec_building import build_codec
 from ae_pipeline.params import Params
@@ -78,6 +79,22 @@ def tiny_codec(synthetic_prepared, tiny_params, tmp_path_factory) -> Path:
         {"commit": None, "dirty": None},
         lambda epoch: None,
     )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codec(tmp_path_factory) -> Path:
+    """The folder of an untrained codec for uint8 5x4."""
+    folder = tmp_path_factory.mktemp("untrained") / "codec"
+    random_codec(folder)
+    return folder
+
+
+@pytest.fixture
+def box(tmp_path) -> Path:
+    """The inbox of the checkout `tmp_path`, empty."""
+    folder = tmp_path / "data" / "inbox"
+    folder.mkdir(parents=True)
     return folder
 
 
