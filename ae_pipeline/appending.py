@@ -127,10 +127,15 @@ def snapshot_key(old: Manifest) -> str:
 
 def attribute_columns(samples: SampleSet) -> list[ColumnEntry]:
     """Names and types of the samples' columns without the pixels, as a store's manifest lists them."""
-    # Through Parquet and back, as the columns of a part are: that renames the items of lists.
+    schema = as_written(samples.attributes_schema)
+    return [ColumnEntry(name=field.name, type=str(field.type)) for field in schema]
+
+
+def as_written(schema: pa.Schema) -> pa.Schema:
+    """Through Parquet and back, as the columns of a part are: that renames the items of lists."""
     file = pa.BufferOutputStream()
-    pq.write_metadata(samples.attributes_schema, file)
-    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(file.getvalue())]
+    pq.write_metadata(schema, file)
+    return pq.read_schema(file.getvalue())
 
 
 def stored_attributes(manifest: Manifest) -> list[ColumnEntry]:

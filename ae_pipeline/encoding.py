@@ -115,9 +115,13 @@ def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> 
 
 def check_ids(samples: SampleSet) -> None:
     """Raise DataError unless the ids are of a type that a store keeps."""
-    kind = samples.attributes_schema.field(ID).type
+    check_id_type(samples.files[0], samples.attributes_schema.field(ID).type)
+
+
+def check_id_type(file: Path, kind: pa.DataType) -> None:
+    """The same of one file."""
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"{samples.files[0]}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
+        raise DataError(f"{file}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
 
 
 def create_store(

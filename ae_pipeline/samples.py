@@ -101,13 +101,23 @@ class SampleSet:
         """Bytes of all samples, uncompressed, without ids and attributes."""
         return self.rows * self.spec.nbytes
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether the files have ids; where they have none, the rows are numbered."""
+        return ID in self._schema.names
+
     @cached_property
     def attributes_schema(self) -> pa.Schema:
         """Columns beside the pixels, id first (made up from the row number where the files have none)."""
         fields = [field.with_metadata(None) for field in self._schema if field.name not in (ID, PIXELS)]
-        has_id = ID in self._schema.names
-        first = self._schema.field(ID).with_metadata(None) if has_id else pa.field(ID, pa.int64(), nullable=False)
+        numbers = pa.field(ID, pa.int64(), nullable=False)
+        first = self._schema.field(ID).with_metadata(None) if self.has_ids else numbers
         return pa.schema([first, *fields])
+
+    @property
+    def changed_by(self) -> dict[str, Any]:
+        """What decides the rows beside the bytes of the files, as JSON; nothing where they are read as they are."""
+        return {}
 
     @cached_property
     def digest(self) -> str:
@@ -126,7 +136,7 @@ class SampleSet:
         first_row = sum(s.rows for s in self.shards[: self.shards.index(shard)])
         for table in _rechunk(self._tables(shard, rows), rows):
             attributes = table.drop_columns([PIXELS])
-            if ID not in table.column_names:
+            if not self.has_ids:
                 numbers = np.arange(first_row, first_row + table.num_rows)
                 attributes = attributes.add_column(0, self.attributes_schema.field(ID), [numbers])
             attributes = attributes.select(self.attributes_schema.names).replace_schema_metadata(None)

@@ -53,6 +53,7 @@ class ShardJob:
             "layout": self.layout,
             "row_group_rows": self.row_group_rows,
             "pyarrow": pa.__version__,
+            **self.samples.changed_by,
         }
         return sha256_json(made_of)
 
@@ -86,7 +87,6 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     if not _is_whole(path, job):
         schema = job.samples.attributes_schema
         first_row = job.first_row
-        made_up_ids = ID not in pq.read_schema(job.shard.path).names
         with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
             for block in job.samples.blocks(job.shard, codec.block_rows):
                 if block.attributes.column(ID).null_count:
@@ -94,7 +94,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
                 latents, error = codec.encode_block(block.pixels, measure=True)
                 assert error is not None
                 attributes = block.attributes
-                if made_up_ids:
+                if not job.samples.has_ids:
                     numbers = np.arange(first_row, first_row + len(latents))
                     attributes = attributes.set_column(0, schema.field(ID), [numbers])
                 writer.write(attributes, latents, error)

@@ -25,7 +25,7 @@ import pytest
 import torch
 from clone import Clone
 from drifting import DRIFT_PARAMS, encoded
-from handmade import write_rows
+from handmade import random_codec, write_rows
 
 from ae_pipeline.baselines import build_pca_codec
 from ae_pipeline.cli import main
@@ -91,6 +91,22 @@ def tiny_codec(synthetic_prepared, tiny_params, tmp_path_factory) -> Path:
         {"commit": None, "dirty": None},
         lambda epoch: None,
     )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codec(tmp_path_factory) -> Path:
+    """The folder of an untrained codec for uint8 5x4."""
+    folder = tmp_path_factory.mktemp("untrained") / "codec"
+    random_codec(folder)
+    return folder
+
+
+@pytest.fixture
+def box(tmp_path) -> Path:
+    """The inbox of the checkout `tmp_path`, empty."""
+    folder = tmp_path / "data" / "inbox"
+    folder.mkdir(parents=True)
     return folder
 
 

@@ -421,7 +421,7 @@ def _outcome(store: Path, wanted: str | None) -> tuple[str, str]:
         if "\n" in str(error):
             return "message", str(error)[:300]
         return "refused", f"{type(error).__name__}: {str(error)[:300]}"
-    except BaseException as error:  # noqa: BLE001 (whatever it is, it is a finding)
+    except BaseException as error:
         import traceback
 
         return "escaped", f"{type(error).__name__}: {str(error)[:200]} {traceback.format_exc()[-800:]}"
@@ -442,7 +442,7 @@ def _watch_files(store: Path) -> list[str]:
             return
         path = os.path.abspath(os.fsdecode(arguments[0]))
         writes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        if writes and not path.startswith(str(store)) or not path.startswith(allowed):
+        if (writes and not path.startswith(str(store))) or not path.startswith(allowed):
             seen.append(path)
 
     sys.addaudithook(note)

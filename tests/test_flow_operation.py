@@ -12,8 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from prefect_server import until
 
+from ae_pipeline.batches import statistics_path
+from ae_pipeline.codec_header import read_header
+from ae_pipeline.inbox import encode_inbox, growing_store
 from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.monitoring import REPORTED_TAG
+from ae_pipeline.monitoring import REPORTED_TAG, mark_reported, monitor_batches
+from ae_pipeline.params import load_params
 from ae_pipeline.samples import SampleSet, ShardWriter
 
 pytestmark = pytest.mark.slow
@@ -175,3 +179,27 @@ def test_a_champion_chosen_by_hand_in_mlflow_is_respected(clone, run_flow, clien
     assert champion(client) == "2"
     _, output = clone.run(sys.executable, "-m", "ae_pipeline", "history")
     assert "moved by hand" in output
+
+
+def test_a_store_that_was_begun_in_the_place_of_another_has_a_series_of_its_own(clone, client):
+    """As docs/operations.md tells to do it: "Another store"."""
+    params = load_params(clone.folder / "params.yaml")
+    codec = clone.folder / "data/codec"
+
+    def monitor():
+        found = monitor_batches(params, clone.folder)
+        if found.new:
+            mark_reported(params, clone.folder, found)
+        return found.run_id, [batch.snapshot for batch in found.new]
+
+    first, snapshots = monitor()
+    assert snapshots == [1]
+    assert monitor() == (first, [])
+    store = growing_store(params, clone.folder, read_header(codec).fingerprint)
+    for path in (store, statistics_path(store, 1).parent):
+        path.rename(path.with_name(path.name.replace(store.name, f"{store.name}-before")))
+    deliver(clone, "sixth.parquet", held_out(clone).pixels[100:150], 80_000)
+    assert encode_inbox(params, clone.folder, codec).files == ["sixth.parquet"]
+    second, snapshots = monitor()
+    assert (second != first, snapshots) == (True, [1])
+    assert len(client.get_metric_history(second, "error_drift")) == 1
