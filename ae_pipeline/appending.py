@@ -208,6 +208,8 @@ def _move(folder: Path, store: Path, parts: list[PartEntry]) -> None:
             ) from None
     sync_folder(store)
     shutil.rmtree(folder)
+    # After the commit nobody would look for it again.
+    sync_folder(folder.parent)
 
 
 def _grown(old: Manifest, parts: list[PartEntry], header: CodecHeader, *, name: str, git: dict[str, Any]) -> Manifest:
