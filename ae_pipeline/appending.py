@@ -254,6 +254,8 @@ def _move(folder: Path, store: Path, parts: list[PartEntry]) -> None:
             ) from None
     sync_folder(store)
     shutil.rmtree(folder)
+    # After the commit nobody would look for it again.
+    sync_folder(folder.parent)
 
 
 def grown(store: LatentStore, parts: list[PartEntry], *, name: str, git: dict[str, Any]) -> Manifest:

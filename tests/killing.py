@@ -6,10 +6,13 @@
 SCRIPT defines `run(folder)`. One process imports everything and forks a child for each step (`tracing.py`); before the
 step happens, the fault does:
 
-    SIGKILL, SIGTERM, SIGINT    the child gets the signal
-    full                        from here on nothing can be written, as on a full disk; what is there can be removed
-    denied                      from here on nothing can be created, renamed or removed
-    power                       the folder is what a power cut may leave of it (`power_cut.py`): two states a step
+    SIGKILL              the child is killed
+    SIGTERM or SIGINT    the child gets one of them, in turn
+    full                 from here on nothing can be written, as on a full disk; what is there can be removed
+    denied               from here on nothing can be created, renamed or removed
+    power                the folder is what a power cut may leave of it (`power_cut.py`): two states a step
+
+Of several writes to a file in a row, the first and the last are taken, or with `every_write` all.
 
 Where processes cannot be watched, SIGKILL goes by Python's audit events, which do not see writes; others are skipped.
 """
@@ -33,7 +36,7 @@ _FAILING = {
     "full": (-errno.ENOSPC, {"open", "write", "truncate", "fsync", "mkdir", "rename", "link"}),
     "denied": (-errno.EACCES, {"open", "mkdir", "rmdir", "rename", "link", "unlink"}),
 }
-_SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
+_SIGNALS = {"SIGKILL": [signal.SIGKILL], "SIGTERM or SIGINT": [signal.SIGTERM, signal.SIGINT]}
 _AUDITED = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.move", "shutil.rmtree"}
 _CANNOT_WATCH = 77
 
@@ -54,11 +57,21 @@ def killed_at_every_step(script: str, template: Path, target: Path) -> list[Path
     return [left.folder for left in stopped_at_every_step(script, template, target, "SIGKILL")]
 
 
-def stopped_at_every_step(script: str, template: Path, target: Path, fault: str) -> list[Left]:
+def stopped_at_every_step(
+    script: str, template: Path, target: Path, fault: str, *, every_write: bool = False
+) -> list[Left]:
     """One run for each step that the fault can hit, in order. The run must get through when nothing stops it."""
     target.mkdir()
     (target / "script.py").write_text(script)
-    arguments = [sys.executable, __file__, str(target / "script.py"), str(template), str(target), fault]
+    arguments = [
+        sys.executable,
+        __file__,
+        str(target / "script.py"),
+        str(template),
+        str(target),
+        fault,
+        str(every_write),
+    ]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if done.returncode == _CANNOT_WATCH:
         pytest.skip("processes cannot be watched here (ptrace and seccomp, Linux on x86-64)")
@@ -67,7 +80,7 @@ def stopped_at_every_step(script: str, template: Path, target: Path, fault: str)
     return [Left(Path(folder), *others) for folder, *others in found]
 
 
-def main(script: Path, template: Path, target: Path, fault: str) -> int:
+def main(script: Path, template: Path, target: Path, fault: str, every_write: bool) -> int:
     """In the process that forks: prints the fields of `Left` as JSON."""
     # One worker: the steps then come in the same order every time.
     if hasattr(os, "sched_setaffinity"):
@@ -89,16 +102,23 @@ def main(script: Path, template: Path, target: Path, fault: str) -> int:
     if fault == "power":
         print(json.dumps(cut_off(names["run"], template, target)))
     else:
-        print(json.dumps(watched(names["run"], template, target, fault, steps)))
+        wanted = [number for number in range(len(steps)) if every_write or not is_inner_write(steps, number)]
+        print(json.dumps(watched(names["run"], template, target, fault, steps, wanted)))
     return 0
 
 
 def watched(
-    run: Callable[[Path], None], template: Path, target: Path, fault: str, steps: list[tracing.Step]
+    run: Callable[[Path], None],
+    template: Path,
+    target: Path,
+    fault: str,
+    steps: list[tracing.Step],
+    wanted: list[int],
 ) -> list[tuple]:
-    """Every step that the fault can hit."""
+    """Every step that is wanted and that the fault can hit."""
     stopped = []
-    for number, step in enumerate(steps):
+    for number in wanted:
+        step = steps[number]
         if fault in _FAILING and step.call not in _FAILING[fault][1]:
             continue
         folder = shutil.copytree(template, target / str(number))
@@ -109,12 +129,17 @@ def watched(
     return stopped
 
 
+def is_inner_write(steps: list[tracing.Step], number: int) -> bool:
+    """Whether the steps before and after it write to the same file."""
+    return steps[max(number - 1, 0) : number + 2] == [steps[number]] * 3 and steps[number].call == "write"
+
+
 def hit(fault: str, wanted: int) -> tracing.OnStep:
     """What happens to the step `wanted`, and to those after it."""
 
     def on_step(number: int, step: tracing.Step) -> int | None:
         if fault in _SIGNALS:
-            return _SIGNALS[fault] if number == wanted else None
+            return _SIGNALS[fault][number % len(_SIGNALS[fault])] if number == wanted else None
         code, calls = _FAILING[fault]
         return code if number >= wanted and step.call in calls else None
 
@@ -192,4 +217,4 @@ def changes_files(event: str, arguments: tuple, folder: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(Path, sys.argv[1:4]), sys.argv[4]))
+    sys.exit(main(*map(Path, sys.argv[1:4]), sys.argv[4], sys.argv[5] == "True"))

@@ -1,4 +1,4 @@
-"""Growing stores with two writers, or cut off at any point: the old snapshot or the new one, whole."""
+"""Growing stores with two writers, or cut off: the old snapshot or the new one, whole."""
 
 import fcntl
 import shutil
@@ -6,13 +6,10 @@ import shutil
 import pytest
 from growing import append, batch, hidden, ids_of
 from handmade import bytes_of
-from killing import killed_at_every_step
 
 from ae_pipeline.errors import TargetError
 from ae_pipeline.files import locked_folder
-from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import read_manifest, write_manifest
-from ae_pipeline.samples import SampleSet
 
 
 def test_of_two_writers_one_is_told_and_changes_nothing(codec, tmp_path):
@@ -65,51 +62,7 @@ def test_a_lock_on_a_folder_that_lost_its_name_does_not_count(tmp_path, monkeypa
         pass
 
 
-SCRIPT = """
-from ae_pipeline.appending import append_samples
-from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-
-def run(folder):
-    sets = [SampleSet.open(file) for file in sorted((folder / "data").iterdir())]
-    params = EncodeParams(device="cpu")
-    append_samples(folder / "store", sets, folder / "codec", params, name="growing", git={})
-"""
-
-
-def run_again(folder, codec):
-    append(folder / "store", [SampleSet.open(file) for file in sorted((folder / "data").iterdir())], codec)
-    return bytes_of(folder / "store")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("snapshot", [1, 2, 3])
-def test_killed_at_any_step_the_old_or_the_new_snapshot_is_whole(snapshot, codec, tmp_path):
-    template = tmp_path / "template"
-    for number in range(1, snapshot):
-        append(template / "store", [batch(tmp_path / "earlier", number)], codec)
-    shutil.copytree(codec, template / "codec")
-    for number in (8, 9):
-        batch(template / "data", number)
-    shutil.copytree(template, tmp_path / "whole")
-    whole = run_again(tmp_path / "whole", codec)
-    left = killed_at_every_step(SCRIPT, template, tmp_path / "killed")
-    assert len(left) > 8
-    outcomes = []
-    for folder in left:
-        if snapshot == 1 and not (folder / "store").exists():
-            outcomes.append(0)
-        else:
-            found = LatentStore.open(folder / "store")
-            assert (
-                len(ids_of(found))
-                == {snapshot - 1: 30 * (snapshot - 1), snapshot: 30 * (snapshot + 1)}[found.manifest.snapshot]
-            )
-            outcomes.append(found.manifest.snapshot)
-        assert run_again(folder, codec) == whole
-        assert not hidden(folder)
-    assert outcomes == sorted(outcomes)
-    assert outcomes[0] == snapshot - 1
+# Cut off (at every step: test_faults.py).
 
 
 def test_parts_of_an_interrupted_append_are_taken_if_they_are_whole(codec, tmp_path):

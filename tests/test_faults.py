@@ -1,0 +1,225 @@
+"""Complete or absent: whatever stops a run, and at whichever step, the old state or the new one is there, whole.
+
+Each operation is stopped at every step in which it changes the disk (`killing.py`). Then: what has a final name is
+whole; the same call again finishes, makes no part twice, gives the bytes of a run that nothing stopped, and leaves
+nothing else behind.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from handmade import bytes_of, random_codec, random_pixels, write_rows
+from killing import Left, stopped_at_every_step
+
+from ae_pipeline.latent_store import LatentStore
+
+pytestmark = pytest.mark.slow
+
+START = """
+import sys
+from ae_pipeline.appending import append_samples
+from ae_pipeline.decoding import decode_store
+from ae_pipeline.encoding import encode_samples
+from ae_pipeline.errors import exit_code_of
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.samples import SampleSet
+
+PARAMS = EncodeParams(device="cpu")
+
+def run(folder):
+    # As the command line does.
+    code = exit_code_of(lambda: work(folder))
+    if code:
+        sys.exit(code)
+"""
+ENCODE = """
+def work(folder):
+    encode_samples(SampleSet.open(folder / "data"), folder / "codec", folder / "out/store", PARAMS, name="x", git={})
+"""
+APPEND = """
+def work(folder):
+    sets = [SampleSet.open(file) for file in sorted((folder / "data").iterdir())]
+    append_samples(folder / "out/store", sets, folder / "codec", PARAMS, name="x", git={})
+"""
+DECODE = """
+def work(folder):
+    decode_store(LatentStore.open(folder / "out/store"), folder / "out/decoded", device="cpu")
+"""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A call, what it starts from, and what it makes when nothing stops it."""
+
+    script: str
+    result: str
+    template: Path
+    whole: dict[str, bytes]
+    """All files of the template's folder, after the call."""
+
+    def again(self, folder: Path) -> None:
+        """The same call in this process."""
+        names: dict = {}
+        exec(compile(self.script, "script", "exec"), names)
+        names["work"](folder)
+
+
+def operation(name: str, root: Path) -> Operation:
+    """Two shards to encode; for `append` a store that has one already, for `decode` a store of all."""
+    template = root / "template"
+    random_codec(template / "codec")
+    shards = {"append": (1, 2, 3)}.get(name, (1, 2))
+    for number in shards:
+        pixels = random_pixels((30, 5, 4), "uint8", seed=number)
+        write_rows(template / "data" / f"{number}.parquet", pixels, id=list(range(100 * number, 100 * number + 30)))
+    if name == "append":
+        others = [template / "data" / f"{number}.parquet" for number in (2, 3)]
+        for file in others:
+            shutil.move(file, root)
+        do(APPEND, template)
+        for file in others:
+            shutil.move(root / file.name, file)
+    if name == "decode":
+        do(ENCODE, template)
+    script = {"encode": ENCODE, "append": APPEND, "decode": DECODE}[name]
+    whole = shutil.copytree(template, root / "whole")
+    do(script, whole)
+    result = "out/decoded" if name == "decode" else "out/store"
+    return Operation(START + script, result, template, bytes_of(whole))
+
+
+def do(script: str, folder: Path) -> None:
+    Operation(START + script, "", folder, {}).again(folder)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Callable[[str], Operation]:
+    """Operations by name, each prepared once."""
+    made: dict[str, Operation] = {}
+
+    def prepare(name: str) -> Operation:
+        if name not in made:
+            made[name] = operation(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return prepare
+
+
+@pytest.fixture
+def target(tmp_path) -> Iterator[Path]:
+    """A folder that is to be made; in memory where that is possible, as hundreds of runs wait for the disk."""
+    if not Path("/dev/shm").is_dir():
+        yield tmp_path / "stopped"
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="ae-pipeline-test-") as folder:
+        yield Path(folder) / "stopped"
+
+
+def check(wanted: Operation, left: Left) -> bool:
+    """The promise, and the second run that keeps it. Whether the result was there before the second run."""
+    found = state(wanted, left.folder)
+    finished = files_of([*left.folder.glob("out/*/part-*"), *left.folder.glob("out/.*/part-*")])
+    if wanted.result == "out/decoded" and found:
+        return found
+    wanted.again(left.folder)
+    assert bytes_of(left.folder) == wanted.whole
+    assert folders(left.folder) == folders(wanted.template.parent / "whole")
+    if wanted.result == "out/store":
+        now = files_of((left.folder / wanted.result).glob("part-*"))
+        assert all(now[name] <= before for name, before in finished.items()), "a finished part was made again"
+    return found
+
+
+def files_of(parts: Iterable[Path]) -> dict[str, set[int]]:
+    """Which files there are of each name."""
+    found: dict[str, set[int]] = {}
+    for part in parts:
+        found.setdefault(part.name, set()).add(part.stat().st_ino)
+    return found
+
+
+def state(wanted: Operation, folder: Path) -> bool:
+    """Whether the result is the new one; fails unless it is that or the old one, whole."""
+    result = folder / wanted.result
+    if not result.exists():
+        assert not (wanted.template / wanted.result).exists(), "the old one is gone"
+        return False
+    if wanted.result == "out/decoded":
+        assert bytes_of(result) == part_of(wanted.whole, wanted.result)
+        return True
+    store = LatentStore.open(result)
+    assert sum(len(rows.latents) for part in store.manifest.parts for rows in store.read_part(part, 100)) == (
+        store.manifest.totals.rows
+    )
+    listed = {"_manifest.json", "_codec/codec.json", "_codec/weights.safetensors"}
+    listed |= {part.name for part in store.manifest.parts}
+    found = {name: data for name, data in bytes_of(result).items() if name in listed}
+    new = part_of(wanted.whole, wanted.result)
+    if found == {name: data for name, data in new.items() if name in listed}:
+        assert store.manifest.totals.rows == 30 * len(list((wanted.template / "data").iterdir()))
+        return True
+    assert found == bytes_of(wanted.template / wanted.result), "neither the old one nor the new one"
+    return False
+
+
+def part_of(tree: dict[str, bytes], folder: str) -> dict[str, bytes]:
+    return {name.removeprefix(f"{folder}/"): data for name, data in tree.items() if name.startswith(f"{folder}/")}
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir())
+
+
+def commits_once(found: list[bool]) -> bool:
+    """Whether it is the old one up to some step, and the new one from there on."""
+    return found == sorted(found) and not found[0]
+
+
+@pytest.mark.parametrize("name", ["encode", "append", "decode"])
+def test_killed_at_any_step(name, prepared, target):
+    wanted = prepared(name)
+    stopped = stopped_at_every_step(wanted.script, wanted.template, target, "SIGKILL", every_write=True)
+    assert {left.code for left in stopped} == {-9}
+    found = [check(wanted, left) for left in stopped]
+    assert commits_once(found)
+    assert found[-1], "the last step should come after the commit"
+
+
+@pytest.mark.parametrize("name", ["encode", "append", "decode"])
+def test_whatever_a_power_cut_leaves(name, prepared, target):
+    wanted = prepared(name)
+    cut = stopped_at_every_step(wanted.script, wanted.template, target, "power")
+    found = [check(wanted, left) for left in cut]
+    assert not found[0]
+    # When the call has returned, its result is certain.
+    assert all(now for now, left in zip(found, cut, strict=True) if left.step == "none")
+
+
+@pytest.mark.parametrize("name", ["encode", "append", "decode"])
+@pytest.mark.parametrize("fault", ["full", "denied"])
+def test_a_disk_that_is_full_or_closed_from_any_step_on(fault, name, prepared, target):
+    wanted = prepared(name)
+    stopped = stopped_at_every_step(wanted.script, wanted.template, target, fault)
+    word = {"full": "No space left on device", "denied": "Permission denied"}[fault]
+    for left in stopped:
+        assert (left.code, left.error.count("\n")) == (1, 1), left.error
+        assert left.error.startswith("error: ")
+        assert word in left.error
+        check(wanted, left)
+
+
+@pytest.mark.parametrize("name", ["encode", "append", "decode"])
+def test_told_to_end_at_any_step(name, prepared, target):
+    wanted = prepared(name)
+    stopped = stopped_at_every_step(wanted.script, wanted.template, target, "SIGTERM or SIGINT")
+    assert {left.code for left in stopped} == {130, 143}
+    for left in stopped:
+        word = {130: "interrupted", 143: "terminated"}[left.code]
+        message = f"{word}; nothing incomplete has a final name, run the same command again to go on\n"
+        assert left.error == message
+        check(wanted, left)
