@@ -85,7 +85,7 @@ class Original:
                 load_store_codec(opened, "cpu")
         else:
             load_store_codec(opened, "cpu")
-        for name in (name for name in kinds if name == "_snapshots/2.json"):
+        if "_snapshots/2.json" in kinds:
             wanted = LatentStore.open(self.store.path, 2).manifest
             self._fails_or_equals(kinds, lambda: LatentStore.open(store, 2).manifest, wanted)
         if kinds.get(VACUUMED_NAME) in ("flip", "cut"):
