@@ -183,7 +183,7 @@ def first_manifest(
             layout=params.layout,
             row_group_rows=params.row_group_rows,
         ),
-        columns=_columns(folder / parts[0].name),
+        columns=columns_of(folder / parts[0].name),
         source=source,
         parts=parts,
         totals=Totals(
@@ -232,7 +232,8 @@ def written_by(git: dict[str, Any]) -> dict[str, Any]:
     return {"versions": library_versions(), "git": git}
 
 
-def _columns(part: Path) -> list[ColumnEntry]:
+def columns_of(part: Path) -> list[ColumnEntry]:
+    """Names and types of a part's columns."""
     return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(part)]
 
 

@@ -82,3 +82,20 @@ def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore
         return len(read_manifest(place, number).parts)
 
     return newest, newest.manifest.parts[count(snapshot - 1) : count(snapshot)]
+
+
+def parts_of_snapshots(store: Path, last: int) -> list[int]:
+    """How many parts snapshots 1 to `last` have; one whose manifest is lost, as many as the one before.
+
+    Then the parts that it added count with the snapshot after it, and none is left out.
+    """
+    try:
+        counts = read_vacuumed(store).parts[:last]
+    except StoreError:
+        counts = []
+    for number in range(len(counts) + 1, last + 1):
+        try:
+            counts.append(len(read_manifest(store, number).parts))
+        except StoreError:
+            counts.append(counts[-1] if counts else 0)
+    return counts
