@@ -145,7 +145,7 @@ def manifest_values(manifest: Manifest) -> dict[str, Any]:
 def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> Manifest:
     """Read and check the manifest of the newest snapshot, or of an earlier one. Raises StoreError."""
     storage = open_storage(store)
-    newest = parse_manifest(_read(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
+    newest = parse_manifest(manifest_bytes(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
     if snapshot in (None, newest.snapshot):
         return newest
     name = f"{SNAPSHOTS_FOLDER}/{snapshot}.json"
@@ -154,7 +154,7 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     except FileNotFoundError:
         numbers = ", ".join(map(str, sorted({*kept_snapshots(storage), newest.snapshot})))
         raise StoreError(f"{storage.location} has no snapshot {snapshot}; it has {numbers}: give one of them") from None
-    manifest = parse_manifest(_read(storage, name), place_of(storage, name))
+    manifest = parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
         raise StoreError(
             f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; restore the store"
@@ -197,12 +197,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise StoreError(f"{where} is not a valid manifest: {place}: {first['msg']}; restore the store") from None
 
 
-def manifest_bytes(storage: Storage) -> bytes:
-    """The newest manifest as it stands there. Raises StoreError."""
-    return _read(storage, MANIFEST_NAME)
-
-
-def _read(storage: Storage, name: str) -> bytes:
+def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
+    """A manifest as it stands there. Raises StoreError."""
     try:
         return read_whole(storage, name, most=_LARGEST_MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
