@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, ParamsFile, show
+from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, ParamsFile, as_place, show
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of
@@ -60,7 +60,7 @@ def main() -> None:
 @app.command()
 def encode(
     data: Annotated[Path, typer.Argument(help="Parquet file, or folder of them, with a column `pixels`.")],
-    store: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
+    store: Annotated[str, typer.Option(help="Folder to write, new or empty; or a URL: s3://bucket/store.")],
     codec: CodecFolder = None,
     model: ModelUri = None,
     layout: Annotated[Literal["list", "binary"], typer.Option(help="How latents are stored.")] = "list",
@@ -80,14 +80,14 @@ def encode(
         settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
         with row_progress("encode", samples.rows) as progress:
             written = encode_samples(
-                samples, folder, store, settings, name=data.name, git=git_state(Path.cwd()), progress=progress
+                samples, folder, as_place(store), settings, name=data.name, git=git_state(Path.cwd()), progress=progress
             )
     show(describe_store(written), as_json=as_json)
 
 
 @app.command()
 def decode(
-    store: Annotated[Path, typer.Argument(help="Latent store.")],
+    store: Annotated[str, typer.Argument(help="Latent store: a folder, or a URL such as s3://bucket/store.")],
     out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
     device: Device = "auto",
     as_json: AsJson = False,
@@ -97,7 +97,7 @@ def decode(
     from ae_pipeline.latent_store import LatentStore
     from ae_pipeline.progress import row_progress
 
-    opened = LatentStore.open(store)
+    opened = LatentStore.open(as_place(store))
     with row_progress("decode", opened.manifest.totals.rows) as progress:
         decoded = decode_store(opened, out, device=device, progress=progress)
     show(
@@ -108,7 +108,7 @@ def decode(
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="Latent store or codec folder.")],
+    path: Annotated[str, typer.Argument(help="Latent store (folder or URL) or codec folder.")],
     as_json: AsJson = False,
 ) -> None:
     """Say what a store or a codec is: rows, bytes, codec, provenance, schema."""
@@ -116,10 +116,11 @@ def info(
     from ae_pipeline.latent_store import LatentStore
     from ae_pipeline.summary import describe_codec, describe_store
 
-    if (path / HEADER_NAME).exists():
-        show(describe_codec(read_header(path)), as_json=as_json)
+    place = as_place(path)
+    if isinstance(place, Path) and (place / HEADER_NAME).exists():
+        show(describe_codec(read_header(place)), as_json=as_json)
     else:
-        show(describe_store(LatentStore.open(path)), as_json=as_json)
+        show(describe_store(LatentStore.open(place)), as_json=as_json)
 
 
 @app.command()

@@ -6,9 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from ae_pipeline.storage import is_url
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
 DEFAULT_PARAMS = Path("params.yaml")
+
+
+def as_place(text: str) -> Path | str:
+    """A store as it is given on the command line: a folder, or as text a URL such as s3://bucket/store."""
+    if text.startswith("file://"):
+        return Path(text.removeprefix("file://"))
+    return text if is_url(text) else Path(text)
 
 
 def show(values: dict[str, Any], *, as_json: bool) -> None:

@@ -3,7 +3,9 @@
     with serving() as server:
         server.make_bucket("bucket")            # s3fs finds the server through server.environment
         server.requests                         # what was asked for and sent
-        server.hooks.append(hook)               # hook(request) runs before a request is answered, outside the lock
+        server.hooks.append(hook)               # hook(request) runs before a request is looked at, outside the lock;
+    server.answered.append(hook)            # after it has had its effect. What a hook returns is answered instead.
+    server.careless = True                  # conditions are ignored, as old servers do
 
 One request is answered at a time: S3 decides conditional puts atomically, moto looks first and writes then.
 """
@@ -12,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import unquote
 
 import boto3
@@ -42,6 +45,8 @@ class S3Server:
     def __init__(self):
         self.requests: list[Asked] = []
         self.hooks: list[Callable[[Asked], Response | None]] = []
+        self.answered: list[Callable[[Asked], Response | None]] = []
+        self.careless = False
         self._lock = threading.Lock()
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Quiet)
@@ -65,9 +70,10 @@ class S3Server:
         self._thread.join()
         self._server.server_close()
 
-    def client(self, service: str = "s3"):
+    @cached_property
+    def client(self):
         return boto3.client(
-            service,
+            "s3",
             endpoint_url=self.url,
             aws_access_key_id="tester",
             aws_secret_access_key="secret",
@@ -78,19 +84,20 @@ class S3Server:
         """Forget every bucket, request and hook."""
         self.requests.clear()
         self.hooks.clear()
+        self.answered.clear()
+        self.careless = False
         for account in get_backend("s3").values():
             for backend in account.values():
                 backend.reset()
 
     def make_bucket(self, name: str) -> None:
-        self.client().create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name)
 
     def objects(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
         """Every object by its key after `prefix`, as any reader sees them."""
-        client = self.client()
-        found = client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+        found = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
         return {
-            item["Key"].removeprefix(prefix): client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+            item["Key"].removeprefix(prefix): self.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
             for item in found
         }
 
@@ -101,24 +108,25 @@ class S3Server:
             environ["QUERY_STRING"],
             environ.get("HTTP_IF_MATCH") or environ.get("HTTP_IF_NONE_MATCH"),
         )
+        if self.careless:
+            environ.pop("HTTP_IF_MATCH", None)
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+        answer = self._ask(self.hooks, asked)
+        if answer is None:
+            with self._lock:
+                answer = Response.from_app(self._app, environ, buffered=True)
+            asked.status, asked.sent = answer.status_code, len(answer.data)
+            self.requests.append(asked)
+            answer = self._ask(self.answered, asked) or answer
+        return answer(environ, start_response)
 
-        def started(status, headers, *rest):
-            asked.status = int(status.split()[0])
-            return start_response(status, headers, *rest)
-
-        for hook in list(self.hooks):
+    @staticmethod
+    def _ask(hooks, asked):
+        for hook in list(hooks):
             answer = hook(asked)
             if answer is not None:
-                return answer(environ, started)
-        with self._lock:
-            answer = self._app(environ, started)
-            try:
-                body = b"".join(answer)
-            finally:
-                getattr(answer, "close", lambda: None)()
-            asked.sent = len(body)
-            self.requests.append(asked)
-        return [body]
+                return answer
+        return None
 
 
 @contextmanager
