@@ -3,11 +3,11 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ae_pipeline.cli_options import AsJson, show
+from ae_pipeline.cli_options import AsJson, Device, show
 from ae_pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 store_app = typer.Typer()
 
 LocalStore = Annotated[str, typer.Argument(metavar="STORE", help="Latent store: a folder.")]
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 Sources = Annotated[
     list[Path] | None, typer.Option("--source", help="Data that was encoded: file or folder. Several in their order.")
 ]
