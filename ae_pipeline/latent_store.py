@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.errors import DamagedPartError, DataError, StoreError, first_line
+from ae_pipeline.files import sha256_file
 from ae_pipeline.layouts import LATENT, LAYOUTS
 from ae_pipeline.manifest import (
     CODEC_FOLDER,
@@ -134,6 +135,12 @@ class LatentStore:
             raise StoreError(
                 f"{place_of(self.storage, CODEC_FOLDER)} is for other samples or latents than the manifest says; "
                 "restore the store"
+            )
+        recorded = self.manifest.codec.files.get("codec.json")
+        if sha256_file(self.codec_path / HEADER_NAME) != recorded:
+            raise StoreError(
+                f"{place_of(self.storage, f'{CODEC_FOLDER}/{HEADER_NAME}')} was changed: its SHA-256 is not the one in "
+                "the manifest; restore it, or run `ae-pipeline repair` with a copy of the codec"
             )
         return header
 
