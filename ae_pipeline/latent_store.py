@@ -138,18 +138,18 @@ class LatentStore:
                 f"{place_of(self.storage, CODEC_FOLDER)} has fingerprint {header.fingerprint[:12]}..., but the store "
                 f"was written with {wanted[:12]}...; put the right codec back"
             )
-        recorded = self.manifest.codec.files.get("codec.json")
-        if sha256_file(self.codec_path / HEADER_NAME) != recorded:
-            raise StoreError(
-                f"{place_of(self.storage, f'{CODEC_FOLDER}/{HEADER_NAME}')} was changed: its SHA-256 is not the one in "
-                "the manifest; restore it, or run `ae-pipeline repair` with a copy of the codec"
-            )
         latent = self.manifest.latent
         found = (header.model.latent_size, header.quantiser.levels, header.samples)
         if found != (latent.size, latent.levels, self.manifest.samples):
             raise StoreError(
                 f"{place_of(self.storage, CODEC_FOLDER)} is for other samples or latents than the manifest says; "
                 "restore the store"
+            )
+        recorded = self.manifest.codec.files.get("codec.json")
+        if sha256_file(self.codec_path / HEADER_NAME) != recorded:
+            raise StoreError(
+                f"{place_of(self.storage, f'{CODEC_FOLDER}/{HEADER_NAME}')} was changed: its SHA-256 is not the one in "
+                "the manifest; restore it, or run `ae-pipeline repair` with a copy of the codec"
             )
         return header
 

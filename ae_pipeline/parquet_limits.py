@@ -134,8 +134,8 @@ def _pages(data: memoryview) -> list[_Page]:
     while position < len(data):
         header, position = read_struct(data, position)
         kind, uncompressed, compressed = (header.get(key) for key in (_KIND, _UNCOMPRESSED, _COMPRESSED))
-        if kind not in _DETAILS:
-            raise ValueError(f"it has a page of kind {kind}")
+        if type(kind) is not int or kind not in _DETAILS:
+            raise ValueError("it has a page of unknown kind")
         place, values_at, encoding_at = _DETAILS[kind]
         details = header.get(place)
         details = details if isinstance(details, dict) else {}
@@ -143,8 +143,8 @@ def _pages(data: memoryview) -> list[_Page]:
         sizes = (uncompressed, compressed, values)
         if not all(type(size) is int and size >= 0 for size in sizes) or compressed > len(data) - position:
             raise ValueError("it has a page without a size, or one longer than its column")
-        if encoding not in _ENCODINGS:
-            raise ValueError(f"it has a page of encoding {encoding}, which latent stores do not use")
+        if type(encoding) is not int or encoding not in _ENCODINGS:
+            raise ValueError("it has a page of an encoding that latent stores do not use")
         if kind == _DICTIONARY_PAGE and pages:
             raise ValueError("it has a dictionary behind other pages")
         pages.append(_Page(kind, uncompressed, values, encoding))

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, fingerprint
 from ae_pipeline.errors import PipelineError
 from ae_pipeline.files import sha256_json
-from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME
+from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
 
 Files = dict[str, bytes]
 HEADER, WEIGHTS = f"{CODEC_FOLDER}/{HEADER_NAME}", f"{CODEC_FOLDER}/{WEIGHTS_NAME}"
@@ -40,6 +40,9 @@ NUMBERS = [-1, 0, 1, 2, 127, 255, 256, 65_535, 10**6, 2**24, 2**31 - 1, 2**31, 2
 NUMBERS += [10**100, -(2**31), -(2**63), 0.5, -0.0, 1e-320, 1e38, 1e300, 1e999, float("nan")]
 TEXTS = ["", "\0", "x" * 100_000, "../../etc/passwd", "/etc/passwd", "part-00000-0000000000000000.parquet", "\ud800"]
 TEXTS += ["{}", "int8", "list", "binary", "id", "latent", "error", "\u202e\U0001f9e8", "0" * 64, "1:" + "0" * 32]
+
+
+LINKS = "links, pipes and folders in place of files"
 
 
 def make_stores(folder: Path) -> None:
@@ -119,13 +122,6 @@ def _signed(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest).encode()
 
 
-def mutate(files: Files, chance: random.Random) -> tuple[str, Files, str]:
-    """The kind of mutation, the files that are other than before, and a word on what was done."""
-    kind = chance.choice(list(KINDS))
-    changed, note = KINDS[kind](files, chance)
-    return kind, changed, note
-
-
 def _any_bytes(files: Files, chance: random.Random) -> tuple[Files, str]:
     name = chance.choice(sorted(files))
     data, note = change_bytes(files[name], chance)
@@ -170,7 +166,7 @@ def _with_codec(files: Files, header: dict[str, Any], weights: bytes) -> Files:
     text = json.dumps(header).encode()
     manifest = json.loads(files[MANIFEST_NAME])
     manifest["codec"] = {
-        "fingerprint": header["fingerprint"],
+        "fingerprint": header.get("fingerprint", ""),
         "bytes": len(text) + len(weights),
         "files": {
             name: hashlib.sha256(data).hexdigest() for name, data in ((HEADER_NAME, text), (WEIGHTS_NAME, weights))
@@ -199,13 +195,16 @@ def _part(files: Files, chance: random.Random, place: int | None) -> tuple[Files
     place = chance.randrange(len(pieces) - 1) if place is None else len(pieces) - 1
     piece = pieces[place]
     if place == len(pieces) - 1:
-        body, note = change_bytes(piece[:-8], chance)
+        # Behind the row groups stands Arrow's schema, which is long.
+        body, note = change_bytes(piece[:-8], chance, chance.choice([len(piece) // 2, len(piece) - 8]))
         pieces[place] = body + struct.pack("<I", len(body)) + b"PAR1"
     else:
         # Page headers stand at the beginning: half of the changes are made there.
-        pieces[place], note = change_bytes(piece, chance, chance.choice([60, len(piece)]))
+        changed, note = change_bytes(piece, chance, chance.choice([60, len(piece)]))
+        # Mostly of the length that the footer says.
+        pieces[place] = changed if chance.random() < 0.1 else changed[: len(piece)].ljust(len(piece), b"\0")
     _sign_part(part, pieces)
-    if chance.random() < 0.2:
+    if chance.random() < 0.05:
         part["rows"] = chance.choice([1, 10**6, 10**9, 2**63])
         manifest["totals"]["rows"] = sum(entry["rows"] for entry in manifest["parts"])
     return {part["name"]: b"".join(pieces), MANIFEST_NAME: _signed(manifest)}, f"{part['name']} piece {place}: {note}"
@@ -213,6 +212,7 @@ def _part(files: Files, chance: random.Random, place: int | None) -> tuple[Files
 
 KINDS = {
     "bytes of any file": _any_bytes,
+    LINKS: lambda files, chance: ({}, chance.choice(sorted(files))),
     "manifest, digest renewed": _manifest,
     "codec.json, fingerprint renewed": _codec,
     "weights, digest renewed": _weights,
@@ -262,8 +262,7 @@ def _varint(value: int) -> bytes:
 
 def change_json(values: Any, chance: random.Random) -> str:
     """Change one thing somewhere in objects and lists, in place; says where."""
-    places = list(_places(values))
-    inside, key, path = chance.choice(places)
+    (inside, key, path), (other, other_key, _) = _place(values, chance), _place(values, chance)
     how = chance.choice(["number", "number", "text", "type", "remove", "add", "swap", "nest", "repeat"])
     if how == "number":
         old = inside[key]
@@ -282,7 +281,6 @@ def change_json(values: Any, chance: random.Random) -> str:
         else:
             inside.insert(key, chance.choice([*NUMBERS, *TEXTS, None]))
     elif how == "swap":
-        other, other_key, _ = chance.choice(places)
         try:
             inside[key], other[other_key] = other[other_key], inside[key]
             json.dumps(values)
@@ -298,11 +296,16 @@ def change_json(values: Any, chance: random.Random) -> str:
     return f"{path} {how}"
 
 
-def _places(values: Any, path: str = "") -> Iterator[tuple[Any, Any, str]]:
-    items = list(values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ())
-    for key, value in items:
-        yield values, key, f"{path}.{key}"
-        yield from _places(value, f"{path}.{key}")
+def _place(values: Any, chance: random.Random) -> tuple[Any, Any, str]:
+    """An object or list, a key in it, and the way there: every key of an object is as likely as its neighbours."""
+    path = ""
+    while True:
+        key = chance.choice(sorted(values) if isinstance(values, dict) else range(len(values)))
+        path += f".{key}"
+        inner = values[key]
+        if not isinstance(inner, dict | list) or not inner or chance.random() < 0.2:
+            return values, key, path
+        values = inner
 
 
 def read_everything(store: Path) -> str:
@@ -387,15 +390,18 @@ def _work(stores: Path, scratch: Path, seed: int, first: int, count: int) -> Non
         chance = random.Random(f"{seed}:{number}")
         name = chance.choice(sorted(originals))
         files, wanted = originals[name]
-        kind, changed, note = mutate(files, chance)
+        kind = chance.choice(list(KINDS))
+        changed, note = KINDS[kind](files, chance)
         shutil.rmtree(store, ignore_errors=True)
         for file, data in {**files, **changed}.items():
             (store / file).parent.mkdir(parents=True, exist_ok=True)
             (store / file).write_bytes(data)
+        if kind == LINKS:
+            note = _replace_file(store / note, scratch / "outside", chance)
         opened.clear()
         before, start = _peak_bytes(), time.perf_counter()
         faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
-        outcome, detail = _outcome(store, wanted if kind == "bytes of any file" else None)
+        outcome, detail = _outcome(store, "" if kind == LINKS else wanted if kind == "bytes of any file" else None)
         faulthandler.cancel_dump_traceback_later()
         strange = sorted(set(opened))
         if strange:
@@ -412,6 +418,27 @@ def _work(stores: Path, scratch: Path, seed: int, first: int, count: int) -> Non
         }
         result |= {"seconds": round(time.perf_counter() - start, 3), "grown": _peak_bytes() - baseline}
         print(json.dumps(result), flush=True)
+
+
+def _replace_file(path: Path, outside: Path, chance: random.Random) -> str:
+    """Put something in a file's place that is no file of the store, although it has the same bytes behind it."""
+    how = chance.choice(["link", "link to a folder", "pipe", "folder", "device", "loop", "nowhere"])
+    if how == "folder" and path.parent.name == SNAPSHOTS_FOLDER:
+        how = "link"  # an earlier snapshot that is not there may have been removed: nobody misses it
+    shutil.rmtree(outside, ignore_errors=True)
+    if how == "link to a folder" and path.parent.name.startswith("_"):
+        shutil.move(path.parent, outside)
+        path.parent.symlink_to(outside)
+        return f"{path.parent.name}: {how}"
+    outside.mkdir()
+    os.replace(path, outside / path.name)
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"device": Path("/dev/zero"), "loop": path, "nowhere": outside / "nothing"}.get(how, outside / path.name))
+    return f"{path.name}: {how}"
 
 
 def _outcome(store: Path, wanted: str | None) -> tuple[str, str]:
