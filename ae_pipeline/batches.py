@@ -18,15 +18,9 @@ from ae_pipeline.inbox_files import remove_temporary
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import MANIFEST_NAME, Manifest, PartEntry
 from ae_pipeline.samples import ID
+from ae_pipeline.snapshots import added_parts
 
 _BLOCK_ROWS = 65_536
-
-
-def new_parts(store: Path, snapshot: int) -> tuple[LatentStore, list[PartEntry]]:
-    """The store as of a snapshot, and the parts that the snapshot before it did not have."""
-    opened = LatentStore.open(store, snapshot)
-    before = LatentStore.open(store, snapshot - 1).manifest.parts if snapshot > 1 else []
-    return opened, opened.manifest.parts[len(before) :]
 
 
 def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
@@ -34,7 +28,7 @@ def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
 
     Files go by their name without a folder, images by their path. Errors are the rows' MSE of values scaled to [0, 1].
     """
-    opened, parts = new_parts(store, snapshot)
+    opened, parts = added_parts(store, snapshot)
     errors = np.concatenate([rows.error for part in parts for rows in opened.read_part(part, _BLOCK_ROWS)])
     rows = sum(part.rows for part in parts)
     files = []
@@ -70,6 +64,7 @@ def write_missing(store: Path) -> list[int]:
     newest = LatentStore.open(store).manifest.snapshot
     remove_temporary(statistics_path(store, 1).parent)
     missing = [number for number in range(1, newest + 1) if not statistics_path(store, number).exists()]
+    missing = [number for number in missing if added_parts(store, number)[1]]  # a repair adds no rows
     for number in missing:
         unknown = dict.fromkeys(("quarantined", "waiting", "known", "seconds"))
         write_json(statistics_path(store, number), {**batch_facts(store, number), **unknown})

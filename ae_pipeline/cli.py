@@ -16,6 +16,7 @@ import typer
 
 from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, ParamsFile, show
 from ae_pipeline.cli_registry import registry_app
+from ae_pipeline.cli_store import store_app
 from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of
 
 app = typer.Typer(
@@ -225,6 +226,7 @@ def serve(
     serve_all(load_params(params), Path.cwd(), prefect_port=prefect_port, mlflow_port=mlflow_port)
 
 
+app.add_typer(store_app)
 app.add_typer(registry_app)
 
 

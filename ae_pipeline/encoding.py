@@ -123,8 +123,8 @@ def create_store(
     with work_folder(store, work, key) as folder:
         codec = Codec.load(codec_path, choose_device(params.device))
         entries = run_jobs(jobs, codec, folder, progress)
-        entry = _copy_codec(codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
-        manifest = _first_manifest(codec, entry, source, entries, _columns(folder / entries[0].name), params, git)
+        entry = copy_codec(codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
+        manifest = first_manifest(codec, entry, source, entries, columns_of(folder / entries[0].name), params, git)
         manifest = manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest))})
         # Left by an interrupted run, and not listed.
         clear_folder(folder, keep={CODEC_FOLDER, *(part.name for part in manifest.parts)})
@@ -138,7 +138,7 @@ def create_store(
     return LatentStore.open(store)
 
 
-def _first_manifest(
+def first_manifest(
     codec: Codec,
     copy: CodecEntry,
     source: SourceEntry,
@@ -147,6 +147,7 @@ def _first_manifest(
     params: EncodeParams,
     git: dict[str, Any],
 ) -> Manifest:
+    """The manifest of a new store, but for its probe."""
     return Manifest(
         format=STORE_FORMAT,
         snapshot=1,
@@ -207,11 +208,13 @@ def written_by(git: dict[str, Any]) -> dict[str, Any]:
     return {"versions": library_versions(), "git": git}
 
 
-def _columns(part: Path) -> list[ColumnEntry]:
+def columns_of(part: Path) -> list[ColumnEntry]:
+    """Names and types of a part's columns."""
     return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(part)]
 
 
-def _copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
+def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
+    """Copy a codec's files, each whole or not at all. Raises CodecError if it is not the one with this fingerprint."""
     shutil.rmtree(target, ignore_errors=True)  # an interrupted run may have left half a copy
     make_folder(target)
     for name in (HEADER_NAME, WEIGHTS_NAME):

@@ -12,7 +12,9 @@
 
 import errno
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.errors import DamagedPartError, DataError, StoreError, first_line
+from ae_pipeline.files import sha256_file
 from ae_pipeline.layouts import LATENT, LAYOUTS
 from ae_pipeline.manifest import (
     CODEC_FOLDER,
@@ -68,7 +71,7 @@ class LatentStore:
     def __init__(self, place: Path | str | Storage, manifest: Manifest):
         self.storage = open_storage(place)
         self.manifest = manifest
-        self._fetched: tempfile.TemporaryDirectory[str] | None = None
+        self._fetched: Path | None = None
 
     @classmethod
     def open(cls, place: Path | str | Storage, snapshot: int | None = None) -> "LatentStore":
@@ -92,13 +95,16 @@ class LatentStore:
         if isinstance(self.storage, LocalStorage):
             return self.storage.path / CODEC_FOLDER
         if self._fetched is None:
-            self._fetched = tempfile.TemporaryDirectory(prefix="ae-pipeline-codec-")
+            folder = Path(tempfile.mkdtemp(prefix="ae-pipeline-codec-"))
+            # Removed with the store, or when the program ends.
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             for name in CODEC_FILES:
                 inside = f"{CODEC_FOLDER}/{name}"
                 with self._reading(inside):
                     data = read_whole(self.storage, inside, most=self.manifest.codec.bytes)
-                Path(self._fetched.name, name).write_bytes(data)
-        return Path(self._fetched.name)
+                (folder / name).write_bytes(data)
+            self._fetched = folder
+        return self._fetched
 
     @property
     def nbytes(self) -> int:
@@ -117,6 +123,12 @@ class LatentStore:
             raise StoreError(
                 f"{place_of(self.storage, CODEC_FOLDER)} has fingerprint {header.fingerprint[:12]}..., but the store "
                 f"was written with {wanted[:12]}...; put the right codec back"
+            )
+        recorded = self.manifest.codec.files.get("codec.json")
+        if sha256_file(self.codec_path / HEADER_NAME) != recorded:
+            raise StoreError(
+                f"{place_of(self.storage, f'{CODEC_FOLDER}/{HEADER_NAME}')} was changed: its SHA-256 is not the one in "
+                "the manifest; restore it, or run `ae-pipeline repair` with a copy of the codec"
             )
         return header
 

@@ -143,16 +143,24 @@ def manifest_values(manifest: Manifest) -> dict[str, Any]:
 
 
 def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> Manifest:
-    """Read and check the manifest of the newest snapshot, or of an earlier one. Raises StoreError."""
+    """Read and check the manifest of the newest snapshot, or of an earlier one. Raises StoreError.
+
+    An earlier snapshot can be read when the newest manifest is damaged.
+    """
     storage = open_storage(store)
-    newest = parse_manifest(_read(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
-    if snapshot in (None, newest.snapshot):
+    try:
+        newest = parse_manifest(_read(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
+    except StoreError:
+        if snapshot is None or snapshot not in kept_snapshots(storage):
+            raise
+        newest = None
+    if newest and snapshot in (None, newest.snapshot):
         return newest
-    name = f"{SNAPSHOTS_FOLDER}/{snapshot}.json"
+    name = snapshot_name(snapshot or 0)
     try:
         storage.size(name)
     except FileNotFoundError:
-        numbers = ", ".join(map(str, sorted({*kept_snapshots(storage), newest.snapshot})))
+        numbers = ", ".join(map(str, sorted({*kept_snapshots(storage), newest.snapshot if newest else 0} - {0})))
         raise StoreError(f"{storage.location} has no snapshot {snapshot}; it has {numbers}: give one of them") from None
     manifest = parse_manifest(_read(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
@@ -168,9 +176,14 @@ def kept_snapshots(storage: Storage) -> list[int]:
     return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[0-9]{1,9}\.json", name[-1]))
 
 
+def snapshot_name(snapshot: int) -> str:
+    """Where the manifest of an earlier snapshot is kept, in the store."""
+    return f"{SNAPSHOTS_FOLDER}/{snapshot}.json"
+
+
 def snapshot_path(store: Path, snapshot: int) -> Path:
-    """Where the manifest of an earlier snapshot is kept."""
-    return store / SNAPSHOTS_FOLDER / f"{snapshot}.json"
+    """The same as a path."""
+    return store / snapshot_name(snapshot)
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.batches import new_parts
 from ae_pipeline.drift import REFERENCE_NAME, Drift, DriftReference, measure_store, read_errors, read_reference
 from ae_pipeline.errors import TrackingError
 from ae_pipeline.inbox import growing_store
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.params import Params
 from ae_pipeline.registered_model import find_model
+from ae_pipeline.snapshots import added_parts
 from ae_pipeline.tracking import experiment_id
 from ae_pipeline.tracking_orphans import claim_run, close_orphans, process_tag
 from ae_pipeline.tracking_store import connect
@@ -72,7 +72,8 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
         close_orphans(model.client, experiment)
         reported = int(model.client.get_run(run_id).data.tags.get(REPORTED_TAG, 0))
         snapshots = range(reported + 1, LatentStore.open(path).manifest.snapshot + 1)
-        new = [_measure(model.client, run_id, path, number, reference) for number in snapshots]
+        grown = [number for number in snapshots if added_parts(path, number)[1]]  # a repair adds no rows
+        new = [_measure(model.client, run_id, path, number, reference) for number in grown]
         model.client.set_terminated(run_id)
         return Monitored(name, model.champion, path, uri, experiment, run_id, new, reference)
 
@@ -87,13 +88,13 @@ def draw_batch(path: Path, store: Path, batch: BatchDrift, reference: DriftRefer
     """A picture (PNG) of one batch beside what was expected."""
     from ae_pipeline.report import draw_drift  # matplotlib takes half a second
 
-    opened, parts = new_parts(store, batch.snapshot)
+    opened, parts = added_parts(store, batch.snapshot)
     draw_drift(reference, read_errors(opened, [part.name for part in parts]), batch.drift).savefig(path)
     return path
 
 
 def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: DriftReference) -> BatchDrift:
-    store, parts = new_parts(path, snapshot)
+    store, parts = added_parts(path, snapshot)
     drift = measure_store(store, reference, [part.name for part in parts])
     logged = {metric.step for metric in client.get_metric_history(run_id, _SERIES[-1])}
     for name in _SERIES if snapshot not in logged else ():  # the last one says that all are there

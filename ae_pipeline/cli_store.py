@@ -1,0 +1,208 @@
+"""The commands that keep a store trustworthy: append, verify, repair, vacuum."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ae_pipeline.cli_options import AsJson, show
+from ae_pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ae_pipeline.samples import SampleSet
+    from ae_pipeline.verifying import Verified
+
+store_app = typer.Typer()
+
+LocalStore = Annotated[str, typer.Argument(metavar="STORE", help="Latent store: a folder.")]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
+Sources = Annotated[
+    list[Path] | None, typer.Option("--source", help="Data that was encoded: file or folder. Several in their order.")
+]
+
+
+@store_app.command()
+def append(
+    store: LocalStore,
+    data: Annotated[list[Path], typer.Argument(help="Parquet files, or folders of them, with a column `pixels`.")],
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Add data sets to a store, with its own codec and layout, as one new snapshot; what it has adds nothing."""
+    from ae_pipeline.appending import append_samples
+    from ae_pipeline.latent_store import LatentStore
+    from ae_pipeline.params import EncodeParams
+    from ae_pipeline.progress import row_progress
+    from ae_pipeline.provenance import git_state
+
+    folder = _folder(store)
+    opened = LatentStore.open(folder)
+    latent = opened.manifest.latent
+    settings = EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows, device=device)
+    sets = _open_sources(data, folder, None)
+    with row_progress("append", sum(samples.rows for samples in sets)) as progress:
+        done = append_samples(
+            folder, sets, opened.codec_path, settings, name=_name(data), git=git_state(Path.cwd()), progress=progress
+        )
+    show(
+        {
+            "store": str(store),
+            "snapshot": done.store.manifest.snapshot,
+            "added_rows": sum(part.rows for part in done.parts),
+            "added_parts": len(done.parts),
+            "shards_it_had": done.skipped,
+            "rows": done.store.manifest.totals.rows,
+        },
+        as_json=as_json,
+    )
+    if not done.parts and not as_json:
+        print("nothing added: the store holds all of this data already")
+
+
+@store_app.command()
+def verify(
+    store: Annotated[str, typer.Argument(help="Latent store: a folder, or a URL.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Also encode --source again, and compare.")] = False,
+    source: Sources = None,
+    snapshot: Annotated[int | None, typer.Option(min=1, help="An earlier snapshot. [default: all]")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Check every file of a store; exit code 1 if anything is damaged. With --deep, against the data itself."""
+    from ae_pipeline.progress import row_progress
+    from ae_pipeline.verifying import verify_store
+
+    if deep != bool(source):
+        raise ConfigError("--deep compares with the data that was encoded: give both --deep and --source, or neither")
+    with row_progress("verify", _rows(store, snapshot)) as progress:
+        verified = verify_store(store, snapshot, progress)
+    compared = _compare(store, verified, source, device) if source else None
+    whole = verified.whole and not (compared and compared["different"])
+    if as_json:
+        print(json.dumps({**verified.as_dict(), "whole": whole, "deep": compared}, indent=2))
+    else:
+        from ae_pipeline.verify_report import format_verified
+
+        print(format_verified(verified, compared))
+    raise typer.Exit(0 if whole else 1)
+
+
+@store_app.command()
+def repair(
+    store: LocalStore,
+    source: Sources = None,
+    codec: Annotated[Path | None, typer.Option("--codec", help="Folder with a copy of the store's codec.")] = None,
+    accept_new_bytes: Annotated[
+        bool, typer.Option("--accept-new-bytes", help="Also where bytes cannot be the same: as a new snapshot.")
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Encode damaged or missing parts of a store again, byte for byte; exit code 1 if something stays damaged."""
+    from ae_pipeline.progress import row_progress
+    from ae_pipeline.provenance import git_state
+    from ae_pipeline.repairing import repair_store
+    from ae_pipeline.verify_report import format_repaired
+
+    folder = _folder(store)
+    with row_progress("repair", 0) as progress:
+        done = repair_store(
+            folder,
+            _open_sources(source or [], folder, codec),
+            codec_path=codec,
+            accept_new_bytes=accept_new_bytes,
+            device=device,
+            git=git_state(Path.cwd()),
+            progress=progress,
+        )
+    print(json.dumps(done.as_dict(), indent=2) if as_json else format_repaired(done))
+    raise typer.Exit(1 if done.failed else 0)
+
+
+@store_app.command()
+def vacuum(
+    store: LocalStore,
+    keep: Annotated[int, typer.Option(min=1, help="Newest snapshots to keep.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove earlier snapshots, and what interrupted runs left."""
+    from ae_pipeline.vacuuming import vacuum_store
+
+    done = vacuum_store(_folder(store), keep, dry_run=dry_run)
+    if as_json:
+        print(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2))
+        return
+    from ae_pipeline.verify_report import format_vacuumed
+
+    print(format_vacuumed(done, dry_run=dry_run))
+
+
+def _folder(store: str) -> Path:
+    from ae_pipeline.storage import is_url
+
+    if is_url(store):
+        raise ConfigError(f"{store} is a URL, expected a folder: copy the store to one, and the result back")
+    return Path(store)
+
+
+def _name(data: list[Path]) -> str:
+    """What the manifest calls them."""
+    return ", ".join(path.name for path in data[:3]) + (f" and {len(data) - 3} more" if len(data) > 3 else "")
+
+
+def _rows(store: str, snapshot: int | None) -> int:
+    """For the progress bar."""
+    from ae_pipeline.errors import StoreError
+    from ae_pipeline.manifest import read_manifest
+
+    try:
+        return read_manifest(store, snapshot).totals.rows
+    except StoreError:
+        return 0
+
+
+def _open_sources(data: list[Path], store: str | Path, codec: Path | None) -> list["SampleSet"]:
+    """Data sets, with the shape that the store's manifest or a codec says, for files that do not."""
+    from ae_pipeline.codec_header import read_header
+    from ae_pipeline.errors import CodecError, StoreError
+    from ae_pipeline.manifest import CODEC_FOLDER, read_manifest
+    from ae_pipeline.pixels import SampleSpec
+    from ae_pipeline.samples import SampleSet
+
+    spec = None
+    try:
+        samples = read_manifest(store).samples
+        spec = SampleSpec(tuple(samples.shape), samples.dtype)
+    except StoreError:
+        try:
+            spec = read_header(codec or Path(store, CODEC_FOLDER)).spec
+        except CodecError:
+            spec = None  # then the files have to say it
+    return [SampleSet.open(path, spec) for path in data]
+
+
+def _compare(store: str, verified: "Verified", source: list[Path], device: str) -> dict[str, Any] | None:
+    """What `remaking.Compared` says; None where the store cannot even be read."""
+    from dataclasses import asdict
+
+    from ae_pipeline.decoding import load_store_codec
+    from ae_pipeline.errors import CodecError, StoreError
+    from ae_pipeline.latent_store import LatentStore
+    from ae_pipeline.progress import row_progress
+    from ae_pipeline.remaking import compare_with_source
+
+    if verified.snapshot is None:
+        return None
+    opened = LatentStore.open(store, verified.snapshot)
+    try:
+        codec = load_store_codec(opened, device)
+    except (CodecError, StoreError):
+        return None
+    damaged = {damage.file for damage in verified.damaged}
+    parts = [part for part in opened.manifest.parts if part.name not in damaged]
+    sets = _open_sources(source, store, None)
+    with tempfile.TemporaryDirectory() as folder, row_progress("encode", opened.manifest.totals.rows) as progress:
+        return asdict(compare_with_source(opened, parts, sets, codec, Path(folder), progress))

@@ -1,0 +1,172 @@
+"""Give a damaged store its bytes back, from the data it was made from.
+
+    repaired = repair_store(store, [SampleSet.open(data)], git=git_state(root))
+    repaired.files, repaired.failed
+
+Parts that are damaged are made again beside the store, compared with the SHA-256 in the manifest, and only then moved
+in. Where they cannot come out the same, nothing is changed, unless new bytes are accepted: those are a new snapshot.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.codec import Codec
+from ae_pipeline.devices import choose_device
+from ae_pipeline.errors import CodecError, PipelineError, StoreError
+from ae_pipeline.files import finished_file, locked_folder, write_json
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER, parse_manifest, read_manifest
+from ae_pipeline.part_repairs import repair_parts
+from ae_pipeline.rebuilding import rebuild_manifest
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.shard_jobs import Progress
+from ae_pipeline.snapshot_checks import damage_of_file, json_bytes
+from ae_pipeline.snapshots import VACUUMED_NAME, read_vacuumed
+from ae_pipeline.storage import LocalStorage
+from ae_pipeline.verifying import Verified, damaged_codec_files, verify_store
+
+
+@dataclass
+class Repaired:
+    """What a repair did. Files that are in no list were whole."""
+
+    store: str
+    files: list[str] = field(default_factory=list)
+    """Given back byte for byte."""
+    replaced: dict[str, str] = field(default_factory=dict)
+    """Parts that have new bytes under a new name, by their former name; there is a new snapshot then."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Files that are still damaged, and why."""
+    snapshot: int | None = None
+    """The newest one."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "whole": not self.failed}
+
+
+def repair_store(
+    store: Path,
+    sources: list[SampleSet],
+    *,
+    codec_path: Path | None = None,
+    accept_new_bytes: bool = False,
+    device: str = "auto",
+    git: dict[str, Any],
+    progress: Progress = lambda rows: None,
+) -> Repaired:
+    """Repair what `verify_store` finds damaged, as far as the data and the codec in `codec_path` allow.
+
+    A part is made again by the store's own codec. `device` should be that of the run that wrote it. Whatever stops a
+    repair leaves each file as it was, or whole. Raises TargetError (another run is writing the store), StoreError,
+    DataError, CodecError.
+    """
+    found = verify_store(store)  # raises if there is no store: a lock would make a folder
+    if found.whole:
+        return Repaired(str(store), snapshot=found.snapshot)
+    with locked_folder(store):
+        repair = _Repair(store, sources, accept_new_bytes, device, git, progress)
+        repair.manifests(verify_store(store))
+        if MANIFEST_NAME not in repair.done.failed:
+            repair.codec(codec_path)
+            repair.parts(verify_store(store))
+            repair.done.snapshot = read_manifest(store).snapshot
+    return repair.done
+
+
+class _Repair:
+    """One repair of a store that is locked: the manifest first, for it says what the other files should be."""
+
+    def __init__(
+        self,
+        store: Path,
+        sources: list[SampleSet],
+        accept_new_bytes: bool,
+        device: str,
+        git: dict[str, Any],
+        progress: Progress,
+    ):
+        self.done = Repaired(str(store))
+        self._store, self._sources, self._device = store, sources, device
+        self._options: dict[str, Any] = {"accept_new_bytes": accept_new_bytes, "git": git, "progress": progress}
+
+    def manifests(self, found: Verified) -> None:
+        """Those of all snapshots, and the record of removed ones."""
+        for damage in found.damaged:
+            name = damage.file
+            if name != MANIFEST_NAME and not name.startswith(f"{SNAPSHOTS_FOLDER}/"):
+                continue
+            if self._is_only_misspelt(name):
+                write_json(self._store / name, json.loads((self._store / name).read_bytes()))
+                self.done.files.append(name)
+            elif name == MANIFEST_NAME:
+                self._rebuild(damage.reason)
+            elif name == VACUUMED_NAME:
+                self.done.failed[name] = f"{damage.reason}; `ae-pipeline vacuum` writes it anew"
+            else:
+                self.done.failed[name] = (
+                    f"{damage.reason}; it cannot be made again, but the newest snapshot lists all of its rows: "
+                    "`ae-pipeline vacuum` removes the earlier snapshots"
+                )
+
+    def codec(self, other: Path | None) -> None:
+        """From a copy elsewhere."""
+        store = LatentStore.open(self._store)
+        recorded: dict[Any, str] = dict(store.manifest.codec.files)
+        for name, reason in damaged_codec_files(store):
+            inside = f"{CODEC_FOLDER}/{name}"
+            if other is None:
+                self.done.failed[inside] = f"{reason}; give a folder with a copy of the codec"
+            elif damage_of_file(LocalStorage(other), name, recorded.get(name)):
+                self.done.failed[inside] = f"{reason}, and {other / name} is not a copy of it"
+            else:
+                with finished_file(self._store / inside) as temporary:
+                    shutil.copyfile(other / name, temporary)
+                self.done.files.append(inside)
+
+    def parts(self, found: Verified) -> None:
+        """From the data."""
+        store = LatentStore.open(self._store)
+        damaged = {damage.file: damage.reason for damage in found.damaged}
+        parts = [part for part in store.manifest.parts if part.name in damaged]
+        if not parts:
+            return
+        try:
+            store.codec_header()
+            codec = Codec.load(store.codec_path, choose_device(self._device))
+        except (CodecError, StoreError):
+            reason = "cannot be made again without the store's codec, which is damaged"
+            self.done.failed |= {part.name: reason for part in parts}
+            return
+        done = repair_parts(store, parts, self._sources, codec, **self._options)
+        self.done.files += done.same
+        self.done.replaced = {name: entry.name for name, entry in done.replaced.items()}
+        self.done.failed |= done.failed
+
+    def _is_only_misspelt(self, name: str) -> bool:
+        """Whether all values of a manifest are as they were, which their digest says, and only its spelling is not."""
+        try:
+            data = (self._store / name).read_bytes()
+            if name == VACUUMED_NAME:
+                read_vacuumed(self._store)
+            else:
+                parse_manifest(data, name)
+            return data != json_bytes(json.loads(data))
+        except (StoreError, OSError):
+            return False
+
+    def _rebuild(self, reason: str) -> None:
+        if not self._sources:
+            self.done.failed[MANIFEST_NAME] = (
+                f"{reason}; give all data sets of the store with --source, in the order in which they were added, to "
+                "make it again; earlier snapshots that are whole can be read as they are (--snapshot)"
+            )
+            return
+        try:
+            codec = Codec.load(self._store / CODEC_FOLDER, choose_device(self._device))
+            self.done.files += rebuild_manifest(self._store, self._sources, codec, **self._options)
+        except PipelineError as error:
+            self.done.failed[MANIFEST_NAME] = f"{reason}; {error}"

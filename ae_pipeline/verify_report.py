@@ -1,0 +1,95 @@
+"""What `verify`, `repair` and `vacuum` tell people: what is damaged, what it costs, and what to do next."""
+
+from typing import Any
+
+from ae_pipeline.repairing import Repaired
+from ae_pipeline.vacuuming import Vacuum
+from ae_pipeline.verifying import Verified
+
+_MOST = 20
+
+
+def format_verified(verified: Verified, compared: dict[str, Any] | None) -> str:
+    """Lines: the store, each damaged file, notices, the result, and the next step."""
+    lines = [f"{'store':<12}{verified.store}"]
+    if verified.snapshot is not None:
+        earlier = f", earlier ones: {', '.join(map(str, verified.earlier_snapshots))}" * bool(
+            verified.earlier_snapshots
+        )
+        lines.append(f"{'snapshot':<12}{verified.snapshot}{earlier} (format {verified.format})")
+        lines.append(f"{'checked':<12}{verified.parts:,} parts, {verified.rows:,} rows, codec, manifests")
+    lines.append(f"{'decoding':<12}{verified.decoding}")
+    lines += _several("damaged", [damage.describe() for damage in verified.damaged])
+    if compared:
+        lines += _deep(compared)
+    lines += _several("notice", verified.notices)
+    return "\n".join([*lines, *_result(verified, compared)])
+
+
+def format_repaired(done: Repaired) -> str:
+    """Lines: what was given back, what was replaced, what could not be."""
+    lines = [f"{'store':<12}{done.store}"]
+    if not (done.files or done.replaced or done.failed):
+        return "\n".join([*lines, f"{'result':<12}nothing is damaged; nothing was changed"])
+    lines += _several("given back", done.files)
+    lines += _several("new bytes", [f"{old} is now {new}" for old, new in done.replaced.items()])
+    lines += _several("failed", [f"{name}: {reason}" for name, reason in done.failed.items()])
+    if done.replaced:
+        lines.append(f"{'snapshot':<12}{done.snapshot}; earlier ones are gone, for they listed what was lost")
+    counted = f"{len(done.files)} files given back byte for byte, {len(done.replaced)} with new bytes"
+    lines.append(f"{'result':<12}{counted}, {len(done.failed)} still damaged")
+    return "\n".join(lines)
+
+
+def format_vacuumed(done: Vacuum, *, dry_run: bool) -> str:
+    """Lines: what is removed and what is kept."""
+    word = "would remove" if dry_run else "removed"
+    lines = [f"{'store':<12}{done.store}", *_several(word, done.files)]
+    kept = ", ".join(map(str, done.kept))
+    return "\n".join([*lines, f"{'result':<12}{word} {len(done.files)} files, {done.bytes:,} bytes; kept: {kept}"])
+
+
+def _deep(compared: dict[str, Any]) -> list[str]:
+    lines = [f"{'deep':<12}{compared['identical']:,} parts come out of the data byte for byte"]
+    different = [f"{name}: {reason}" for name, reason in compared["different"].items()]
+    rounded = [
+        f"{name}: {number:,} latents are the next integer on this machine"
+        for name, number in compared["rounded"].items()
+    ]
+    lines += _several("different", different)
+    lines += _several("rounding", rounded)
+    lines += _several("same rows", [f"{name}: in other bytes" for name in compared["same_rows"]])
+    lines += _several("not compared", [f"{name}: its data was not given" for name in compared["not_compared"]])
+    if compared["rows_not_in_store"]:
+        lines.append(
+            f"{'notice':<12}{compared['rows_not_in_store']:,} rows of the data are not in the store: do not delete them"
+        )
+    return lines
+
+
+def _result(verified: Verified, compared: dict[str, Any] | None) -> list[str]:
+    if verified.damaged:
+        lost = "unknown" if verified.rows_lost is None else f"{verified.rows_lost:,}"
+        return [
+            f"{'result':<12}DAMAGED: {len(verified.damaged)} files; rows that cannot be read: {lost} of "
+            f"{verified.rows:,}",
+            f"{'next':<12}ae-pipeline repair {verified.store} --source <the data that was encoded>; until then, decode "
+            "with --skip-damaged reads the rest",
+        ]
+    if compared and compared["different"]:
+        return [
+            f"{'result':<12}NOT THE DATA: {len(compared['different'])} parts are as they were written, but not from it",
+            f"{'next':<12}keep the data, and encode it into a new store",
+        ]
+    missed = len(compared["not_compared"]) if compared else 0
+    but = f", but {missed:,} of {verified.parts:,} parts were not compared with the data" if missed else ""
+    return [f"{'result':<12}whole{but}"]
+
+
+def _several(label: str, items: list[str]) -> list[str]:
+    """One line each, the label on the first; a long list is cut (--json has all)."""
+    shown = items[:_MOST]
+    if len(items) > _MOST:
+        shown.append(f"... and {len(items) - _MOST:,} more (--json lists all)")
+    width = max(12, len(label) + 2)
+    return [f"{label if number == 0 else '':<{width}}{item}" for number, item in enumerate(shown)]
