@@ -172,6 +172,7 @@ def _be_watched(run: Callable[[], None], errors: Path | None) -> None:
     try:
         if errors:
             os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+            sys.stderr = os.fdopen(2, "w", closefd=False)
         _ptrace(_TRACEME, 0, 0, 0)
         os.kill(os.getpid(), signal.SIGSTOP)
         _set_filter()
