@@ -215,7 +215,9 @@ class LatentStore:
         try:
             yield
         except FileNotFoundError:
-            raise DamagedPartError(f"{where} is missing, but the manifest lists it; {advice}") from None
+            raise DamagedPartError(
+                f"{where} is missing, but the manifest lists it; {self._removed_since(name) or advice}"
+            ) from None
         except MemoryError:  # Arrow's is one of its exceptions
             raise
         except OSError as error:
@@ -229,6 +231,16 @@ class LatentStore:
         except (pa.ArrowException, ValueError, KeyError) as error:
             reason = first_line(error).removeprefix(f"{where} ").removeprefix("is damaged: ")
             raise DamagedPartError(f"{where} is damaged: {reason}; {advice}") from None
+
+    def _removed_since(self, name: str) -> str | None:
+        """What to do if a newer snapshot does without the file: then nobody damaged it."""
+        try:
+            newest = read_manifest(self.storage)
+        except StoreError:
+            return None
+        if newest.snapshot == self.manifest.snapshot or name in {part.name for part in newest.parts}:
+            return None
+        return f"snapshot {self.manifest.snapshot} was removed since it was opened: open snapshot {newest.snapshot}"
 
 
 class PartWriter:
