@@ -74,7 +74,7 @@ def rebuild_manifest(
     salvaged = salvage(store)
     settings = _settings(store, salvaged)
     jobs = _plan(store, sources, codec.header, settings)
-    with locked_folder(partial_folder(store, None, sha256_json(["rebuild", codec.fingerprint]))) as folder:
+    with locked_folder(rebuild_folder(store)) as folder:
         for left in folder.iterdir():  # each part has to be made now: there is no digest to check what was left
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         parts = run_jobs(jobs, codec, folder, progress)
@@ -91,6 +91,11 @@ def rebuild_manifest(
         write_json(store / MANIFEST_NAME, {**values, "digest": sha256_json(values)})
         shutil.rmtree(folder)
     return [*written, MANIFEST_NAME]
+
+
+def rebuild_folder(store: Path) -> Path:
+    """Where all parts are made again; of use to nobody after the repair."""
+    return partial_folder(store, None, sha256_json(["rebuild"]))
 
 
 def salvage(store: Path) -> Salvaged:
