@@ -215,14 +215,19 @@ def is_finished(store: Path, jobs: list[ShardJob]) -> bool:
         return False
 
 
+def partial_folder(store: Path, work: Path | None, key: str) -> Path:
+    """Where unfinished parts of a store are kept; `key` is a digest of what is being made."""
+    return (work or store.parent) / f".{store.name}.{key[:16]}.partial"
+
+
 @contextmanager
 def work_folder(store: Path, work: Path | None, key: str) -> Iterator[Path]:
-    """Where unfinished parts of a store are kept, locked; `key` is a digest of what is being made.
+    """`partial_folder`, made and locked.
 
     Raises TargetError if another run has it, and before any work if it is not on the store's file system.
     """
     make_folder(store.parent)
-    with locked_folder((work or store.parent) / f".{store.name}.{key[:16]}.partial") as folder:
+    with locked_folder(partial_folder(store, work, key)) as folder:
         require_one_file_system(folder, store.parent)
         yield folder
 

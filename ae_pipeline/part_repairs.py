@@ -10,7 +10,7 @@ import torch
 
 from ae_pipeline.appending import attribute_columns, check_columns, stored_attributes
 from ae_pipeline.codec import Codec
-from ae_pipeline.encoding import check_samples, work_folder, written_by
+from ae_pipeline.encoding import check_samples, written_by
 from ae_pipeline.errors import DataError
 from ae_pipeline.files import sha256_json, sync_folder
 from ae_pipeline.latent_store import LatentStore
@@ -53,8 +53,7 @@ def repair_parts(
     work = [(part, job) for part in parts if (job := _plan(store, part, shards, accept_new_bytes, done))]
     if not work:
         return done
-    key = sha256_json(["repair", store.manifest.codec.fingerprint])
-    with work_folder(store.path, None, key) as folder:
+    with locked_folder(repair_folder(store.path)) as folder:
         for left in folder.iterdir():
             left.unlink()  # what a repair that was cut off had not moved in yet
         number = 1 + max(int(part.name.split("-")[1]) for part in store.manifest.parts)
@@ -64,6 +63,11 @@ def repair_parts(
             _commit(store, done.replaced, git)
         shutil.rmtree(folder)
     return done
+
+
+def repair_folder(store: Path) -> Path:
+    """Where parts are made again; of use to nobody after the repair."""
+    return partial_folder(store, None, sha256_json(["repair"]))
 
 
 def _plan(

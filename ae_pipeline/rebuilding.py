@@ -16,7 +16,7 @@ from typing import Any
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader
-from ae_pipeline.encoding import check_samples, copy_codec, first_manifest, work_folder
+from ae_pipeline.encoding import check_samples, copy_codec, first_manifest
 from ae_pipeline.errors import DataError, StoreError
 from ae_pipeline.files import sha256_file, sha256_json, sync_folder, write_json
 from ae_pipeline.manifest import (
@@ -72,7 +72,7 @@ def rebuild_manifest(
     salvaged = salvage(store)
     settings = _settings(store, salvaged)
     jobs = _plan(store, sources, codec.header, settings)
-    with work_folder(store, None, sha256_json(["rebuild", codec.fingerprint])) as folder:
+    with locked_folder(rebuild_folder(store)) as folder:
         for left in folder.iterdir():  # each part has to be made now: there is no digest to check what was left
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         parts = run_jobs(jobs, codec, folder, progress)
@@ -88,6 +88,11 @@ def rebuild_manifest(
         write_json(store / MANIFEST_NAME, {**values, "digest": sha256_json(values)})
         shutil.rmtree(folder)
     return [*written, MANIFEST_NAME]
+
+
+def rebuild_folder(store: Path) -> Path:
+    """Where all parts are made again; of use to nobody after the repair."""
+    return partial_folder(store, None, sha256_json(["rebuild"]))
 
 
 def salvage(store: Path) -> Salvaged:

@@ -19,13 +19,14 @@ from ae_pipeline.errors import CodecError, PipelineError, StoreError
 from ae_pipeline.files import finished_file, locked_folder, write_json
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER, parse_manifest, read_manifest
-from ae_pipeline.part_repairs import repair_parts
-from ae_pipeline.rebuilding import rebuild_manifest
+from ae_pipeline.part_repairs import repair_folder, repair_parts
+from ae_pipeline.rebuilding import rebuild_folder, rebuild_manifest
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.shard_jobs import Progress
 from ae_pipeline.snapshot_checks import damage_of_file, json_bytes
 from ae_pipeline.snapshots import VACUUMED_NAME, read_vacuumed
 from ae_pipeline.storage import LocalStorage
+from ae_pipeline.vacuuming import temporary_files
 from ae_pipeline.verifying import Verified, damaged_codec_files, verify_store
 
 
@@ -65,9 +66,11 @@ def repair_store(
     DataError, CodecError.
     """
     found = verify_store(store)  # raises if there is no store: a lock would make a folder
-    if found.whole:
+    if found.whole and not _left(store):
         return Repaired(str(store), snapshot=found.snapshot)
     with locked_folder(store):
+        for path in _left(store):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         repair = _Repair(store, sources, accept_new_bytes, device, git, progress)
         repair.manifests(verify_store(store))
         if MANIFEST_NAME not in repair.done.failed:
@@ -75,6 +78,12 @@ def repair_store(
             repair.parts(verify_store(store))
             repair.done.snapshot = read_manifest(store).snapshot
     return repair.done
+
+
+def _left(store: Path) -> list[Path]:
+    """What a repair that was cut off left, beside the store and in it."""
+    folders = [folder for folder in (repair_folder(store), rebuild_folder(store)) if folder.exists()]
+    return [*temporary_files(store), *folders]
 
 
 class _Repair:

@@ -106,14 +106,15 @@ def _record(store: Path) -> Vacuumed | None:
 def _left(store: Path, kept: list[Manifest]) -> list[Path]:
     """Parts that no kept snapshot lists, and temporary files."""
     listed = {part.name for manifest in kept for part in manifest.parts}
+    parts = [path for path in store.iterdir() if re.match(PART_NAME, path.name) and not path.is_dir()]
+    return sorted([*(path for path in parts if path.name not in listed), *temporary_files(store)])
+
+
+def temporary_files(store: Path) -> list[Path]:
+    """Files of a store that were being written when a run was cut off; or are, by who has locked the store."""
     folders = [folder for folder in (store, store / CODEC_FOLDER, store / SNAPSHOTS_FOLDER) if folder.is_dir()]
     files = [path for folder in folders for path in folder.iterdir() if not path.is_dir()]
-    return sorted(
-        path
-        for path in files
-        if re.fullmatch(r"\..*\.tmp", path.name)
-        or (path.parent == store and re.match(PART_NAME, path.name) and path.name not in listed)
-    )
+    return [path for path in files if re.fullmatch(r"\..*\.tmp", path.name)]
 
 
 def _unfinished(store: Path) -> list[Path]:

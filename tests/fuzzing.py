@@ -437,7 +437,9 @@ def _replace_file(path: Path, outside: Path, chance: random.Random) -> str:
     elif how == "folder":
         path.mkdir()
     else:
-        path.symlink_to({"device": Path("/dev/zero"), "loop": path, "nowhere": outside / "nothing"}.get(how, outside / path.name))
+        path.symlink_to(
+            {"device": Path("/dev/zero"), "loop": path, "nowhere": outside / "nothing"}.get(how, outside / path.name)
+        )
     return f"{path.name}: {how}"
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from handmade import bytes_of, random_codec, random_pixels, write_rows
+from handmade import bytes_of, flip_bit, random_codec, random_pixels, write_rows
 from killing import Left, stopped_at_every_step
 
 from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.verifying import verify_store
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,9 @@ from ae_pipeline.encoding import encode_samples
 from ae_pipeline.errors import exit_code_of
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.repairing import repair_store
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.vacuuming import vacuum_store
 
 PARAMS = EncodeParams(device="cpu")
 
@@ -50,12 +53,23 @@ DECODE = """
 def work(folder):
     decode_store(LatentStore.open(folder / "out/store"), folder / "out/decoded", device="cpu")
 """
+REPAIR = """
+def work(folder):
+    sets, codec = [SampleSet.open(folder / "data")], folder / "codec"
+    repair_store(folder / "out/store", sets, codec_path=codec, device="cpu", git={})
+"""
+VACUUM = """
+def work(folder):
+    vacuum_store(folder / "out/store")
+"""
+SCRIPTS = {"encode": ENCODE, "append": APPEND, "decode": DECODE, "repair": REPAIR, "vacuum": VACUUM}
 
 
 @dataclass(frozen=True)
 class Operation:
     """A call, what it starts from, and what it makes when nothing stops it."""
 
+    name: str
     script: str
     result: str
     template: Path
@@ -70,31 +84,42 @@ class Operation:
 
 
 def operation(name: str, root: Path) -> Operation:
-    """Two shards to encode; for `append` a store that has one already, for `decode` a store of all."""
+    """Two shards to encode, or to append to a store of one; a store of two for `decode` and `repair`, in two snapshots
+    for `vacuum`.
+    """
     template = root / "template"
     random_codec(template / "codec")
-    shards = {"append": (1, 2, 3)}.get(name, (1, 2))
-    for number in shards:
-        pixels = random_pixels((30, 5, 4), "uint8", seed=number)
-        write_rows(template / "data" / f"{number}.parquet", pixels, id=list(range(100 * number, 100 * number + 30)))
     if name == "append":
-        others = [template / "data" / f"{number}.parquet" for number in (2, 3)]
-        for file in others:
-            shutil.move(file, root)
+        shards(template, 1)
         do(APPEND, template)
-        for file in others:
-            shutil.move(root / file.name, file)
-    if name == "decode":
-        do(ENCODE, template)
-    script = {"encode": ENCODE, "append": APPEND, "decode": DECODE}[name]
+        shards(template, 2, 3)
+    elif name == "vacuum":
+        for number in (1, 2):
+            shards(template, number)
+            do(APPEND, template)
+    else:
+        shards(template, 1, 2)
+        if name != "encode":
+            do(ENCODE, template)
+    if name == "repair":
+        first, second = (template / "out/store").glob("part-*")
+        first.unlink()
+        flip_bit(second, 100)
+        flip_bit(template / "out/store/_codec/weights.safetensors", 100)
     whole = shutil.copytree(template, root / "whole")
-    do(script, whole)
+    do(SCRIPTS[name], whole)
     result = "out/decoded" if name == "decode" else "out/store"
-    return Operation(START + script, result, template, bytes_of(whole))
+    return Operation(name, START + SCRIPTS[name], result, template, bytes_of(whole))
+
+
+def shards(folder: Path, *numbers: int) -> None:
+    for number in numbers:
+        pixels = random_pixels((30, 5, 4), "uint8", seed=number)
+        write_rows(folder / "data" / f"{number}.parquet", pixels, id=list(range(100 * number, 100 * number + 30)))
 
 
 def do(script: str, folder: Path) -> None:
-    Operation(START + script, "", folder, {}).again(folder)
+    Operation("", START + script, "", folder, {}).again(folder)
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +149,12 @@ def check(wanted: Operation, left: Left) -> bool:
     """The promise, and the second run that keeps it. Whether the result was there before the second run."""
     found = state(wanted, left.folder)
     finished = files_of([*left.folder.glob("out/*/part-*"), *left.folder.glob("out/.*/part-*")])
-    if wanted.result == "out/decoded" and found:
-        return found
+    if wanted.name == "decode" and found:
+        return found  # what is whole is never written over: a second run would say so
     wanted.again(left.folder)
     assert bytes_of(left.folder) == wanted.whole
     assert folders(left.folder) == folders(wanted.template.parent / "whole")
-    if wanted.result == "out/store":
+    if wanted.name in ("encode", "append"):
         now = files_of((left.folder / wanted.result).glob("part-*"))
         assert all(now[name] <= before for name, before in finished.items()), "a finished part was made again"
     return found
@@ -145,25 +170,29 @@ def files_of(parts: Iterable[Path]) -> dict[str, set[int]]:
 
 def state(wanted: Operation, folder: Path) -> bool:
     """Whether the result is the new one; fails unless it is that or the old one, whole."""
-    result = folder / wanted.result
-    if not result.exists():
+    if not (folder / wanted.result).exists():
         assert not (wanted.template / wanted.result).exists(), "the old one is gone"
         return False
-    if wanted.result == "out/decoded":
-        assert bytes_of(result) == part_of(wanted.whole, wanted.result)
+    found = bytes_of(folder / wanted.result)
+    old, new = bytes_of(wanted.template / wanted.result), part_of(wanted.whole, wanted.result)
+    if wanted.name == "decode":
+        assert found == new
         return True
-    store = LatentStore.open(result)
-    assert sum(len(rows.latents) for part in store.manifest.parts for rows in store.read_part(part, 100)) == (
-        store.manifest.totals.rows
-    )
-    listed = {"_manifest.json", "_codec/codec.json", "_codec/weights.safetensors"}
-    listed |= {part.name for part in store.manifest.parts}
-    found = {name: data for name, data in bytes_of(result).items() if name in listed}
-    new = part_of(wanted.whole, wanted.result)
+    if wanted.name == "repair":
+        ours = {name for name in found if name in new}
+        assert all(found[name] in (old.get(name), new[name]) for name in ours), "neither damaged as before nor whole"
+        return ours == set(new) and found == new
+    verified = verify_store(folder / wanted.result)
+    assert verified.whole, verified
+    if wanted.name == "vacuum":
+        assert found.items() >= {item for item in new.items() if "vacuumed" not in item[0]}
+        return found == new
+    parts = LatentStore.open(folder / wanted.result).manifest.parts
+    listed = {"_manifest.json", "_codec/codec.json", "_codec/weights.safetensors", *(part.name for part in parts)}
+    found = {name: data for name, data in found.items() if name in listed}
     if found == {name: data for name, data in new.items() if name in listed}:
-        assert store.manifest.totals.rows == 30 * len(list((wanted.template / "data").iterdir()))
         return True
-    assert found == bytes_of(wanted.template / wanted.result), "neither the old one nor the new one"
+    assert found == old, "neither the old one nor the new one"
     return False
 
 
@@ -180,7 +209,7 @@ def commits_once(found: list[bool]) -> bool:
     return found == sorted(found) and not found[0]
 
 
-@pytest.mark.parametrize("name", ["encode", "append", "decode"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_killed_at_any_step(name, prepared, target):
     wanted = prepared(name)
     stopped = stopped_at_every_step(wanted.script, wanted.template, target, "SIGKILL", every_write=True)
@@ -190,7 +219,7 @@ def test_killed_at_any_step(name, prepared, target):
     assert found[-1], "the last step should come after the commit"
 
 
-@pytest.mark.parametrize("name", ["encode", "append", "decode"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_whatever_a_power_cut_leaves(name, prepared, target):
     wanted = prepared(name)
     cut = stopped_at_every_step(wanted.script, wanted.template, target, "power")
