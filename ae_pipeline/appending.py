@@ -36,6 +36,7 @@ from ae_pipeline.manifest import (
     SourceEntry,
     Totals,
     read_manifest,
+    refuse_linked_folders,
     snapshot_path,
     write_manifest,
 )
@@ -78,8 +79,7 @@ def append_samples(
         return _create(store, sets, codec_path, header, params, name=name, git=git, work=work, progress=progress)
     with locked_folder(store):
         old = read_manifest(store)
-        if (store / SNAPSHOTS_FOLDER).is_symlink():
-            raise TargetError(f"{store / SNAPSHOTS_FOLDER} is a link; the files of a store must lie in it")
+        refuse_linked_folders(store)
         _check_fits(store, old, sets, codec_path, header, params)
         pieces, skipped = _new_pieces(sets, {part.shard.digest for part in old.parts})
         number = 1 + max(int(part.name.split("-")[1]) for part in old.parts)

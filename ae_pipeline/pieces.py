@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.manifest import PartEntry
+from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.parquet_limits import (
     MOST_ROW_GROUP_BYTES,
     chunk_range,
@@ -23,7 +24,6 @@ from ae_pipeline.parquet_limits import (
     read_footer,
     too_large,
 )
-from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.storage import Storage, place_of
 
 _MAGIC = b"PAR1"

@@ -18,7 +18,14 @@ from ae_pipeline.devices import choose_device
 from ae_pipeline.errors import CodecError, PipelineError, StoreError
 from ae_pipeline.files import finished_file, locked_folder, write_json
 from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER, parse_manifest, read_manifest
+from ae_pipeline.manifest import (
+    CODEC_FOLDER,
+    MANIFEST_NAME,
+    SNAPSHOTS_FOLDER,
+    parse_manifest,
+    read_manifest,
+    refuse_linked_folders,
+)
 from ae_pipeline.part_repairs import repair_parts
 from ae_pipeline.rebuilding import rebuild_manifest
 from ae_pipeline.samples import SampleSet
@@ -67,6 +74,7 @@ def repair_store(
     found = verify_store(store)  # raises if there is no store: a lock would make a folder
     if found.whole:
         return Repaired(str(store), snapshot=found.snapshot)
+    refuse_linked_folders(store)
     with locked_folder(store):
         repair = _Repair(store, sources, accept_new_bytes, device, git, progress)
         repair.manifests(verify_store(store))

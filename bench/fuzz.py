@@ -36,7 +36,12 @@ def main() -> None:
         share = -(-args.inputs // args.processes)
         with ThreadPoolExecutor(args.processes) as pool:
             work = [
-                pool.submit(lambda number: list(run_inputs(folder / "stores", folder / f"{number}", args.seed, number * share, share)), n)
+                pool.submit(
+                    lambda number: list(
+                        run_inputs(folder / "stores", folder / f"{number}", args.seed, number * share, share)
+                    ),
+                    n,
+                )
                 for n in range(args.processes)
             ]
             results = [result for part in work for result in part.result()]
@@ -47,7 +52,13 @@ def main() -> None:
     for result in bad[:40]:
         print(result, file=sys.stderr)
     lines = [
-        [kind, sum(found.values()), found["read"], found["refused"], sum(found.values()) - found["read"] - found["refused"]]
+        [
+            kind,
+            sum(found.values()),
+            found["read"],
+            found["refused"],
+            sum(found.values()) - found["read"] - found["refused"],
+        ]
         for kind, found in sorted(outcomes.items())
     ]
     lines.append(["all", *(sum(line[column] for line in lines) for column in range(1, 5))])
