@@ -11,7 +11,9 @@
 """
 
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,7 +69,7 @@ class LatentStore:
     def __init__(self, place: Path | str | Storage, manifest: Manifest):
         self.storage = open_storage(place)
         self.manifest = manifest
-        self._fetched: tempfile.TemporaryDirectory[str] | None = None
+        self._fetched: Path | None = None
 
     @classmethod
     def open(cls, place: Path | str | Storage, snapshot: int | None = None) -> "LatentStore":
@@ -93,13 +95,16 @@ class LatentStore:
                 self._refuse_links()
             return self.storage.path / CODEC_FOLDER
         if self._fetched is None:
-            self._fetched = tempfile.TemporaryDirectory(prefix="ae-pipeline-codec-")
+            folder = Path(tempfile.mkdtemp(prefix="ae-pipeline-codec-"))
+            # Removed with the store, or when the program ends.
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             for name in CODEC_FILES:
                 inside = f"{CODEC_FOLDER}/{name}"
                 with self._reading(inside):
                     data = read_whole(self.storage, inside, most=self.manifest.codec.bytes)
-                Path(self._fetched.name, name).write_bytes(data)
-        return Path(self._fetched.name)
+                (folder / name).write_bytes(data)
+            self._fetched = folder
+        return self._fetched
 
     def _refuse_links(self) -> None:
         for name in CODEC_FILES:
@@ -248,10 +253,22 @@ class LatentStore:
         try:
             yield
         except FileNotFoundError:
-            raise DamagedPartError(f"{where} is missing, but the manifest lists it; {advice}") from None
+            raise DamagedPartError(
+                f"{where} is missing, but the manifest lists it; {self._removed_since(name) or advice}"
+            ) from None
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             reason = first_line(error).removeprefix(f"{where} ").removeprefix("is damaged: ")
             raise DamagedPartError(f"{where} is damaged: {reason}; {advice}") from None
+
+    def _removed_since(self, name: str) -> str | None:
+        """What to do if a newer snapshot does without the file: then nobody damaged it."""
+        try:
+            newest = read_manifest(self.storage)
+        except StoreError:
+            return None
+        if newest.snapshot == self.manifest.snapshot or name in {part.name for part in newest.parts}:
+            return None
+        return f"snapshot {self.manifest.snapshot} was removed since it was opened: open snapshot {newest.snapshot}"
 
 
 class CheckedParquetFile(pq.ParquetFile):  # type: ignore[misc]

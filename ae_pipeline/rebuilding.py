@@ -1,7 +1,7 @@
 """A lost manifest written again, by encoding the data again: the parts then prove themselves, and the digest the rest.
 
 What only the manifest knew (who wrote it, under which name) is taken from what can still be read of the damaged file.
-If the digest in it, or all but the digest, is that of the manifest that comes out, it is the one that was lost.
+If the digest in it is that of the manifest that comes out, but for a few digits, it is the one that was lost.
 """
 
 import itertools
@@ -37,6 +37,9 @@ from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 from ae_pipeline.snapshots import read_vacuumed
 from ae_pipeline.storage import LocalStorage
 
+# Of 64 digits of a digest. By chance no two values of the world's agree in so many.
+_DIGITS_PROOF = 60
+
 
 @dataclass(frozen=True)
 class Salvaged:
@@ -48,9 +51,8 @@ class Salvaged:
     layout: str | None
     row_group_rows: int | None
     written_by: dict[str, Any] | None
-    digest: str | None
-    values: dict[str, Any] | None
-    """All of it but the digest, if it is still JSON."""
+    digest: str
+    """What stands where the digest is in a whole file."""
 
 
 def rebuild_manifest(
@@ -105,19 +107,13 @@ def salvage(store: Path) -> Salvaged:
         except ValueError:
             return None
 
-    try:
-        values = json.loads(text)
-        values.pop("digest", None)
-    except (ValueError, AttributeError, RecursionError):
-        values = None
     return Salvaged(
         snapshot=value(r'\n  "snapshot": ([0-9]{1,9}),'),
         name=value(r'\n  "source": \{\n    "name": ("[^\n]*"),\n'),
         layout=value(r'\n    "layout": ("list"|"binary"),'),
         row_group_rows=value(r'\n    "row_group_rows": ([0-9]{1,9})\n'),
         written_by=value(r'\n  "written_by": (\{.*?\n  \})'),
-        digest=value(r'\n  "digest": ("[0-9a-f]{64}")\n'),
-        values=values,
+        digest=text[-68:-4],
     )
 
 
@@ -187,7 +183,9 @@ def _as_format_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_proven(values: dict[str, Any], salvaged: Salvaged) -> bool:
-    return sha256_json(values) == salvaged.digest or values == salvaged.values
+    """Whether the digest is that of these values; a few of its digits may be what is damaged."""
+    same = sum(found == wanted for found, wanted in zip(salvaged.digest, sha256_json(values), strict=False))
+    return same >= _DIGITS_PROOF
 
 
 def _not_proven(store: Path, parts: list[PartEntry]) -> str:

@@ -153,6 +153,9 @@ class _Repair:
         self.done.files += done.same
         self.done.replaced = {name: entry.name for name, entry in done.replaced.items()}
         self.done.failed |= done.failed
+        if done.replaced:  # earlier snapshots went with it
+            gone = f"{SNAPSHOTS_FOLDER}/"
+            self.done.failed = {name: why for name, why in self.done.failed.items() if not name.startswith(gone)}
 
     def _is_only_misspelt(self, name: str) -> bool:
         """Whether all values of a manifest are as they were, which their digest says, and only its spelling is not."""

@@ -13,6 +13,8 @@ from ae_pipeline.samples import ID
 # Ids that are held at a time: 8 bytes each, sorted in place.
 _MOST_IDS = 1 << 24
 _NAMED = 5
+# Repeated texts among which the first ones are looked for.
+_HASHES = 1 << 16
 _BATCH_ROWS = 65_536
 # 2 to the 64 divided by the golden ratio: spreads ids evenly over the passes, whatever they have in common.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -21,7 +23,7 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 def repeated_ids(
     store: LatentStore, parts: list[PartEntry], most: int = _MOST_IDS
 ) -> tuple[int, list[int] | list[str]]:
-    """How many ids occur on more than one row of these parts, and the first few of them, rising.
+    """How many ids occur on more than one row of these parts, and the smallest few of them.
 
     Only parts whose ranges of ids overlap are looked at together. Those with more than `most` rows are read in several
     passes, each of which takes a share of the ids. Texts are compared by a 64-bit hash: of 100 million of them, two
@@ -29,6 +31,7 @@ def repeated_ids(
     """
     number = 0
     found: list[int] = []
+    wanted = _NAMED if isinstance(parts[0].id_min, int) else _HASHES
     for group in _overlapping(parts):
         passes = -(-sum(part.rows for part in group) // most)
         for turn in range(passes):
@@ -36,7 +39,7 @@ def repeated_ids(
             keys = np.sort(np.concatenate(kept))
             repeated = np.unique(keys[1:][keys[1:] == keys[:-1]])
             number += len(repeated)
-            found = sorted([*found, *repeated[:_NAMED].tolist()])[:_NAMED]
+            found = sorted([*found, *repeated[:wanted].tolist()])[:wanted]
     if found and isinstance(parts[0].id_min, str):
         return number, _texts(store, parts, set(found))
     return number, found
@@ -79,4 +82,5 @@ def _texts(store: LatentStore, parts: list[PartEntry], hashes: set[int]) -> list
     found: set[str] = set()
     for ids in _ids(store, parts):
         found |= {text for text in ids.to_pylist() if hash(text) in hashes}
+        found = set(sorted(found)[:_NAMED])
     return sorted(found)

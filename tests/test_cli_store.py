@@ -1,0 +1,183 @@
+"""append, verify, repair and vacuum as a user types them: what they print, and their exit codes."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from growing import batch, copied, grow
+from handmade import bytes_of, flip_bit
+
+from ae_pipeline.cli import main
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.manifest import MANIFEST_NAME
+
+
+@pytest.fixture
+def ae(monkeypatch, capsys):
+    """Run `ae-pipeline ARGUMENTS` in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ae-pipeline", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Three parts in three snapshots; their data beside it."""
+    return grow(tmp_path_factory.mktemp("cli"))
+
+
+@pytest.fixture
+def store(whole, tmp_path):
+    return copied(whole, tmp_path / "store")
+
+
+@pytest.fixture
+def data(whole):
+    return whole.path.parent / "data"
+
+
+def test_append_takes_the_stores_own_settings(ae, store, tmp_path):
+    new = batch(tmp_path, 4).files[0]
+    code, out, _ = ae("append", store, new, "--device", "cpu")
+    assert (code, "nothing added" in out) == (0, False)
+    manifest = LatentStore.open(store).manifest
+    assert (manifest.snapshot, manifest.totals.rows, manifest.latent.row_group_rows) == (4, 160, 16)
+    before = bytes_of(store)
+    code, out, _ = ae("append", store, new, batch(tmp_path, 4).files[0])
+    assert code == 0
+    assert "nothing added: the store holds all of this data already" in out
+    values = json.loads(ae("append", store, new, "--json")[1])
+    assert values == {
+        "store": str(store),
+        "snapshot": 4,
+        "added_rows": 0,
+        "added_parts": 0,
+        "shards_it_had": 1,
+        "rows": 160,
+    }
+    assert bytes_of(store) == before
+
+
+def test_append_makes_no_store(ae, tmp_path):
+    code, _, err = ae("append", tmp_path / "none", batch(tmp_path, 1).files[0])
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no store at" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_verify_says_whole_and_exits_with_0(ae, store):
+    code, out, _ = ae("verify", store)
+    assert code == 0
+    assert out.splitlines()[-1] == "result      whole"
+    assert "reproduced: " in out
+    values = json.loads(ae("verify", store, "--json")[1])
+    assert (values["whole"], values["damaged"], values["deep"], values["earlier_snapshots"]) == (True, [], None, [1, 2])
+
+
+def test_verify_names_damage_and_the_next_step_and_exits_with_1(ae, store):
+    name = LatentStore.open(store).manifest.parts[1].name
+    flip_bit(store / name, 200)
+    code, out, _ = ae("verify", store)
+    assert code == 1
+    assert f"damaged     {name}: bytes " in out
+    assert "costs 40 rows (ids 200 to 239)" in out
+    assert "rows that cannot be read: 40 of 120" in out
+    assert f"ae-pipeline repair {store} --source" in out
+    code, out, _ = ae("verify", store, "--json")
+    values = json.loads(out)
+    assert (code, values["whole"], values["rows_lost"]) == (1, False, 40)
+    assert values["damaged"][0]["file"] == name
+    assert ae("verify", store, "--snapshot", 1)[0] == 0
+    assert ae("verify", store, "--snapshot", 2)[0] == 1
+
+
+def test_verify_without_any_manifest_still_reports(ae, store):
+    (store / MANIFEST_NAME).unlink()
+    shutil.rmtree(store / "_snapshots")
+    code, out, err = ae("verify", store)
+    assert (code, err) == (1, "")
+    assert f"{MANIFEST_NAME}: is missing" in out
+
+
+def test_verify_deep_compares_with_the_data(ae, store, data, tmp_path):
+    code, out, _ = ae("verify", store, "--deep", "--source", data, "--device", "cpu")
+    assert code == 0
+    assert "deep        3 parts come out of the data byte for byte" in out
+    assert out.splitlines()[-1] == "result      whole"
+    sources = ("--source", data / "batch-1.parquet", "--source", batch(tmp_path, 5).files[0])
+    code, out, _ = ae("verify", store, "--deep", *sources)
+    assert code == 0
+    assert "40 rows of the data are not in the store: do not delete them" in out
+    assert "result      whole, but 2 of 3 parts were not compared with the data" in out
+    assert json.loads(ae("verify", store, "--deep", *sources, "--json")[1])["deep"]["identical"] == 1
+
+
+def test_mistakes_are_one_line(ae, store, tmp_path):
+    for arguments, message in (
+        (("verify", store, "--deep"), "give both --deep and --source"),
+        (("verify", tmp_path / "none"), "no store at"),
+        (("verify", store, "--snapshot", 9), "has no snapshot 9"),
+        (("repair", tmp_path / "none"), "no store at"),
+        (("vacuum", tmp_path / "none"), "no store at"),
+        (("repair", "memory://store"), "is a URL, expected a folder"),
+        (("vacuum", "memory://store"), "is a URL, expected a folder"),
+        (("append", "memory://store", batch(tmp_path, 4).files[0]), "is a URL, expected a folder"),
+        (("repair", store, "--source", tmp_path / "nothing"), "no data set at"),
+    ):
+        code, out, err = ae(*arguments)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert message in err
+
+
+def test_repair_gives_the_store_back(ae, store, data, whole):
+    assert ae("repair", store)[1].endswith("nothing is damaged; nothing was changed\n")
+    names = [part.name for part in LatentStore.open(store).manifest.parts]
+    for name in names[:2]:
+        (store / name).unlink()
+    code, out, _ = ae("repair", store, "--source", data / "batch-1.parquet", "--device", "cpu")
+    assert code == 1
+    assert f"given back  {names[0]}" in out
+    assert f"failed      {names[1]}: no source holds what it was made from (batch-2.parquet, unchanged)" in out
+    code, out, _ = ae("repair", store, "--source", data, "--json")
+    assert (code, json.loads(out)["files"]) == (0, [names[1]])
+    assert bytes_of(store) == bytes_of(whole.path)
+
+
+def test_repair_takes_the_codec_from_a_copy(ae, store, whole):
+    (store / "_codec/codec.json").unlink()
+    assert "give a folder with a copy of the codec" in ae("repair", store)[1]
+    assert ae("repair", store, "--codec", whole.path.parent / "codec")[0] == 0
+    assert bytes_of(store) == bytes_of(whole.path)
+
+
+def test_repair_says_what_new_bytes_are(ae, store, data):
+    """The manifest is lost, and with it who wrote it: what comes out is known to hold the rows, not to be the same."""
+    (store / MANIFEST_NAME).unlink()
+    sources = [word for path in sorted(data.iterdir()) for word in ("--source", path)]
+    code, out, _ = ae("repair", store, *sources)
+    assert code == 1
+    assert "is not known to be the one that was lost" in out
+    code, out, _ = ae("repair", store, *sources, "--accept-new-bytes")
+    assert code == 0
+    assert ae("verify", store)[0] == 0
+
+
+def test_vacuum_says_what_it_removes(ae, store):
+    before = bytes_of(store)
+    code, out, _ = ae("vacuum", store, "--dry-run")
+    assert code == 0
+    assert "would remove 2 files" in out
+    assert bytes_of(store) == before
+    values = json.loads(ae("vacuum", store, "--keep", 2, "--json")[1])
+    assert (values["files"], values["kept"], values["dry_run"]) == (["_snapshots/1.json"], [2, 3], False)
+    code, out, _ = ae("vacuum", store)
+    assert code == 0
+    assert out.splitlines()[-1].startswith("result      removed 1 files, ")
+    assert out.endswith("kept: 3\n")

@@ -1,0 +1,118 @@
+"""A lost or damaged manifest is made again from all the data, and says when it cannot be known to be the same."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from growing import batch, copied, grow
+from handmade import bytes_of, encode, flip_bit
+
+from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.manifest import MANIFEST_NAME
+from ae_pipeline.repairing import repair_store
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.verifying import verify_store
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`store`: three parts in three snapshots; `plain`: one that was encoded at once; their data beside them."""
+    folder = tmp_path_factory.mktemp("rebuilding")
+    grow(folder)
+    encode(folder / "data", folder / "codec", folder / "plain", row_group_rows=16)
+    return folder
+
+
+@pytest.fixture
+def sets(folder):
+    return [SampleSet.open(path) for path in sorted((folder / "data").iterdir())]
+
+
+def repair(store, sources, **options):
+    return repair_store(store, sources, device="cpu", git={}, **options)
+
+
+@pytest.mark.parametrize("name", ["store", "plain"])
+def test_a_changed_byte_of_the_manifest_is_found_out_from_the_data(name, folder, sets, tmp_path):
+    random = np.random.default_rng(4)
+    sources = sets if name == "store" else [SampleSet.open(folder / "data")]
+    store = copied(LatentStore.open(folder / name), tmp_path / "store")
+    whole = (folder / name / MANIFEST_NAME).read_bytes()
+    proven = 0
+    for place in random.integers(len(whole), size=25):
+        flip_bit(store / MANIFEST_NAME, int(place), int(random.integers(8)))
+        done = repair(store, sources)
+        if done.failed:  # a byte of what only the manifest knew
+            (store / MANIFEST_NAME).write_bytes(whole)
+        proven += not done.failed
+        assert bytes_of(store) == bytes_of(folder / name)
+    assert proven >= 23
+
+
+def test_one_that_was_cut_short_needs_consent_for_who_wrote_it(folder, sets, tmp_path):
+    store = copied(LatentStore.open(folder / "store"), tmp_path / "store")
+    whole = (store / MANIFEST_NAME).read_bytes()
+    (store / MANIFEST_NAME).write_bytes(whole[: whole.index(b'"written_by"')])
+    before = bytes_of(store)
+    # The writer's versions and commit are those of this run here, but the digest that would prove it is gone.
+    failed = repair(store, sets).failed[MANIFEST_NAME]
+    assert "is not known to be the one that was lost (of 3 parts that it would list, 0 are missing" in failed
+    assert bytes_of(store) == before
+    done = repair(store, sets, accept_new_bytes=True)
+    assert (done.files, done.failed, done.snapshot) == ([MANIFEST_NAME], {}, 3)
+    assert bytes_of(store) == bytes_of(folder / "store")
+    assert verify_store(store).whole
+
+
+def test_one_that_is_gone_with_some_parts(folder, sets, tmp_path):
+    store = copied(LatentStore.open(folder / "store"), tmp_path / "store")
+    names = [part.name for part in LatentStore.open(store).manifest.parts]
+    (store / MANIFEST_NAME).unlink()
+    (store / names[0]).unlink()
+    flip_bit(store / names[1], 40)
+    assert "give all data sets of the store with --source" in repair(store, []).failed[MANIFEST_NAME]
+    done = repair(store, sets, accept_new_bytes=True)
+    assert (done.files, done.failed) == ([names[0], names[1], MANIFEST_NAME], {})
+    found = verify_store(store)
+    assert (found.whole, found.snapshot, found.rows) == (True, 3, 120)
+    parts = LatentStore.open(store).manifest.parts
+    assert parts == LatentStore.open(folder / "store").manifest.parts
+
+
+def test_data_that_is_not_all_of_it_or_in_another_order_is_refused(folder, sets, tmp_path):
+    store = copied(LatentStore.open(folder / "store"), tmp_path / "store")
+    (store / MANIFEST_NAME).unlink()
+    before = bytes_of(store)
+    for some in (sets[:2], sets[::-1], [batch(tmp_path, 9)]):
+        failed = repair(store, some, accept_new_bytes=True).failed[MANIFEST_NAME]
+        assert "do not come from the given data" in failed
+        assert bytes_of(store) == before
+
+
+def test_an_old_copy_is_no_proof(folder, sets, tmp_path):
+    store = copied(LatentStore.open(folder / "store"), tmp_path / "store")
+    shutil.copy(store / "_snapshots/1.json", store / MANIFEST_NAME)
+    assert "is not known to be the one that was lost" in repair(store, sets).failed[MANIFEST_NAME]
+    assert json.loads((store / MANIFEST_NAME).read_bytes())["snapshot"] == 1
+
+
+def test_a_store_of_format_1_comes_back_as_it_was(folder, tmp_path):
+    """Without pieces and probe, as the first version wrote it."""
+    from growing import rewrite_manifest
+
+    store = copied(LatentStore.open(folder / "plain"), tmp_path / "store")
+
+    def as_format_1(values):
+        values["format"] = 1
+        del values["probe"]
+        for part in values["parts"]:
+            del part["pieces"]
+
+    rewrite_manifest(store, as_format_1)
+    assert verify_store(store).whole
+    before = bytes_of(store)
+    text = (store / MANIFEST_NAME).read_bytes()
+    (store / MANIFEST_NAME).write_bytes(text.replace(b'"rows": 40', b'"rows": 41', 1))
+    assert repair(store, [SampleSet.open(folder / "data")]).files == [MANIFEST_NAME]
+    assert bytes_of(store) == before
