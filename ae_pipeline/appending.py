@@ -36,6 +36,7 @@ from ae_pipeline.manifest import (
     SourceEntry,
     Totals,
     read_manifest,
+    refuse_linked_folders,
     snapshot_path,
     write_manifest,
 )
@@ -85,8 +86,7 @@ def append_samples(
         return append_remote(store, sets, codec_path, params, name=name, git=git, work=work, progress=progress)
     with locked_folder(store):
         old = read_manifest(store)
-        if (store / SNAPSHOTS_FOLDER).is_symlink():
-            raise TargetError(f"{store / SNAPSHOTS_FOLDER} is a link; the files of a store must lie in it")
+        refuse_linked_folders(store)
         jobs, skipped = plan_append(LatentStore(store, old), sets, codec_path, params)
         if not jobs:
             _clear_leftovers(store, old)

@@ -228,10 +228,11 @@ class LatentStore:
         """A part as a Parquet file whose bytes are checked as they are read. Raises DamagedPartError."""
         with self._reading(part.name):
             file = VerifiedFile(self.storage, part)
-            with pq.ParquetFile(
+            with CheckedParquetFile(
                 file, metadata=file.metadata(), page_checksum_verification=True, pre_buffer=False
             ) as parquet:
                 self._check_columns(parquet.schema_arrow)
+                parquet.check = self._check_values
                 yield parquet
 
     def _check_columns(self, schema: pa.Schema) -> None:
@@ -244,6 +245,14 @@ class LatentStore:
         latent = LAYOUTS[self.manifest.latent.layout].arrow_type(self.manifest.latent.size)
         if found[0][0] != ID or found[-2:] != [(LATENT, str(latent)), (ERROR, "float")]:
             raise ValueError(f"its columns are not {ID}, attributes, {LATENT} ({latent}) and {ERROR} (float)")
+
+    def _check_values(self, table: pa.Table) -> None:
+        """Raise ValueError for values that no writer of a store can have written."""
+        table.validate(full=True)
+        if LATENT in table.column_names:
+            layout, size = LAYOUTS[self.manifest.latent.layout], self.manifest.latent.size
+            for chunk in table.column(LATENT).chunks:
+                layout.to_numpy(chunk, size)
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -279,6 +288,24 @@ class LatentStore:
         if newest.snapshot == self.manifest.snapshot or name in {part.name for part in newest.parts}:
             return None
         return f"snapshot {self.manifest.snapshot} was removed since it was opened: open snapshot {newest.snapshot}"
+
+
+class CheckedParquetFile(pq.ParquetFile):  # type: ignore[misc]
+    """Rows go through `check` first: Arrow reads texts that are no UTF-8, and latents of any length."""
+
+    check: Callable[[pa.Table], None]
+
+    def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
+        """See pq.ParquetFile."""
+        table = super().read_row_group(*arguments, **options)
+        self.check(table)
+        return table
+
+    def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        """See pq.ParquetFile."""
+        for batch in super().iter_batches(*arguments, **options):
+            self.check(pa.table(batch))
+            yield batch
 
 
 class PartWriter:

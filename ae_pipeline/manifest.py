@@ -183,6 +183,13 @@ def kept_snapshots(storage: Storage) -> list[int]:
     return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[0-9]{1,9}\.json", name[-1]))
 
 
+def refuse_linked_folders(store: Path) -> None:
+    """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else."""
+    for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
+        if (store / name).is_symlink():
+            raise StoreError(f"{store / name} is a link; the files of a store must lie in it: put the folder there")
+
+
 def snapshot_name(snapshot: int) -> str:
     """Where the manifest of an earlier snapshot is kept, in the store."""
     return f"{SNAPSHOTS_FOLDER}/{snapshot}.json"

@@ -8,9 +8,10 @@ whose one long value every row refers to. Digests are no help: whoever writes su
 """
 
 import io
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,7 +38,7 @@ _DICTIONARY_PAGE = 2
 _DETAILS = {0: (5, 1, 2), _DICTIONARY_PAGE: (7, 1, 2), 3: (8, 1, 4)}
 
 
-def read_footer(source: Path | BinaryIO) -> Any:
+def read_footer(source: Path | IO[bytes] | io.RawIOBase) -> Any:
     """The footer of a Parquet file.
 
     Raises ValueError for a schema that would crash Arrow, and what Arrow raises for what is no footer.
@@ -111,18 +112,14 @@ def _allowed() -> str:
     return f"at most {MOST_ROW_GROUP_BYTES} are allowed"
 
 
-def _check_schema(source: Path | BinaryIO) -> None:
+def _check_schema(source: Path | IO[bytes] | io.RawIOBase) -> None:
     """Raise ValueError unless the schema in the footer has few items."""
-    file = open(source, "rb") if isinstance(source, Path) else source
-    try:
+    with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(size - 8)
         length = int.from_bytes(file.read(4), "little")
         file.seek(max(0, size - 8 - length))
         fields, _ = read_struct(memoryview(file.read(length)), 0)
-    finally:
-        if file is not source:
-            file.close()
     schema = fields.get(_SCHEMA)
     if not isinstance(schema, list) or len(schema) > _MOST_ITEMS:
         raise ValueError(f"its schema has more than {_MOST_ITEMS} items")
@@ -133,23 +130,29 @@ def _pages(data: memoryview) -> list[_Page]:
     position = 0
     while position < len(data):
         header, position = read_struct(data, position)
-        kind, uncompressed, compressed = (header.get(key) for key in (_KIND, _UNCOMPRESSED, _COMPRESSED))
-        if type(kind) is not int or kind not in _DETAILS:
+        kind, uncompressed, compressed = (_number(header, key) for key in (_KIND, _UNCOMPRESSED, _COMPRESSED))
+        if kind not in _DETAILS:
             raise ValueError("it has a page of unknown kind")
         place, values_at, encoding_at = _DETAILS[kind]
         details = header.get(place)
-        details = details if isinstance(details, dict) else {}
-        values, encoding = details.get(values_at), details.get(encoding_at)
-        sizes = (uncompressed, compressed, values)
-        if not all(type(size) is int and size >= 0 for size in sizes) or compressed > len(data) - position:
-            raise ValueError("it has a page without a size, or one longer than its column")
-        if type(encoding) is not int or encoding not in _ENCODINGS:
+        values, encoding = _number(details, values_at), _number(details, encoding_at)
+        if compressed > len(data) - position:
+            raise ValueError("it has a page that is longer than its column")
+        if encoding not in _ENCODINGS:
             raise ValueError("it has a page of an encoding that latent stores do not use")
         if kind == _DICTIONARY_PAGE and pages:
             raise ValueError("it has a dictionary behind other pages")
         pages.append(_Page(kind, uncompressed, values, encoding))
         position += compressed
     return pages
+
+
+def _number(fields: Any, key: int) -> int:
+    """A field of a page header that must be there."""
+    value = fields.get(key) if isinstance(fields, dict) else None
+    if type(value) is not int or value < 0:
+        raise ValueError("it has a page that does not say its kind, size or number of values")
+    return value
 
 
 def _expanded(data: bytes, metadata: Any, group: int, column: int) -> int:

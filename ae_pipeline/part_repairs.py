@@ -10,9 +10,9 @@ import torch
 
 from ae_pipeline.appending import attribute_columns, check_columns, stored_attributes
 from ae_pipeline.codec import Codec
-from ae_pipeline.encoding import check_samples, written_by
+from ae_pipeline.encoding import check_samples, partial_folder, written_by
 from ae_pipeline.errors import DataError
-from ae_pipeline.files import sha256_json, sync_folder
+from ae_pipeline.files import locked_folder, sha256_json, sync_folder
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import STORE_FORMAT, Manifest, PartEntry, Totals, write_manifest
 from ae_pipeline.probe import measure_probe

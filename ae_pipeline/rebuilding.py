@@ -16,9 +16,9 @@ from typing import Any
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader
-from ae_pipeline.encoding import check_samples, copy_codec, first_manifest
+from ae_pipeline.encoding import check_samples, copy_codec, first_manifest, partial_folder
 from ae_pipeline.errors import DataError, StoreError
-from ae_pipeline.files import sha256_file, sha256_json, sync_folder, write_json
+from ae_pipeline.files import locked_folder, sha256_file, sha256_json, sync_folder, write_json
 from ae_pipeline.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,

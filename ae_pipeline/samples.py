@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.parquet_limits import read_footer
 from ae_pipeline.parquet_writer import RowGroupWriter
 from ae_pipeline.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
 
@@ -156,6 +157,7 @@ class SampleSet:
         with _open_parquet(shard.path) as parquet:
             try:
                 for batch in parquet.iter_batches(batch_size=rows, row_groups=list(shard.row_groups)):
+                    batch.validate(full=True)  # Arrow reads texts that are no UTF-8, and nobody could read them again
                     yield pa.Table.from_batches([batch])
             except MemoryError:  # Arrow's is one of its exceptions
                 raise
@@ -230,10 +232,11 @@ def _parquet_files(path: Path) -> tuple[Path, ...]:
 
 def _open_parquet(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+        metadata = read_footer(file)
+        return pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
     except MemoryError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file} is not a readable Parquet file: {first_line(error)}; make or fetch it again") from None
 
 

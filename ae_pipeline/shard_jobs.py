@@ -24,6 +24,7 @@ from ae_pipeline.latent_store import ERROR, PartWriter, part_metadata
 from ae_pipeline.layouts import LATENT
 from ae_pipeline.manifest import PartEntry, ShardEntry
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.parquet_limits import read_footer
 from ae_pipeline.pieces import cut
 from ae_pipeline.samples import ID, SampleSet, Shard
 
@@ -151,7 +152,8 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
     if not path.exists():
         return False
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+        cut(path)  # raises for what would take too much memory
+        with pq.ParquetFile(path, metadata=read_footer(path), page_checksum_verification=True) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
             names = [*job.samples.attributes_schema.names, LATENT, ERROR]
             if (schema.metadata, schema.names, rows) != (part_metadata(job.digest), names, job.shard.rows):
