@@ -1,0 +1,135 @@
+"""How a run ends that the user, the system or the lack of memory ends: one line, and an exit code that says which."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+from handmade import encode, random_codec, random_pixels, write_rows
+
+from ae_pipeline.decoding import decode_store
+from ae_pipeline.errors import DamagedPartError, StoreError, exit_code_of
+
+# Runs `ae-pipeline` with so little memory that the rows of one block cannot be had twice.
+SCARCE = """
+import resource, sys
+import numpy, torch, pyarrow.parquet, safetensors.torch
+import ae_pipeline.decoding, ae_pipeline.encoding, ae_pipeline.summary
+from ae_pipeline.cli import main
+torch.nn.functional.linear(torch.ones(8, 8), torch.ones(8, 8))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = used + (int(sys.argv.pop(1)) << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+main()
+"""
+
+
+def scarce(mebibytes, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", SCARCE, str(mebibytes), *map(str, arguments)],
+        capture_output=True, text=True, check=False, env={**os.environ, "MALLOC_ARENA_MAX": "2"},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS and /proc")
+def test_without_enough_memory_encode_and_decode_end_in_one_line_and_can_be_repeated(tmp_path):
+    # A block of 1,024 rows has 25 MiB as bytes and 100 MiB as the floats that a network takes.
+    random_codec(tmp_path / "codec", (160, 160), latent_size=2, hidden_size=2)
+    pixels = random_pixels((4, 160, 160), "uint8").repeat(256, axis=0)
+    data = tmp_path / "data.parquet"
+    write_rows(data, pixels, id=list(range(1024)))
+    options = ("--codec", tmp_path / "codec", "--device", "cpu", "--store", tmp_path / "store")
+    assert_out_of_memory(scarce(100, "encode", data, *options))
+    assert not (tmp_path / "store").exists()
+    store = encode(data, tmp_path / "codec", tmp_path / "store")
+    assert_out_of_memory(scarce(100, "decode", store.path, "--device", "cpu", "--out", tmp_path / "decoded"))
+    assert decode_store(store, tmp_path / "decoded", device="cpu").rows == 1024
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["codec", "data.parquet", "decoded", "store"]
+
+
+def assert_out_of_memory(done):
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("\r")]
+    assert line.startswith("error: out of memory: ")
+    assert "choose another device" in line
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+    ],
+    ids=["Python", "CUDA", "CPU", "cuBLAS"],
+)
+def test_every_way_to_say_out_of_memory_is_one_line(error, capsys):
+    assert exit_code_of(raising(error)) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_other_runtime_errors_are_ours_and_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="a bug"):
+        exit_code_of(raising(RuntimeError("a bug")))
+
+
+def test_sigterm_is_left_to_who_handles_it_already():
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append("theirs"))
+    try:
+        assert exit_code_of(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == ["theirs"]
+
+
+def test_sigterm_is_as_before_after_main():
+    assert exit_code_of(lambda: None) == 0
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+# What is only out of reach is not damaged: nobody is to repair it, or to read on without it.
+
+
+@contextmanager
+def no_file_can_be_opened():
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("reason", ["Too many open files", "Permission denied"])
+def test_a_part_that_cannot_be_opened_now_is_not_damaged(reason, synthetic_prepared, tiny_codec, tmp_path):
+    if reason == "Permission denied" and os.getuid() == 0:
+        pytest.skip("root may read everything")
+    store = encode(synthetic_prepared / "test", tiny_codec, tmp_path / "store")
+    (part,) = store.manifest.parts
+    list(store.scan())
+    (store.path / part.name).chmod(0o000)
+    with no_file_can_be_opened() if reason == "Too many open files" else nullcontext():
+        with pytest.raises(StoreError, match=f"{part.name} cannot be read: .*{reason}") as caught:
+            list(store.read_part(part, 10))
+        skipped = []
+        with pytest.raises(StoreError, match="cannot be read"):
+            list(store.scan(on_damaged=lambda *damaged: skipped.append(damaged)))
+    assert not isinstance(caught.value, DamagedPartError)
+    assert not skipped
