@@ -11,7 +11,9 @@
 """
 
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +67,7 @@ class LatentStore:
     def __init__(self, place: Path | str | Storage, manifest: Manifest):
         self.storage = open_storage(place)
         self.manifest = manifest
-        self._fetched: tempfile.TemporaryDirectory[str] | None = None
+        self._fetched: Path | None = None
         self._schema: pa.Schema | None = None
 
     @classmethod
@@ -90,13 +92,16 @@ class LatentStore:
         if isinstance(self.storage, LocalStorage):
             return self.storage.path / CODEC_FOLDER
         if self._fetched is None:
-            self._fetched = tempfile.TemporaryDirectory(prefix="ae-pipeline-codec-")
+            folder = Path(tempfile.mkdtemp(prefix="ae-pipeline-codec-"))
+            # Removed with the store, or when the program ends.
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             for name in CODEC_FILES:
                 inside = f"{CODEC_FOLDER}/{name}"
                 with self._reading(inside):
                     data = read_whole(self.storage, inside, most=self.manifest.codec.bytes)
-                Path(self._fetched.name, name).write_bytes(data)
-        return Path(self._fetched.name)
+                (folder / name).write_bytes(data)
+            self._fetched = folder
+        return self._fetched
 
     @property
     def nbytes(self) -> int:
