@@ -174,6 +174,8 @@ def _read_group(store: LatentStore, parquet: pq.ParquetFile, group: int, names: 
     tested = parquet.read_row_group(group, columns=None if wanted.needs is None else sorted(wanted.needs))
     try:
         hits = tested.append_column(_ROW, [np.arange(len(tested))]).filter(wanted.condition.expression)
+    except MemoryError:  # Arrow's is one of its exceptions
+        raise
     except pa.ArrowException as error:  # found by the values alone: integers of different types that do not compare
         raise _unfit(store, error) from None
     others = [name for name in names if name not in tested.column_names]
