@@ -21,7 +21,14 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.devices import choose_device
-from ae_pipeline.encoding import check_samples, create_store, refuse_existing_store, work_folder, written_by
+from ae_pipeline.encoding import (
+    check_samples,
+    create_store,
+    has_manifest,
+    refuse_existing_store,
+    work_folder,
+    written_by,
+)
 from ae_pipeline.errors import CodecError, DataError, TargetError
 from ae_pipeline.files import finished_file, locked_folder, sha256_json, sync_folder
 from ae_pipeline.latent_store import RESERVED, LatentStore
@@ -45,7 +52,7 @@ from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.probe import measure_probe
 from ae_pipeline.samples import SampleSet, Shard
 from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
-from ae_pipeline.storage import open_storage
+from ae_pipeline.storage import as_place
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,15 @@ def append_samples(
     """Add all shards of `sets` that the store does not hold yet, as one snapshot; without any, nothing is changed.
 
     Shards are told apart by content (`SampleSet.shard_digest`). A store that does not exist is made, as snapshot 1.
-    `store` is a folder or (as text) a URL. `name`, `git`, `work` and `progress` as in `encode_samples`; `work` must be
+    `store` is a folder or a URL. `name`, `git`, `work` and `progress` as in `encode_samples`; `work` must be
     on the file system of a store that is a folder.
     Raises TargetError (another run is writing the store), DataError (other columns or layout), CodecError, StoreError.
     """
+    store = as_place(store)
     header = read_header(codec_path)
     for samples in sets:
         check_samples(samples, header, codec_path)
-    if not _exists(store):
+    if not has_manifest(store):
         return _create(store, sets, codec_path, header, params, name=name, git=git, work=work, progress=progress)
     if isinstance(store, str):
         from ae_pipeline.remote import append_remote
@@ -150,15 +158,6 @@ def check_columns(file: Path, found: list[ColumnEntry], expected: list[ColumnEnt
             f"{file} has the columns {_listed(found)}, expected {_listed(expected)} as in {where}; give it the same "
             "columns, or encode it into a store of its own"
         )
-
-
-def _exists(store: Path | str) -> bool:
-    """Whether there is a store; a folder or prefix without a manifest is none."""
-    try:
-        open_storage(store).size(MANIFEST_NAME)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 def _create(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ae_pipeline.cli_decode import decode
-from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, as_place, show
+from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, show
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of
@@ -80,7 +80,7 @@ def encode(
         settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
         with row_progress("encode", samples.rows) as progress:
             written = encode_samples(
-                samples, folder, as_place(store), settings, name=data.name, git=git_state(Path.cwd()), progress=progress
+                samples, folder, store, settings, name=data.name, git=git_state(Path.cwd()), progress=progress
             )
     show(describe_store(written), as_json=as_json)
 

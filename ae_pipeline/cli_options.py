@@ -6,8 +6,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.storage import is_url
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
@@ -16,13 +14,6 @@ Snapshot = Annotated[
     int | None, typer.Option(min=1, help="The store as of an earlier snapshot (`ae-pipeline info` lists them).")
 ]
 DEFAULT_PARAMS = Path("params.yaml")
-
-
-def as_place(text: str) -> Path | str:
-    """A store as it is given on the command line: a folder, or as text a URL such as s3://bucket/store."""
-    if text.startswith("file://"):
-        return Path(text.removeprefix("file://"))
-    return text if is_url(text) else Path(text)
 
 
 def show(values: dict[str, Any], *, as_json: bool) -> None:

@@ -50,6 +50,7 @@ from ae_pipeline.probe import measure_probe
 from ae_pipeline.provenance import library_versions
 from ae_pipeline.samples import ID, SampleSet
 from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
+from ae_pipeline.storage import as_place, open_storage
 
 
 def encode_samples(
@@ -63,25 +64,25 @@ def encode_samples(
     work: Path | None = None,
     progress: Progress = lambda rows: None,
 ) -> LatentStore:
-    """Write a latent store at `store`, a folder or (as text) a URL such as s3://bucket/store, that must not exist yet.
+    """Write a latent store at `store`, a folder or a URL such as s3://bucket/store, that must not exist yet.
 
-    A local store that is whole and of just this work is left as it is.
+    A store that is whole and of just this work is left as it is.
 
     `name` is recorded as the data set's name; `git` as in `provenance.git_state`. `work` is where unfinished work is
     kept (default: beside the store; of a URL, a temporary folder). Peak memory does not depend on the number of rows.
     Raises TargetError, DataError, CodecError, UnreachableError.
     """
-    if isinstance(store, str) or not (store / MANIFEST_NAME).exists():
+    store = as_place(store)
+    if not has_manifest(store):
         refuse_existing_store(store)
     header = read_header(codec_path)
     check_samples(samples, header, codec_path)
     jobs = _jobs(samples, header, params)
     # A run that was stopped after its last step is to be repeated like any other.
-    if isinstance(store, Path):
-        if is_finished(store, jobs):
-            progress(samples.rows)
-            return LatentStore.open(store)
-        refuse_existing(store)
+    if is_finished(store, jobs):
+        progress(samples.rows)
+        return LatentStore.open(store)
+    refuse_existing_store(store)
     source = SourceEntry(name=name, digest=samples.digest, rows=samples.rows)
     key = sha256_json([job.digest for job in jobs])
     return create_store(store, jobs, codec_path, params, source=source, key=key, git=git, work=work, progress=progress)
@@ -91,6 +92,17 @@ def remove_other(store: Path, samples: SampleSet, codec_path: Path, params: Enco
     """Remove what is at `store`, unless it is the finished store that `encode_samples` would make of the others."""
     if store.exists() and not is_finished(store, _jobs(samples, read_header(codec_path), params)):
         shutil.rmtree(store)
+
+
+def has_manifest(store: Path | str) -> bool:
+    """Whether there is a store at a folder or URL; a place without a manifest is none."""
+    try:
+        open_storage(store).size(MANIFEST_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # reading it says why
+    return True
 
 
 def refuse_existing_store(store: Path | str) -> None:
@@ -200,8 +212,15 @@ def _jobs(samples: SampleSet, header: CodecHeader, params: EncodeParams) -> list
     return plan_jobs(((samples, shard) for shard in samples.shards), header.fingerprint, params)
 
 
-def is_finished(store: Path, jobs: list[ShardJob]) -> bool:
-    """Whether there is a store of these jobs, in its first snapshot and undamaged: reads all its bytes."""
+def is_finished(store: Path | str, jobs: list[ShardJob]) -> bool:
+    """Whether there is a store of these jobs, in its first snapshot and undamaged: reads all its bytes.
+
+    Of a store at a URL, only the sizes of its parts are compared.
+    """
+    if isinstance(store, str):
+        from ae_pipeline.remote import is_finished_remote
+
+        return is_finished_remote(store, jobs)
     try:
         manifest = read_manifest(store)
         files = {part.name: part.sha256 for part in manifest.parts}

@@ -22,7 +22,7 @@ from ae_pipeline.appending import Appended, grown, part_number, plan_append, sna
 from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device
 from ae_pipeline.encoding import copy_codec, first_manifest
-from ae_pipeline.errors import PipelineError, StoreError, TargetError
+from ae_pipeline.errors import PipelineError, StoreError, TargetError, UnreachableError
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.latent_store import CODEC_FILES, LatentStore
 from ae_pipeline.manifest import (
@@ -33,6 +33,7 @@ from ae_pipeline.manifest import (
     Manifest,
     PartEntry,
     SourceEntry,
+    kept_snapshots,
     manifest_bytes,
     parse_manifest,
     read_manifest,
@@ -42,7 +43,7 @@ from ae_pipeline.params import EncodeParams
 from ae_pipeline.remote_files import RemoteFiles
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.shard_jobs import Progress, ShardJob, encode_shard, run_jobs
-from ae_pipeline.storage import place_of
+from ae_pipeline.storage import RemoteStorage, place_of
 
 _NO_TAG = '"00000000000000000000000000000000"'
 
@@ -52,6 +53,23 @@ def refuse_existing_remote(url: str) -> None:
     files = RemoteFiles(url)
     if files.exists(MANIFEST_NAME):
         raise TargetError(f"{files.location} exists already; choose another target, or remove it first")
+
+
+def is_finished_remote(url: str, jobs: list[ShardJob]) -> bool:
+    """Whether there is a store of these jobs in its first snapshot, with the codec and all parts in their sizes."""
+    files = RemoteStorage(url)
+    try:
+        manifest = read_manifest(files)
+        LatentStore(files, manifest).codec_header()
+        return (
+            manifest.snapshot == 1
+            and [part.job for part in manifest.parts] == [job.digest for job in jobs]
+            and all(files.size(part.name) == part.bytes for part in manifest.parts)
+        )
+    except UnreachableError:
+        raise
+    except (PipelineError, FileNotFoundError):
+        return False
 
 
 def create_remote(
@@ -203,9 +221,12 @@ def _sweep(files: RemoteFiles, manifest: Manifest) -> None:
     listed = {part.name for part in manifest.parts}
     highest = max(part_number(name) for name in listed)
     try:
-        for name in files.names():
-            if re.match(PART_NAME, name) and name not in listed and part_number(name) <= highest:
-                files.remove(name)
+        names = {name for name in files.names() if re.match(PART_NAME, name) and part_number(name) <= highest}
+        if names - listed:
+            for snapshot in kept_snapshots(files):
+                listed |= {part.name for part in read_manifest(files, snapshot).parts}
+        for name in sorted(names - listed):
+            files.remove(name)
     except PipelineError:
         return
 

@@ -156,6 +156,13 @@ def open_storage(place: "Path | str | Storage") -> Storage:
     return RemoteStorage(place) if isinstance(place, str) else place
 
 
+def as_place(place: Path | str) -> Path | str:
+    """Where a store is to be written: a folder, or as text a URL such as s3://bucket/store."""
+    if isinstance(place, str) and place.startswith("file://"):
+        return Path(place.removeprefix("file://"))
+    return place if isinstance(place, Path) or is_url(place) else Path(place)
+
+
 def is_url(place: Any) -> bool:
     """Whether a place is an fsspec URL, not a path."""
     return "://" in str(place) or "::" in str(place)

@@ -22,7 +22,7 @@ from ae_pipeline.cli import main
 from ae_pipeline.decoding import decode_store
 from ae_pipeline.errors import DamagedPartError, PipelineError, StoreError, TargetError, UnreachableError
 from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import MANIFEST_NAME, read_manifest
+from ae_pipeline.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from ae_pipeline.pieces import DamagedError, VerifiedFile
 from ae_pipeline.remote_files import RemoteFiles
 from ae_pipeline.samples import SampleSet
@@ -162,8 +162,19 @@ def test_an_existing_store_is_never_written_over(s3, codec, tmp_path):
     encode(samples, codec, URL)
     before = in_bucket(s3)
     with pytest.raises(TargetError, match=rf"{URL} exists already; choose another target"):
-        encode(samples, codec, URL + "/")
+        encode(data_set(tmp_path / "other", [2]), codec, URL)
     assert in_bucket(s3) == before
+
+
+def test_the_same_work_again_is_done_already(s3, codec, tmp_path):
+    samples = data_set(tmp_path / "data", [1, 2])
+    store = encode(samples, codec, URL)
+    s3.requests.clear()
+    assert encode(samples, codec, URL + "/").manifest == store.manifest
+    assert not puts(s3)
+    RemoteFiles(URL).remove(store.manifest.parts[0].name)
+    with pytest.raises(TargetError, match=rf"{URL} exists already; choose another target"):
+        encode(samples, codec, URL)
 
 
 def test_two_codecs_never_mix_in_one_store(s3, codec, tmp_path):
@@ -395,7 +406,9 @@ def test_a_part_that_another_processor_made_is_taken_as_it_is(s3, codec, tmp_pat
     samples = data_set(tmp_path / "data", [1, 2])
     part = encode(samples, codec, tmp_path / "local").manifest.parts[0]
     table = pq.read_table(tmp_path / "local" / part.name)
-    pq.write_table(table, tmp_path / "other.parquet", compression="snappy", write_page_checksum=True)
+    pq.write_table(
+        table, tmp_path / "other.parquet", compression="zstd", use_dictionary=False, write_page_checksum=True
+    )
     other = (tmp_path / "other.parquet").read_bytes()
     RemoteFiles(URL).create(part.name, other)
     encode(samples, codec, URL)
@@ -421,6 +434,22 @@ def test_left_overs_go_when_no_writer_can_commit_them_any_more(s3, codec, tmp_pa
     assert set(in_bucket(s3)) & {dead, alive, "notes.txt"} == {alive, "notes.txt"}
     append(URL, [batch(tmp_path, 3)], codec)
     assert set(in_bucket(s3)) & {dead, alive, "notes.txt"} == {"notes.txt"}
+
+
+def test_what_an_earlier_snapshot_lists_stays(s3, codec, tmp_path):
+    """Also if the newest one does not list it: a repair can give a part another name."""
+    first = encode(data_set(tmp_path / "data", [1, 2]), codec, tmp_path / "local").manifest
+    totals = first.totals.model_copy(update={"rows": 30})
+    changes = {"snapshot": 2, "parent": 1, "parts": first.parts[1:], "totals": totals}
+    (tmp_path / "local/_snapshots").mkdir()
+    (tmp_path / "local" / MANIFEST_NAME).rename(tmp_path / "local/_snapshots/1.json")
+    write_manifest(tmp_path / "local", first.model_copy(update=changes))
+    for name, data in bytes_of(tmp_path / "local").items():
+        RemoteFiles(URL).create(name, data)
+    RemoteFiles(URL).create("part-00000-0123456789abcdef.parquet", b"left")
+    append(URL, [batch(tmp_path, 3)], codec)
+    assert [ids_of(URL, snapshot) for snapshot in (1, 2, 3)] == [numbers(1, 2), numbers(2), numbers(2, 3)]
+    assert "part-00000-0123456789abcdef.parquet" not in in_bucket(s3)
 
 
 def test_a_server_that_ignores_conditions_is_refused(s3, codec, tmp_path):
@@ -473,7 +502,7 @@ def once(hook):
     return first
 
 
-# kill -9 of the writing process, at every one of its puts, before and after the server has taken it.
+# kill -9 of the writing process, after every one of its puts.
 
 
 @pytest.fixture(scope="module")
@@ -484,8 +513,11 @@ def started(running):
     return context
 
 
-def run_and_kill(started, server, arguments, step, *, after):
-    """Run `write` and kill it at its put number `step` (from 0); False if it came to its end before."""
+def run_and_kill(started, server, arguments, step, *, after=True):
+    """Run `write` and kill it at its put number `step` (from 0), when the server has taken it, or just before.
+
+    False if it came to its end before.
+    """
     child = started.Process(target=write, args=(server.environment, URL, *arguments))
     steps, killed = itertools.count(), []
 
@@ -506,47 +538,41 @@ def run_and_kill(started, server, arguments, step, *, after):
     return bool(killed)
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_an_encode_that_is_killed_leaves_no_store_and_is_taken_up_again(after, s3, started, codec, tmp_path):
+def test_an_encode_that_is_killed_leaves_no_store_and_is_taken_up_again(s3, started, codec, tmp_path):
     samples = data_set(tmp_path / "data", [1, 2, 3])
     encode(samples, codec, tmp_path / "local")
-    step = 0
-    while run_and_kill(started, s3, ([tmp_path / "data"], codec, "encode"), step, after=after):
+    # Two files of the codec, one of them twice, three parts, the manifest.
+    for step in range(8):
+        killed = run_and_kill(started, s3, ([tmp_path / "data"], codec, "encode"), step)
+        assert killed == (step < 7)
         there = in_bucket(s3)
-        committed = MANIFEST_NAME in there
-        assert not committed or (after and step == 6)
-        if committed:
-            check_all(URL)
-        else:
+        assert (MANIFEST_NAME in there) == (step >= 6)
+        if step < 6:
             with pytest.raises(StoreError, match="not a complete latent store"):
                 LatentStore.open(URL)
-            s3.requests.clear()
-            encode(samples, codec, URL)
-            assert not {name for name in there if name.startswith("part")} & set(puts(s3))
+        s3.requests.clear()
+        encode(samples, codec, URL)
+        assert not {name for name in there if name.startswith("part")} & set(puts(s3))
         assert in_bucket(s3) == bytes_of(tmp_path / "local")
         s3.reset()
         s3.make_bucket("bucket")
-        step += 1
-    assert step == 7  # two files of the codec, one of them twice, three parts, the manifest
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_an_append_that_is_killed_leaves_one_snapshot_or_the_other(after, s3, started, codec, tmp_path):
+def test_an_append_that_is_killed_leaves_one_snapshot_or_the_other(s3, started, codec, tmp_path):
     sets = [batch(tmp_path / "data", number) for number in (1, 2, 3)]
     for chosen in (sets[:1], sets[1:]):
         append(tmp_path / "local", chosen, codec)
-    step = 0
-    append(URL, sets[:1], codec)
-    while run_and_kill(started, s3, ([one.files[0] for one in sets[1:]], codec, "append"), step, after=after):
-        assert ids_of(URL) == numbers(1) if not after or step < 4 else ids_of(URL) == numbers(1, 2, 3)
+    # Two parts, the old manifest twice, the new one.
+    for step in range(6):
+        append(URL, sets[:1], codec)
+        killed = run_and_kill(started, s3, ([one.files[0] for one in sets[1:]], codec, "append"), step)
+        assert killed == (step < 5)
+        assert ids_of(URL) == (numbers(1) if step < 4 else numbers(1, 2, 3))
         check_all(URL)
         append(URL, sets[1:], codec)
         assert in_bucket(s3) == bytes_of(tmp_path / "local")
         s3.reset()
         s3.make_bucket("bucket")
-        append(URL, sets[:1], codec)
-        step += 1
-    assert step == 5  # two parts, the old manifest twice, the new one
 
 
 def large(folder):
@@ -613,7 +639,11 @@ def test_the_command_line_takes_urls(ae, s3, codec, tmp_path):
     assert ae("info", URL) == (0, out, "")
     assert ae("decode", URL, "--out", tmp_path / "decoded")[0] == 0
     assert SampleSet.open(tmp_path / "decoded").rows == 60
-    assert ae("info", f"file://{codec}")[0] == 0
+    assert ae("encode", tmp_path / "data", "--codec", codec, "--store", f"file://{tmp_path}/folder")[0] == 0
+    assert bytes_of(tmp_path / "folder").keys() == in_bucket(s3).keys()
+    batch(tmp_path / "more", 3)
+    assert ae("append", URL, tmp_path / "more")[0] == 0
+    assert ids_of(URL) == numbers(1, 2, 3)
     one_line(ae("encode", tmp_path / "data", "--codec", codec, "--store", URL), URL, "exists already")
 
 
@@ -649,7 +679,7 @@ def test_other_urls_are_written_where_a_file_can_be_made_only_once(codec, tmp_pa
     check_all("memory://bucket/store")
     assert ids_of("memory://bucket/store") == numbers(1, 2)
     with pytest.raises(TargetError, match="exists already"):
-        encode(samples, codec, "memory://bucket/store")
+        encode(data_set(tmp_path / "others", [4]), codec, "memory://bucket/store")
     with pytest.raises(TargetError, match="appending works in folders and at s3://"):
         append("memory://bucket/store", [batch(tmp_path, 3)], codec)
     with pytest.raises(TargetError, match="cannot make a file only where there is none"):
