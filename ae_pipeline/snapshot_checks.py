@@ -71,6 +71,17 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
     return found
 
 
+def state_of(storage: Storage) -> list[bytes | None]:
+    """What an append, a repair with new bytes or a vacuum changes: another run did something if it is not the same."""
+    found: list[bytes | None] = []
+    for name in (MANIFEST_NAME, VACUUMED_NAME):
+        try:
+            found.append(hashlib.sha256(storage.read_range(name, 0, storage.size(name))).digest())
+        except OSError:
+            found.append(None)
+    return found
+
+
 def damage_of_file(storage: Storage, name: str, wanted: str | None) -> str | None:
     """What is wrong with a file whose SHA-256 is known; None if nothing is."""
     if wanted is None:
