@@ -172,6 +172,8 @@ class Codec:
 
     def _to_device(self, rows: np.ndarray) -> Tensor:
         """Pad to `block_rows` rows and move; pixels become float32, latents stay int8."""
+        # Where a thread's share of an exponential ends within a vector, other instructions finish it.
+        assert self.device.type != "cpu" or torch.get_num_threads() == 1, "use one_torch_thread()"
         if rows.dtype.kind == "f" or rows.dtype.itemsize > 1:
             rows = rows.astype(np.float32)
         block = np.zeros((self.block_rows, *rows.shape[1:]), rows.dtype)

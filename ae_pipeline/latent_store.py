@@ -69,6 +69,7 @@ class LatentStore:
         self.storage = open_storage(place)
         self.manifest = manifest
         self._fetched: Path | None = None
+        self._schema: pa.Schema | None = None
 
     @classmethod
     def open(cls, place: Path | str | Storage, snapshot: int | None = None) -> "LatentStore":
@@ -149,15 +150,17 @@ class LatentStore:
         return header
 
     def schema(self) -> pa.Schema:
-        """All columns, id first. Read from the first part that can be read."""
+        """All columns, id first. Read once, from the first part that can be read."""
         for number, part in enumerate(self.manifest.parts):
+            if self._schema is not None:
+                break
             try:
                 with self.open_part(part) as parquet:
-                    return parquet.schema_arrow
+                    self._schema = parquet.schema_arrow
             except DamagedPartError:
                 if number == len(self.manifest.parts) - 1:
                     raise
-        raise AssertionError("a manifest lists at least one part")
+        return self._schema
 
     def attributes_schema(self) -> pa.Schema:
         """Columns beside latent and error, id first."""
@@ -197,13 +200,16 @@ class LatentStore:
 
     def to_rows(self, table: pa.Table) -> LatentRows:
         """A table of all columns in NumPy's terms. Raises ValueError if its latents are not of the store's size."""
-        latents = table.column(LATENT).combine_chunks()
-        layout = LAYOUTS[self.manifest.latent.layout]
         return LatentRows(
             table.drop_columns([name for name in table.column_names if name in RESERVED]),
-            layout.to_numpy(latents, self.manifest.latent.size),
+            self.to_latents(table),
             table.column(ERROR).to_numpy(),
         )
+
+    def to_latents(self, table: pa.Table) -> np.ndarray:
+        """int8 (rows, L) of a table with the column of latents. Raises ValueError as `to_rows`."""
+        latents = table.column(LATENT).combine_chunks()
+        return LAYOUTS[self.manifest.latent.layout].to_numpy(latents, self.manifest.latent.size)
 
     def latent_bytes(self) -> int:
         """Compressed bytes of the latent column alone, over all parts."""

@@ -125,7 +125,7 @@ class SampleSet:
         Where blocks are cut depends on the shard alone, never on row groups or on who reads.
         """
         first_row = sum(s.rows for s in self.shards[: self.shards.index(shard)])
-        for table in _rechunk(self._tables(shard, rows), rows):
+        for table in rechunk(self._tables(shard, rows), rows):
             attributes = table.drop_columns([PIXELS])
             if ID not in table.column_names:
                 numbers = np.arange(first_row, first_row + table.num_rows)
@@ -273,7 +273,8 @@ def _stated_spec(file: Path, schema: pa.Schema) -> SampleSpec | None:
         raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata is damaged; make or fetch it again") from None
 
 
-def _rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut the same rows into tables of `rows`; only the last one may be shorter."""
     pending: list[pa.Table] = []
     count = 0
     for table in tables:
