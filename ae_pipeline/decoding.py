@@ -77,7 +77,7 @@ def decode_rows(
     *,
     device: str = "auto",
 ) -> Iterator[Block]:
-    """Yield the rows that satisfy both `filter` and `ids`, in the store's order, in the codec's blocks.
+    """Yield the rows that satisfy both `filter` and `ids`, in the store's order, in blocks as the codec takes them.
 
     A row is decoded to the same bytes whichever others are chosen. `columns` are attributes (None: all; `id` always
     comes first). Conditions, ids and damaged parts as in `scanning.scan`: only what may hold such rows is read, and

@@ -18,7 +18,6 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +239,8 @@ class LatentStore:
         found = [(field.name, str(field.type)) for field in schema]
         wanted = [(column.name, column.type) for column in self.manifest.columns]
         if found != wanted:
-            here, there = next(pair for pair in zip_longest(found, wanted) if pair[0] != pair[1])
-            raise ValueError(f"it has the column {here}, the manifest says {there}")
+            here, there = (", ".join(f"{name}: {kind}" for name, kind in columns) for columns in (found, wanted))
+            raise ValueError(f"has the columns {here}, the manifest says {there}")
         latent = LAYOUTS[self.manifest.latent.layout].arrow_type(self.manifest.latent.size)
         if found[0][0] != ID or found[-2:] != [(LATENT, str(latent)), (ERROR, "float")]:
             raise ValueError(f"its columns are not {ID}, attributes, {LATENT} ({latent}) and {ERROR} (float)")
@@ -291,7 +290,7 @@ class LatentStore:
 
 
 class CheckedParquetFile(pq.ParquetFile):  # type: ignore[misc]
-    """Rows go through `check` first: Arrow reads texts that are no UTF-8, and latents of any length."""
+    """Every row goes through `check` first: Arrow also takes texts that are no UTF-8, and latents of any length."""
 
     check: Callable[[pa.Table], None]
 

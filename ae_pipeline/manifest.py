@@ -22,6 +22,8 @@ _READABLE = (1, 2)
 MANIFEST_NAME = "_manifest.json"
 CODEC_FOLDER = "_codec"
 SNAPSHOTS_FOLDER = "_snapshots"
+# Whoever goes through all of them must come to an end.
+MOST_SNAPSHOTS = 999_999
 _LARGEST_MANIFEST = 256 << 20
 
 Count = Annotated[int, Field(ge=0)]
@@ -111,7 +113,7 @@ class Manifest(_Entry):
     """The whole of _manifest.json."""
 
     format: Literal[1, 2]
-    snapshot: Annotated[int, Field(ge=1)]
+    snapshot: Annotated[int, Field(ge=1, le=MOST_SNAPSHOTS)]
     parent: int | None
     codec: CodecEntry
     samples: Samples
@@ -180,7 +182,7 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
 def kept_snapshots(storage: Storage) -> list[int]:
     """Numbers of the earlier snapshots whose manifests are there, rising."""
     names = (name.split("/") for name in storage.names() if name.startswith(f"{SNAPSHOTS_FOLDER}/"))
-    return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[0-9]{1,9}\.json", name[-1]))
+    return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
 
 
 def refuse_linked_folders(store: Path) -> None:

@@ -426,7 +426,7 @@ def _replace_file(path: Path, outside: Path, chance: random.Random) -> str:
     if how == "folder" and path.parent.name == SNAPSHOTS_FOLDER:
         how = "link"  # an earlier snapshot that is not there may have been removed: nobody misses it
     shutil.rmtree(outside, ignore_errors=True)
-    if how == "link to a folder" and path.parent.name.startswith("_"):
+    if how == "link to a folder" and path.parent.name == CODEC_FOLDER:
         shutil.move(path.parent, outside)
         path.parent.symlink_to(outside)
         return f"{path.parent.name}: {how}"

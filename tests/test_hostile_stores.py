@@ -28,7 +28,7 @@ from ae_pipeline.appending import append_samples
 from ae_pipeline.codec import Codec, freeze, save_codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import CodecError, DamagedPartError, DataError, PipelineError, StoreError
-from ae_pipeline.files import sha256_json
+from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
 from ae_pipeline.models import build_model
@@ -39,6 +39,7 @@ from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.repairing import repair_store
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.vacuuming import vacuum_store
+from ae_pipeline.verifying import verify_store
 
 ROWS = 50
 TEXT = 1  # column of the store
@@ -79,7 +80,7 @@ def change_manifest(store, change):
     values = json.loads(path.read_bytes())
     change(values)
     values.pop("digest")
-    path.write_text(json.dumps({**values, "digest": sha256_json(values)}))
+    write_json(path, {**values, "digest": sha256_json(values)})
     return store.path
 
 
@@ -243,9 +244,15 @@ def test_latents_of_other_lengths_are_refused(store):
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        (lambda columns: columns[:-1], "it has the column ('error', 'float'), the manifest says None"),
-        (lambda columns: [*columns[:2], {"name": "number", "type": "int8"}, *columns[3:]], "('number', 'int64')"),
-        (lambda columns: [columns[1], columns[0], *columns[2:]], "it has the column ('id', 'int64')"),
+        (
+            lambda columns: columns[:-1],
+            "error: float, the manifest says id: int64, text: string, number: int64, latent",
+        ),
+        (
+            lambda columns: [*columns[:2], {"name": "number", "type": "int8"}, *columns[3:]],
+            "text: string, number: int8",
+        ),
+        (lambda columns: [columns[1], columns[0], *columns[2:]], "the manifest says text: string, id: int64"),
     ],
     ids=["missing", "type", "order"],
 )
@@ -492,3 +499,27 @@ def test_a_link_in_the_place_of_a_left_part_is_not_taken_up(grown, tmp_path):
     assert append(store, [samples[2]]).parts[0].name == name
     assert not (store / name).is_symlink()
     assert bytes_of(store) == bytes_of(tmp_path / "copy")
+
+
+# Numbers that somebody would count up to
+
+
+@pytest.mark.parametrize("snapshot", [999_999, 10**6, 2**63])
+def test_a_high_number_of_a_snapshot_takes_no_time(snapshot, grown):
+    store, _, _ = grown
+    change_manifest(LatentStore.open(store), lambda values: values.update(snapshot=snapshot, parent=snapshot - 1))
+    if snapshot > 999_999:
+        with pytest.raises(StoreError, match="snapshot: Input should be less than or equal to 999999"):
+            LatentStore.open(store)
+        return
+    damaged = {damage.file: damage.reason for damage in verify_store(store).damaged}
+    assert damaged["_snapshots/102.json"] == "is missing, as 999,997 in all are"
+    assert vacuum_store(store).kept == [snapshot]
+    assert verify_store(store).whole
+
+
+def test_a_manifest_with_a_high_number_beside_a_damaged_one_takes_no_memory(grown):
+    store, _, _ = grown
+    (store / SNAPSHOTS_FOLDER / "999999999.json").write_bytes((store / SNAPSHOTS_FOLDER / "1.json").read_bytes())
+    (store / MANIFEST_NAME).unlink()
+    assert not verify_store(store).whole
