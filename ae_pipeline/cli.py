@@ -69,10 +69,10 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode a data set into a latent store."""
-    from ae_pipeline.encoding import encode_samples
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.progress import row_progress
     from ae_pipeline.provenance import git_state
+    from ae_pipeline.store.encoding import encode_samples
     from ae_pipeline.summary import describe_store
 
     with _codec(codec, model) as folder:
@@ -93,8 +93,8 @@ def info(
 ) -> None:
     """Say what a store or a codec is: rows, bytes, snapshots, codec, provenance, schema."""
     from ae_pipeline.codec_header import HEADER_NAME, read_header
-    from ae_pipeline.latent_store import LatentStore
-    from ae_pipeline.storage import is_url
+    from ae_pipeline.store.latent_store import LatentStore
+    from ae_pipeline.store.storage import is_url
     from ae_pipeline.summary import describe_codec, describe_store
 
     if not is_url(place) and Path(place, HEADER_NAME).exists():
@@ -241,10 +241,10 @@ def _open_samples(data: Path, codec: Path) -> Any:
 
 def _evaluate_store(data: Path, store: str, device: str) -> dict[str, Any]:
     from ae_pipeline.comparison import compare_rows
-    from ae_pipeline.decoding import decode_store
     from ae_pipeline.evaluation import store_sizes
-    from ae_pipeline.latent_store import LatentStore
     from ae_pipeline.samples import SampleSet
+    from ae_pipeline.store.decoding import decode_store
+    from ae_pipeline.store.latent_store import LatentStore
 
     opened = LatentStore.open(store)
     header = opened.codec_header()

@@ -11,9 +11,9 @@ from ae_pipeline.cli_options import AsJson, Device, Snapshot, StorePlace, show
 from ae_pipeline.errors import ConfigError, DamagedPartError
 
 if TYPE_CHECKING:
-    from ae_pipeline.latent_store import LatentStore
-    from ae_pipeline.manifest import PartEntry
     from ae_pipeline.samples import Block
+    from ae_pipeline.store.latent_store import LatentStore
+    from ae_pipeline.store.manifest import PartEntry
 
 INCOMPLETE = 3
 """Exit code: the result was written, and rows that could not be read are missing from it."""
@@ -56,7 +56,7 @@ def decode(
 
     Rows come in the store's order. The result is whole or not there at all.
     """
-    from ae_pipeline.latent_store import LatentStore
+    from ae_pipeline.store.latent_store import LatentStore
 
     if output_format == "png" and out.suffix == ".parquet":
         raise ConfigError(f"--format png writes a folder, and {out} looks like a file; give a folder")
@@ -111,9 +111,9 @@ def _decode(
 ) -> dict[str, Any]:
     import pyarrow as pa
 
-    from ae_pipeline.decoding import attribute_names, decode_rows, decode_store, refuse_inside
-    from ae_pipeline.exporting import export_images, export_parquet
     from ae_pipeline.progress import row_progress
+    from ae_pipeline.store.decoding import attribute_names, decode_rows, decode_store, refuse_inside
+    from ae_pipeline.store.exporting import export_images, export_parquet
 
     everything = not any(value is not None for value in selection.values())
     rows = store.manifest.totals.rows if selection["filter"] is None and selection["ids"] is None else None
@@ -142,7 +142,7 @@ def _readable(store: "LatentStore", blocks: "Iterator[Block]", damage: _Damage |
 
 def _refuse_absent(store: "LatentStore", ids: list[str], damage: _Damage | None) -> None:
     """Raise ConfigError for ids that no row has, and that no damaged part can have held."""
-    from ae_pipeline.scanning import absent_ids, may_hold
+    from ae_pipeline.store.scanning import absent_ids, may_hold
 
     absent = absent_ids(store, ids, damage)
     damaged = [part for part, _ in damage.parts.values()] if damage else []

@@ -12,7 +12,7 @@ from ae_pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from ae_pipeline.samples import SampleSet
-    from ae_pipeline.verifying import Verified
+    from ae_pipeline.store.verifying import Verified
 
 store_app = typer.Typer()
 
@@ -30,11 +30,11 @@ def append(
     as_json: AsJson = False,
 ) -> None:
     """Add data sets to a store, with its own codec and layout, as one new snapshot; what it has adds nothing."""
-    from ae_pipeline.appending import append_samples
-    from ae_pipeline.latent_store import LatentStore
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.progress import row_progress
     from ae_pipeline.provenance import git_state
+    from ae_pipeline.store.appending import append_samples
+    from ae_pipeline.store.latent_store import LatentStore
 
     opened = LatentStore.open(store)
     latent = opened.manifest.latent
@@ -70,7 +70,7 @@ def verify(
 ) -> None:
     """Check every file of a store; exit code 1 if anything is damaged. With --deep, against the data itself."""
     from ae_pipeline.progress import row_progress
-    from ae_pipeline.verifying import verify_store
+    from ae_pipeline.store.verifying import verify_store
 
     if deep != bool(source):
         raise ConfigError("--deep compares with the data that was encoded: give both --deep and --source, or neither")
@@ -81,7 +81,7 @@ def verify(
     if as_json:
         print(json.dumps({**verified.as_dict(), "whole": whole, "deep": compared}, indent=2))
     else:
-        from ae_pipeline.verify_report import format_verified
+        from ae_pipeline.store.verify_report import format_verified
 
         print(format_verified(verified, compared))
     raise typer.Exit(0 if whole else 1)
@@ -101,8 +101,8 @@ def repair(
     """Encode damaged or missing parts of a store again, byte for byte; exit code 1 if something stays damaged."""
     from ae_pipeline.progress import row_progress
     from ae_pipeline.provenance import git_state
-    from ae_pipeline.repairing import repair_store
-    from ae_pipeline.verify_report import format_repaired
+    from ae_pipeline.store.repairing import repair_store
+    from ae_pipeline.store.verify_report import format_repaired
 
     folder = _folder(store)
     with row_progress("repair", 0) as progress:
@@ -127,19 +127,19 @@ def vacuum(
     as_json: AsJson = False,
 ) -> None:
     """Remove earlier snapshots, and what interrupted runs left."""
-    from ae_pipeline.vacuuming import vacuum_store
+    from ae_pipeline.store.vacuuming import vacuum_store
 
     done = vacuum_store(_folder(store), keep, dry_run=dry_run)
     if as_json:
         print(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2))
         return
-    from ae_pipeline.verify_report import format_vacuumed
+    from ae_pipeline.store.verify_report import format_vacuumed
 
     print(format_vacuumed(done, dry_run=dry_run))
 
 
 def _folder(store: str) -> Path:
-    from ae_pipeline.storage import is_url
+    from ae_pipeline.store.storage import is_url
 
     if is_url(store):
         raise ConfigError(f"{store} is a URL, expected a folder: copy the store to one, and the result back")
@@ -154,7 +154,7 @@ def _name(data: list[Path]) -> str:
 def _rows(store: str, snapshot: int | None) -> int:
     """For the progress bar."""
     from ae_pipeline.errors import StoreError
-    from ae_pipeline.manifest import read_manifest
+    from ae_pipeline.store.manifest import read_manifest
 
     try:
         return read_manifest(store, snapshot).totals.rows
@@ -166,9 +166,9 @@ def _open_sources(data: list[Path], store: str | Path, codec: Path | None) -> li
     """Data sets, with the shape that the store's manifest or a codec says, for files that do not."""
     from ae_pipeline.codec_header import read_header
     from ae_pipeline.errors import CodecError, StoreError
-    from ae_pipeline.manifest import CODEC_FOLDER, read_manifest
     from ae_pipeline.pixels import SampleSpec
     from ae_pipeline.samples import SampleSet
+    from ae_pipeline.store.manifest import CODEC_FOLDER, read_manifest
 
     spec = None
     try:
@@ -186,11 +186,11 @@ def _compare(store: str, verified: "Verified", source: list[Path], device: str) 
     """What `remaking.Compared` says; None where the store cannot even be read."""
     from dataclasses import asdict
 
-    from ae_pipeline.decoding import load_store_codec
     from ae_pipeline.errors import CodecError, StoreError
-    from ae_pipeline.latent_store import LatentStore
     from ae_pipeline.progress import row_progress
-    from ae_pipeline.remaking import compare_with_source
+    from ae_pipeline.store.decoding import load_store_codec
+    from ae_pipeline.store.latent_store import LatentStore
+    from ae_pipeline.store.remaking import compare_with_source
 
     if verified.snapshot is None:
         return None

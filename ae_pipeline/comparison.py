@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import DataError, StoreError
-from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.metrics import METRICS, mse, psnr_of
 from ae_pipeline.samples import ID, Block, SampleSet
+from ae_pipeline.store.latent_store import LatentStore
 
 _ROWS = 2048
 # The error column has 8 fraction bits (0.2%); the rest is room for another machine's rounding of a pixel.

@@ -13,13 +13,13 @@ from ae_pipeline.baselines import LARGEST_PCA, build_pca_codec, zstd_bytes
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import Scaling, read_header
 from ae_pipeline.comparison import RowMetrics, compare_rows, pairs, scale
-from ae_pipeline.decoding import decode_store
-from ae_pipeline.encoding import encode_samples
 from ae_pipeline.errors import GateError
-from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.metrics import mse, psnr_of
 from ae_pipeline.params import EncodeParams, GateParams
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.encoding import encode_samples
+from ae_pipeline.store.latent_store import LatentStore
 
 Metrics = dict[str, float | int | None]
 PICTURED_ROWS = 8

@@ -14,11 +14,11 @@ from typing import Any
 from ae_pipeline.drift import Drift, measure_store, read_errors
 from ae_pipeline.drift_reference import REFERENCE_NAME, DriftReference, read_reference
 from ae_pipeline.errors import TrackingError
-from ae_pipeline.inbox import growing_store
-from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.inbox.run import growing_store
 from ae_pipeline.params import Params
 from ae_pipeline.registered_model import find_model
-from ae_pipeline.snapshots import added_parts
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.snapshots import added_parts
 from ae_pipeline.tracking import experiment_id
 from ae_pipeline.tracking_orphans import claim_run, close_orphans, process_tag
 from ae_pipeline.tracking_store import connect

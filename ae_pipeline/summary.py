@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec_header import CodecHeader
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import kept_snapshots, read_manifest
 from ae_pipeline.params import Params
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import kept_snapshots, read_manifest
 from ae_pipeline.tracking_store import tracking_uri
 from ae_pipeline.workspace import read_workspace
 

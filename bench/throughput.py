@@ -27,12 +27,12 @@ from reporting import NETWORKS, quick_codec, report, table, tile
 
 def measure(name: str, layout: str, split: Path, work: Path, repeats: int) -> list[list[str]]:
     """One row for encoding and one for decoding."""
-    from ae_pipeline.decoding import decode_store
     from ae_pipeline.devices import cpu_count
-    from ae_pipeline.encoding import encode_samples
-    from ae_pipeline.latent_store import LatentStore
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.samples import SampleSet
+    from ae_pipeline.store.decoding import decode_store
+    from ae_pipeline.store.encoding import encode_samples
+    from ae_pipeline.store.latent_store import LatentStore
 
     codec, store, out = work / "codec", work / "store", work / "decoded"
     quick_codec(name, split, codec)

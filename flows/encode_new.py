@@ -11,7 +11,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from ae_pipeline.inbox import InboxRun, encode_inbox
+from ae_pipeline.inbox.run import InboxRun, encode_inbox
 from ae_pipeline.params import Params, load_params
 from ae_pipeline.registry import champion_version
 from ae_pipeline.tracking_store import fetch_codec, tracking_uri

@@ -2,8 +2,8 @@
 
 from handmade import random_pixels, write_rows
 
-from ae_pipeline.appending import append_samples
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store.appending import append_samples
 
 
 def batch(folder, number, rows=30, ids=True, **columns):

@@ -12,13 +12,13 @@ import torch
 
 from ae_pipeline.codec import Codec, freeze, save_codec, scale_pixels
 from ae_pipeline.codec_header import HEADER_NAME, Scaling, fingerprint
-from ae_pipeline.encoding import encode_samples
-from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.models import build_model
 from ae_pipeline.params import ConvOptions, DenseOptions, EncodeParams
 from ae_pipeline.pixels import SampleSpec, from_numpy
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.samples import SampleSet, sample_schema
+from ae_pipeline.store.encoding import encode_samples
+from ae_pipeline.store.latent_store import LatentStore
 
 
 def random_pixels(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:

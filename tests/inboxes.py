@@ -10,9 +10,9 @@ from handmade import random_pixels, write_rows
 from PIL import Image
 
 from ae_pipeline.codec_header import read_header
-from ae_pipeline.inbox import encode_inbox
-from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.inbox.run import encode_inbox
 from ae_pipeline.params import Params
+from ae_pipeline.store.latent_store import LatentStore
 
 GIT = {"commit": None, "dirty": None}
 OLD = time.time() - 3600

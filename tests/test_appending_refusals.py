@@ -8,7 +8,7 @@ from handmade import bytes_of, random_codec, random_pixels, write_rows
 
 from ae_pipeline.codec_header import read_header
 from ae_pipeline.errors import CodecError, DataError, StoreError
-from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.store.latent_store import LatentStore
 
 
 def fails(store, error, message, call):

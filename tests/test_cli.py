@@ -222,7 +222,7 @@ def test_rows_of_another_length_say_how_long_they_are(ae, tiny_codec, tmp_path):
 
 def test_ctrl_c_says_so_and_exits_with_130(synthetic_prepared, tiny_codec, tmp_path):
     script = (
-        "import ae_pipeline.encoding as encoding, sys\n"
+        "import ae_pipeline.store.encoding as encoding, sys\n"
         "def interrupt(*arguments): raise KeyboardInterrupt\n"
         "encoding.copy_codec = interrupt\n"
         "from ae_pipeline.cli import main\n"

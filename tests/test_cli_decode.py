@@ -13,12 +13,12 @@ import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 from PIL import Image
 
-from ae_pipeline.appending import append_samples
 from ae_pipeline.cli import main
 from ae_pipeline.cli_decode import INCOMPLETE
-from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.appending import append_samples
+from ae_pipeline.store.latent_store import LatentStore
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def store(made, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(made):
-    from ae_pipeline.decoding import decode_store
+    from ae_pipeline.store.decoding import decode_store
 
     return decode_store(LatentStore.open(made / "store"), made / "whole", device="cpu").load()
 

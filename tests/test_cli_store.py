@@ -9,8 +9,8 @@ from grown import batch, copied, grow
 from handmade import bytes_of, flip_bit
 
 from ae_pipeline.cli import main
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import MANIFEST_NAME
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import MANIFEST_NAME
 
 
 @pytest.fixture

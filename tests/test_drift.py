@@ -9,9 +9,9 @@ from scipy.stats import binom, ks_2samp
 from ae_pipeline.drift import BatchCounts, error_bins, ks_distance, measure, measure_store, read_errors
 from ae_pipeline.drift_fitting import _EDGES, _edges, _evenly, fit_reference
 from ae_pipeline.errors import CodecError, DataError, StoreError
-from ae_pipeline.latent_store import round_error
 from ae_pipeline.report import draw_drift
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.latent_store import round_error
 
 # The statistics.
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 
-from ae_pipeline import shard_jobs
 from ae_pipeline.codec import Codec
-from ae_pipeline.decoding import decode_store
 from ae_pipeline.errors import CodecError, DataError, TargetError
-from ae_pipeline.layouts import LAYOUTS
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.store import shard_jobs
+from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.layouts import LAYOUTS
 
 ROWS = 20
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from handmade import encode, random_codec, random_pixels, write_rows
 
-from ae_pipeline.decoding import decode_store
 from ae_pipeline.errors import DamagedPartError, StoreError, exit_code_of
+from ae_pipeline.store.decoding import decode_store
 
 # Runs `ae-pipeline` with so little memory that the rows of one block cannot be had twice.
 SCARCE = """
 import resource, sys
 import numpy, torch, pyarrow.parquet, safetensors.torch
-import ae_pipeline.decoding, ae_pipeline.encoding, ae_pipeline.summary
+import ae_pipeline.store.decoding, ae_pipeline.store.encoding, ae_pipeline.summary
 from ae_pipeline.cli import main
 torch.nn.functional.linear(torch.ones(8, 8), torch.ones(8, 8))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -8,12 +8,12 @@ from handmade import change_header, encode, random_codec, random_pixels, write_r
 from ae_pipeline.baselines import LARGEST_PCA, build_pca_codec
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import Scaling
-from ae_pipeline.decoding import decode_store
-from ae_pipeline.encoding import encode_samples
 from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation import PICTURED_ROWS, check_gate, evaluate_codec, rate_distortion
 from ae_pipeline.params import EncodeParams, GateParams
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.encoding import encode_samples
 
 CPU = EncodeParams(device="cpu")
 BYTES = Scaling(offset=0.0, scale=255.0)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ae_pipeline.errors import ConfigError, TargetError
-from ae_pipeline.exporting import export_images, export_parquet, file_stem
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.png import write_png
 from ae_pipeline.samples import Block, SampleSet
+from ae_pipeline.store.exporting import export_images, export_parquet, file_stem
 
 HOSTILE = [
     "../../etc/passwd",

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from prefect_server import until
 
-from ae_pipeline.batches import statistics_path
 from ae_pipeline.codec_header import read_header
-from ae_pipeline.inbox import encode_inbox, growing_store
-from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.inbox.batches import statistics_path
+from ae_pipeline.inbox.run import encode_inbox, growing_store
 from ae_pipeline.monitoring import REPORTED_TAG, mark_reported, monitor_batches
 from ae_pipeline.params import load_params
 from ae_pipeline.samples import SampleSet, ShardWriter
+from ae_pipeline.store.latent_store import LatentStore
 
 pytestmark = pytest.mark.slow
 

@@ -14,10 +14,10 @@ from safetensors.numpy import load_file
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, fingerprint
-from ae_pipeline.decoding import decode_store, load_store_codec
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.latent_store import RESERVED, LatentStore
-from ae_pipeline.manifest import Manifest
+from ae_pipeline.store.decoding import decode_store, load_store_codec
+from ae_pipeline.store.latent_store import RESERVED, LatentStore
+from ae_pipeline.store.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"

@@ -23,23 +23,24 @@ import torch
 from handmade import bytes_of, change_header, encode, random_codec, random_pixels, write_rows
 
 import ae_pipeline.codec
-from ae_pipeline import parquet_limits, pieces
-from ae_pipeline.appending import append_samples
+from ae_pipeline import parquet_limits
 from ae_pipeline.codec import Codec, freeze, save_codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import CodecError, DamagedPartError, DataError, PipelineError, StoreError
 from ae_pipeline.files import sha256_json, write_json
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
 from ae_pipeline.models import build_model
 from ae_pipeline.params import ConvOptions, EncodeParams
 from ae_pipeline.parquet_limits import chunk_range, chunk_size, read_footer
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.quantiser import Quantiser
-from ae_pipeline.repairing import repair_store
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.vacuuming import vacuum_store
-from ae_pipeline.verifying import verify_store
+from ae_pipeline.store import pieces
+from ae_pipeline.store.appending import append_samples
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
+from ae_pipeline.store.repairing import repair_store
+from ae_pipeline.store.vacuuming import vacuum_store
+from ae_pipeline.store.verifying import verify_store
 
 ROWS = 50
 TEXT = 1  # column of the store
@@ -308,7 +309,7 @@ READ_AND_TELL_PEAK = """
 import resource, sys
 from pathlib import Path
 from ae_pipeline.errors import DamagedPartError
-from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.store.latent_store import LatentStore
 sound, bomb = (LatentStore.open(Path(path)) for path in sys.argv[1:])
 list(sound.scan()), list(sound.rows())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

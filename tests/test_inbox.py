@@ -10,7 +10,7 @@ from inboxes import put, reasons, run, settle, store_of, stored
 
 from ae_pipeline.errors import StoreError
 from ae_pipeline.idx import write_idx
-from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.store.latent_store import LatentStore
 
 
 def test_three_batches_with_one_bad_file(codec, box, tmp_path):

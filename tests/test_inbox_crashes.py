@@ -23,10 +23,10 @@ from inboxes import (
 )
 from killing import killed_at_every_step
 
-from ae_pipeline.batches import statistics_path
 from ae_pipeline.errors import TargetError
-from ae_pipeline.inbox import encode_inbox
-from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.inbox.batches import statistics_path
+from ae_pipeline.inbox.run import encode_inbox
+from ae_pipeline.store.latent_store import LatentStore
 
 
 def test_the_numbers_of_a_batch_stand_beside_the_store(codec, box, tmp_path):
@@ -88,7 +88,7 @@ def test_parts_of_an_interrupted_run_do_not_count_where_the_columns_are_others_n
 
 
 SCRIPT = """
-from ae_pipeline.inbox import encode_inbox
+from ae_pipeline.inbox.run import encode_inbox
 from ae_pipeline.params import Params
 
 PARAMS = Params.model_validate({"encode": {"device": "cpu"}})

@@ -9,9 +9,9 @@ from inboxes import put_image, put_table, run, settle, store_of, stored, write_t
 
 from ae_pipeline.files import sha256_file
 from ae_pipeline.idx import write_idx
-from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet, ShardWriter
+from ae_pipeline.store.latent_store import LatentStore
 
 SPEC = SampleSpec((5, 4), "uint8")
 

@@ -9,10 +9,10 @@ from handmade import random_codec, random_pixels
 from inboxes import put_image, run, settle, store_of, stored
 from PIL import Image
 
-from ae_pipeline.batches import batch_facts
 from ae_pipeline.codec import Codec
 from ae_pipeline.idx import write_idx
-from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.inbox.batches import batch_facts
+from ae_pipeline.store.latent_store import LatentStore
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])

@@ -13,9 +13,9 @@ from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, wr
 
 from ae_pipeline.errors import CodecError, StoreError
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.latent_store import LatentStore, round_error
-from ae_pipeline.layouts import LAYOUTS
-from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, read_manifest, write_manifest
+from ae_pipeline.store.latent_store import LatentStore, round_error
+from ae_pipeline.store.layouts import LAYOUTS
+from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME, read_manifest, write_manifest
 
 
 @pytest.fixture(params=LAYOUTS)

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ae_pipeline.layouts import LATENT, LAYOUTS
-from ae_pipeline.manifest import LatentEntry
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store.layouts import LATENT, LAYOUTS
+from ae_pipeline.store.manifest import LatentEntry
 
 
 @pytest.fixture(params=LAYOUTS)

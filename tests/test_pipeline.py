@@ -8,9 +8,9 @@ import json
 import pytest
 from clone import SMALL, Clone, ran
 
-from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.stages import STAGES
+from ae_pipeline.store.latent_store import LatentStore
 
 EPOCHS = SMALL["train"]["epochs"]
 

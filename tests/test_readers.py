@@ -9,7 +9,7 @@ import pytest
 from handmade import encode, random_codec, random_pixels, write_rows
 
 from ae_pipeline.codec import Codec
-from ae_pipeline.layouts import LAYOUTS
+from ae_pipeline.store.layouts import LAYOUTS
 
 ROWS = 300
 

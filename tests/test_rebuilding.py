@@ -8,11 +8,11 @@ import pytest
 from grown import batch, copied, grow
 from handmade import bytes_of, encode, flip_bit
 
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import MANIFEST_NAME
-from ae_pipeline.repairing import repair_store
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.verifying import verify_store
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import MANIFEST_NAME
+from ae_pipeline.store.repairing import repair_store
+from ae_pipeline.store.verifying import verify_store
 
 
 @pytest.fixture(scope="module")

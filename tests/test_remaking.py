@@ -10,12 +10,12 @@ from handmade import random_codec
 from ae_pipeline.codec import Codec
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_file
-from ae_pipeline.latent_store import LatentStore, PartWriter
-from ae_pipeline.manifest import MANIFEST_NAME
-from ae_pipeline.pieces import cut
-from ae_pipeline.remaking import Compared, compare_with_source
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.verifying import verify_store
+from ae_pipeline.store.latent_store import LatentStore, PartWriter
+from ae_pipeline.store.manifest import MANIFEST_NAME
+from ae_pipeline.store.pieces import cut
+from ae_pipeline.store.remaking import Compared, compare_with_source
+from ae_pipeline.store.verifying import verify_store
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from killing import killed_at_every_step
 
 from ae_pipeline.errors import CodecError, StoreError, TargetError
 from ae_pipeline.files import locked_folder
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import MANIFEST_NAME
-from ae_pipeline.repairing import repair_store
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.verifying import verify_store
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import MANIFEST_NAME
+from ae_pipeline.store.repairing import repair_store
+from ae_pipeline.store.verifying import verify_store
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_other_columns_are_never_accepted(store, data, tmp_path):
 
 REPAIR = """
 from pathlib import Path
-from ae_pipeline.repairing import repair_store
+from ae_pipeline.store.repairing import repair_store
 from ae_pipeline.samples import SampleSet
 
 def run(folder):

@@ -7,8 +7,8 @@ import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec
 
 from ae_pipeline.codec import Codec
-from ae_pipeline.manifest import CODEC_FOLDER
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.manifest import CODEC_FOLDER
 
 
 class Cut(Exception):  # noqa: N818 (no error of the package)

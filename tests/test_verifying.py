@@ -11,13 +11,13 @@ from grown import ROWS, append, batch, copied, grow, rewrite_manifest
 from handmade import bytes_of, flip_bit, random_codec
 
 from ae_pipeline.errors import StoreError
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import MANIFEST_NAME
-from ae_pipeline.part_checks import damage_of_part
-from ae_pipeline.repeated_ids import repeated_ids
-from ae_pipeline.storage import LocalStorage
-from ae_pipeline.vacuuming import vacuum_store
-from ae_pipeline.verifying import Damage, verify_store
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import MANIFEST_NAME
+from ae_pipeline.store.part_checks import damage_of_part
+from ae_pipeline.store.repeated_ids import repeated_ids
+from ae_pipeline.store.storage import LocalStorage
+from ae_pipeline.store.vacuuming import vacuum_store
+from ae_pipeline.store.verifying import Damage, verify_store
 
 GOLDEN = Path(__file__).parent / "golden"
 

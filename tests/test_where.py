@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from ae_pipeline.conditions import Condition, ranges_of
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.where import parse_where
+from ae_pipeline.store.conditions import Condition, ranges_of
+from ae_pipeline.store.where import parse_where
 
 TABLE = pa.table(
     {

@@ -28,10 +28,10 @@ NEUTRAL = {
     "params_operation",
     "progress",
     "provenance",
-    "remote",  # stages write folders
-    "scanning",  # chosen rows: stages take whole stores
+    "store/remote",  # stages write folders
+    "store/scanning",  # chosen rows: stages take whole stores
     "sources/mirrors",
-    "where",
+    "store/where",
 }
 
 

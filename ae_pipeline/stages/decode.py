@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from ae_pipeline.comparison import round_trip
-from ae_pipeline.decoding import decode_store
 from ae_pipeline.files import finished_folder, write_json
-from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.params import Params
 from ae_pipeline.progress import row_progress
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.latent_store import LatentStore
 
 
 def run(params: Params, root: Path) -> None:

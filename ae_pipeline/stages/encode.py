@@ -7,12 +7,12 @@ their place together, by one rename: those that are finished are not lost while 
 import shutil
 from pathlib import Path
 
-from ae_pipeline.encoding import encode_samples, remove_other
 from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
 from ae_pipeline.params import Params
 from ae_pipeline.progress import row_progress
 from ae_pipeline.provenance import git_state
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.encoding import encode_samples, remove_other
 
 
 def run(params: Params, root: Path) -> None:

@@ -16,11 +16,11 @@ sys.path.insert(0, str(HERE.parent))
 from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E402 (found through the line above)
 
 from ae_pipeline.codec_building import build_codec  # noqa: E402
-from ae_pipeline.decoding import decode_store  # noqa: E402
-from ae_pipeline.latent_store import LatentStore  # noqa: E402
 from ae_pipeline.params import Params  # noqa: E402
 from ae_pipeline.preparation import write_splits  # noqa: E402
 from ae_pipeline.sources import build_source  # noqa: E402
+from ae_pipeline.store.decoding import decode_store  # noqa: E402
+from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
 
 DENSE, CONV = "store-v2", "store-v2-conv"
 PARAMS = {

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ae_pipeline.converting import IMAGES_NAME
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import write_json
-from ae_pipeline.inbox_columns import FILE_DIGEST, FILE_DIGEST_TYPE
-from ae_pipeline.inbox_files import remove_temporary
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import MANIFEST_NAME, PartEntry
+from ae_pipeline.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE
+from ae_pipeline.inbox.converting import IMAGES_NAME
+from ae_pipeline.inbox.files import remove_temporary
 from ae_pipeline.samples import ID
-from ae_pipeline.snapshots import added_parts
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import MANIFEST_NAME, PartEntry
+from ae_pipeline.store.snapshots import added_parts
 
 _BLOCK_ROWS = 65_536
 _KNOWN_TO_THE_RUN = ("quarantined", "waiting", "known", "colour_to_grey", "transparency_dropped", "seconds")

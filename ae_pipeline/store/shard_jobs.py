@@ -20,13 +20,13 @@ from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import cpu_count, one_torch_thread, use_one_torch_thread
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.latent_store import ERROR, PartWriter, part_metadata
-from ae_pipeline.layouts import LATENT
-from ae_pipeline.manifest import PartEntry, ShardEntry
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.parquet_limits import read_footer
-from ae_pipeline.pieces import cut
 from ae_pipeline.samples import ID, SampleSet, Shard
+from ae_pipeline.store.latent_store import ERROR, PartWriter, part_metadata
+from ae_pipeline.store.layouts import LATENT
+from ae_pipeline.store.manifest import PartEntry, ShardEntry
+from ae_pipeline.store.pieces import cut
 
 Progress = Callable[[int], None]
 

@@ -21,7 +21,12 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.devices import choose_device
-from ae_pipeline.encoding import (
+from ae_pipeline.errors import CodecError, DataError, TargetError
+from ae_pipeline.files import finished_file, locked_folder, sha256_json, sync_folder
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.pixels import SampleSpec
+from ae_pipeline.samples import SampleSet, Shard
+from ae_pipeline.store.encoding import (
     check_samples,
     create_store,
     has_manifest,
@@ -29,10 +34,8 @@ from ae_pipeline.encoding import (
     work_folder,
     written_by,
 )
-from ae_pipeline.errors import CodecError, DataError, TargetError
-from ae_pipeline.files import finished_file, locked_folder, sha256_json, sync_folder
-from ae_pipeline.latent_store import RESERVED, LatentStore
-from ae_pipeline.manifest import (
+from ae_pipeline.store.latent_store import RESERVED, LatentStore
+from ae_pipeline.store.manifest import (
     MANIFEST_NAME,
     PART_NAME,
     SNAPSHOTS_FOLDER,
@@ -47,12 +50,9 @@ from ae_pipeline.manifest import (
     snapshot_path,
     write_manifest,
 )
-from ae_pipeline.params import EncodeParams
-from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.probe import measure_probe
-from ae_pipeline.samples import SampleSet, Shard
-from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
-from ae_pipeline.storage import as_place
+from ae_pipeline.store.probe import measure_probe
+from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
+from ae_pipeline.store.storage import as_place
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def append_samples(
     if not has_manifest(store):
         return _create(store, sets, codec_path, header, params, name=name, git=git, work=work, progress=progress)
     if isinstance(store, str):
-        from ae_pipeline.remote import append_remote
+        from ae_pipeline.store.remote import append_remote
 
         return append_remote(store, sets, codec_path, params, name=name, git=git, work=work, progress=progress)
     with locked_folder(store):

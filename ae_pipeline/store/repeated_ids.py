@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import PartEntry
 from ae_pipeline.samples import ID
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import PartEntry
 
 # Ids that are held at a time: 8 bytes each, and twice that while they are sorted.
 _MOST_IDS = 1 << 23

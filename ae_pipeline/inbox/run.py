@@ -9,7 +9,7 @@ images are known, many of which make one part.
 So a run that is killed anywhere loses nothing and doubles nothing: the next one finds in the inbox what no store has.
 
 **A bad file stops nothing**: every file is read to its end before it is accepted, and goes to the quarantine with the
-reason if it is not good (`inbox_taking.py`), or if it does not fit the columns of the store (`inbox_columns.py`).
+reason if it is not good (`taking.py`), or if it does not fit the columns of the store (`columns.py`).
 """
 
 import shutil
@@ -19,16 +19,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.appending import append_samples
-from ae_pipeline.batches import batch_facts, growing_stores, known_contents, statistics_path, write_missing
 from ae_pipeline.codec_header import read_header
 from ae_pipeline.files import locked_folder, write_json
-from ae_pipeline.inbox_files import remove_temporary
-from ae_pipeline.inbox_taking import Taken, take_new
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import PartEntry, read_manifest
+from ae_pipeline.inbox.batches import batch_facts, growing_stores, known_contents, statistics_path, write_missing
+from ae_pipeline.inbox.files import remove_temporary
+from ae_pipeline.inbox.taking import Taken, take_new
 from ae_pipeline.params import Params
 from ae_pipeline.provenance import git_state
+from ae_pipeline.store.appending import append_samples
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import PartEntry, read_manifest
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ae_pipeline.errors import StoreError, first_line
-from ae_pipeline.manifest import (
+from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     PART_NAME,
@@ -17,8 +17,8 @@ from ae_pipeline.manifest import (
     read_manifest,
     snapshot_name,
 )
-from ae_pipeline.snapshots import VACUUMED_NAME, Vacuumed, read_vacuumed
-from ae_pipeline.storage import Storage, place_of
+from ae_pipeline.store.snapshots import VACUUMED_NAME, Vacuumed, read_vacuumed
+from ae_pipeline.store.storage import Storage, place_of
 
 _BLOCK = 8 << 20
 _NAMED = 100

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
-from ae_pipeline.repairing import Repaired
-from ae_pipeline.vacuuming import Vacuum
-from ae_pipeline.verifying import Verified
+from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
+from ae_pipeline.store.repairing import Repaired
+from ae_pipeline.store.vacuuming import Vacuum
+from ae_pipeline.store.verifying import Verified
 
 _MOST = 20
 

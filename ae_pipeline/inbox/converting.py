@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.idx import copy_uncompressed, open_idx
-from ae_pipeline.inbox_columns import FILE_DIGEST, LABEL
+from ae_pipeline.inbox.columns import FILE_DIGEST, LABEL
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import ID, ShardWriter
 

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ae_pipeline.errors import StoreError, first_line
-from ae_pipeline.latent_store import ERROR, PART_KEY, LatentStore, part_metadata
-from ae_pipeline.manifest import Manifest, PartEntry
-from ae_pipeline.pieces import DamagedError, digest
 from ae_pipeline.samples import ID
-from ae_pipeline.storage import LocalStorage, Storage, place_of
+from ae_pipeline.store.latent_store import ERROR, PART_KEY, LatentStore, part_metadata
+from ae_pipeline.store.manifest import Manifest, PartEntry
+from ae_pipeline.store.pieces import DamagedError, digest
+from ae_pipeline.store.storage import LocalStorage, Storage, place_of
 
 _BLOCK = 8 << 20
 _ROWS = 65_536

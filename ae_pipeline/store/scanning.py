@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from ae_pipeline.conditions import Condition, among, ranges_of
 from ae_pipeline.errors import ConfigError, DamagedPartError, first_line
-from ae_pipeline.latent_store import LatentStore, OnDamaged
-from ae_pipeline.manifest import PartEntry
 from ae_pipeline.samples import ID
+from ae_pipeline.store.conditions import Condition, among, ranges_of
+from ae_pipeline.store.latent_store import LatentStore, OnDamaged
+from ae_pipeline.store.manifest import PartEntry
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def may_hold(part: PartEntry, ids: Collection[int | str]) -> bool:
 
 
 def _wanted(store: LatentStore, given: pc.Expression | str | None, ids: Sequence[int | str] | None) -> Wanted:
-    from ae_pipeline.where import parse_where
+    from ae_pipeline.store.where import parse_where
 
     condition: Condition | None = None
     needs: frozenset[str] | None = frozenset()

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ae_pipeline.conditions import COMPARISONS, Condition, among, compare, is_null
 from ae_pipeline.errors import ConfigError, first_line
+from ae_pipeline.store.conditions import COMPARISONS, Condition, among, compare, is_null
 
 _TAKEN = "comparisons (=, <>, <, <=, >, >=), AND, OR, NOT, IN, BETWEEN, IS NULL and LIKE of columns and constants"
 _SHOWN = 300  # characters of a condition in a message

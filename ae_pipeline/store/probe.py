@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ae_pipeline.codec import Codec
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import ProbeEntry
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import ProbeEntry
 
 _ROWS = 256
 

@@ -17,8 +17,9 @@ from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device
 from ae_pipeline.errors import CodecError, PipelineError, StoreError
 from ae_pipeline.files import finished_file, locked_folder, write_json
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import (
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     SNAPSHOTS_FOLDER,
@@ -26,15 +27,14 @@ from ae_pipeline.manifest import (
     read_manifest,
     refuse_linked_folders,
 )
-from ae_pipeline.part_repairs import repair_folder, repair_parts
-from ae_pipeline.rebuilding import rebuild_folder, rebuild_manifest
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.shard_jobs import Progress
-from ae_pipeline.snapshot_checks import damage_of_file, json_bytes
-from ae_pipeline.snapshots import VACUUMED_NAME, read_vacuumed
-from ae_pipeline.storage import LocalStorage
-from ae_pipeline.vacuuming import temporary_files
-from ae_pipeline.verifying import Verified, damaged_codec_files, verify_store
+from ae_pipeline.store.part_repairs import repair_folder, repair_parts
+from ae_pipeline.store.rebuilding import rebuild_folder, rebuild_manifest
+from ae_pipeline.store.shard_jobs import Progress
+from ae_pipeline.store.snapshot_checks import damage_of_file, json_bytes
+from ae_pipeline.store.snapshots import VACUUMED_NAME, read_vacuumed
+from ae_pipeline.store.storage import LocalStorage
+from ae_pipeline.store.vacuuming import temporary_files
+from ae_pipeline.store.verifying import Verified, damaged_codec_files, verify_store
 
 
 @dataclass

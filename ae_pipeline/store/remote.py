@@ -18,14 +18,16 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ae_pipeline.appending import Appended, grown, part_number, plan_append, snapshot_key
 from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device
-from ae_pipeline.encoding import copy_codec, first_manifest
 from ae_pipeline.errors import PipelineError, StoreError, TargetError, UnreachableError
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
-from ae_pipeline.latent_store import CODEC_FILES, LatentStore
-from ae_pipeline.manifest import (
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.appending import Appended, grown, part_number, plan_append, snapshot_key
+from ae_pipeline.store.encoding import copy_codec, first_manifest
+from ae_pipeline.store.latent_store import CODEC_FILES, LatentStore
+from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     PART_NAME,
@@ -39,11 +41,9 @@ from ae_pipeline.manifest import (
     read_manifest,
     write_manifest,
 )
-from ae_pipeline.params import EncodeParams
-from ae_pipeline.remote_files import RemoteFiles
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.shard_jobs import Progress, ShardJob, encode_shard, run_jobs
-from ae_pipeline.storage import RemoteStorage, place_of
+from ae_pipeline.store.remote_files import RemoteFiles
+from ae_pipeline.store.shard_jobs import Progress, ShardJob, encode_shard, run_jobs
+from ae_pipeline.store.storage import RemoteStorage, place_of
 
 _NO_TAG = '"00000000000000000000000000000000"'
 

@@ -30,8 +30,11 @@ from ae_pipeline.files import (
     sha256_file,
     sha256_json,
 )
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import (
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.provenance import library_versions
+from ae_pipeline.samples import ID, SampleSet
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     STORE_FORMAT,
@@ -45,12 +48,9 @@ from ae_pipeline.manifest import (
     read_manifest,
     write_manifest,
 )
-from ae_pipeline.params import EncodeParams
-from ae_pipeline.probe import measure_probe
-from ae_pipeline.provenance import library_versions
-from ae_pipeline.samples import ID, SampleSet
-from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
-from ae_pipeline.storage import as_place, open_storage
+from ae_pipeline.store.probe import measure_probe
+from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
+from ae_pipeline.store.storage import as_place, open_storage
 
 
 def encode_samples(
@@ -110,7 +110,7 @@ def refuse_existing_store(store: Path | str) -> None:
     if isinstance(store, Path):
         refuse_existing(store)
         return
-    from ae_pipeline.remote import refuse_existing_remote
+    from ae_pipeline.store.remote import refuse_existing_remote
 
     refuse_existing_remote(store)
 
@@ -150,7 +150,7 @@ def create_store(
 ) -> LatentStore:
     """Run the jobs in the work folder of `key`, and make that folder the store, as its first snapshot."""
     if isinstance(store, str):
-        from ae_pipeline.remote import create_remote
+        from ae_pipeline.store.remote import create_remote
 
         return create_remote(
             store, jobs, codec_path, params, source=source, key=key, git=git, work=work, progress=progress
@@ -218,7 +218,7 @@ def is_finished(store: Path | str, jobs: list[ShardJob]) -> bool:
     Of a store at a URL, only the sizes of its parts are compared.
     """
     if isinstance(store, str):
-        from ae_pipeline.remote import is_finished_remote
+        from ae_pipeline.store.remote import is_finished_remote
 
         return is_finished_remote(store, jobs)
     try:

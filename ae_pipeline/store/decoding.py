@@ -16,12 +16,12 @@ from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
 from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError, TargetError
 from ae_pipeline.files import finished_folder
-from ae_pipeline.latent_store import RESERVED, LatentStore, OnDamaged
-from ae_pipeline.layouts import LATENT
-from ae_pipeline.manifest import PartEntry
 from ae_pipeline.samples import ID, Block, SampleSet, ShardWriter, rechunk
-from ae_pipeline.scanning import check_columns
-from ae_pipeline.storage import LocalStorage
+from ae_pipeline.store.latent_store import RESERVED, LatentStore, OnDamaged
+from ae_pipeline.store.layouts import LATENT
+from ae_pipeline.store.manifest import PartEntry
+from ae_pipeline.store.scanning import check_columns
+from ae_pipeline.store.storage import LocalStorage
 
 
 def decode_store(

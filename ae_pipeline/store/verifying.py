@@ -17,13 +17,13 @@ from typing import Any
 from ae_pipeline.codec import Codec
 from ae_pipeline.devices import cpu_count
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line
-from ae_pipeline.latent_store import CODEC_FILES, LatentStore
-from ae_pipeline.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
-from ae_pipeline.part_checks import damage_of_part
-from ae_pipeline.probe import measure_probe
-from ae_pipeline.repeated_ids import repeated_ids
-from ae_pipeline.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of
-from ae_pipeline.storage import Storage, open_storage
+from ae_pipeline.store.latent_store import CODEC_FILES, LatentStore
+from ae_pipeline.store.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
+from ae_pipeline.store.part_checks import damage_of_part
+from ae_pipeline.store.probe import measure_probe
+from ae_pipeline.store.repeated_ids import repeated_ids
+from ae_pipeline.store.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of
+from ae_pipeline.store.storage import Storage, open_storage
 
 _NAMED = 5
 # What was replaced or removed on purpose while it was being read is not damaged.

@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import cpu_count
-from ae_pipeline.encoding import check_samples
 from ae_pipeline.errors import DataError
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import Manifest, PartEntry
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet, Shard
-from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
+from ae_pipeline.store.encoding import check_samples
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import Manifest, PartEntry
+from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 
 Shards = dict[str, tuple[SampleSet, Shard]]
 # On another processor a latent on a rounding edge may become the next integer: few do, and by one only.

@@ -16,10 +16,12 @@ from typing import Any
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader
-from ae_pipeline.encoding import check_samples, copy_codec, first_manifest, partial_folder
 from ae_pipeline.errors import DataError, StoreError
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json, sync_folder, write_json
-from ae_pipeline.manifest import (
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.encoding import check_samples, copy_codec, first_manifest, partial_folder
+from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     PART_NAME,
@@ -29,11 +31,9 @@ from ae_pipeline.manifest import (
     kept_snapshots,
     read_manifest,
 )
-from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
-from ae_pipeline.snapshots import read_vacuumed
-from ae_pipeline.storage import LocalStorage
+from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
+from ae_pipeline.store.snapshots import read_vacuumed
+from ae_pipeline.store.storage import LocalStorage
 
 # Of 64 digits of a digest. By chance no two values of the world's agree in so many.
 _DIGITS_PROOF = 60

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from ae_pipeline.appending import attribute_columns, check_columns, stored_attributes
 from ae_pipeline.codec import Codec
-from ae_pipeline.encoding import check_samples, partial_folder, written_by
 from ae_pipeline.errors import DataError
 from ae_pipeline.files import locked_folder, sha256_json, sync_folder
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import STORE_FORMAT, Manifest, PartEntry, Totals, write_manifest
-from ae_pipeline.probe import measure_probe
-from ae_pipeline.remaking import Remade, Shards, find_shards, plan_part, remake
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.shard_jobs import Progress, ShardJob
-from ae_pipeline.snapshots import Vacuumed, parts_of_snapshots, write_vacuumed
-from ae_pipeline.vacuuming import vacuum_locked
+from ae_pipeline.store.appending import attribute_columns, check_columns, stored_attributes
+from ae_pipeline.store.encoding import check_samples, partial_folder, written_by
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import STORE_FORMAT, Manifest, PartEntry, Totals, write_manifest
+from ae_pipeline.store.probe import measure_probe
+from ae_pipeline.store.remaking import Remade, Shards, find_shards, plan_part, remake
+from ae_pipeline.store.shard_jobs import Progress, ShardJob
+from ae_pipeline.store.snapshots import Vacuumed, parts_of_snapshots, write_vacuumed
+from ae_pipeline.store.vacuuming import vacuum_locked
 
 
 @dataclass

@@ -18,7 +18,7 @@ from typing import Any
 
 from ae_pipeline.errors import TargetError, UnreachableError, first_line
 from ae_pipeline.files import finished_file
-from ae_pipeline.storage import RemoteStorage
+from ae_pipeline.store.storage import RemoteStorage
 
 # File systems whose `mode="create"` is one request that the server refuses if the file exists. fsspec's own way of
 # doing it, which others inherit, looks first and writes then: two writers can both get through.

@@ -15,7 +15,7 @@ from ae_pipeline.codec_header import Samples, Sha256
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params import MOST_ROW_GROUP_ROWS
-from ae_pipeline.storage import LocalStorage, Storage, open_storage, place_of, read_whole
+from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
 STORE_FORMAT = 2
 _READABLE = (1, 2)

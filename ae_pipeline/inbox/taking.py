@@ -4,7 +4,7 @@
     taken.sets, taken.files, taken.quarantined
 
 A file is known by its content, under whatever name. Files are read in name order; the first good one gives a new store
-its columns (`inbox_columns.py`), and all images of one run make one set.
+its columns (`columns.py`), and all images of one run make one set.
 """
 
 import shutil
@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ae_pipeline.converting import (
+from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.files import make_folder, sha256_file
+from ae_pipeline.inbox.columns import FittedFile, check_image_fits, new_columns
+from ae_pipeline.inbox.converting import (
     IMAGE_SUFFIXES,
     IMAGES_NAME,
     ImageBatch,
@@ -23,10 +26,7 @@ from ae_pipeline.converting import (
     labels_names,
     read_image,
 )
-from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.files import make_folder, sha256_file
-from ae_pipeline.inbox_columns import FittedFile, check_image_fits, new_columns
-from ae_pipeline.inbox_files import Inbox, InboxFile, Ledger
+from ae_pipeline.inbox.files import Inbox, InboxFile, Ledger
 from ae_pipeline.params_operation import InboxParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet

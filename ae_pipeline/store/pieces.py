@@ -15,7 +15,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.manifest import PartEntry
 from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.parquet_limits import (
     MOST_ROW_GROUP_BYTES,
@@ -24,7 +23,8 @@ from ae_pipeline.parquet_limits import (
     read_footer,
     too_large,
 )
-from ae_pipeline.storage import Storage, place_of
+from ae_pipeline.store.manifest import PartEntry
+from ae_pipeline.store.storage import Storage, place_of
 
 _MAGIC = b"PAR1"
 _DIGITS = 32

@@ -15,7 +15,7 @@ from typing import Any
 
 from ae_pipeline.errors import ConfigError, StoreError, TargetError
 from ae_pipeline.files import locked_folder, sync_folder
-from ae_pipeline.manifest import (
+from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     PART_NAME,
@@ -26,8 +26,8 @@ from ae_pipeline.manifest import (
     refuse_linked_folders,
     snapshot_path,
 )
-from ae_pipeline.snapshots import Vacuumed, parts_of_snapshots, read_vacuumed, write_vacuumed
-from ae_pipeline.storage import LocalStorage
+from ae_pipeline.store.snapshots import Vacuumed, parts_of_snapshots, read_vacuumed, write_vacuumed
+from ae_pipeline.store.storage import LocalStorage
 
 
 @dataclass

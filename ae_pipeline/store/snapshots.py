@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, write_json
-from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, kept_snapshots, read_manifest
-from ae_pipeline.storage import LocalStorage, Storage, open_storage, place_of, read_whole
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, kept_snapshots, read_manifest
+from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
 VACUUMED_NAME = f"{SNAPSHOTS_FOLDER}/vacuumed.json"
 _LARGEST_RECORD = 16 << 20

@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ae_pipeline.appending import as_written
 from ae_pipeline.codec import BLOCK_ROWS
-from ae_pipeline.encoding import check_id_type
 from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.latent_store import RESERVED
 from ae_pipeline.samples import ID, Block, SampleSet, Shard
+from ae_pipeline.store.appending import as_written
+from ae_pipeline.store.encoding import check_id_type
+from ae_pipeline.store.latent_store import RESERVED
 
 FILE_DIGEST = "file_sha256"
 FILE_DIGEST_TYPE = pa.binary(32)

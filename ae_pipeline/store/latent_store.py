@@ -29,8 +29,10 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.errors import DamagedPartError, DataError, StoreError, first_line
 from ae_pipeline.files import sha256_file
-from ae_pipeline.layouts import LATENT, LAYOUTS
-from ae_pipeline.manifest import (
+from ae_pipeline.parquet_writer import RowGroupWriter
+from ae_pipeline.samples import ID, id_encoding
+from ae_pipeline.store.layouts import LATENT, LAYOUTS
+from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     SNAPSHOTS_FOLDER,
@@ -38,10 +40,8 @@ from ae_pipeline.manifest import (
     PartEntry,
     read_manifest,
 )
-from ae_pipeline.parquet_writer import RowGroupWriter
-from ae_pipeline.pieces import VerifiedFile
-from ae_pipeline.samples import ID, id_encoding
-from ae_pipeline.storage import LocalStorage, Storage, open_storage, place_of, read_whole
+from ae_pipeline.store.pieces import VerifiedFile
+from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
 ERROR = "error"
 RESERVED = (LATENT, ERROR, "residual", "residual_bound")
@@ -177,7 +177,7 @@ class LatentStore:
         on_damaged: OnDamaged | None = None,
     ) -> Iterator[pa.Table]:
         """Rows as Arrow tables, a row group at a time, in the store's order; see `scanning.scan`."""
-        from ae_pipeline.scanning import scan
+        from ae_pipeline.store.scanning import scan
 
         return scan(self, columns, filter, ids, on_damaged)
 
