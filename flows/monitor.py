@@ -95,9 +95,9 @@ def _row(batch: BatchDrift) -> dict[str, Any]:
         "snapshot": batch.snapshot,
         "rows": drift.rows,
         "error drift": round(drift.error_drift, 4),
-        "its threshold": round(drift.error_threshold, 4),
+        "error threshold": round(drift.error_threshold, 4),
         "latent drift": round(drift.latent_drift, 4),
-        "threshold of it": round(drift.latent_threshold, 4),
+        "latent threshold": round(drift.latent_threshold, 4),
         "verdict": "drifted" if drift.drifted else "as trained on",
     }
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
 from ae_pipeline.params import Params, load_params
 from ae_pipeline.tracking import Published, publish
@@ -47,15 +47,24 @@ def rebuild(workspace: Path = Path(), until: Stage | None = None, force: bool = 
         finally:
             artifacts.stages_table(runs)
         if until is not None:
-            return {"stages": {run.stage: run.outcome for run in runs}}
+            return Completed(message=_outcomes(runs))
         published = _synchronise_tracking(params, workspace)
         _show(params, workspace, before, _read(metrics_file), published)
-    return {"stages": {run.stage: run.outcome for run in runs}, "run_id": published.run_id, "model": published.version}
+    challenger = f"{published.model} version {published.version} is the challenger"
+    return Completed(message=f"{_outcomes(runs)}; {challenger}")
 
 
 def _stages(workspace: Path, until: str | None) -> list[str]:
     names = stage_names(workspace)
     return names if until is None else names[: names.index(until) + 1]
+
+
+def _outcomes(runs: list[StageRun]) -> str:
+    """E.g. `up to date: download, prepare; ran: train`."""
+    stages: dict[str, list[str]] = {}
+    for run in runs:
+        stages.setdefault(run.outcome, []).append(run.stage)
+    return "; ".join(f"{outcome}: {', '.join(names)}" for outcome, names in stages.items())
 
 
 @task(

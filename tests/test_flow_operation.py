@@ -134,6 +134,8 @@ def test_undisturbed_batches_are_as_trained_on(server, run_flow, client):
     assert run.state.is_completed(), run.state.message
     rows = json.loads(server.artifacts(run)["drift-batches"].data)
     assert [row["snapshot"] for row in rows] == [1, 2]
+    assert all(row["error drift"] <= row["error threshold"] for row in rows)
+    assert all(row["latent drift"] <= row["latent threshold"] for row in rows)
     assert server.artifacts(run)["drift-picture"].data.startswith("data:image/png;base64,")
     experiment = client.get_experiment_by_name("ae-pipeline-monitor")
     (series,) = client.search_runs([experiment.experiment_id])

@@ -36,6 +36,7 @@ def test_a_first_run_runs_every_stage_as_a_task_and_leaves_what_people_want(clon
     assert run.state.is_completed()
     assert [task.name for task in server.tasks(run)][: len(STAGES)] == list(STAGES)
     assert outcomes(server, run) == dict.fromkeys(STAGES, "ran")
+    assert run.state.message == f"ran: {', '.join(STAGES)}; synthetic-ae version 1 is the challenger"
     assert {
         task.name: task.empirical_policy.retries for task in server.tasks(run) if task.empirical_policy.retries
     } == {"download": 3}
@@ -71,6 +72,7 @@ def test_a_changed_parameter_runs_what_depends_on_it_and_going_back_restores(clo
     assert outcomes(server, run) == {
         "download": "up to date", "prepare": "up to date", "train": "up to date", "evaluate": "ran",
     }  # fmt: skip
+    assert run.state.message == "up to date: download, prepare, train; ran: evaluate"
     clone.change({"evaluate": {"seed": 0}})
     run = rebuild()
     assert outcomes(server, run)["evaluate"] == "restored from cache"
