@@ -171,7 +171,8 @@ def _read_group(store: LatentStore, parquet: pq.ParquetFile, group: int, names: 
     """The wanted rows of a row group, with at least the columns `names` and at least one; if there are any."""
     if wanted.condition is None:
         return parquet.read_row_group(group, columns=names or [ID])
-    tested = parquet.read_row_group(group, columns=None if wanted.needs is None else sorted(wanted.needs))
+    needs = None if wanted.needs is None else sorted(wanted.needs)
+    tested = parquet.read_row_group(group, columns=needs, use_threads=needs is None or len(needs) > 1)
     try:
         hits = tested.append_column(_ROW, [np.arange(len(tested))]).filter(wanted.condition.expression)
     except MemoryError:  # Arrow's is one of its exceptions
