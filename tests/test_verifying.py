@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from growing import ROWS, append, batch, copied, grow, rewrite_manifest
+from grown_stores import ROWS, append, batch, copied, grow, rewrite_manifest
 from handmade import bytes_of, flip_bit, random_codec
 
 from ae_pipeline.errors import StoreError
