@@ -21,9 +21,16 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.devices import choose_device
-from ae_pipeline.encoding import check_samples, create_store, work_folder, written_by
+from ae_pipeline.encoding import (
+    check_samples,
+    create_store,
+    has_manifest,
+    refuse_existing_store,
+    work_folder,
+    written_by,
+)
 from ae_pipeline.errors import CodecError, DataError, TargetError
-from ae_pipeline.files import finished_file, locked_folder, refuse_existing, sha256_json, sync_folder
+from ae_pipeline.files import finished_file, locked_folder, sha256_json, sync_folder
 from ae_pipeline.latent_store import RESERVED, LatentStore
 from ae_pipeline.manifest import (
     MANIFEST_NAME,
@@ -36,13 +43,16 @@ from ae_pipeline.manifest import (
     SourceEntry,
     Totals,
     read_manifest,
+    refuse_linked_folders,
     snapshot_path,
     write_manifest,
 )
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.probe import measure_probe
 from ae_pipeline.samples import SampleSet, Shard
 from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
+from ae_pipeline.storage import as_place
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Appended:
 
 
 def append_samples(
-    store: Path,
+    store: Path | str,
     sets: list[SampleSet],
     codec_path: Path,
     params: EncodeParams,
@@ -68,43 +78,72 @@ def append_samples(
     """Add all shards of `sets` that the store does not hold yet, as one snapshot; without any, nothing is changed.
 
     Shards are told apart by content (`SampleSet.shard_digest`). A store that does not exist is made, as snapshot 1.
-    `name`, `git`, `work` and `progress` as in `encode_samples`; `work` must be on the store's file system.
+    `store` is a folder or a URL. `name`, `git`, `work` and `progress` as in `encode_samples`; `work` must be
+    on the file system of a store that is a folder.
     Raises TargetError (another run is writing the store), DataError (other columns or layout), CodecError, StoreError.
     """
+    store = as_place(store)
     header = read_header(codec_path)
     for samples in sets:
         check_samples(samples, header, codec_path)
-    if not (store / MANIFEST_NAME).exists():
+    if not has_manifest(store):
         return _create(store, sets, codec_path, header, params, name=name, git=git, work=work, progress=progress)
+    if isinstance(store, str):
+        from ae_pipeline.remote import append_remote
+
+        return append_remote(store, sets, codec_path, params, name=name, git=git, work=work, progress=progress)
     with locked_folder(store):
         old = read_manifest(store)
-        _check_fits(store, old, sets, codec_path, header, params)
-        pieces, skipped = _new_pieces(sets, {part.shard.digest for part in old.parts})
-        number = 1 + max(int(part.name.split("-")[1]) for part in old.parts)
-        jobs = plan_jobs(pieces, header.fingerprint, params, number=number, first_row=old.totals.rows)
+        refuse_linked_folders(store)
+        jobs, skipped = plan_append(LatentStore(store, old), sets, codec_path, params)
         if not jobs:
             _clear_leftovers(store, old)
             return Appended(LatentStore(store, old), [], skipped)
-        # One work folder for whatever comes after this snapshot: parts in it are told apart by their names.
-        key = sha256_json([header.fingerprint, [part.job for part in old.parts]])
-        with work_folder(store, work, key) as folder:
+        with work_folder(store, work, snapshot_key(old)) as folder:
             _take_back(store, folder, old, jobs)
             parts = run_jobs(jobs, Codec.load(codec_path, choose_device(params.device)), folder, progress)
             _check_unchanged(store, old)
             _move(folder, store, parts)
-        new = _grown(old, parts, header, name=name, git=git)
-        if new.probe is None:  # the store is of format 1
-            new = new.model_copy(update={"probe": measure_probe(LatentStore(store, old))})
+        new = grown(LatentStore(store, old), parts, name=name, git=git)
         _commit(store, new)
     return Appended(LatentStore(store, new), parts, skipped)
 
 
+def plan_append(
+    store: LatentStore, sets: list[SampleSet], codec_path: Path, params: EncodeParams
+) -> tuple[list[ShardJob], int]:
+    """The work that makes a store hold all of `sets`, and how many of their shards it holds already.
+
+    Raises CodecError, DataError or StoreError unless they fit together.
+    """
+    header, old = read_header(codec_path), store.manifest
+    _check_fits(store, sets, codec_path, header, params)
+    pieces, skipped = _new_pieces(sets, {part.shard.digest for part in old.parts})
+    number = 1 + max(part_number(part.name) for part in old.parts)
+    return plan_jobs(pieces, header.fingerprint, params, number=number, first_row=old.totals.rows), skipped
+
+
+def part_number(name: str) -> int:
+    """The number in a part's name."""
+    return int(name.split("-")[1])
+
+
+def snapshot_key(old: Manifest) -> str:
+    """One work folder for whatever comes after this snapshot: parts in it are told apart by their names."""
+    return sha256_json([old.codec.fingerprint, [part.job for part in old.parts]])
+
+
 def attribute_columns(samples: SampleSet) -> list[ColumnEntry]:
     """Names and types of the samples' columns without the pixels, as a store's manifest lists them."""
-    # Through Parquet and back, as the columns of a part are: that renames the items of lists.
+    schema = as_written(samples.attributes_schema)
+    return [ColumnEntry(name=field.name, type=str(field.type)) for field in schema]
+
+
+def as_written(schema: pa.Schema) -> pa.Schema:
+    """Through Parquet and back, as the columns of a part are: that renames the items of lists."""
     file = pa.BufferOutputStream()
-    pq.write_metadata(samples.attributes_schema, file)
-    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(file.getvalue())]
+    pq.write_metadata(schema, file)
+    return pq.read_schema(file.getvalue())
 
 
 def stored_attributes(manifest: Manifest) -> list[ColumnEntry]:
@@ -112,7 +151,7 @@ def stored_attributes(manifest: Manifest) -> list[ColumnEntry]:
     return [column for column in manifest.columns if column.name not in RESERVED]
 
 
-def check_columns(file: Path, found: list[ColumnEntry], expected: list[ColumnEntry], where: Path) -> None:
+def check_columns(file: Path, found: list[ColumnEntry], expected: list[ColumnEntry], where: Path | str) -> None:
     """Raise DataError unless a data set has the columns that `where` has, in the same order and types."""
     if found != expected:
         raise DataError(
@@ -122,9 +161,14 @@ def check_columns(file: Path, found: list[ColumnEntry], expected: list[ColumnEnt
 
 
 def _create(
-    store: Path, sets: list[SampleSet], codec_path: Path, header: CodecHeader, params: EncodeParams, **options: Any
+    store: Path | str,
+    sets: list[SampleSet],
+    codec_path: Path,
+    header: CodecHeader,
+    params: EncodeParams,
+    **options: Any,
 ) -> Appended:
-    refuse_existing(store)
+    refuse_existing_store(store)
     if not sets:
         raise DataError(f"no data set to make {store} of; give at least one")
     for samples in sets[1:]:
@@ -140,22 +184,23 @@ def _create(
 
 
 def _check_fits(
-    store: Path, old: Manifest, sets: list[SampleSet], codec_path: Path, header: CodecHeader, params: EncodeParams
+    store: LatentStore, sets: list[SampleSet], codec_path: Path, header: CodecHeader, params: EncodeParams
 ) -> None:
+    old, where = store.manifest, store.location
     if header.fingerprint != old.codec.fingerprint:
         raise CodecError(
-            f"{codec_path} has fingerprint {header.fingerprint[:12]}..., but {store} was written with "
+            f"{codec_path} has fingerprint {header.fingerprint[:12]}..., but {where} was written with "
             f"{old.codec.fingerprint[:12]}...; append with that codec, or encode into another store"
         )
-    LatentStore(store, old).codec_header()
+    store.codec_header()
     for setting in ("layout", "row_group_rows"):
         wanted, found = getattr(old.latent, setting), getattr(params, setting)
         if found != wanted:
             raise DataError(
-                f"encode.{setting} is {found}, but {store} has {wanted}; set it to that, or encode into another store"
+                f"encode.{setting} is {found}, but {where} has {wanted}; set it to that, or encode into another store"
             )
     for samples in sets:
-        check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), store)
+        check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), where)
 
 
 def _new_pieces(sets: list[SampleSet], known: set[str]) -> tuple[list[tuple[SampleSet, Shard]], int]:
@@ -176,7 +221,7 @@ def _take_back(store: Path, folder: Path, old: Manifest, jobs: list[ShardJob]) -
     listed = {part.name for part in old.parts}
     for job in jobs:
         left = store / job.part_name
-        if job.part_name not in listed and left.exists():
+        if job.part_name not in listed and left.exists() and not left.is_symlink():
             os.replace(left, folder / job.part_name)
     _clear_leftovers(store, old)
 
@@ -212,9 +257,12 @@ def _move(folder: Path, store: Path, parts: list[PartEntry]) -> None:
     sync_folder(folder.parent)
 
 
-def _grown(old: Manifest, parts: list[PartEntry], header: CodecHeader, *, name: str, git: dict[str, Any]) -> Manifest:
+def grown(store: LatentStore, parts: list[PartEntry], *, name: str, git: dict[str, Any]) -> Manifest:
+    """The manifest of the snapshot after the open one: its parts and these."""
+    old = store.manifest
     both = [*old.parts, *parts]
     rows = sum(part.rows for part in both)
+    row_bytes = SampleSpec(tuple(old.samples.shape), old.samples.dtype).nbytes
     return old.model_copy(
         update={
             "format": STORE_FORMAT,
@@ -222,9 +270,8 @@ def _grown(old: Manifest, parts: list[PartEntry], header: CodecHeader, *, name: 
             "parent": old.snapshot,
             "source": SourceEntry(name=name, digest=sha256_json([part.shard.digest for part in both]), rows=rows),
             "parts": both,
-            "totals": Totals(
-                rows=rows, bytes_in=rows * header.spec.nbytes, bytes_parts=sum(part.bytes for part in both)
-            ),
+            "totals": Totals(rows=rows, bytes_in=rows * row_bytes, bytes_parts=sum(part.bytes for part in both)),
+            "probe": old.probe or measure_probe(store),  # a store of format 1 has none
             "written_by": written_by(git),
         }
     )

@@ -11,16 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ae_pipeline.converting import FILE_DIGEST, FILE_DIGEST_TYPE
+from ae_pipeline.converting import IMAGES_NAME
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import write_json
+from ae_pipeline.inbox_columns import FILE_DIGEST, FILE_DIGEST_TYPE
 from ae_pipeline.inbox_files import remove_temporary
 from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import MANIFEST_NAME, Manifest, PartEntry
+from ae_pipeline.manifest import MANIFEST_NAME, PartEntry
 from ae_pipeline.samples import ID
 from ae_pipeline.snapshots import added_parts
 
 _BLOCK_ROWS = 65_536
+_KNOWN_TO_THE_RUN = ("quarantined", "waiting", "known", "colour_to_grey", "transparency_dropped", "seconds")
+# In stores from before other files were in them, too. A Parquet file may be called so: its rows name that file itself.
+_FORMER_IMAGES_NAME = "images.parquet"
 
 
 def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
     rows = sum(part.rows for part in parts)
     files = []
     for part in parts:
-        if holds_images(opened.manifest):
+        if part.shard.file == IMAGES_NAME:
             files += read_column(store, part, ID)
         elif part.shard.row_groups[0] == 0:  # else: more of a large file that the part before began
             files.append(part.shard.file)
@@ -59,14 +63,14 @@ def statistics_path(store: Path, snapshot: int) -> Path:
 def write_missing(store: Path) -> list[int]:
     """Write the files of snapshots that have none, which a crash after their commit prevented; returns those.
 
-    They lack what only that run knew: `quarantined`, `seconds` and how many files were waiting or known are null.
+    They lack what only that run knew, which is null.
     """
     newest = LatentStore.open(store).manifest.snapshot
     remove_temporary(statistics_path(store, 1).parent)
     missing = [number for number in range(1, newest + 1) if not statistics_path(store, number).exists()]
     missing = [number for number in missing if added_parts(store, number)[1]]  # a repair adds no rows
     for number in missing:
-        unknown = dict.fromkeys(("quarantined", "waiting", "known", "seconds"))
+        unknown = dict.fromkeys(_KNOWN_TO_THE_RUN)
         write_json(statistics_path(store, number), {**batch_facts(store, number), **unknown})
     return missing
 
@@ -86,16 +90,13 @@ def known_contents(growing: Path) -> set[str]:
     known: set[str] = set()
     for folder in growing_stores(growing):
         manifest = LatentStore.open(folder).manifest
+        has_digests = (FILE_DIGEST, str(FILE_DIGEST_TYPE)) in ((item.name, item.type) for item in manifest.columns)
         for part in manifest.parts:
             known.add(part.shard.digest)
-            if holds_images(manifest):
+            # Only images need the column, and reading it costs.
+            if has_digests and part.shard.file in (IMAGES_NAME, _FORMER_IMAGES_NAME):
                 known |= {digest.hex() for digest in read_column(folder, part, FILE_DIGEST) if digest is not None}
     return known
-
-
-def holds_images(manifest: Manifest) -> bool:
-    """Whether the rows say which image file they were made from."""
-    return any((column.name, column.type) == (FILE_DIGEST, str(FILE_DIGEST_TYPE)) for column in manifest.columns)
 
 
 def read_column(store: Path, part: PartEntry, name: str) -> list[Any]:

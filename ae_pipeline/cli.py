@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, ParamsFile, show
+from ae_pipeline.cli_decode import decode
+from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, show
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of
@@ -43,7 +44,6 @@ def options(
     """Batch compression with autoencoders: codecs, latent stores, and what they cost."""
 
 
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
 ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
 
@@ -60,7 +60,7 @@ def main() -> None:
 @app.command()
 def encode(
     data: Annotated[Path, typer.Argument(help="Parquet file, or folder of them, with a column `pixels`.")],
-    store: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
+    store: Annotated[str, typer.Option(help="Folder to write, new or empty; or a URL: s3://bucket/store.")],
     codec: CodecFolder = None,
     model: ModelUri = None,
     layout: Annotated[Literal["list", "binary"], typer.Option(help="How latents are stored.")] = "list",
@@ -86,40 +86,23 @@ def encode(
 
 
 @app.command()
-def decode(
-    store: Annotated[Path, typer.Argument(help="Latent store.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
-    device: Device = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Decode every row of a store into Parquet, from the store alone."""
-    from ae_pipeline.decoding import decode_store
-    from ae_pipeline.latent_store import LatentStore
-    from ae_pipeline.progress import row_progress
-
-    opened = LatentStore.open(store)
-    with row_progress("decode", opened.manifest.totals.rows) as progress:
-        decoded = decode_store(opened, out, device=device, progress=progress)
-    show(
-        {"out": str(out), "rows": decoded.rows, "samples": decoded.spec.describe(), "shards": len(decoded.files)},
-        as_json=as_json,
-    )
-
-
-@app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="Latent store or codec folder.")],
+    place: Annotated[str, typer.Argument(help="Latent store (folder or URL), or codec folder.")],
+    snapshot: Snapshot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a store or a codec is: rows, bytes, codec, provenance, schema."""
+    """Say what a store or a codec is: rows, bytes, snapshots, codec, provenance, schema."""
     from ae_pipeline.codec_header import HEADER_NAME, read_header
     from ae_pipeline.latent_store import LatentStore
+    from ae_pipeline.storage import is_url
     from ae_pipeline.summary import describe_codec, describe_store
 
-    if (path / HEADER_NAME).exists():
-        show(describe_codec(read_header(path)), as_json=as_json)
+    if not is_url(place) and Path(place, HEADER_NAME).exists():
+        if snapshot is not None:
+            raise ConfigError(f"{place} is a codec, and has no snapshots; leave --snapshot out, or give a store")
+        show(describe_codec(read_header(Path(place))), as_json=as_json)
     else:
-        show(describe_store(LatentStore.open(path)), as_json=as_json)
+        show(describe_store(LatentStore.open(place, snapshot)), as_json=as_json)
 
 
 @app.command()
@@ -127,7 +110,9 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Rows that the codec was not trained on.")],
     codec: CodecFolder = None,
     model: ModelUri = None,
-    store: Annotated[Path | None, typer.Option(help="Measure this store of `data` instead of a codec.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Measure this store of `data` (folder or URL) instead of a codec.")
+    ] = None,
     train: Annotated[Path | None, typer.Option(help="Train split: adds PCA of the same latent size.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for metrics.json, tables and pictures.")] = None,
     layout: Annotated[Literal["list", "binary"], typer.Option(help="How latents are stored.")] = "list",
@@ -228,6 +213,7 @@ def serve(
 
 app.add_typer(store_app)
 app.add_typer(registry_app)
+app.command()(decode)
 
 
 @contextmanager
@@ -253,7 +239,7 @@ def _open_samples(data: Path, codec: Path) -> Any:
     return SampleSet.open(data, read_header(codec).spec)
 
 
-def _evaluate_store(data: Path, store: Path, device: str) -> dict[str, Any]:
+def _evaluate_store(data: Path, store: str, device: str) -> dict[str, Any]:
     from ae_pipeline.comparison import compare_rows
     from ae_pipeline.decoding import decode_store
     from ae_pipeline.evaluation import store_sizes

@@ -3,11 +3,11 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ae_pipeline.cli_options import AsJson, show
+from ae_pipeline.cli_options import AsJson, Device, StorePlace, show
 from ae_pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 store_app = typer.Typer()
 
 LocalStore = Annotated[str, typer.Argument(metavar="STORE", help="Latent store: a folder.")]
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 Sources = Annotated[
     list[Path] | None, typer.Option("--source", help="Data that was encoded: file or folder. Several in their order.")
 ]
@@ -25,7 +24,7 @@ Sources = Annotated[
 
 @store_app.command()
 def append(
-    store: LocalStore,
+    store: StorePlace,
     data: Annotated[list[Path], typer.Argument(help="Parquet files, or folders of them, with a column `pixels`.")],
     device: Device = "auto",
     as_json: AsJson = False,
@@ -37,14 +36,13 @@ def append(
     from ae_pipeline.progress import row_progress
     from ae_pipeline.provenance import git_state
 
-    folder = _folder(store)
-    opened = LatentStore.open(folder)
+    opened = LatentStore.open(store)
     latent = opened.manifest.latent
     settings = EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows, device=device)
-    sets = _open_sources(data, folder, None)
+    sets = _open_sources(data, store, None)
     with row_progress("append", sum(samples.rows for samples in sets)) as progress:
         done = append_samples(
-            folder, sets, opened.codec_path, settings, name=_name(data), git=git_state(Path.cwd()), progress=progress
+            store, sets, opened.codec_path, settings, name=_name(data), git=git_state(Path.cwd()), progress=progress
         )
     show(
         {

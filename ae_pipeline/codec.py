@@ -35,6 +35,9 @@ from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.quantiser import Quantiser
 
 BLOCK_ROWS = 1024
+# Values of the widest layer in a block (256 MiB as floats), and in a row.
+_MOST_BLOCK_VALUES = 1 << 26
+_MOST_ROW_VALUES = 1 << 27
 
 
 class Codec:
@@ -44,6 +47,8 @@ class Codec:
         self.header = header
         self.device = torch.device(device)
         self._model = model.to(self.device).eval().requires_grad_(False)
+        self.block_rows = max(1, min(BLOCK_ROWS, _MOST_BLOCK_VALUES // widest_layer(header)))
+        """Rows that are computed at once: fewer than BLOCK_ROWS if a row is very large."""
         self._quantiser = Quantiser(
             header.quantiser.levels,
             torch.tensor(header.quantiser.scale, dtype=torch.float32),
@@ -91,8 +96,8 @@ class Codec:
             raise DataError(f"samples are {found}, expected {self.spec.describe()} as the codec has")
         latents = np.empty((len(pixels), self.latent_size), np.int8)
         with one_torch_thread():
-            for start in range(0, len(pixels), BLOCK_ROWS):
-                rows = slice(start, start + BLOCK_ROWS)
+            for start in range(0, len(pixels), self.block_rows):
+                rows = slice(start, start + self.block_rows)
                 latents[rows] = self.encode_block(pixels[rows])[0]
         return latents
 
@@ -102,8 +107,8 @@ class Codec:
             raise DataError(f"latents are {latents.dtype} {latents.shape[1:]}, expected int8 ({self.latent_size},)")
         pixels = np.empty((len(latents), *self.spec.shape), self.spec.dtype)
         with one_torch_thread():
-            for start in range(0, len(latents), BLOCK_ROWS):
-                rows = slice(start, start + BLOCK_ROWS)
+            for start in range(0, len(latents), self.block_rows):
+                rows = slice(start, start + self.block_rows)
                 pixels[rows] = self.decode_block(latents[rows])
         return pixels
 
@@ -114,6 +119,10 @@ class Codec:
         For code that sets the thread count itself (`one_torch_thread`); everyone else calls `encode`.
         """
         rows = len(pixels)
+        if rows > self.block_rows:
+            halves = [self.encode_block(half, measure=measure) for half in (pixels[: rows // 2], pixels[rows // 2 :])]
+            latents, errors = zip(*halves, strict=True)
+            return np.concatenate(latents), np.concatenate(errors) if measure else None
         original = self._to_device(pixels)
         q = self._quantiser.quantise(self._model.encode(scale_pixels(original, self.header.scaling)))
         latents = q[:rows].cpu().numpy()
@@ -128,24 +137,27 @@ class Codec:
     def decode_block(self, latents: np.ndarray) -> np.ndarray:
         """At most BLOCK_ROWS rows of int8 latents to pixels; see `encode_block`."""
         rows = len(latents)
+        if rows > self.block_rows:
+            return np.concatenate([self.decode_block(latents[: rows // 2]), self.decode_block(latents[rows // 2 :])])
         decoded = self._decoded(self._to_device(latents))[:rows]
         if self.spec.dtype == "uint8":
             return decoded.to(torch.uint8).cpu().numpy()
-        return decoded.cpu().numpy().astype(self.spec.dtype)
+        with np.errstate(invalid="ignore"):  # weights of another's making may give NaN, which no integer is
+            return decoded.cpu().numpy().astype(self.spec.dtype)
 
     @torch.inference_mode()
     def reconstruct_unquantised(self, pixels: np.ndarray) -> np.ndarray:
         """(n, *shape) through the network alone, to tell its error from the quantiser's; float32 pixels."""
         decoded = np.empty(pixels.shape, np.float32)
         with one_torch_thread():
-            for start in range(0, len(pixels), BLOCK_ROWS):
-                block = pixels[start : start + BLOCK_ROWS]
+            for start in range(0, len(pixels), self.block_rows):
+                block = pixels[start : start + self.block_rows]
                 z = self._model.encode(scale_pixels(self._to_device(block), self.header.scaling))
-                decoded[start : start + BLOCK_ROWS] = self._pixels(z)[: len(block)].cpu().numpy()
+                decoded[start : start + self.block_rows] = self._pixels(z)[: len(block)].cpu().numpy()
         return decoded
 
     def _decoded(self, q: Tensor) -> Tensor:
-        """int8 (BLOCK_ROWS, L) to decoded pixels as float32, rounded to integers where the samples are integers."""
+        """int8 (block_rows, L) to decoded pixels as float32, rounded to integers where the samples are integers."""
         return self._pixels(self._quantiser.dequantise(q))
 
     def _pixels(self, z: Tensor) -> Tensor:
@@ -159,10 +171,12 @@ class Codec:
         return pixels
 
     def _to_device(self, rows: np.ndarray) -> Tensor:
-        """Pad to BLOCK_ROWS rows and move; pixels become float32, latents stay int8."""
+        """Pad to `block_rows` rows and move; pixels become float32, latents stay int8."""
+        # Where a thread's share of an exponential ends within a vector, other instructions finish it.
+        assert self.device.type != "cpu" or torch.get_num_threads() == 1, "use one_torch_thread()"
         if rows.dtype.kind == "f" or rows.dtype.itemsize > 1:
             rows = rows.astype(np.float32)
-        block = np.zeros((BLOCK_ROWS, *rows.shape[1:]), rows.dtype)
+        block = np.zeros((self.block_rows, *rows.shape[1:]), rows.dtype)
         block[: len(rows)] = rows
         tensor = torch.from_numpy(block)
         if self.device.type == "cuda":
@@ -219,6 +233,33 @@ def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -
         raise CodecError(
             f"{folder / HEADER_NAME} describes no model that can be built: {first_line(error)}; restore the codec"
         ) from None
+
+
+def widest_layer(header: CodecHeader) -> int:
+    """Values per row of the largest thing that the network computes, found without computing it. Raises CodecError.
+
+    Ten layers of nine weights each make a row of a million values: sizes on disk say little about those in memory.
+    """
+    sizes = [header.spec.size, header.model.latent_size]
+
+    def note(module: Any, arguments: Any, output: Any) -> None:  # noqa: ARG001
+        sizes.append(output.numel())
+
+    name, latent_size, options = header.model.name, header.model.latent_size, header.model.options
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            model = build_model(name, header.spec.shape, latent_size, options).eval()
+            for module in model.modules():
+                module.register_forward_hook(note)
+            model.decode(model.encode(torch.empty((1, *header.spec.shape))))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise CodecError(f"the codec's network cannot be built: {first_line(error)}; restore the codec") from None
+    if max(sizes) > _MOST_ROW_VALUES:
+        raise CodecError(
+            f"the codec {header.fingerprint[:12]}... computes {max(sizes)} values per row, at most {_MOST_ROW_VALUES} "
+            "are supported; use one for smaller samples"
+        )
+    return max(sizes)
 
 
 def freeze(model: Autoencoder, model_name: str) -> Autoencoder:

@@ -112,6 +112,8 @@ def read_header(folder: Path) -> CodecHeader:
     """Read and check codec.json. Raises CodecError."""
     path = folder / HEADER_NAME
     try:
+        if path.exists() and not path.is_file():
+            raise CodecError(f"{path} is no regular file; restore the codec")
         if path.stat().st_size > _LARGEST_HEADER:
             raise CodecError(f"{path} is larger than {_LARGEST_HEADER} bytes; that is not a codec")
         values = json.loads(path.read_bytes())

@@ -1,13 +1,15 @@
 """IDX files and images to canonical shards.
 
-An IDX file becomes one file of samples, whose ids are `<path in the inbox>#<row>`, with the attribute `label` if there
-is a file of labels. All images of one run become one file of samples, in name order: ids are their paths, and the
-attribute `file_sha256` says which file each row was made from, so that a store knows which images it holds.
+An IDX file becomes one file of samples, whose ids are row numbers, with the attribute `label` if there is a file of
+labels. All images of one run become one file of samples, in name order, with the columns of their store: ids are their
+paths, `file_sha256` says which file each row was made from, so that a store knows which images it holds, and anything
+else is null.
 """
 
 import io
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -17,13 +19,13 @@ from PIL import Image, UnidentifiedImageError
 
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.idx import copy_uncompressed, open_idx
+from ae_pipeline.inbox_columns import FILE_DIGEST, LABEL
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import ID, ShardWriter
 
-FILE_DIGEST = "file_sha256"
-FILE_DIGEST_TYPE = pa.binary(32)
+IMAGES_NAME = "_images.parquet"
+"""The file that the images of one run become; files of an inbox with such names are left alone."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-IMAGE_SCHEMA = pa.schema([pa.field(ID, pa.string(), nullable=False), pa.field(FILE_DIGEST, FILE_DIGEST_TYPE)])
 _BLOCK_ROWS = 1024
 # Of Pillow's modes, those with 16 bits or more: everything else has 8 bits a channel, or fewer.
 _MODES = {"uint16": ("I;16", "I;16B", "I;16L"), "float32": ("F",)}
@@ -43,7 +45,7 @@ def labels_names(images: str) -> list[str]:
     return [labels.removesuffix(".gz"), labels.removesuffix(".gz") + ".gz"]
 
 
-def convert_idx(source: Path, labels: Path | None, target: Path, name: str, spec: SampleSpec) -> None:
+def convert_idx(source: Path, labels: Path | None, target: Path, spec: SampleSpec) -> None:
     """Write the rows of an IDX file as a canonical shard. Raises DataError if it or its labels do not fit."""
     unpacked = target.with_name("unpacked")
     values = _open(source, unpacked)
@@ -54,18 +56,18 @@ def convert_idx(source: Path, labels: Path | None, target: Path, name: str, spec
     found = f"{values.dtype.newbyteorder('=').name} {'x'.join(map(str, values.shape[1:]))}"
     if found != spec.describe():
         raise DataError(f"{source} holds samples of {found}, expected {spec.describe()} as the codec has")
-    fields = [pa.field(ID, pa.string(), nullable=False)]
+    fields = [pa.field(ID, pa.int64(), nullable=False)]
     found_labels = None if labels is None else _read_labels(labels, target.with_name("labels"), len(values))
     if found_labels is not None:
-        fields.append(pa.field("label", pa.from_numpy_dtype(found_labels.dtype)))
+        fields.append(pa.field(LABEL, pa.from_numpy_dtype(found_labels.dtype)))
     schema = pa.schema(fields)
     with ShardWriter(target, schema, spec) as writer:
         for start in range(0, len(values), _BLOCK_ROWS):
             pixels = values[start : start + _BLOCK_ROWS]
-            rows = range(start, start + len(pixels))
-            columns = [pa.array([f"{name}#{row}" for row in rows], pa.string())]
+            stop = start + len(pixels)
+            columns = [pa.array(np.arange(start, stop))]
             if found_labels is not None:
-                columns.append(pa.array(found_labels[start : rows.stop]))
+                columns.append(pa.array(found_labels[start:stop]))
             writer.write(pa.Table.from_arrays(columns, schema=schema), pixels)
 
 
@@ -84,7 +86,16 @@ def _open(source: Path, unpacked: Path) -> np.ndarray:
         raise DataError(str(error).replace(str(unpacked), str(source))) from None
 
 
-def read_image(path: Path, spec: SampleSpec) -> np.ndarray:
+@dataclass(frozen=True)
+class ReadImage:
+    """Pixels of one image, as the samples' shape and dtype, and what they do not show of it."""
+
+    pixels: np.ndarray
+    lost_colour: bool
+    lost_transparency: bool
+
+
+def read_image(path: Path, spec: SampleSpec) -> ReadImage:
     """The pixels of one image file: gray for samples of two dimensions, red, green and blue for (height, width, 3).
 
     Transparency is dropped and EXIF's orientation is not applied. Raises DataError for what is not exactly one image
@@ -97,7 +108,9 @@ def read_image(path: Path, spec: SampleSpec) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 _check_image(path, image, spec)
-                return np.asarray(image.convert(_mode(path, image, spec))).astype(spec.dtype)
+                mode = _mode(path, image, spec)
+                pixels = np.asarray(image.convert(mode)).astype(spec.dtype)
+                return ReadImage(pixels, mode == "L" and _has_colour(image), _has_transparency(image))
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -132,11 +145,27 @@ def _mode(path: Path, image: Image.Image, spec: SampleSpec) -> str:
     return "L" if len(spec.shape) == 2 else "RGB"
 
 
-class ImageBatch:
-    """Images of one run, as one canonical shard that is written as they come."""
+def _has_colour(image: Image.Image) -> bool:
+    """Whether a pixel is not grey, however the image is stored."""
+    if image.mode in ("L", "LA", "1"):
+        return False
+    colours = np.asarray(image.convert("RGB"))
+    return bool((colours != colours[..., :1]).any())
 
-    def __init__(self, target: Path, spec: SampleSpec):
-        self._writer = ShardWriter(target, IMAGE_SCHEMA, spec)
+
+def _has_transparency(image: Image.Image) -> bool:
+    """Whether a pixel is not opaque."""
+    if image.mode in _DEEP or not image.has_transparency_data:
+        return False
+    return bool(np.asarray(image.convert("RGBA"))[..., 3].min() < 255)
+
+
+class ImageBatch:
+    """Images of one run, as one canonical shard that is written as they come, with these columns."""
+
+    def __init__(self, target: Path, columns: pa.Schema, spec: SampleSpec):
+        self._columns = columns
+        self._writer = ShardWriter(target, columns, spec)
         self._rows: list[tuple[str, bytes, np.ndarray]] = []
 
     def __enter__(self) -> "ImageBatch":
@@ -158,6 +187,7 @@ class ImageBatch:
 
     def _flush(self) -> None:
         names, digests, pixels = zip(*self._rows, strict=True)
-        columns = [pa.array(names, pa.string()), pa.array(digests, FILE_DIGEST_TYPE)]
-        self._writer.write(pa.Table.from_arrays(columns, schema=IMAGE_SCHEMA), np.stack(pixels))
+        known = {ID: names, FILE_DIGEST: digests}
+        columns = [pa.array(known.get(field.name, [None] * len(names)), field.type) for field in self._columns]
+        self._writer.write(pa.Table.from_arrays(columns, schema=self._columns), np.stack(pixels))
         self._rows = []

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from ae_pipeline.codec_header import read_header
-from ae_pipeline.drift import BatchCounts, Calibrated, DriftReference, error_bins, ks_distance, latent_bins
+from ae_pipeline.drift import BatchCounts, error_bins, ks_distance, latent_bins
+from ae_pipeline.drift_reference import Calibrated, DriftReference
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.latent_store import round_error
 from ae_pipeline.params_operation import DriftParams

@@ -50,12 +50,13 @@ from ae_pipeline.probe import measure_probe
 from ae_pipeline.provenance import library_versions
 from ae_pipeline.samples import ID, SampleSet
 from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
+from ae_pipeline.storage import as_place, open_storage
 
 
 def encode_samples(
     samples: SampleSet,
     codec_path: Path,
-    store: Path,
+    store: Path | str,
     params: EncodeParams,
     *,
     name: str,
@@ -63,14 +64,17 @@ def encode_samples(
     work: Path | None = None,
     progress: Progress = lambda rows: None,
 ) -> LatentStore:
-    """Write a latent store at `store`, a free name; a store that is whole and of just this work is left as it is.
+    """Write a latent store at `store`, a folder or a URL such as s3://bucket/store, that must not exist yet.
+
+    A store that is whole and of just this work is left as it is.
 
     `name` is recorded as the data set's name; `git` as in `provenance.git_state`. `work` is where unfinished work is
-    kept (default: beside the store). Peak memory does not depend on the number of rows.
-    Raises TargetError, DataError, CodecError.
+    kept (default: beside the store; of a URL, a temporary folder). Peak memory does not depend on the number of rows.
+    Raises TargetError, DataError, CodecError, UnreachableError.
     """
-    if not (store / MANIFEST_NAME).exists():
-        refuse_existing(store)
+    store = as_place(store)
+    if not has_manifest(store):
+        refuse_existing_store(store)
     header = read_header(codec_path)
     check_samples(samples, header, codec_path)
     jobs = _jobs(samples, header, params)
@@ -78,7 +82,7 @@ def encode_samples(
     if is_finished(store, jobs):
         progress(samples.rows)
         return LatentStore.open(store)
-    refuse_existing(store)
+    refuse_existing_store(store)
     source = SourceEntry(name=name, digest=samples.digest, rows=samples.rows)
     key = sha256_json([job.digest for job in jobs])
     return create_store(store, jobs, codec_path, params, source=source, key=key, git=git, work=work, progress=progress)
@@ -88,6 +92,27 @@ def remove_other(store: Path, samples: SampleSet, codec_path: Path, params: Enco
     """Remove what is at `store`, unless it is the finished store that `encode_samples` would make of the others."""
     if store.exists() and not is_finished(store, _jobs(samples, read_header(codec_path), params)):
         shutil.rmtree(store)
+
+
+def has_manifest(store: Path | str) -> bool:
+    """Whether there is a store at a folder or URL; a place without a manifest is none."""
+    try:
+        open_storage(store).size(MANIFEST_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # reading it says why
+    return True
+
+
+def refuse_existing_store(store: Path | str) -> None:
+    """Raise TargetError unless a new store can be made at a folder or URL."""
+    if isinstance(store, Path):
+        refuse_existing(store)
+        return
+    from ae_pipeline.remote import refuse_existing_remote
+
+    refuse_existing_remote(store)
 
 
 def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> None:
@@ -102,13 +127,17 @@ def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> 
 
 def check_ids(samples: SampleSet) -> None:
     """Raise DataError unless the ids are of a type that a store keeps."""
-    kind = samples.attributes_schema.field(ID).type
+    check_id_type(samples.files[0], samples.attributes_schema.field(ID).type)
+
+
+def check_id_type(file: Path, kind: pa.DataType) -> None:
+    """The same of one file."""
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"{samples.files[0]}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
+        raise DataError(f"{file}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
 
 
 def create_store(
-    store: Path,
+    store: Path | str,
     jobs: list[ShardJob],
     codec_path: Path,
     params: EncodeParams,
@@ -120,12 +149,17 @@ def create_store(
     progress: Progress,
 ) -> LatentStore:
     """Run the jobs in the work folder of `key`, and make that folder the store, as its first snapshot."""
+    if isinstance(store, str):
+        from ae_pipeline.remote import create_remote
+
+        return create_remote(
+            store, jobs, codec_path, params, source=source, key=key, git=git, work=work, progress=progress
+        )
     with work_folder(store, work, key) as folder:
         codec = Codec.load(codec_path, choose_device(params.device))
         entries = run_jobs(jobs, codec, folder, progress)
-        entry = copy_codec(codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
-        manifest = first_manifest(codec, entry, source, entries, columns_of(folder / entries[0].name), params, git)
-        manifest = manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest))})
+        copy = copy_codec(codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
+        manifest = first_manifest(folder, codec, copy, entries, params, source=source, git=git)
         # Left by an interrupted run, and not listed.
         clear_folder(folder, keep={CODEC_FOLDER, *(part.name for part in manifest.parts)})
         write_manifest(folder, manifest)
@@ -139,16 +173,17 @@ def create_store(
 
 
 def first_manifest(
+    folder: Path,
     codec: Codec,
     copy: CodecEntry,
-    source: SourceEntry,
     parts: list[PartEntry],
-    columns: list[ColumnEntry],
     params: EncodeParams,
+    *,
+    source: SourceEntry,
     git: dict[str, Any],
 ) -> Manifest:
-    """The manifest of a new store, but for its probe."""
-    return Manifest(
+    """The manifest of a new store, with its probe; `folder` holds the codec and the first part."""
+    manifest = Manifest(
         format=STORE_FORMAT,
         snapshot=1,
         parent=None,
@@ -160,7 +195,7 @@ def first_manifest(
             layout=params.layout,
             row_group_rows=params.row_group_rows,
         ),
-        columns=columns,
+        columns=columns_of(folder / parts[0].name),
         source=source,
         parts=parts,
         totals=Totals(
@@ -170,14 +205,22 @@ def first_manifest(
         ),
         written_by=written_by(git),
     )
+    return manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest))})
 
 
 def _jobs(samples: SampleSet, header: CodecHeader, params: EncodeParams) -> list[ShardJob]:
     return plan_jobs(((samples, shard) for shard in samples.shards), header.fingerprint, params)
 
 
-def is_finished(store: Path, jobs: list[ShardJob]) -> bool:
-    """Whether there is a store of these jobs, in its first snapshot and undamaged: reads all its bytes."""
+def is_finished(store: Path | str, jobs: list[ShardJob]) -> bool:
+    """Whether there is a store of these jobs, in its first snapshot and undamaged: reads all its bytes.
+
+    Of a store at a URL, only the sizes of its parts are compared.
+    """
+    if isinstance(store, str):
+        from ae_pipeline.remote import is_finished_remote
+
+        return is_finished_remote(store, jobs)
     try:
         manifest = read_manifest(store)
         files = {part.name: part.sha256 for part in manifest.parts}
@@ -219,7 +262,7 @@ def columns_of(part: Path) -> list[ColumnEntry]:
 
 
 def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
-    """Copy a codec's files, each whole or not at all. Raises CodecError if it is not the one with this fingerprint."""
+    """The codec's files in a folder of their own, and their entry in the manifest. Raises CodecError."""
     shutil.rmtree(target, ignore_errors=True)  # an interrupted run may have left half a copy
     make_folder(target)
     for name in (HEADER_NAME, WEIGHTS_NAME):

@@ -46,6 +46,8 @@ def finished_file(path: Path) -> Iterator[Path]:
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if temporary.is_symlink():
+        temporary.unlink()  # nobody writes through a link that somebody has put there
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDONLY)

@@ -4,26 +4,28 @@
 
 **A file is never encoded twice**, under whatever name: it is known by content, and what is known stands in the
 committed stores and nowhere else. A part made from a Parquet or IDX file has that file's own SHA-256 in its
-`shard.digest` (also where an IDX file was converted first), and the row of an image has the image's in `file_sha256`.
+`shard.digest` (also where an IDX file was converted first). Every row has its file's in `file_sha256`: that is how
+images are known, many of which make one part.
 So a run that is killed anywhere loses nothing and doubles nothing: the next one finds in the inbox what no store has.
 
 **A bad file stops nothing**: every file is read to its end before it is accepted, and goes to the quarantine with the
-reason if it is not good (`inbox_taking.py`).
+reason if it is not good (`inbox_taking.py`), or if it does not fit the columns of the store (`inbox_columns.py`).
 """
 
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.appending import append_samples, stored_attributes
+from ae_pipeline.appending import append_samples
 from ae_pipeline.batches import batch_facts, growing_stores, known_contents, statistics_path, write_missing
 from ae_pipeline.codec_header import read_header
 from ae_pipeline.files import locked_folder, write_json
 from ae_pipeline.inbox_files import remove_temporary
 from ae_pipeline.inbox_taking import Taken, take_new
+from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import PartEntry, read_manifest
 from ae_pipeline.params import Params
 from ae_pipeline.provenance import git_state
@@ -39,6 +41,8 @@ class InboxRun:
     quarantined: dict[str, str]
     waiting: int
     known: int
+    colour_to_grey: int
+    transparency_dropped: int
     rows: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -75,7 +79,7 @@ def encode_inbox(
         for grown in growing_stores(growing):
             write_missing(grown)
         old = read_manifest(store) if store in growing_stores(growing) else None
-        columns = stored_attributes(old) if old else None
+        columns = LatentStore(store, old).attributes_schema() if old else None
         try:
             known = known_contents(growing)
             taken = take_new(params.inbox, root, header.spec, known, work, columns=columns, store=store)
@@ -90,7 +94,7 @@ def encode_inbox(
         facts: dict[str, Any] = {"store": str(store), "snapshot": snapshot}
         if parts:
             facts = batch_facts(store, (snapshot or 0) + 1)
-        told = {name: getattr(taken, name) for name in ("files", "quarantined", "waiting", "known")}
+        told = {item.name: getattr(taken, item.name) for item in fields(Taken) if item.name != "sets"}
         run = InboxRun(**{**facts, **told, "seconds": round(time.monotonic() - started, 3)})
         if parts:
             write_json(statistics_path(store, facts["snapshot"]), asdict(run))

@@ -4,40 +4,32 @@
     taken.sets, taken.files, taken.quarantined
 
 A file is known by its content, under whatever name. Files are read in name order; the first good one gives a new store
-its columns, and all images of one run make one set.
+its columns (`inbox_columns.py`), and all images of one run make one set.
 """
 
 import shutil
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
 
-from ae_pipeline.appending import attribute_columns, check_columns
-from ae_pipeline.codec import BLOCK_ROWS
 from ae_pipeline.converting import (
-    IMAGE_SCHEMA,
     IMAGE_SUFFIXES,
+    IMAGES_NAME,
     ImageBatch,
     convert_idx,
     is_idx,
     labels_names,
     read_image,
 )
-from ae_pipeline.encoding import check_ids
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import make_folder, sha256_file
+from ae_pipeline.inbox_columns import FittedFile, check_image_fits, new_columns
 from ae_pipeline.inbox_files import Inbox, InboxFile, Ledger
-from ae_pipeline.latent_store import RESERVED
-from ae_pipeline.manifest import ColumnEntry
 from ae_pipeline.params_operation import InboxParams
 from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.samples import ID, Block, SampleSet, Shard
-
-_IMAGE_COLUMNS = [ColumnEntry(name=column.name, type=str(column.type)) for column in IMAGE_SCHEMA]
+from ae_pipeline.samples import SampleSet
 
 
 @dataclass
@@ -49,6 +41,8 @@ class Taken:
     quarantined: dict[str, str] = field(default_factory=dict)
     waiting: int = 0
     known: int = 0
+    colour_to_grey: int = 0
+    transparency_dropped: int = 0
 
 
 def take_new(
@@ -58,13 +52,13 @@ def take_new(
     known: set[str],
     work: Path,
     *,
-    columns: list[ColumnEntry] | None,
+    columns: pa.Schema | None,
     store: Path,
 ) -> Taken:
     """Find the files that are new, put the bad ones into quarantine, and make sample sets of the rest below `work`.
 
-    `known` is what `known_contents` gives; `columns` those of `store` (named in messages) beside its own, None if it
-    is not there yet. The sets live in `work`, or in the inbox itself, until they are appended. All images make one set.
+    `known` is what `known_contents` gives; `columns` the attributes of `store` (named in messages), None if it is
+    not there yet. The sets live in `work`, or in the inbox itself, until they are appended. All images make one set.
     """
     inbox = Inbox(params, root)
     inbox.sweep()
@@ -81,29 +75,6 @@ def take_new(
     return taking.taken
 
 
-class _OneFile(SampleSet):
-    """The samples of one inbox file, known by that file's bytes, also when they were converted first.
-
-    All texts are `string` and all columns may be null: files of several writers go into one store, whose parts have one
-    schema, and pandas writes `large_string`.
-    """
-
-    original: str
-
-    @cached_property
-    def attributes_schema(self) -> pa.Schema:
-        """Columns beside the pixels, id first."""
-        return pa.schema([_plain(column) for column in super().attributes_schema])
-
-    def blocks(self, shard: Shard, rows: int) -> Iterator[Block]:
-        """The shard's rows; see SampleSet."""
-        for block in super().blocks(shard, rows):
-            yield Block(block.attributes.cast(self.attributes_schema), block.pixels)
-
-    def _file_digest(self, file: Path) -> str:  # noqa: ARG002 (there is one)
-        return self.original
-
-
 class _Taking:
     """Looks at one file after the other."""
 
@@ -115,15 +86,15 @@ class _Taking:
         spec: SampleSpec,
         known: set[str],
         work: Path,
-        columns: list[ColumnEntry] | None,
+        columns: pa.Schema | None,
         store: Path,
         stack: ExitStack,
     ):
         self.taken = Taken()
         self.images: ImageBatch | None = None
-        self.images_path = work / "images.parquet"
+        self.images_path = work / IMAGES_NAME
         self._inbox, self._ledger, self._spec, self._work, self._stack = inbox, ledger, spec, work, stack
-        self._columns, self._columns_of = columns, store
+        self._columns, self._store = columns, store
         self._known = known
         self._names: dict[str, str] = {}  # of local copies, for messages
         self._rejected = inbox.put_aside_before()
@@ -190,47 +161,45 @@ class _Taking:
 
     def _accept(self, file: InboxFile, local: Path, labels: InboxFile | None, digest: str) -> list[str]:
         """Keys of a good file, which is new unless they are known. Raises DataError for a bad one."""
-        suffix = Path(file.name).suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
-            pixels = read_image(local, self._spec)
-            self._fit_columns(_IMAGE_COLUMNS, local)
-            if self.images is None:
-                make_folder(self._work)
-                self.images = self._stack.enter_context(ImageBatch(self.images_path, self._spec))
-            self.images.add(file.name, digest, pixels)
+        if Path(file.name).suffix.lower() in IMAGE_SUFFIXES:
+            self._add_image(file, local, digest)
             keys = [digest]
         else:
             samples = self._open(file, local, labels, digest)
             keys = [samples.shard_digest(shard) for shard in samples.shards]
             if self._is_done("", keys):
                 return keys
-            _validate(samples)
-            self._fit_columns(attribute_columns(samples), local)
+            samples.check()
+            self._columns = samples.columns
             self.taken.sets.append(samples)
         self._known.update(keys)
         self.taken.files.append(file.name)
         return keys
 
-    def _open(self, file: InboxFile, local: Path, labels: InboxFile | None, digest: str) -> SampleSet:
-        path = local
-        if is_idx(file.name):
+    def _add_image(self, file: InboxFile, local: Path, digest: str) -> None:
+        image = read_image(local, self._spec)
+        columns = new_columns(pa.schema([]), converted=True) if self._columns is None else self._columns
+        check_image_fits(local, columns, self._store)
+        if self.images is None:
+            make_folder(self._work)
+            self.images = self._stack.enter_context(ImageBatch(self.images_path, columns, self._spec))
+        self.images.add(file.name, digest, image.pixels)
+        self._columns = columns
+        self.taken.colour_to_grey += image.lost_colour
+        self.taken.transparency_dropped += image.lost_transparency
+
+    def _open(self, file: InboxFile, local: Path, labels: InboxFile | None, digest: str) -> FittedFile:
+        path, converted = local, is_idx(file.name)
+        if converted:
             path = self._work / f"idx-{digest[:16]}" / Path(file.name).name
             make_folder(path.parent)
             self._names[str(path)] = file.name
-            convert_idx(local, self._fetch(labels) if labels else None, path, file.name, self._spec)
+            convert_idx(local, self._fetch(labels) if labels else None, path, self._spec)
         elif not file.name.lower().endswith(".parquet"):
             kinds = f"*.parquet, *idx*-ubyte, *idx*-ubyte.gz, *{', *'.join(IMAGE_SUFFIXES)}"
             raise DataError(f"{local} is of no kind that is read; expected {kinds}")
-        samples = _OneFile.open(path, self._spec)
-        assert isinstance(samples, _OneFile)
-        samples.original = digest
-        return samples
-
-    def _fit_columns(self, columns: list[ColumnEntry], local: Path) -> None:
-        """Every part of a store has the same columns; the first good file decides for a store that is not there yet."""
-        if self._columns is None:
-            self._columns, self._columns_of = columns, Path(local.name)
-        check_columns(local, columns, self._columns, self._columns_of)
+        samples = SampleSet.open(path, self._spec)
+        return FittedFile(samples, file.name, digest, self._columns, self._store, converted=converted)
 
     def _put_aside(self, file: InboxFile, local: Path, digest: str, reason: str, labels: InboxFile | None) -> None:
         self._inbox.put_aside(file, local, digest, reason)
@@ -239,22 +208,3 @@ class _Taking:
         if labels:
             path = self._fetch(labels)
             self._put_aside(labels, path, sha256_file(path), f"{file.name}, which it belongs to: {reason}", None)
-
-
-def _plain(column: pa.Field) -> pa.Field:
-    kind = pa.string() if pa.types.is_large_string(column.type) else column.type
-    return pa.field(column.name, kind)
-
-
-def _validate(samples: SampleSet) -> None:
-    """Read all rows, as encoding will: what cannot be encoded is found now. Raises DataError."""
-    check_ids(samples)
-    taken = [name for name in samples.attributes_schema.names if name in RESERVED]
-    if taken:
-        raise DataError(
-            f"{samples.files[0]}: column names {', '.join(taken)} are reserved in a latent store; rename them first"
-        )
-    for shard in samples.shards:
-        for block in samples.blocks(shard, BLOCK_ROWS):
-            if block.attributes.column(ID).null_count:
-                raise DataError(f"{shard.path}: some rows have no id; give every row one, or drop the column")

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class LatentStore:
         self.storage = open_storage(place)
         self.manifest = manifest
         self._fetched: Path | None = None
+        self._schema: pa.Schema | None = None
 
     @classmethod
     def open(cls, place: Path | str | Storage, snapshot: int | None = None) -> "LatentStore":
@@ -93,6 +94,8 @@ class LatentStore:
     def codec_path(self) -> Path:
         """The codec inside the store: its folder, or of a remote store a temporary copy. Raises StoreError."""
         if isinstance(self.storage, LocalStorage):
+            with suppress(FileNotFoundError):  # `read_header` says so better
+                self._refuse_links()
             return self.storage.path / CODEC_FOLDER
         if self._fetched is None:
             folder = Path(tempfile.mkdtemp(prefix="ae-pipeline-codec-"))
@@ -105,6 +108,16 @@ class LatentStore:
                 (folder / name).write_bytes(data)
             self._fetched = folder
         return self._fetched
+
+    def _refuse_links(self) -> None:
+        for name in CODEC_FILES:
+            inside = f"{CODEC_FOLDER}/{name}"
+            try:
+                self.storage.size(inside)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise StoreError(f"{place_of(self.storage, inside)} {first_line(error)}; restore the store") from None
 
     @property
     def nbytes(self) -> int:
@@ -124,6 +137,13 @@ class LatentStore:
                 f"{place_of(self.storage, CODEC_FOLDER)} has fingerprint {header.fingerprint[:12]}..., but the store "
                 f"was written with {wanted[:12]}...; put the right codec back"
             )
+        latent = self.manifest.latent
+        found = (header.model.latent_size, header.quantiser.levels, header.samples)
+        if found != (latent.size, latent.levels, self.manifest.samples):
+            raise StoreError(
+                f"{place_of(self.storage, CODEC_FOLDER)} is for other samples or latents than the manifest says; "
+                "restore the store"
+            )
         recorded = self.manifest.codec.files.get("codec.json")
         if sha256_file(self.codec_path / HEADER_NAME) != recorded:
             raise StoreError(
@@ -133,15 +153,17 @@ class LatentStore:
         return header
 
     def schema(self) -> pa.Schema:
-        """All columns, id first. Read from the first part that can be read."""
+        """All columns, id first. Read once, from the first part that can be read."""
         for number, part in enumerate(self.manifest.parts):
+            if self._schema is not None:
+                break
             try:
                 with self.open_part(part) as parquet:
-                    return parquet.schema_arrow
+                    self._schema = parquet.schema_arrow
             except DamagedPartError:
                 if number == len(self.manifest.parts) - 1:
                     raise
-        raise AssertionError("a manifest lists at least one part")
+        return self._schema
 
     def attributes_schema(self) -> pa.Schema:
         """Columns beside latent and error, id first."""
@@ -181,13 +203,16 @@ class LatentStore:
 
     def to_rows(self, table: pa.Table) -> LatentRows:
         """A table of all columns in NumPy's terms. Raises ValueError if its latents are not of the store's size."""
-        latents = table.column(LATENT).combine_chunks()
-        layout = LAYOUTS[self.manifest.latent.layout]
         return LatentRows(
             table.drop_columns([name for name in table.column_names if name in RESERVED]),
-            layout.to_numpy(latents, self.manifest.latent.size),
+            self.to_latents(table),
             table.column(ERROR).to_numpy(),
         )
+
+    def to_latents(self, table: pa.Table) -> np.ndarray:
+        """int8 (rows, L) of a table with the column of latents. Raises ValueError as `to_rows`."""
+        latents = table.column(LATENT).combine_chunks()
+        return LAYOUTS[self.manifest.latent.layout].to_numpy(latents, self.manifest.latent.size)
 
     def latent_bytes(self) -> int:
         """Compressed bytes of the latent column alone, over all parts."""
@@ -202,10 +227,31 @@ class LatentStore:
         """A part as a Parquet file whose bytes are checked as they are read. Raises DamagedPartError."""
         with self._reading(part.name):
             file = VerifiedFile(self.storage, part)
-            with pq.ParquetFile(
+            with CheckedParquetFile(
                 file, metadata=file.metadata(), page_checksum_verification=True, pre_buffer=False
             ) as parquet:
+                self._check_columns(parquet.schema_arrow)
+                parquet.check = self._check_values
                 yield parquet
+
+    def _check_columns(self, schema: pa.Schema) -> None:
+        """Raise ValueError unless the columns of a part are the store's."""
+        found = [(field.name, str(field.type)) for field in schema]
+        wanted = [(column.name, column.type) for column in self.manifest.columns]
+        if found != wanted:
+            here, there = (", ".join(f"{name}: {kind}" for name, kind in columns) for columns in (found, wanted))
+            raise ValueError(f"has the columns {here}, the manifest says {there}")
+        latent = LAYOUTS[self.manifest.latent.layout].arrow_type(self.manifest.latent.size)
+        if found[0][0] != ID or found[-2:] != [(LATENT, str(latent)), (ERROR, "float")]:
+            raise ValueError(f"its columns are not {ID}, attributes, {LATENT} ({latent}) and {ERROR} (float)")
+
+    def _check_values(self, table: pa.Table) -> None:
+        """Raise ValueError for values that no writer of a store can have written."""
+        table.validate(full=True)
+        if LATENT in table.column_names:
+            layout, size = LAYOUTS[self.manifest.latent.layout], self.manifest.latent.size
+            for chunk in table.column(LATENT).chunks:
+                layout.to_numpy(chunk, size)
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -241,6 +287,24 @@ class LatentStore:
         if newest.snapshot == self.manifest.snapshot or name in {part.name for part in newest.parts}:
             return None
         return f"snapshot {self.manifest.snapshot} was removed since it was opened: open snapshot {newest.snapshot}"
+
+
+class CheckedParquetFile(pq.ParquetFile):  # type: ignore[misc]
+    """Every row goes through `check` first: Arrow also takes texts that are no UTF-8, and latents of any length."""
+
+    check: Callable[[pa.Table], None]
+
+    def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
+        """See pq.ParquetFile."""
+        table = super().read_row_group(*arguments, **options)
+        self.check(table)
+        return table
+
+    def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        """See pq.ParquetFile."""
+        for batch in super().iter_batches(*arguments, **options):
+            self.check(pa.table(batch))
+            yield batch
 
 
 class PartWriter:

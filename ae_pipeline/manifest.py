@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ae_pipeline.codec_header import Samples, Sha256
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
 STORE_FORMAT = 2
@@ -21,6 +22,8 @@ _READABLE = (1, 2)
 MANIFEST_NAME = "_manifest.json"
 CODEC_FOLDER = "_codec"
 SNAPSHOTS_FOLDER = "_snapshots"
+# Whoever goes through all of them must come to an end.
+MOST_SNAPSHOTS = 999_999
 _LARGEST_MANIFEST = 256 << 20
 
 Count = Annotated[int, Field(ge=0)]
@@ -70,7 +73,7 @@ class LatentEntry(_Entry):
     size: Annotated[int, Field(ge=1)]
     levels: Annotated[int, Field(ge=2, le=256)]
     layout: Literal["list", "binary"]
-    row_group_rows: Annotated[int, Field(ge=1)]
+    row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)]
 
 
 class SourceEntry(_Entry):
@@ -110,7 +113,7 @@ class Manifest(_Entry):
     """The whole of _manifest.json."""
 
     format: Literal[1, 2]
-    snapshot: Annotated[int, Field(ge=1)]
+    snapshot: Annotated[int, Field(ge=1, le=MOST_SNAPSHOTS)]
     parent: int | None
     codec: CodecEntry
     samples: Samples
@@ -128,6 +131,10 @@ class Manifest(_Entry):
             raise ValueError("totals.rows is not the sum of the parts' rows")
         if len({part.name for part in self.parts}) != len(self.parts):
             raise ValueError("a part is listed twice")
+        if len({type(value) for part in self.parts for value in (part.id_min, part.id_max)}) != 1:
+            raise ValueError("ids are integers in some parts and strings in others")
+        if len({column.name for column in self.columns}) != len(self.columns):
+            raise ValueError("two columns have one name")
         return self
 
 
@@ -149,7 +156,7 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     """
     storage = open_storage(store)
     try:
-        newest = parse_manifest(_read(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
+        newest = parse_manifest(manifest_bytes(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
     except StoreError:
         if snapshot is None or snapshot not in kept_snapshots(storage):
             raise
@@ -162,7 +169,9 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     except FileNotFoundError:
         numbers = ", ".join(map(str, sorted({*kept_snapshots(storage), newest.snapshot if newest else 0} - {0})))
         raise StoreError(f"{storage.location} has no snapshot {snapshot}; it has {numbers}: give one of them") from None
-    manifest = parse_manifest(_read(storage, name), place_of(storage, name))
+    except OSError:
+        pass  # reading it says why
+    manifest = parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
         raise StoreError(
             f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; restore the store"
@@ -173,7 +182,14 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
 def kept_snapshots(storage: Storage) -> list[int]:
     """Numbers of the earlier snapshots whose manifests are there, rising."""
     names = (name.split("/") for name in storage.names() if name.startswith(f"{SNAPSHOTS_FOLDER}/"))
-    return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[0-9]{1,9}\.json", name[-1]))
+    return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
+
+
+def refuse_linked_folders(store: Path) -> None:
+    """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else."""
+    for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
+        if (store / name).is_symlink():
+            raise StoreError(f"{store / name} is a link; the files of a store must lie in it: put the folder there")
 
 
 def snapshot_name(snapshot: int) -> str:
@@ -210,15 +226,18 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise StoreError(f"{where} is not a valid manifest: {place}: {first['msg']}; restore the store") from None
 
 
-def _read(storage: Storage, name: str) -> bytes:
+def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
+    """A manifest as it stands there. Raises StoreError."""
     try:
         return read_whole(storage, name, most=_LARGEST_MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
         if isinstance(storage, LocalStorage) and not storage.path.exists():
             raise StoreError(f"no store at {storage.location}") from None
+        # Of a bucket that does not exist, S3 says so.
+        reason = "" if name in str(error) else f": {first_line(error)}"
         raise StoreError(
-            f"{storage.location} is not a complete latent store ({name} is missing); encode again, or give another "
-            "folder"
+            f"{storage.location} is not a complete latent store ({name} is missing{reason}); encode again, or give "
+            "another folder"
         ) from None
     except OSError as error:
         raise StoreError(

@@ -1,7 +1,8 @@
 """Drift of the batches that were encoded with the champion, as a series of metrics in MLflow.
 
-One MLflow run per champion, in an experiment of its own beside the trainings; the step of a metric is the snapshot of
-the growing store. A batch counts as done when it has been reported: a run that was killed before told nobody.
+One MLflow run per champion and store, in an experiment of its own beside the trainings; the step of a metric is the
+snapshot of the growing store. A batch counts as done when it has been reported: a run that was killed before told
+nobody.
 """
 
 import os
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.drift import REFERENCE_NAME, Drift, DriftReference, measure_store, read_errors, read_reference
+from ae_pipeline.drift import Drift, measure_store, read_errors
+from ae_pipeline.drift_reference import REFERENCE_NAME, DriftReference, read_reference
 from ae_pipeline.errors import TrackingError
 from ae_pipeline.inbox import growing_store
 from ae_pipeline.latent_store import LatentStore
@@ -22,6 +24,8 @@ from ae_pipeline.tracking_orphans import claim_run, close_orphans, process_tag
 from ae_pipeline.tracking_store import connect
 
 MONITOR_TAG = "ae_pipeline.monitor"
+STORE_TAG = "ae_pipeline.store"
+"""A growing store's first part, which tells it from one that was begun in its place."""
 REPORTED_TAG = "ae_pipeline.reported"
 _SERIES = ("error_drift", "latent_drift", "error_threshold", "latent_threshold", "rows")
 
@@ -68,10 +72,11 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
             return Monitored(name, model.champion, uri=uri)
         reference = _reference(model.client, champion)
         experiment = experiment_id(model.client, f"{params.tracking.experiment}-monitor", params, root, uri)
-        run_id = _run(model.client, experiment, champion)
+        store = LatentStore.open(path)
+        run_id = _run(model.client, experiment, champion, store)
         close_orphans(model.client, experiment)
         reported = int(model.client.get_run(run_id).data.tags.get(REPORTED_TAG, 0))
-        snapshots = range(reported + 1, LatentStore.open(path).manifest.snapshot + 1)
+        snapshots = range(reported + 1, store.manifest.snapshot + 1)
         grown = [number for number in snapshots if added_parts(path, number)[1]]  # a repair adds no rows
         new = [_measure(model.client, run_id, path, number, reference) for number in grown]
         model.client.set_terminated(run_id)
@@ -113,15 +118,20 @@ def _reference(client: Any, champion: Any) -> DriftReference:
         return read_reference(Path(found), champion.tags["codec_fingerprint"])
 
 
-def _run(client: Any, experiment: str, champion: Any) -> str:
-    """The run that holds this champion's series; made when there is none."""
+def _run(client: Any, experiment: str, champion: Any, store: LatentStore) -> str:
+    """The run that holds the series of this champion and store; made when there is none."""
     identity = f"{champion.name}/{champion.version}"
+    begins = store.manifest.parts[0].name
     found = client.search_runs([experiment], f"tags.`{MONITOR_TAG}` = '{identity}'")
+    # Runs of older versions do not say of which store they are.
+    found = [run for run in found if run.data.tags.get(STORE_TAG, begins) == begins]
     if found:
         claim_run(client, found[0].info.run_id)
+        client.set_tag(found[0].info.run_id, STORE_TAG, begins)
         return str(found[0].info.run_id)
     tags = {
         MONITOR_TAG: identity,
+        STORE_TAG: begins,
         **process_tag(),
         "mlflow.user": os.environ.get("USER", "unknown"),
         "codec_fingerprint": champion.tags["codec_fingerprint"],

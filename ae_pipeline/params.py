@@ -18,6 +18,8 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.params_base import Count, Fraction, NonNegative, Positive, Section, Seed
 from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams
 
+MOST_ROW_GROUP_ROWS = 1_000_000
+
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
 
 
@@ -174,7 +176,7 @@ class EncodeParams(Section):
     ]
     """Splits to encode, each into a store of its own."""
     layout: Literal["list", "binary"] = "list"
-    row_group_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)] = 10_000
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     @field_validator("data_sets")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ae_pipeline.errors import DamagedPartError
+from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.latent_store import ERROR, PART_KEY, LatentStore, part_metadata
 from ae_pipeline.manifest import Manifest, PartEntry
 from ae_pipeline.pieces import DamagedError, digest
@@ -30,10 +30,12 @@ def damage_of_part(store: LatentStore, part: PartEntry) -> str | None:
             _check_rows(readable, part, parquet)
     except FileNotFoundError:
         return "is missing"
-    except DamagedPartError as error:
+    except StoreError as error:
         return _reason(error, store, part)
-    except (DamagedError, OSError) as error:
+    except DamagedError as error:
         return str(error)
+    except OSError as error:
+        return f"cannot be read: {first_line(error)}"
     return None
 
 
@@ -118,7 +120,7 @@ def _check_rows(store: LatentStore, part: PartEntry, parquet: pq.ParquetFile) ->
         )
 
 
-def _reason(error: DamagedPartError, store: LatentStore, part: PartEntry) -> str:
+def _reason(error: StoreError, store: LatentStore, part: PartEntry) -> str:
     """A message without the file and the advice, which the report gives once."""
     text = str(error).split("; restore it")[0]
     text = text.split(f"{part.name} ", 1)[-1]

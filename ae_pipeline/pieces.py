@@ -10,14 +10,20 @@ manifest lists a digest for every column chunk and for the footer; cuts follow t
 import hashlib
 import io
 from bisect import bisect_right
-from itertools import accumulate, pairwise
+from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ae_pipeline.manifest import PartEntry
+from ae_pipeline.params import MOST_ROW_GROUP_ROWS
+from ae_pipeline.parquet_limits import (
+    MOST_ROW_GROUP_BYTES,
+    chunk_range,
+    chunk_size,
+    read_footer,
+    too_large,
+)
 from ae_pipeline.storage import Storage, place_of
 
 _MAGIC = b"PAR1"
@@ -32,17 +38,23 @@ class DamagedError(ValueError):
 def cut(path: Path) -> list[str]:
     """The pieces of a Parquet file in its order, as the manifest lists them: `<bytes>:<digest>`.
 
-    One for each column chunk (the first one with the magic number before it), and one for the footer.
+    One for each column chunk (the first one with the magic number before it), and one for the footer. Raises
+    ValueError for a row group that readers would refuse for its size.
     """
-    cuts = {0, path.stat().st_size}
-    metadata = pq.read_metadata(path)
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(column)
-            offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
-            cuts.add(min(offset for offset in offsets if offset) + chunk.total_compressed_size)
+    metadata = read_footer(path)
+    chunks = [(group, column) for group in range(metadata.num_row_groups) for column in range(metadata.num_columns)]
+    sizes: Counter[int] = Counter()
+    pieces = []
     with open(path, "rb") as file:
-        return [f"{end - start}:{digest(file.read(end - start))}" for start, end in pairwise(sorted(cuts))]
+        for group, column in chunks:
+            start, end = chunk_range(metadata, group, column)
+            data = file.read(end - file.tell())
+            pieces.append(f"{len(data)}:{digest(data)}")
+            sizes[group] += chunk_size(data[start - end :], metadata, group, column)
+            if sizes[group] > MOST_ROW_GROUP_BYTES:
+                raise too_large(sizes[group], group)
+        footer = file.read()
+    return [*pieces, f"{len(footer)}:{digest(footer)}"]
 
 
 def digest(data: bytes) -> str:
@@ -51,7 +63,8 @@ def digest(data: bytes) -> str:
 
 
 class VerifiedFile(io.RawIOBase):
-    """A part's bytes, read piece by piece; what does not match the manifest raises DamagedError.
+    """A part's bytes, read column chunk by column chunk; what does not match the manifest raises DamagedError, and so
+    does a chunk that would take more memory than a part may ask for.
 
     Without pieces (format 1) the whole file is read once and checked against its SHA-256 before anything is handed out.
     """
@@ -70,13 +83,31 @@ class VerifiedFile(io.RawIOBase):
             self._check_whole()
         self._position = 0
         self._last: tuple[int, bytes] = (-1, b"")
+        self._metadata: Any = None
+        self._places: dict[int, tuple[int, int]] = {}
+        self._sizes: dict[int, dict[int, int]] = {}
 
     def metadata(self) -> Any:
-        """The Parquet footer, without a byte of what is before it where there are pieces."""
+        """The Parquet footer, without a byte of what is before it where there are pieces. From then on, only column
+        chunks can be read.
+        """
+        footer = io.BytesIO(_MAGIC + self._piece(len(self._pieces) - 1)) if self._pieces else self
+        metadata = read_footer(footer)
+        groups = range(metadata.num_row_groups)
+        rows = [metadata.row_group(group).num_rows for group in groups]
+        if sum(rows) != self._part.rows or metadata.num_rows != self._part.rows:
+            raise DamagedError(f"{self._where} has {metadata.num_rows} rows, the manifest says {self._part.rows}")
+        if not all(0 < count <= MOST_ROW_GROUP_ROWS for count in rows):
+            raise DamagedError(f"{self._where} has row groups of more than {MOST_ROW_GROUP_ROWS} rows, or of none")
+        places = [(group, column) for group in groups for column in range(metadata.num_columns)]
         if not self._pieces:
-            return pq.read_metadata(self)
-        footer = self._piece(len(self._pieces) - 1)
-        return pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+            self._places = {chunk_range(metadata, *place)[0]: place for place in places}
+        elif len(places) == len(self._pieces) - 1:
+            self._places = {max(start, len(_MAGIC)): place for start, place in zip(self._starts, places, strict=False)}
+        if len(self._places) != len(places):
+            raise DamagedError(f"{self._where} has {len(places)} column chunks, expected a piece for each")
+        self._metadata = metadata
+        return metadata
 
     def readable(self) -> bool:
         """See io.RawIOBase."""
@@ -101,8 +132,22 @@ class VerifiedFile(io.RawIOBase):
         start = min(self._position, self._part.bytes)
         end = self._part.bytes if size is None or size < 0 else min(start + size, self._part.bytes)
         data = (self._verified if self._pieces else self._unverified)(start, end)
+        if self._metadata:
+            self._check_size(start, end, data)
         self._position = start + len(data)
         return data
+
+    def _check_size(self, start: int, end: int, data: bytes) -> None:
+        """Raise DamagedError unless these bytes are one column chunk, of a row group that is not too large."""
+        place = self._places.get(start)
+        if place is None or chunk_range(self._metadata, *place) != (start, end):
+            raise DamagedError(f"{self._where}: bytes {start} to {end} are not a column chunk of its footer")
+        group, column = place
+        sizes = self._sizes.setdefault(group, {})
+        if column not in sizes:
+            sizes[column] = chunk_size(data, self._metadata, group, column)
+            if sum(sizes.values()) > MOST_ROW_GROUP_BYTES:
+                raise too_large(sum(sizes.values()), group)
 
     def _unverified(self, start: int, end: int) -> bytes:
         return self._storage.read_range(self._part.name, start, end - start)

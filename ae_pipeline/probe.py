@@ -21,6 +21,12 @@ def measure_probe(store: LatentStore, rows: int = _ROWS) -> ProbeEntry:
     store.codec_header()
     codec = Codec.load(store.codec_path, "cpu")
     first = next(store.read_part(store.manifest.parts[0], rows))
-    pixels = np.ascontiguousarray(codec.decode(first.latents))
-    digest = hashlib.sha256(pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()).hexdigest()
-    return ProbeEntry(rows=len(pixels), pixels_sha256=digest, instructions=torch.backends.cpu.get_cpu_capability())
+    digest = hashlib.sha256()
+    for start in range(0, len(first.latents), codec.block_rows):
+        pixels = np.ascontiguousarray(codec.decode(first.latents[start : start + codec.block_rows]))
+        digest.update(pixels.astype(pixels.dtype.newbyteorder("<")).tobytes())
+    return ProbeEntry(
+        rows=len(first.latents),
+        pixels_sha256=digest.hexdigest(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+    )

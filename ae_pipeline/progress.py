@@ -28,8 +28,8 @@ def epoch_progress(epochs: int) -> Iterator[Callable[["Epoch"], None]]:
 
 
 @contextmanager
-def row_progress(what: str, rows: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number of rows that were finished."""
+def row_progress(what: str, rows: int | None) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number of rows that were finished; `rows` are all, None if not known."""
     with tqdm(total=rows, unit="row", unit_scale=True, desc=what, disable=None) as bar:
 
         def show(finished: int) -> None:

@@ -16,10 +16,9 @@ from typing import Any
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader
-from ae_pipeline.encoding import check_samples, columns_of, copy_codec, first_manifest, partial_folder
+from ae_pipeline.encoding import check_samples, copy_codec, first_manifest, partial_folder
 from ae_pipeline.errors import DataError, StoreError
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json, sync_folder, write_json
-from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
@@ -31,7 +30,6 @@ from ae_pipeline.manifest import (
     read_manifest,
 )
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.probe import measure_probe
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 from ae_pipeline.snapshots import read_vacuumed
@@ -80,8 +78,7 @@ def rebuild_manifest(
         parts = run_jobs(jobs, codec, folder, progress)
         entry = copy_codec(store / CODEC_FOLDER, folder / CODEC_FOLDER, codec.fingerprint)
         source = _sources(sources, parts, salvaged)[0]
-        manifest = first_manifest(codec, entry, source, parts, columns_of(folder / parts[0].name), settings, git)
-        manifest = manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest))})
+        manifest = first_manifest(folder, codec, entry, parts, settings, source=source, git=git)
         candidates = list(_candidates(store, manifest, _sources(sources, parts, salvaged), salvaged))
         proven = [values for values in candidates if _is_proven(values, salvaged)]
         if not proven and not accept_new_bytes:

@@ -18,7 +18,14 @@ from ae_pipeline.devices import choose_device
 from ae_pipeline.errors import CodecError, PipelineError, StoreError
 from ae_pipeline.files import finished_file, locked_folder, write_json
 from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER, parse_manifest, read_manifest
+from ae_pipeline.manifest import (
+    CODEC_FOLDER,
+    MANIFEST_NAME,
+    SNAPSHOTS_FOLDER,
+    parse_manifest,
+    read_manifest,
+    refuse_linked_folders,
+)
 from ae_pipeline.part_repairs import repair_folder, repair_parts
 from ae_pipeline.rebuilding import rebuild_folder, rebuild_manifest
 from ae_pipeline.samples import SampleSet
@@ -68,6 +75,7 @@ def repair_store(
     found = verify_store(store)  # raises if there is no store: a lock would make a folder
     if found.whole and not _left(store):
         return Repaired(str(store), snapshot=found.snapshot)
+    refuse_linked_folders(store)
     with locked_folder(store):
         for path in _left(store):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -10,8 +10,8 @@ from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import PartEntry
 from ae_pipeline.samples import ID
 
-# Ids that are held at a time: 8 bytes each, sorted in place.
-_MOST_IDS = 1 << 24
+# Ids that are held at a time: 8 bytes each, and twice that while they are sorted.
+_MOST_IDS = 1 << 23
 _NAMED = 5
 # Repeated texts among which the first ones are looked for.
 _HASHES = 1 << 16

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ae_pipeline.drift import Drift, DriftReference
+from ae_pipeline.drift import Drift
+from ae_pipeline.drift_reference import DriftReference
 from ae_pipeline.evaluation import Evaluation, Metrics, Pictured, rate_distortion
 from ae_pipeline.files import finished_file
 from ae_pipeline.tables import write_csv

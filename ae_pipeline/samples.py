@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.parquet_limits import read_footer
 from ae_pipeline.parquet_writer import RowGroupWriter
 from ae_pipeline.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
 
@@ -101,13 +102,23 @@ class SampleSet:
         """Bytes of all samples, uncompressed, without ids and attributes."""
         return self.rows * self.spec.nbytes
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether the files have ids; where they have none, the rows are numbered."""
+        return ID in self._schema.names
+
     @cached_property
     def attributes_schema(self) -> pa.Schema:
         """Columns beside the pixels, id first (made up from the row number where the files have none)."""
         fields = [field.with_metadata(None) for field in self._schema if field.name not in (ID, PIXELS)]
-        has_id = ID in self._schema.names
-        first = self._schema.field(ID).with_metadata(None) if has_id else pa.field(ID, pa.int64(), nullable=False)
+        numbers = pa.field(ID, pa.int64(), nullable=False)
+        first = self._schema.field(ID).with_metadata(None) if self.has_ids else numbers
         return pa.schema([first, *fields])
+
+    @property
+    def changed_by(self) -> dict[str, Any]:
+        """What decides the rows beside the bytes of the files, as JSON; nothing where they are read as they are."""
+        return {}
 
     @cached_property
     def digest(self) -> str:
@@ -124,9 +135,9 @@ class SampleSet:
         Where blocks are cut depends on the shard alone, never on row groups or on who reads.
         """
         first_row = sum(s.rows for s in self.shards[: self.shards.index(shard)])
-        for table in _rechunk(self._tables(shard, rows), rows):
+        for table in rechunk(self._tables(shard, rows), rows):
             attributes = table.drop_columns([PIXELS])
-            if ID not in table.column_names:
+            if not self.has_ids:
                 numbers = np.arange(first_row, first_row + table.num_rows)
                 attributes = attributes.add_column(0, self.attributes_schema.field(ID), [numbers])
             attributes = attributes.select(self.attributes_schema.names).replace_schema_metadata(None)
@@ -146,6 +157,7 @@ class SampleSet:
         with _open_parquet(shard.path) as parquet:
             try:
                 for batch in parquet.iter_batches(batch_size=rows, row_groups=list(shard.row_groups)):
+                    batch.validate(full=True)  # Arrow reads texts that are no UTF-8, and nobody could read them again
                     yield pa.Table.from_batches([batch])
             except MemoryError:  # Arrow's is one of its exceptions
                 raise
@@ -220,10 +232,11 @@ def _parquet_files(path: Path) -> tuple[Path, ...]:
 
 def _open_parquet(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+        metadata = read_footer(file)
+        return pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
     except MemoryError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file} is not a readable Parquet file: {first_line(error)}; make or fetch it again") from None
 
 
@@ -274,7 +287,8 @@ def _stated_spec(file: Path, schema: pa.Schema) -> SampleSpec | None:
         raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata is damaged; make or fetch it again") from None
 
 
-def _rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut the same rows into tables of `rows`; only the last one may be shorter."""
     pending: list[pa.Table] = []
     count = 0
     for table in tables:

@@ -5,17 +5,20 @@
 
 What cannot hold a wanted row is passed over three times: parts by the range of ids in the manifest, row groups by the
 statistics in a part's footer, and within a row group the other columns once the filter's own hold no match.
+(Statistics are not used for an Arrow expression that names a column of floats: Arrow forgets that NaN is not in them.)
 """
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from ae_pipeline.conditions import Condition, among, ranges_of
 from ae_pipeline.errors import ConfigError, DamagedPartError, first_line
 from ae_pipeline.latent_store import LatentStore, OnDamaged
 from ae_pipeline.manifest import PartEntry
@@ -26,9 +29,11 @@ from ae_pipeline.samples import ID
 class Wanted:
     """Which rows: a condition, the columns it needs (None: not known, so all), and ids, if it is about them."""
 
-    condition: pc.Expression | None
+    condition: Condition | None
     needs: frozenset[str] | None
     ids: frozenset[int | str] | None
+    prunes: pc.Expression | None
+    """An Arrow expression that statistics may be held against."""
 
 
 def scan(
@@ -47,9 +52,9 @@ def scan(
     known = [column.name for column in store.manifest.columns]
     names = list(known if columns is None else columns)
     check_columns(names, known)
-    wanted = _wanted(store, filter, ids, known)
+    wanted = _wanted(store, filter, ids)
     for part in store.manifest.parts:
-        if not _may_hold(part, wanted.ids):
+        if wanted.ids is not None and not may_hold(part, wanted.ids):
             continue
         try:
             if on_damaged:
@@ -62,7 +67,7 @@ def scan(
 
 
 def check_part(store: LatentStore, part: PartEntry) -> None:
-    """Read all bytes of a part. Raises DamagedPartError."""
+    """Read all bytes that hold rows of a part. Raises DamagedPartError."""
     with store.open_part(part) as parquet:
         for group in range(parquet.metadata.num_row_groups):
             parquet.read_row_group(group)
@@ -79,75 +84,106 @@ def typed_ids(store: LatentStore, ids: Sequence[int | str]) -> list[int | str]:
     """Ids as the store has them: those of a command line are text. Raises ConfigError for what is no integer."""
     if not isinstance(store.manifest.parts[0].id_min, int):
         return [str(value) for value in ids]
-    try:
-        return [int(value) for value in ids]
-    except ValueError:
-        wrong = next(value for value in ids if not str(value).lstrip("-").isdigit())
-        raise ConfigError(f"no id {wrong!r}: the ids of {store.location} are integers") from None
+    wrong = next((value for value in ids if not re.fullmatch(r"[+-]?[0-9]{1,1000}", str(value))), None)
+    if wrong is not None:
+        raise ConfigError(f"no id {wrong!r}: the ids of {store.location} are integers")
+    return [int(value) for value in ids]
 
 
-def _wanted(store: LatentStore, condition: Any, ids: Sequence[int | str] | None, known: list[str]) -> Wanted:
+def absent_ids(store: LatentStore, ids: Sequence[int | str], on_damaged: OnDamaged | None = None) -> list[int | str]:
+    """Those of the ids that no row has, in the order given; reads ids only. Raises ConfigError, DamagedPartError."""
+    found: set[int | str] = set()
+    for table in scan(store, columns=[ID], ids=ids, on_damaged=on_damaged):
+        found.update(table.column(ID).to_pylist())
+    return [value for value in dict.fromkeys(typed_ids(store, ids)) if value not in found]
+
+
+def may_hold(part: PartEntry, ids: Collection[int | str]) -> bool:
+    """Whether some of these ids lie in the part's range."""
+    # Python compares strings by code point, which is the order of their UTF-8 bytes.
+    return any(part.id_min <= value <= part.id_max for value in ids)  # type: ignore[operator]
+
+
+def _wanted(store: LatentStore, given: pc.Expression | str | None, ids: Sequence[int | str] | None) -> Wanted:
     from ae_pipeline.where import parse_where
 
+    condition: Condition | None = None
     needs: frozenset[str] | None = frozenset()
-    if isinstance(condition, str):
-        condition, needs = parse_where(condition, known)
-    elif condition is not None:
-        needs = None
+    prunes: pc.Expression | None = None
+    if isinstance(given, str):
+        condition, needs = parse_where(given, store.schema())
+    elif given is not None:
+        condition, needs, prunes = Condition(given), None, _statistics_may_tell(store, given)
     values = None if ids is None else frozenset(typed_ids(store, ids))
-    if values is not None:
-        among = pc.field(ID).isin(sorted(values))
-        condition = among if condition is None else condition & among
+    if values:
+        chosen = _among_ids(store, values)
+        condition = chosen if condition is None else chosen & condition
         needs = None if needs is None else needs | {ID}
-    if condition is not None:
-        try:
-            store.schema().empty_table().filter(condition)
-        except pa.ArrowException as error:
-            raise ConfigError(
-                f"the condition does not fit the store's columns: {first_line(error)}; "
-                f"they are {', '.join(f'{column.name}: {column.type}' for column in store.manifest.columns)}"
-            ) from None
-    return Wanted(condition, needs, values)
+    return Wanted(condition, needs, values, prunes)
 
 
-def _may_hold(part: PartEntry, ids: frozenset[int | str] | None) -> bool:
-    # Python compares strings by code point, which is the order of their UTF-8 bytes.
-    return ids is None or any(part.id_min <= value <= part.id_max for value in ids)  # type: ignore[operator]
+def _among_ids(store: LatentStore, ids: frozenset[int | str]) -> Condition:
+    schema = store.schema()
+    try:
+        return among(ID, schema.field(ID).type, ids)
+    except ValueError as error:
+        raise ConfigError(f"cannot compare {error}: the ids of {store.location}") from None
+
+
+def _statistics_may_tell(store: LatentStore, condition: pc.Expression) -> pc.Expression | None:
+    schema, text = store.schema(), str(condition)
+    try:
+        schema.empty_table().filter(condition)
+    except pa.ArrowException as error:
+        raise _unfit(store, error) from None
+    return None if any(field.name in text for field in schema if pa.types.is_floating(field.type)) else condition
+
+
+def _unfit(store: LatentStore, error: BaseException) -> ConfigError:
+    columns = ", ".join(f"{column.name}: {column.type}" for column in store.manifest.columns)
+    return ConfigError(f"the condition does not fit the store's columns: {first_line(error)}; they are {columns}")
 
 
 def _scan_part(store: LatentStore, part: PartEntry, names: list[str], wanted: Wanted) -> Iterator[pa.Table]:
     with store.open_part(part) as parquet:
         for group in _groups(parquet, wanted):
-            table = _read_group(parquet, group, names, wanted)
+            table = _read_group(store, parquet, group, names, wanted)
             if len(table):
-                yield table
+                # What the file says of itself goes: whose rows they are matters to nobody.
+                yield table.replace_schema_metadata(None).select(names)
 
 
 def _groups(parquet: pq.ParquetFile, wanted: Wanted) -> list[int]:
     """Row groups whose statistics allow a match."""
+    groups = list(range(parquet.metadata.num_row_groups))
+    if wanted.prunes is not None:
+        footer = pa.BufferOutputStream()
+        parquet.metadata.write_metadata_file(footer)
+        fragment = ds.ParquetFileFormat().make_fragment(pa.BufferReader(footer.getvalue()))
+        groups = [group.id for group in fragment.subset(filter=wanted.prunes).row_groups]
     if wanted.condition is None:
-        return list(range(parquet.metadata.num_row_groups))
-    footer = pa.BufferOutputStream()
-    parquet.metadata.write_metadata_file(footer)
-    fragment = ds.ParquetFileFormat().make_fragment(pa.BufferReader(footer.getvalue()))
-    return [group.id for group in fragment.subset(filter=wanted.condition).row_groups]
+        return groups
+    names = frozenset({ID}) if wanted.needs is None else wanted.needs
+    return [group for group in groups if True in wanted.condition.outcomes(ranges_of(parquet.metadata, group, names))]
 
 
-def _read_group(parquet: pq.ParquetFile, group: int, names: list[str], wanted: Wanted) -> pa.Table:
+def _read_group(store: LatentStore, parquet: pq.ParquetFile, group: int, names: list[str], wanted: Wanted) -> pa.Table:
+    """The wanted rows of a row group, with at least the columns `names` and at least one; if there are any."""
     if wanted.condition is None:
-        return parquet.read_row_group(group, columns=names)
-    if wanted.needs is None:
-        return parquet.read_row_group(group).filter(wanted.condition).select(names)
-    tested = parquet.read_row_group(group, columns=sorted(wanted.needs))
-    rows = pa.array(range(len(tested)), pa.int64())
-    hits = pa.table({**{name: tested[name] for name in tested.column_names}, _ROW: rows}).filter(wanted.condition)
-    if not len(hits):
-        return hits.select([]).slice(0, 0)
+        return parquet.read_row_group(group, columns=names or [ID])
+    tested = parquet.read_row_group(group, columns=None if wanted.needs is None else sorted(wanted.needs))
+    try:
+        hits = tested.append_column(_ROW, [np.arange(len(tested))]).filter(wanted.condition.expression)
+    except MemoryError:  # Arrow's is one of its exceptions
+        raise
+    except pa.ArrowException as error:  # found by the values alone: integers of different types that do not compare
+        raise _unfit(store, error) from None
     others = [name for name in names if name not in tested.column_names]
-    table = parquet.read_row_group(group, columns=others) if others else tested
-    for name in set(names) & set(tested.column_names) if others else ():
-        table = table.append_column(tested.schema.field(name), tested[name])
-    return table.take(hits[_ROW]).select(names)
+    if others and len(hits):
+        more = parquet.read_row_group(group, columns=others).take(hits[_ROW])
+        for name in others:
+            hits = hits.append_column(more.schema.field(name), more[name])
+    return hits
 
 
 _ROW = "\0row"  # no column of a store is called so

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import cpu_count, one_torch_thread, use_one_torch_thread
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.latent_store import ERROR, PartWriter, part_metadata
 from ae_pipeline.layouts import LATENT
 from ae_pipeline.manifest import PartEntry, ShardEntry
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.parquet_limits import read_footer
 from ae_pipeline.pieces import cut
 from ae_pipeline.samples import ID, SampleSet, Shard
 
@@ -53,6 +54,7 @@ class ShardJob:
             "layout": self.layout,
             "row_group_rows": self.row_group_rows,
             "pyarrow": pa.__version__,
+            **self.samples.changed_by,
         }
         return sha256_json(made_of)
 
@@ -86,19 +88,25 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     if not _is_whole(path, job):
         schema = job.samples.attributes_schema
         first_row = job.first_row
-        made_up_ids = ID not in pq.read_schema(job.shard.path).names
         with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
-            for block in job.samples.blocks(job.shard, BLOCK_ROWS):
+            for block in job.samples.blocks(job.shard, codec.block_rows):
                 if block.attributes.column(ID).null_count:
                     raise DataError(f"{job.shard.path}: some rows have no id; give every row one, or drop the column")
                 latents, error = codec.encode_block(block.pixels, measure=True)
                 assert error is not None
                 attributes = block.attributes
-                if made_up_ids:
+                if not job.samples.has_ids:
                     numbers = np.arange(first_row, first_row + len(latents))
                     attributes = attributes.set_column(0, schema.field(ID), [numbers])
                 writer.write(attributes, latents, error)
                 first_row += len(latents)
+    try:
+        pieces = cut(path)
+    except ValueError as error:
+        path.unlink()
+        raise DataError(
+            f"{job.shard.path}: {first_line(error)}; set encode.row_group_rows to less than {job.row_group_rows}"
+        ) from None
     ids = _id_range(path)
     return PartEntry(
         name=job.part_name,
@@ -113,16 +121,22 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
             row_groups=list(job.shard.row_groups),
             digest=job.samples.shard_digest(job.shard),
         ),
-        pieces=cut(path),
+        pieces=pieces,
     )
 
 
-def run_jobs(jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress) -> list[PartEntry]:
+def run_jobs(
+    jobs: list[ShardJob],
+    codec: Codec,
+    folder: Path,
+    progress: Progress,
+    make: Callable[[ShardJob, Codec, Path], PartEntry] = encode_shard,
+) -> list[PartEntry]:
     """All jobs, one per CPU at a time; a GPU is fed by two, so that reading overlaps computing."""
     workers = min(len(jobs), cpu_count() if codec.device.type == "cpu" else 2)
     entries: dict[int, PartEntry] = {}
     with one_torch_thread(), ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool:
-        running = {pool.submit(encode_shard, job, codec, folder): job for job in jobs}
+        running = {pool.submit(make, job, codec, folder): job for job in jobs}
         try:
             for done in as_completed(running):
                 entries[running[done].number] = done.result()
@@ -138,7 +152,8 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
     if not path.exists():
         return False
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+        cut(path)  # raises for what would take too much memory
+        with pq.ParquetFile(path, metadata=read_footer(path), page_checksum_verification=True) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
             names = [*job.samples.attributes_schema.names, LATENT, ERROR]
             if (schema.metadata, schema.names, rows) != (part_metadata(job.digest), names, job.shard.rows):

@@ -21,6 +21,7 @@ from ae_pipeline.snapshots import VACUUMED_NAME, Vacuumed, read_vacuumed
 from ae_pipeline.storage import Storage, place_of
 
 _BLOCK = 8 << 20
+_NAMED = 100
 # What all snapshots of a store have in common.
 _SAME = ("codec", "samples", "latent", "columns")
 
@@ -58,16 +59,30 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
         return _read_one(storage, snapshot, found)
     newest = _read_newest(storage, found)
     removed = _read_removed(storage, found)
-    kept = kept_snapshots(storage)
+    kept = set(kept_snapshots(storage))
     last = newest.snapshot if newest else max(kept, default=0) + 1
-    for number in range(removed.oldest, last):
+    missing = [number for number in range(removed.oldest, last) if number not in kept]
+    for number in sorted({*missing[:_NAMED], *kept}.intersection(range(removed.oldest, last))):
         manifest = _read_earlier(storage, number, newest, found)
         if manifest:
             found.earlier.append(number)
             found.manifest = manifest
-    _check_others([number for number in kept if not removed.oldest <= number < last], newest, found)
+    if len(missing) > _NAMED:
+        found.damaged.append((snapshot_name(missing[_NAMED]), f"is missing, as {len(missing):,} in all are", False))
+    _check_others([number for number in sorted(kept) if not removed.oldest <= number < last], newest, found)
     if newest:
         found.manifest, found.newest = newest, True
+    return found
+
+
+def state_of(storage: Storage) -> list[bytes | None]:
+    """What an append, a repair with new bytes or a vacuum changes: another run did something if it is not the same."""
+    found: list[bytes | None] = []
+    for name in (MANIFEST_NAME, VACUUMED_NAME):
+        try:
+            found.append(hashlib.sha256(storage.read_range(name, 0, storage.size(name))).digest())
+        except OSError:
+            found.append(None)
     return found
 
 

@@ -6,6 +6,7 @@ removed snapshot had. A snapshot adds its parts after those of the one before.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, read_manifest
-from ae_pipeline.storage import Storage, open_storage, place_of, read_whole
+from ae_pipeline.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, kept_snapshots, read_manifest
+from ae_pipeline.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
 VACUUMED_NAME = f"{SNAPSHOTS_FOLDER}/vacuumed.json"
 _LARGEST_RECORD = 16 << 20
@@ -93,9 +94,10 @@ def parts_of_snapshots(store: Path, last: int) -> list[int]:
         counts = read_vacuumed(store).parts[:last]
     except StoreError:
         counts = []
+    there = set(kept_snapshots(LocalStorage(store)))
     for number in range(len(counts) + 1, last + 1):
-        try:
-            counts.append(len(read_manifest(store, number).parts))
-        except StoreError:
-            counts.append(counts[-1] if counts else 0)
+        counts.append(counts[-1] if counts else 0)
+        if number in there or number == last:  # the newest one is elsewhere
+            with suppress(StoreError):
+                counts[-1] = len(read_manifest(store, number).parts)
     return counts

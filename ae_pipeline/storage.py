@@ -1,11 +1,12 @@
-"""Where a store's files are, for reading: a local folder, or any fsspec URL.
+"""Where a store's files are, for reading: a local folder, or any fsspec URL. Links inside a store are not followed.
 
     storage = open_storage("s3://bucket/store")
     storage.read_range("part-00000-....parquet", start=4, size=1000)
 
-How a local store is written is in `files.py` and `encoding.py`.
+How a local store is written is in `files.py` and `encoding.py`, one at a URL in `remote.py`.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,15 @@ from typing import Any, Protocol
 
 import fsspec
 
-from ae_pipeline.errors import ConfigError, StoreError, first_line
+from ae_pipeline.errors import ConfigError, PipelineError, StoreError, UnreachableError, first_line
 
 
 class Storage(Protocol):
-    """Files below one place, by name. Raises FileNotFoundError for a name that is not there, OSError for the rest."""
+    """Files below one place, by name.
+
+    Raises FileNotFoundError for a name that is not there; OSError for the rest if it is a folder, UnreachableError if
+    it is a URL: that a network fails says nothing about the files.
+    """
 
     @property
     def location(self) -> str:
@@ -51,13 +56,24 @@ class LocalStorage:
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
-        return (self.path / name).stat().st_size
+        return self._file(name).stat().st_size
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """At most `size` bytes from `start`."""
-        with open(self.path / name, "rb") as file:
+        with open(self._file(name), "rb") as file:
             file.seek(start)
             return file.read(size)
+
+    def _file(self, name: str) -> Path:
+        """A regular file below the folder: a link could lead anywhere, and a pipe would be waited for."""
+        path = self.path
+        for part in name.split("/"):
+            path /= part
+            if path.is_symlink():
+                raise OSError("is a link; the files of a store must lie in it")
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
+        return path
 
     def names(self) -> list[str]:
         """All files, sorted."""
@@ -65,12 +81,17 @@ class LocalStorage:
 
 
 class RemoteStorage:
-    """Any fsspec URL. What each kind of storage raises comes out as OSError."""
+    """Any fsspec URL. Nothing is cached: what others have written since is seen."""
 
     def __init__(self, url: str):
         self.location = url.rstrip("/")
-        with self.reaching():
+        try:
             self.files, base = fsspec.core.url_to_fs(self.location)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{self.location} cannot be opened: {first_line(error)}; install what this kind of URL needs "
+                "(for s3: pip install 'ae-pipeline[s3]'), or give a folder"
+            ) from None
         self.base = str(base).rstrip("/")
 
     def path(self, name: str) -> str:
@@ -79,14 +100,31 @@ class RemoteStorage:
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
+        found = self.info(name)["size"]
+        if found is None:
+            raise UnreachableError(f"{place_of(self, name)}: its server does not say how large it is; copy the store")
+        return int(found)
+
+    def info(self, name: str) -> dict[str, Any]:
+        """What the file system knows of a file: `size`, and of an object in S3 also its `ETag`."""
         with self.reaching():
             self.files.invalidate_cache()
-            return int(self.files.size(self.path(name)))
+            found = self.files.info(self.path(name))
+        if found.get("type") != "file":  # object stores take the start of other names for a folder
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place_of(self, name))
+        return dict(found)
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """At most `size` bytes from `start`."""
-        with self.reaching():
-            return bytes(self.files.cat_file(self.path(name), start=start, end=start + size)) if size else b""
+        if not size:
+            return b""
+        try:
+            with self.reaching():
+                return bytes(self.files.cat_file(self.path(name), start=start, end=start + size))
+        except UnreachableError:
+            if self.size(name) <= start:  # S3 refuses a range that begins where the file ends
+                return b""
+            raise
 
     def names(self) -> list[str]:
         """All files, sorted."""
@@ -99,15 +137,16 @@ class RemoteStorage:
         """Errors of whatever library is behind the URL, as those that callers know."""
         try:
             yield
-        except OSError:
+        except (FileNotFoundError, FileExistsError, PipelineError):
             raise
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"{self.location} cannot be opened: {first_line(error)}; install what this kind of URL needs "
-                "(for s3: pip install 'ae-pipeline[s3]'), or give a folder"
-            ) from None
+        except NotADirectoryError as error:
+            raise FileNotFoundError(*error.args) from None
         except Exception as error:  # each kind of storage has errors of its own
-            raise OSError(0, f"{type(error).__name__}: {first_line(error)}", self.location) from error
+            kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+            raise UnreachableError(
+                f"{self.location} cannot be reached: {kind}{first_line(error)}; check its address, the network, your "
+                "credentials and what they permit"
+            ) from error
 
 
 def open_storage(place: "Path | str | Storage") -> Storage:
@@ -115,6 +154,13 @@ def open_storage(place: "Path | str | Storage") -> Storage:
     if isinstance(place, Path) or (isinstance(place, str) and not is_url(place)):
         return LocalStorage(Path(place))
     return RemoteStorage(place) if isinstance(place, str) else place
+
+
+def as_place(place: Path | str) -> Path | str:
+    """Where a store is to be written: a folder, or as text a URL such as s3://bucket/store."""
+    if isinstance(place, str) and place.startswith("file://"):
+        return Path(place.removeprefix("file://"))
+    return place if isinstance(place, Path) or is_url(place) else Path(place)
 
 
 def is_url(place: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ae_pipeline.codec_header import CodecHeader
 from ae_pipeline.latent_store import LatentStore
+from ae_pipeline.manifest import kept_snapshots, read_manifest
 from ae_pipeline.params import Params
 from ae_pipeline.tracking_store import tracking_uri
 from ae_pipeline.workspace import read_workspace
@@ -18,6 +19,7 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         "store": store.location,
         "format": manifest.format,
         "snapshot": manifest.snapshot,
+        "snapshots": sorted({*kept_snapshots(store.storage), read_manifest(store.storage).snapshot}),
         "rows": manifest.totals.rows,
         "bytes_in": manifest.totals.bytes_in,
         "bytes_out": store.nbytes,
@@ -116,4 +118,6 @@ def _format(value: Any) -> str:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(_format(item) for item in value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ae_pipeline.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
 from ae_pipeline.repairing import Repaired
 from ae_pipeline.vacuuming import Vacuum
 from ae_pipeline.verifying import Verified
@@ -69,12 +70,10 @@ def _deep(compared: dict[str, Any]) -> list[str]:
 
 def _result(verified: Verified, compared: dict[str, Any] | None) -> list[str]:
     if verified.damaged:
-        lost = "unknown" if verified.rows_lost is None else f"{verified.rows_lost:,}"
+        lost = "unknown" if verified.rows_lost is None else f"{verified.rows_lost:,} of {verified.rows:,}"
         return [
-            f"{'result':<12}DAMAGED: {len(verified.damaged)} files; rows that cannot be read: {lost} of "
-            f"{verified.rows:,}",
-            f"{'next':<12}ae-pipeline repair {verified.store} --source <the data that was encoded>; until then, decode "
-            "with --skip-damaged reads the rest",
+            f"{'result':<12}DAMAGED: {len(verified.damaged)} files; rows that cannot be read: {lost}",
+            f"{'next':<12}{_next_step(verified)}",
         ]
     if compared and compared["different"]:
         return [
@@ -84,6 +83,22 @@ def _result(verified: Verified, compared: dict[str, Any] | None) -> list[str]:
     missed = len(compared["not_compared"]) if compared else 0
     but = f", but {missed:,} of {verified.parts:,} parts were not compared with the data" if missed else ""
     return [f"{'result':<12}whole{but}"]
+
+
+def _next_step(verified: Verified) -> str:
+    files = [damage.file for damage in verified.damaged]
+    earlier = [name for name in files if name.startswith(f"{SNAPSHOTS_FOLDER}/")]
+    if earlier == files:
+        return f"no row is lost; ae-pipeline vacuum {verified.store} does without the earlier snapshots"
+    command = f"ae-pipeline repair {verified.store}"
+    if MANIFEST_NAME in files:
+        return f"{command} with --source for each data set of the store, in the order in which they were added"
+    if any(name.startswith(CODEC_FOLDER) for name in files):
+        command += " --codec <a copy of the codec>"
+    if any(name.startswith("part-") for name in files):
+        command += " --source <the data that was encoded>"
+        command += "; until then, decode with --skip-damaged reads the rest" * (verified.rows_lost != verified.rows)
+    return command
 
 
 def _several(label: str, items: list[str]) -> list[str]:

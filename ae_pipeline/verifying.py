@@ -22,10 +22,12 @@ from ae_pipeline.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
 from ae_pipeline.part_checks import damage_of_part
 from ae_pipeline.probe import measure_probe
 from ae_pipeline.repeated_ids import repeated_ids
-from ae_pipeline.snapshot_checks import Snapshots, damage_of_file, read_snapshots
+from ae_pipeline.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of
 from ae_pipeline.storage import Storage, open_storage
 
 _NAMED = 5
+# What was replaced or removed on purpose while it was being read is not damaged.
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,19 @@ def verify_store(
 ) -> Verified:
     """Check every file of a store, or of one snapshot of it, and never stop at the first that is damaged.
 
-    Memory does not depend on the number of rows. Raises StoreError only if there is no store, or no such snapshot.
+    Memory does not depend on the number of rows. A store may grow meanwhile. Raises StoreError only if there is no
+    store, or no such snapshot.
     """
     storage = open_storage(place)
+    for _ in range(_TRIES):
+        before = state_of(storage)
+        verified = _verify(storage, snapshot, progress)
+        if verified.whole or state_of(storage) == before:
+            break
+    return verified
+
+
+def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], None]) -> Verified:
     snapshots = read_snapshots(storage, snapshot)
     damaged = [Damage(file, reason, None if costs else 0) for file, reason, costs in snapshots.damaged]
     manifest = snapshots.manifest

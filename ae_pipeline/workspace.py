@@ -11,7 +11,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from ae_pipeline.codec_header import CodecHeader, read_header
-from ae_pipeline.drift import REFERENCE_NAME
+from ae_pipeline.drift_reference import REFERENCE_NAME
 from ae_pipeline.errors import WorkspaceError
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import Params

@@ -5,6 +5,7 @@ last lines when it fails, which DVC's Python API does not.
 """
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -26,6 +27,10 @@ from ruamel.yaml import YAML
 from flows.plain_errors import FlowError
 
 _LAST_LINES = 15
+# How every message to a user begins (ae_pipeline/errors.py).
+_MISTAKE = "error: "
+# DVC's message about a stage's exit code; negative if a signal ended it.
+_EXIT = re.compile(r"^ERROR: failed to reproduce .*, exited with (-?\d+)$")
 # DVC's message when another of its processes holds the checkout.
 _BUSY = re.compile(r"it is being blocked by:.*?\(PID (\d+)\)", re.DOTALL)
 _STOP_SECONDS = 20
@@ -35,7 +40,12 @@ _ADVICE = re.compile(r"^(To track the changes|\s*git add|To enable auto staging|
 
 
 class StageError(FlowError):
-    """A stage that failed; the message has its last lines."""
+    """A stage that failed. The message is short: the stage's own lines stand above it in the log."""
+
+    def __init__(self, stage: str, code: int, lines: list[str]):
+        super().__init__(f"stage `{stage}` failed")
+        self.in_full = f"{self}{_reason(code, lines)}"
+        """With what the stage said last; for the flow run's state, which is read without the log."""
 
 
 class BusyError(FlowError):
@@ -103,7 +113,7 @@ def _stage(stage: str, workspace: Path, force: bool) -> StageRun:
         assert process.stdout is not None
         for line in process.stdout:
             if (text := line.rstrip()) and not _ADVICE.match(text):
-                logger.info(text)
+                logger.log(logging.ERROR if text.startswith(_MISTAKE) else logging.INFO, text)
                 lines.append(text)
         code = process.wait()
     if code:
@@ -133,10 +143,17 @@ def _failure(stage: str, code: int, lines: list[str], workspace: Path) -> Except
             f"stage `{stage}` could not start: a DVC command is at work in {workspace.resolve()} (process "
             f"{busy.group(1)}). Wait for it, or end it, and run this again"
         )
-    # DVC's own lines only repeat the command.
-    dvcs = ("Running stage '", "ERROR: failed to reproduce", "> ")
-    own = [line for line in lines if not line.startswith(dvcs)] or lines
-    return StageError(f"stage `{stage}` failed (exit code {code}):\n" + "\n".join(own[-_LAST_LINES:]))
+    return StageError(stage, code, lines)
+
+
+def _reason(code: int, lines: list[str]) -> str:
+    """What a stage said last: one line if it ended with an error of ours, the last ones of anything else."""
+    # DVC's own lines only repeat the command; its exit code is 255 whatever that of the stage was.
+    own = [line for line in lines if not line.startswith(("Running stage '", "ERROR: failed to reproduce", "> "))]
+    if own and own[-1].startswith(_MISTAKE):
+        return f": {own[-1].removeprefix(_MISTAKE)}"
+    exits = [found.group(1) for line in lines if (found := _EXIT.search(line))]
+    return f" (exit code {exits[-1] if exits else code}):\n" + "\n".join((own or lines)[-_LAST_LINES:])
 
 
 @contextmanager

@@ -38,6 +38,10 @@ def encode_new(workspace: Path = Path()) -> Any:
     run = _encode(params, workspace, version)
     for file, reason in run.quarantined.items():
         get_run_logger().warning("%s is in quarantine: %s", file, reason)
+    if run.colour_to_grey:
+        get_run_logger().warning("%s image(s) were converted from colour to grey", run.colour_to_grey)
+    if run.transparency_dropped:
+        get_run_logger().warning("the transparency of %s image(s) was dropped", run.transparency_dropped)
     _show(run, params, workspace, version)
     message = f"{len(run.files)} file(s), {run.rows:,} rows encoded; {len(run.quarantined)} in quarantine"
     return Completed(message=message)

@@ -1,10 +1,12 @@
 """Mistakes of users and failures of stages in plain words: in Prefect's logs, and on the terminal.
 
-Prefect logs a traceback for every exception. For errors of ours it says nothing that the message does not.
+Prefect logs a traceback for every exception, and the message up to four times: as exception and as state, of the task
+and of the flow. For errors of ours a traceback says nothing that the message does not.
 """
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -19,20 +21,32 @@ class FlowError(RuntimeError):
 
 
 OURS = (PipelineError, FlowError)
+_FLOWS, _TASKS = "prefect.flow_runs", "prefect.task_runs"
 
 
 class _WithoutTraceback(logging.Filter):
+    """Leaves an error of ours to what Prefect logs next: `Finished in state Failed`, with the same text."""
+
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], OURS):
-            error = record.exc_info[1]
-            record.msg, record.args = record.getMessage().replace(repr(error), str(error)), ()
-            record.exc_info = record.exc_text = None
-        return True
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if not isinstance(error, OURS):
+            return True
+        record.msg, record.args = record.getMessage().replace(repr(error), str(error)), ()
+        record.exc_info = record.exc_text = None
+        if record.name == _TASKS:
+            return not record.msg.endswith(str(error))  # it goes on where retries are exhausted
+        # The state of a flow is not logged as an error; needed unless that of the task was.
+        return not _came_through_a_task(error)
+
+
+def _came_through_a_task(error: BaseException) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "prefect.task_engine" for frame, _ in frames)
 
 
 def shorten_tracebacks() -> None:
-    """Keep tracebacks of our own errors out of the logs of this process's flow and task runs."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
+    """Keep tracebacks of our own errors, and repetitions, out of the logs of this process's flow and task runs."""
+    for name in (_FLOWS, _TASKS):
         logger = logging.getLogger(name)
         if not any(isinstance(found, _WithoutTraceback) for found in logger.filters):
             logger.addFilter(_WithoutTraceback())

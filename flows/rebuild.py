@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Failed
 
 from ae_pipeline.params import Params, load_params
 from ae_pipeline.tracking import Published, publish
 from flows import artifacts
-from flows.dvc_tasks import StageRun, only_rebuild, run_stage, stage_names
+from flows.dvc_tasks import StageError, StageRun, only_rebuild, run_stage, stage_names
 from flows.plain_errors import run_by_hand
 from flows.run_records import begin
 
@@ -22,7 +23,7 @@ _TWELVE_HOURS = 12 * 3600
 
 
 @flow(name="rebuild", timeout_seconds=_TWELVE_HOURS, persist_result=False, result_serializer="json")
-def rebuild(workspace: Path = Path(), until: Stage | None = None, force: bool = False) -> dict[str, Any]:
+def rebuild(workspace: Path = Path(), until: Stage | None = None, force: bool = False) -> Any:
     """Run the stages of dvc.yaml that are not up to date, each as a task of its own.
 
     Args:
@@ -40,6 +41,9 @@ def rebuild(workspace: Path = Path(), until: Stage | None = None, force: bool = 
         try:
             for stage in _stages(workspace, until):
                 runs.append(run_stage(stage, workspace, force=force))  # noqa: PERF401 (what ran is shown, also after a failure)
+        except StageError as error:
+            # Raised, it would be in the log once more than as the state.
+            return Failed(message=error.in_full)
         finally:
             artifacts.stages_table(runs)
         if until is not None:

@@ -58,6 +58,13 @@ class Clone:
     def git(self, *arguments):
         return self.run("git", *arguments)
 
+    def mlflow(self):
+        """A client of its MLflow store, which it makes if there is none."""
+        import mlflow
+
+        uri = f"sqlite:///{self.folder}/mlruns/mlflow.db"
+        return mlflow.MlflowClient(uri, uri)
+
     def commit(self, message):
         self.git("add", "-A")
         self.git("commit", "-q", "-m", message)

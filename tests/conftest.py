@@ -1,4 +1,4 @@
-"""Small real things that many tests share, built once per session: a prepared data set, parameters, a trained codec."""
+"""Small real things that several files of tests share: data sets, codecs, published trainings, checkouts, a server."""
 
 # ruff: noqa: E402 (the environment is read when torch is imported)
 import os
@@ -15,13 +15,26 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from clone import Clone
+from drifting import DRIFT_PARAMS, encoded
+from handmade import random_codec, write_rows
 
+from ae_pipeline.baselines import build_pca_codec
+from ae_pipeline.cli import main
 from ae_pipeline.codec_building import build_codec
+from ae_pipeline.codec_header import Scaling
+from ae_pipeline.drift_fitting import fit_reference
+from ae_pipeline.idx import open_idx
 from ae_pipeline.params import Params
+from ae_pipeline.params_operation import DriftParams
 from ae_pipeline.preparation import write_splits
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.sources import build_source
@@ -82,6 +95,22 @@ def tiny_codec(synthetic_prepared, tiny_params, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def codec(tmp_path_factory) -> Path:
+    """The folder of an untrained codec for uint8 5x4."""
+    folder = tmp_path_factory.mktemp("untrained") / "codec"
+    random_codec(folder)
+    return folder
+
+
+@pytest.fixture
+def box(tmp_path) -> Path:
+    """The inbox of the checkout `tmp_path`, empty."""
+    folder = tmp_path / "data" / "inbox"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def mnist_raw(tmp_path_factory) -> Path:
     """The four verified IDX files of MNIST, uncompressed; from a local mirror only."""
     mirror = os.environ.get(MIRROR_VARIABLE) or str(SHARED_DATA)
@@ -92,3 +121,125 @@ def mnist_raw(tmp_path_factory) -> Path:
         patch.setenv(MIRROR_VARIABLE, mirror)
         fetch_verified(PINS, local_mirror("mnist"), raw, "the mirror that the tests use does not hold MNIST")
     return raw
+
+
+@pytest.fixture(scope="session")
+def shuffled_mnist(mnist_raw):
+    """A shuffle of MNIST's test images (10,000, 28, 28), their labels, and 12,000 train images."""
+    test = open_idx(mnist_raw / "t10k-images-idx3-ubyte")
+    labels = open_idx(mnist_raw / "t10k-labels-idx1-ubyte")
+    order = np.random.default_rng(0).permutation(len(test))
+    return test[order], labels[order], open_idx(mnist_raw / "train-images-idx3-ubyte")[:12_000]
+
+
+@pytest.fixture(scope="session")
+def calibrated(shuffled_mnist, tmp_path_factory):
+    """PCA of 12,000 train images, and its reference, calibrated on the first 6,000 of the shuffled test images."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    test, _, train = shuffled_mnist
+    train = write_rows(folder / "train.parquet", train)
+    held_out = write_rows(folder / "held_out.parquet", test[:6000])
+    build_pca_codec(train, 16, 16, Scaling(offset=0.0, scale=255.0), folder / "codec")
+    return folder / "codec", fit_reference(folder / "codec", train, held_out, DRIFT_PARAMS, 0, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def fresh(shuffled_mnist, calibrated):
+    """Images, latents and errors of 4,000 test images that neither codec nor thresholds have seen."""
+    return shuffled_mnist[0][6000:], *encoded(calibrated[0], shuffled_mnist[0][6000:])
+
+
+@pytest.fixture(scope="session")
+def tiny_reference(synthetic_prepared, tiny_codec):
+    """A drift reference of the tiny codec: 540 train rows, 150 held-out ones."""
+    splits = [SampleSet.open(synthetic_prepared / name) for name in ("train", "test")]
+    return fit_reference(tiny_codec, *splits, DriftParams(), 0, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def published(tiny_params, tmp_path_factory):
+    """A workspace that published three trainings, each better than the one before: versions 1, 2 and 3."""
+    from trainings import publish_three
+
+    root = tmp_path_factory.mktemp("published")
+    params = publish_three(root, tiny_params)
+    shutil.copytree(root / "mlruns", root / "as_published")
+    return root, params
+
+
+@pytest.fixture
+def workspace(published, tmp_path, monkeypatch):
+    """The same before each test: a copy of the database (MLflow keeps one open for each address), and the artifacts
+    put back where they were, for their addresses are absolute."""
+    root, params = published
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(root)
+    shutil.copy(root / "as_published/mlflow.db", tmp_path)
+    shutil.rmtree(root / "mlruns/artifacts")
+    shutil.copytree(root / "as_published/artifacts", root / "mlruns/artifacts")
+    return root, params
+
+
+@pytest.fixture
+def ae(monkeypatch, capsys):
+    """Run `ae-pipeline ARGUMENTS` in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ae-pipeline", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A checkout in which nothing has been built; the tests of a file build on each other in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield Clone(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A Prefect server on loopback."""
+    from prefect_server import PrefectServer
+
+    with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture
+def run_flow(clone, server):
+    """Run a flow as a program; returns its record in Prefect."""
+
+    def run(name, *arguments, check=True):
+        clone.run(sys.executable, "-m", f"flows.{name}", *arguments, check=check, **server.environment)
+        return server.runs()[-1]
+
+    return run
+
+
+@pytest.fixture
+def start_flow(clone, server):
+    """Start a flow as a program that runs beside the test."""
+    started = []
+
+    def start(name, *arguments):
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", f"flows.{name}", *arguments],
+                cwd=clone.folder,
+                env={**os.environ, **server.environment},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()

@@ -40,12 +40,13 @@ def random_codec(
     latent_size: int = 3,
     levels: int = 16,
     seed: int = 0,
+    options: dict[str, Any] | None = None,
 ) -> Codec:
     """Save an untrained codec in `folder`; returns the one in memory, which was never loaded."""
-    options = {"dense": DenseOptions(hidden_sizes=[hidden_size]), "conv": ConvOptions(channels=[2, 3])}[model_name]
+    usual = {"dense": DenseOptions(hidden_sizes=[hidden_size]), "conv": ConvOptions(channels=[2, 3])}[model_name]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = freeze(build_model(model_name, shape, latent_size, dict(options)).eval(), model_name)
+        model = freeze(build_model(model_name, shape, latent_size, options or dict(usual)).eval(), model_name)
     pixels = random_pixels((200, *shape), dtype, seed)
     scaling = scaling_of(pixels)
     latents = model.encode(scale_pixels(torch.from_numpy(pixels.astype(np.float32)), scaling))

@@ -224,7 +224,7 @@ def test_ctrl_c_says_so_and_exits_with_130(synthetic_prepared, tiny_codec, tmp_p
     script = (
         "import ae_pipeline.encoding as encoding, sys\n"
         "def interrupt(*arguments): raise KeyboardInterrupt\n"
-        "encoding._copy_codec = interrupt\n"
+        "encoding.copy_codec = interrupt\n"
         "from ae_pipeline.cli import main\n"
         "main()\n"
     )

@@ -5,7 +5,7 @@ import shutil
 import sys
 
 import pytest
-from growing import batch, copied, grow
+from grown import batch, copied, grow
 from handmade import bytes_of, flip_bit
 
 from ae_pipeline.cli import main

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,13 +11,14 @@ import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 
 from ae_pipeline import decoding
-from ae_pipeline.codec import Codec
+from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.comparison import round_trip
-from ae_pipeline.decoding import decode_store
-from ae_pipeline.errors import DataError, StoreError, TargetError
+from ae_pipeline.decoding import decode_rows, decode_store
+from ae_pipeline.errors import ConfigError, DataError, StoreError, TargetError
 from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.layouts import LAYOUTS
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.storage import LocalStorage
 
 
 @pytest.fixture
@@ -171,3 +174,114 @@ def test_progress_counts_every_row_once(store, tmp_path):
     seen = []
     decode(store, tmp_path / "decoded", progress=seen.append)
     assert sorted(seen) == [140, 200, 200]
+
+
+# --- chosen rows ------------------------------------------------------------------------------------------------------
+
+
+def rows_of(store, **chosen):
+    blocks = list(decode_rows(store, device="cpu", **chosen))
+    assert all(0 < len(block.pixels) <= BLOCK_ROWS for block in blocks)
+    return pa.concat_tables([block.attributes for block in blocks]), np.concatenate([block.pixels for block in blocks])
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Of two parts, 1300 and 900 rows, by model and dtype; floats show every bit of the sums."""
+    made = {}
+    for model_name, dtype in product(("dense", "conv"), ("uint8", "int16", "float32")):
+        folder = tmp_path_factory.mktemp(f"{model_name}-{dtype}")
+        random_codec(folder / "codec", (9, 7), dtype, model_name=model_name, hidden_size=33, latent_size=10, levels=256)
+        pixels = random_pixels((2200, 9, 7), dtype)
+        for part, rows in enumerate((slice(0, 1300), slice(1300, 2200))):
+            ids = list(range(rows.start, rows.stop))
+            write_rows(folder / "rows" / f"{part}.parquet", pixels[rows], id=ids, label=[n % 10 for n in ids])
+        made[model_name, dtype] = encode(folder / "rows", folder / "codec", folder / "store", row_group_rows=300)
+    return made
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("model_name", ["dense", "conv"])
+def test_a_row_decoded_alone_is_the_row_decoded_with_all(model_name, dtype, stores, tmp_path):
+    store = stores[model_name, dtype]
+    whole = decode(store, tmp_path / "whole").load()
+    for row in (0, 1, 299, 300, 1023, 1024, 1025, 1299, 1300, 1307, 2047, 2048, 2199):
+        attributes, pixels = rows_of(store, ids=[row])
+        assert attributes["id"].to_pylist() == [row]
+        assert pixels.dtype == np.dtype(dtype)
+        assert np.array_equal(pixels[0], whole.pixels[row]), row
+    for chosen, rows in (({}, slice(None)), ({"filter": "label = 7"}, slice(7, None, 10))):
+        attributes, pixels = rows_of(store, **chosen)
+        assert np.array_equal(pixels, whole.pixels[rows])
+        assert attributes.equals(whole.attributes.take(np.arange(2200)[rows]))
+
+
+def test_columns_of_decoded_rows_are_attributes_with_the_id_first(store):
+    attributes, pixels = rows_of(store, columns=["label"], filter="label = 1")
+    assert attributes.column_names == ["id", "label"]
+    assert set(attributes["label"].to_pylist()) == {1}
+    assert len(pixels) == len(attributes)
+    assert rows_of(store, columns=[])[0].column_names == ["id"]
+    for wrong, words in (("lable", "no column 'lable'"), ("latent", "'latent' is no attribute")):
+        with pytest.raises(ConfigError, match=words):
+            next(decode_rows(store, columns=[wrong]))
+
+
+def test_no_row_that_fits_gives_no_block(store):
+    assert list(decode_rows(store, filter="label = 250", device="cpu")) == []
+
+
+def test_what_is_not_decoded_is_not_read(store):
+    reads = []
+
+    class Noting(LocalStorage):
+        def read_range(self, name, start, size):
+            reads.append((name, size))
+            return super().read_range(name, start, size)
+
+    noted = LatentStore.open(Noting(store.path))
+    last = noted.manifest.parts[-1]
+    rows_of(noted, ids=[last.id_max], columns=[])
+    footer = {part.name: int(part.pieces[-1].split(":")[0]) for part in noted.manifest.parts}
+    first = noted.manifest.parts[0].name
+    parts = [(name, size) for name, size in reads if name.startswith("part-")]
+    assert {name for name, _ in parts} == {first, last.name}
+    assert [size for name, size in parts if name == first] == [footer[first]]  # for the schema
+    of_last = sum(size for name, size in parts if name == last.name)
+    assert of_last < last.bytes - 100  # without errors and labels
+    assert not [name for name, _ in reads if name == noted.manifest.parts[1].name]
+
+
+def test_a_damaged_part_can_be_left_out(store, train, tmp_path):
+    parts = store.manifest.parts
+    whole = decode(store, tmp_path / "whole").load()
+    flip_bit(store.path / parts[1].name, 100)
+    told = []
+    decoded = decode(store, tmp_path / "rest", on_damaged=lambda part, error: told.append((part, str(error))))
+    assert [part for part, _ in told] == [parts[1]]
+    assert parts[1].name in told[0][1]
+    assert [file.name for file in decoded.files] == ["part-00000.parquet", "part-00002.parquet"]
+    left = np.r_[0 : parts[0].rows, parts[0].rows + parts[1].rows : whole.pixels.shape[0]]
+    assert np.array_equal(decoded.load().pixels, whole.pixels[left])
+    attributes, pixels = rows_of(store, on_damaged=lambda part, error: told.append((part, str(error))))
+    assert [part for part, _ in told] == [parts[1]] * 2
+    assert np.array_equal(pixels, whole.pixels[left])
+    assert attributes.equals(whole.attributes.take(left))
+
+
+def test_a_store_without_a_readable_part_is_an_error_even_if_damage_is_left_out(store, tmp_path):
+    for part in store.manifest.parts:
+        (store.path / part.name).write_bytes(b"x" * part.bytes)
+    with pytest.raises(StoreError, match="damaged"):
+        decode(store, tmp_path / "rest", on_damaged=lambda part, error: None)
+    assert [item.name for item in tmp_path.iterdir()] == ["store"]
+
+
+def test_the_example_in_the_readme_runs(stores, tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "decode_rows" in block)
+    assert len(example.strip().splitlines()) <= 8
+    shutil.copytree(stores["dense", "uint8"].path, tmp_path / "out" / "new")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "7 (220, 9, 7) uint8\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from growing import copied, grow, read_ids, spoil
+from grown import copied, grow, read_ids, spoil
 
 from ae_pipeline.decoding import load_store_codec
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError

@@ -4,20 +4,20 @@ The tests build on each other: from no champion to a promoted one, batches, drif
 """
 
 import json
-import os
 import signal
-import subprocess
 import sys
 
-import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from clone import Clone
-from prefect_server import PrefectServer, until
+from prefect_server import until
 
+from ae_pipeline.batches import statistics_path
+from ae_pipeline.codec_header import read_header
+from ae_pipeline.inbox import encode_inbox, growing_store
 from ae_pipeline.latent_store import LatentStore
-from ae_pipeline.monitoring import REPORTED_TAG
+from ae_pipeline.monitoring import REPORTED_TAG, mark_reported, monitor_batches
+from ae_pipeline.params import load_params
 from ae_pipeline.samples import SampleSet, ShardWriter
 
 pytestmark = pytest.mark.slow
@@ -26,38 +26,17 @@ SETTINGS = {"inbox": {"settle_seconds": 0.0}, "promotion": {"min_speed": 0.01}}
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory):
+def clone(clone):
     """A workspace in which everything has been built and published once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        clone = Clone(tmp_path_factory.mktemp("operated"))
-        clone.change(SETTINGS)
-        clone.dvc("repro")
-        (clone.folder / "data/inbox").mkdir(parents=True)
-        yield clone
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
-        yield server
-
-
-@pytest.fixture
-def run_flow(clone, server):
-    """Run a flow as a program; returns its record in Prefect."""
-
-    def run(name, *arguments, check=True):
-        clone.run(sys.executable, "-m", f"flows.{name}", *arguments, check=check, **server.environment)
-        return server.runs()[-1]
-
-    return run
+    clone.change(SETTINGS)
+    clone.dvc("repro")
+    (clone.folder / "data/inbox").mkdir(parents=True)
+    return clone
 
 
 @pytest.fixture
 def client(clone):
-    uri = f"sqlite:///{clone.folder}/mlruns/mlflow.db"
-    return mlflow.MlflowClient(uri, uri)
+    return clone.mlflow()
 
 
 def champion(client):
@@ -127,18 +106,12 @@ def test_a_batch_is_encoded_and_a_bad_file_put_aside(clone, server, run_flow):
     assert growing(clone).manifest.snapshot == 1
 
 
-def test_a_killed_run_loses_nothing_and_doubles_nothing(clone, server, run_flow):
+def test_a_killed_run_loses_nothing_and_doubles_nothing(clone, server, run_flow, start_flow):
     pixels = held_out(clone).pixels
     for number in range(40):
         deliver(clone, f"second-{number:02}.parquet", np.roll(pixels[:200], number + 1, axis=0), 20_000 + 200 * number)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.encode_new"],
-        cwd=clone.folder,
-        env={**os.environ, **server.environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     before = len(server.runs())
+    process = start_flow("encode_new")
     until(lambda: len(server.runs()) > before or process.poll() is not None)
     until(lambda: list((clone.folder / "data").rglob("*.partial")) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
@@ -206,3 +179,27 @@ def test_a_champion_chosen_by_hand_in_mlflow_is_respected(clone, run_flow, clien
     assert champion(client) == "2"
     _, output = clone.run(sys.executable, "-m", "ae_pipeline", "history")
     assert "moved by hand" in output
+
+
+def test_a_store_that_was_begun_in_the_place_of_another_has_a_series_of_its_own(clone, client):
+    """As docs/operations.md tells to do it: "Another store"."""
+    params = load_params(clone.folder / "params.yaml")
+    codec = clone.folder / "data/codec"
+
+    def monitor():
+        found = monitor_batches(params, clone.folder)
+        if found.new:
+            mark_reported(params, clone.folder, found)
+        return found.run_id, [batch.snapshot for batch in found.new]
+
+    first, snapshots = monitor()
+    assert snapshots == [1]
+    assert monitor() == (first, [])
+    store = growing_store(params, clone.folder, read_header(codec).fingerprint)
+    for path in (store, statistics_path(store, 1).parent):
+        path.rename(path.with_name(path.name.replace(store.name, f"{store.name}-before")))
+    deliver(clone, "sixth.parquet", held_out(clone).pixels[100:150], 80_000)
+    assert encode_inbox(params, clone.folder, codec).files == ["sixth.parquet"]
+    second, snapshots = monitor()
+    assert (second != first, snapshots) == (True, [1])
+    assert len(client.get_metric_history(second, "error_drift")) == 1

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from growing import batch, copied, grow
+from grown import batch, copied, grow
 from handmade import bytes_of, encode, flip_bit
 
 from ae_pipeline.latent_store import LatentStore
@@ -99,7 +99,7 @@ def test_an_old_copy_is_no_proof(folder, sets, tmp_path):
 
 def test_a_store_of_format_1_comes_back_as_it_was(folder, tmp_path):
     """Without pieces and probe, as the first version wrote it."""
-    from growing import rewrite_manifest
+    from grown import rewrite_manifest
 
     store = copied(LatentStore.open(folder / "plain"), tmp_path / "store")
 

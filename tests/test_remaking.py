@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from growing import batch, copied, grow, rewrite_manifest
+from grown import batch, copied, grow, rewrite_manifest
 from handmade import random_codec
 
 from ae_pipeline.codec import Codec

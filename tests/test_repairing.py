@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
-from growing import append, batch, copied, grow, read_ids, rewrite_manifest
+from grown import append, batch, copied, grow, read_ids, rewrite_manifest
 from handmade import bytes_of, flip_bit, random_codec, write_rows
 from killing import killed_at_every_step
 

@@ -9,52 +9,21 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
+from trainings import client
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.errors import TrackingError, WorkspaceError
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.stages import run_stage
 from ae_pipeline.tracking import PUBLISHED_TAG, publish
 from ae_pipeline.tracking_store import fetch_codec, tracking_uri, ui_command
 
 
-@pytest.fixture(scope="module")
-def workspace(tiny_params, tmp_path_factory):
-    """A folder in which all computing stages ran, with a dvc.lock as DVC would write it."""
-    root = tmp_path_factory.mktemp("workspace")
-    params = tiny_params.model_copy(
-        update={"evaluate": tiny_params.evaluate.model_validate({"gate": {"beat_pca": False}})}
-    )
-    for stage in ("download", "prepare", "train", "evaluate", "encode", "decode"):
-        run_stage(stage, params, root)
-    codec, latents = {"path": "data/codec", "md5": "2.dir"}, {"path": "data/latents", "md5": "3.dir"}
-    lock = {
-        "stages": {
-            "train": {"deps": [{"path": "data/prepared", "md5": "1.dir"}], "outs": [codec]},
-            "evaluate": {"deps": [codec]},
-            "encode": {"deps": [codec], "outs": [latents]},
-            "decode": {"deps": [latents]},
-        }
-    }
-    YAML().dump(lock, root / "dvc.lock")
-    YAML().dump(params.model_dump(mode="json"), root / "params.yaml")
-    return root, params
-
-
 @pytest.fixture(autouse=True)
-def own_store(workspace, tmp_path, monkeypatch):
-    """Every test has an empty tracking store; artifacts go beside it."""
+def workspace(published, tmp_path, monkeypatch):
+    """The last of the published trainings, and an empty tracking store before each test; artifacts go beside it."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
-
-
-def client():
-    return mlflow.MlflowClient(mlflow_uri(), mlflow_uri())
-
-
-def mlflow_uri():
-    return os.environ["MLFLOW_TRACKING_URI"]
+    return published
 
 
 def all_runs():
@@ -177,7 +146,7 @@ def test_a_new_evaluation_updates_the_same_run(workspace, tiny_params):
 
 def test_it_works_while_another_run_of_the_user_is_active(workspace):
     root, params = workspace
-    uri = mlflow_uri()
+    uri = os.environ["MLFLOW_TRACKING_URI"]
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow.start_run() as active:

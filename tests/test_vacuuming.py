@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from growing import append, batch, copied, grow, read_ids, rewrite_manifest
+from grown import append, batch, copied, grow, read_ids, rewrite_manifest
 from handmade import bytes_of, flip_bit
 from killing import killed_at_every_step
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from growing import ROWS, append, batch, copied, grow, rewrite_manifest
+from grown import ROWS, append, batch, copied, grow, rewrite_manifest
 from handmade import bytes_of, flip_bit, random_codec
 
 from ae_pipeline.errors import StoreError
@@ -15,6 +15,8 @@ from ae_pipeline.latent_store import LatentStore
 from ae_pipeline.manifest import MANIFEST_NAME
 from ae_pipeline.part_checks import damage_of_part
 from ae_pipeline.repeated_ids import repeated_ids
+from ae_pipeline.storage import LocalStorage
+from ae_pipeline.vacuuming import vacuum_store
 from ae_pipeline.verifying import Damage, verify_store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -207,7 +209,36 @@ def test_ids_in_parts_that_do_not_overlap_are_not_repeated(whole):
     assert repeated_ids(whole, whole.manifest.parts, 10) == (0, [])
 
 
-# Anywhere.
+# Anywhere, at any time.
+
+
+def test_a_vacuum_in_the_middle_is_no_damage(store):
+    class Busy(LocalStorage):
+        """A folder that another run vacuums as soon as the earlier manifests are looked at."""
+
+        def size(self, name):
+            if name == "_snapshots/1.json":
+                vacuum_store(self.path)
+            return super().size(name)
+
+    found = verify_store(Busy(store))
+    assert found.whole
+    assert found.earlier_snapshots == []
+
+
+def test_a_file_without_permission_is_named(store):
+    name = LatentStore.open(store).manifest.parts[0].name
+
+    class Locked(LocalStorage):
+        """A folder with a file that may not be read; root may read all."""
+
+        def read_range(self, file, start, size):
+            if file == name:
+                raise PermissionError(13, "Permission denied", file)
+            return super().read_range(file, start, size)
+
+    (damage,) = verify_store(Locked(store)).damaged
+    assert (damage.file, damage.reason) == (name, f"cannot be read: [Errno 13] Permission denied: '{name}'")
 
 
 def test_a_remote_store_is_checked_the_same(store):

@@ -28,6 +28,7 @@ NEUTRAL = {
     "params_operation",
     "progress",
     "provenance",
+    "remote",  # stages write folders
     "scanning",  # chosen rows: stages take whole stores
     "sources/mirrors",
     "where",
@@ -250,3 +251,9 @@ def test_every_command_in_the_readme_exists():
     for name, rest in named:
         options = {option for parameter in commands[name].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= options
+
+
+def test_every_test_that_the_docs_name_exists():
+    named = re.findall(r"`(tests/\w+\.py)::(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text())
+    assert len(named) > 20
+    assert [name for file, name in named if f"def {name}(" not in (ROOT / file).read_text()] == []

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ae_pipeline.drift import REFERENCE_NAME, write_reference
 from ae_pipeline.drift_fitting import fit_reference
+from ae_pipeline.drift_reference import REFERENCE_NAME, write_reference
 from ae_pipeline.evaluation import check_gate, evaluate_codec
 from ae_pipeline.files import write_json
 from ae_pipeline.params import Params

@@ -1,0 +1,26 @@
+"""What a process does that a test kills while it writes to a URL: a module of its own, so that it starts fast."""
+
+import os
+from pathlib import Path
+
+from ae_pipeline.appending import append_samples
+from ae_pipeline.encoding import encode_samples
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.samples import SampleSet
+
+OPTIONS = {"name": "tiny", "git": {}}
+PARAMS = EncodeParams(layout="list", row_group_rows=10_000, device="cpu")
+
+
+def append(place: Path | str, sets: list[SampleSet], codec: Path, work: Path | None = None):
+    return append_samples(place, sets, codec, PARAMS, work=work, **OPTIONS)
+
+
+def write(environment: dict[str, str], place: str, paths: list[Path], codec: Path, kind: str) -> None:
+    """Run an `encode` or an `append` of the data sets at `paths`."""
+    os.environ.update(environment)
+    sets = [SampleSet.open(path) for path in paths]
+    if kind == "append":
+        append(place, sets, codec)
+    else:
+        encode_samples(sets[0], codec, place, PARAMS, **OPTIONS)
