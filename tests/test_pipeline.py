@@ -7,6 +7,7 @@ import json
 
 import pytest
 from clone import SMALL, Clone, ran
+from handmade import bytes_of
 
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.stages import STAGES
@@ -190,3 +191,43 @@ def test_a_wrong_params_yaml_lists_all_mistakes_at_once(clone):
     for word in ("train.epochs", "train.latent_siz", "quantiser.levels", "3 problem(s)"):
         assert word in output
     assert "Traceback" not in output
+
+
+# Python runs a module of this name at its start. It notes the parts that get their names, and kills at a wanted one.
+WATCH = """
+import os, signal, sys
+if sys.orig_argv[-2:] == ["stage", "encode"]:
+    def note(event, arguments):
+        if event == "os.rename" and os.path.basename(arguments[1]).startswith("part-"):
+            with open(os.environ["NOTED"], "a") as file:
+                print(arguments[1], file=file)
+            if os.environ["KILL_AT"] and os.environ["KILL_AT"] in str(arguments[1]):
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(note)
+"""
+
+
+def test_a_killed_encode_goes_on_with_the_next_repro(clone, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(WATCH)
+    noted = tmp_path / "noted"
+
+    def encode(*options, kill_at="", **others):
+        noted.write_text("")
+        environment = {"PYTHONPATH": str(tmp_path), "NOTED": str(noted), "KILL_AT": kill_at}
+        code, output = clone.dvc("repro", *options, "encode", **environment, **others)
+        return code, output, noted.read_text().splitlines()
+
+    clone.change({"encode": {"row_group_rows": 77}})
+    code, output, parts = encode(kill_at=".test.", check=False)
+    assert code != 0
+    assert ran(output) == ["encode"]
+    assert len(parts) == 3 + 1 + 1  # of train and validation all; the only one of test was in flight
+    assert not (clone.folder / "data/latents").exists()
+    _, output, parts = encode()
+    assert ran(output) == ["encode"]
+    assert len(parts) == 1
+    resumed = bytes_of(clone.folder / "data/latents")
+    assert not (clone.folder / "data/.work").exists()
+    _, _, parts = encode("--force", "--single-item")
+    assert len(parts) == 5
+    assert bytes_of(clone.folder / "data/latents") == resumed
