@@ -37,8 +37,8 @@ QUESTIONS: dict[str, tuple[str | None, list[str] | None]] = {
 def make_store(rows: int, work: Path) -> Path:
     import numpy as np
     import pyarrow as pa
-
     from ae_pipeline.encoding import encode_samples
+
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.pixels import SampleSpec
     from ae_pipeline.samples import SampleSet, ShardWriter
@@ -124,7 +124,6 @@ def share_read(store: Path, condition: str | None, columns: list[str] | None) ->
 
 def measure(store: Path, repeats: int) -> list[list[str]]:
     import numpy as np
-
     from ae_pipeline.latent_store import LatentStore
 
     errors = np.concatenate([found["error"].to_numpy() for found in LatentStore.open(store).scan(columns=["error"])])
