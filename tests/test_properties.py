@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ae_pipeline.decoding import decode_store
+from ae_pipeline.latent_store import RESERVED, LatentStore, round_error
+from ae_pipeline.layouts import LAYOUTS
 from handmade import encode, random_codec, random_pixels, write_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ae_pipeline.codec import Codec
-from ae_pipeline.decoding import decode_store
 from ae_pipeline.errors import DataError
-from ae_pipeline.latent_store import RESERVED, LatentStore, round_error
-from ae_pipeline.layouts import LAYOUTS
 from ae_pipeline.pixels import DTYPES, PIXELS, SampleSpec
 from ae_pipeline.samples import ID, SampleSet, sample_schema
 
