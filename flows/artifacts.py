@@ -34,7 +34,7 @@ def metrics_table(before: dict[str, Any], now: dict[str, Any], key: str = "rebui
 
 def values_table(values: dict[str, Any], key: str, description: str) -> None:
     """Names and values."""
-    rows = [{"": name, "value": _short(value)} for name, value in values.items()]
+    rows = [{"name": name, "value": _short(value)} for name, value in values.items()]
     create_table_artifact(rows, key=key, description=description)
 
 
