@@ -37,11 +37,11 @@ QUESTIONS: dict[str, tuple[str | None, list[str] | None]] = {
 def make_store(rows: int, work: Path) -> Path:
     import numpy as np
     import pyarrow as pa
-    from ae_pipeline.encoding import encode_samples
 
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.pixels import SampleSpec
     from ae_pipeline.samples import SampleSet, ShardWriter
+    from ae_pipeline.store.encoding import encode_samples
 
     random = np.random.default_rng(0)
     data = work / "rows"
@@ -61,7 +61,7 @@ def make_store(rows: int, work: Path) -> Path:
 
 
 def by_scan(store: Any, condition: str | None, columns: list[str] | None) -> int:
-    from ae_pipeline.latent_store import LatentStore
+    from ae_pipeline.store.latent_store import LatentStore
 
     return count(LatentStore.open(store).scan(columns=columns, filter=condition))
 
@@ -105,8 +105,8 @@ def as_expression(condition: str | None) -> Any:
 
 def share_read(store: Path, condition: str | None, columns: list[str] | None) -> float:
     """Bytes of parts that `store.scan` reads, of all their bytes."""
-    from ae_pipeline.latent_store import LatentStore
-    from ae_pipeline.storage import LocalStorage
+    from ae_pipeline.store.latent_store import LatentStore
+    from ae_pipeline.store.storage import LocalStorage
 
     read = 0
 
@@ -124,7 +124,8 @@ def share_read(store: Path, condition: str | None, columns: list[str] | None) ->
 
 def measure(store: Path, repeats: int) -> list[list[str]]:
     import numpy as np
-    from ae_pipeline.latent_store import LatentStore
+
+    from ae_pipeline.store.latent_store import LatentStore
 
     errors = np.concatenate([found["error"].to_numpy() for found in LatentStore.open(store).scan(columns=["error"])])
     ids = np.random.default_rng(1).choice(len(errors), 100, replace=False)

@@ -17,16 +17,20 @@ Of several writes to a file in a row, the first and the last are taken, or with 
 Where processes cannot be watched, SIGKILL goes by Python's audit events, which do not see writes; others are skipped.
 """
 
+import atexit
 import errno
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tracing
@@ -38,7 +42,6 @@ _FAILING = {
 }
 _SIGNALS = {"SIGKILL": [signal.SIGKILL], "SIGTERM or SIGINT": [signal.SIGTERM, signal.SIGINT]}
 _AUDITED = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.move", "shutil.rmtree"}
-_CANNOT_WATCH = 77
 
 
 @dataclass(frozen=True)
@@ -62,49 +65,79 @@ def stopped_at_every_step(
 ) -> list[Left]:
     """One run for each step that the fault can hit, in order. The run must get through when nothing stops it."""
     target.mkdir()
-    (target / "script.py").write_text(script)
-    arguments = [
-        sys.executable,
-        __file__,
-        str(target / "script.py"),
-        str(template),
-        str(target),
-        fault,
-        str(every_write),
-    ]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    if done.returncode == _CANNOT_WATCH:
+    found = _process().ask([script, str(template), str(target), fault, every_write])
+    if found is None:
         pytest.skip("processes cannot be watched here (ptrace and seccomp, Linux on x86-64)")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    assert not isinstance(found, str), found
     return [Left(Path(folder), *others) for folder, *others in found]
 
 
-def main(script: Path, template: Path, target: Path, fault: str, every_write: bool) -> int:
-    """In the process that forks: prints the fields of `Left` as JSON."""
+class _Process:
+    """The process that forks, with all that scripts import: one for all tests, as starting it takes seconds."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        atexit.register(self.end)
+
+    def ask(self, request: list) -> Any:
+        """Lists of what `Left` holds, the traceback of what went wrong, or None where nothing can be watched."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def end(self) -> None:
+        """It ends when nobody can ask any more."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@functools.cache
+def _process() -> _Process:
+    return _Process()
+
+
+def main() -> None:
+    """In the process that forks: answer requests, a line of JSON each, until there is no more."""
     # One worker: the steps then come in the same order every time.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a run prints is no answer
+    for request in sys.stdin:
+        script, template, target, fault, every_write = json.loads(request)
+        try:
+            found: Any = stopped(script, Path(template), Path(target), fault, every_write)
+        except BaseException:
+            found = traceback.format_exc()
+        answers.write(json.dumps(found) + "\n")
+        answers.flush()
+
+
+def stopped(script: str, template: Path, target: Path, fault: str, every_write: bool) -> list[tuple] | None:
+    """The fields of `Left` for each step; None if the fault needs watching and that is forbidden."""
     names: dict = {}
-    exec(compile(script.read_text(), str(script), "exec"), names)
+    exec(compile(script, "script", "exec"), names)
+    run = names["run"]
     if not tracing.available():
-        if fault != "SIGKILL":
-            return _CANNOT_WATCH
-        print(json.dumps(audited(names["run"], template, target)))
-        return 0
+        return audited(run, template, target) if fault == "SIGKILL" else None
     # What a first run loads and sets up is then there in every child.
-    names["run"](shutil.copytree(template, target / "first"))
+    run(shutil.copytree(template, target / "first"))
     shutil.rmtree(target / "first")
+    if fault == "power":
+        return cut_off(run, template, target)
     whole = shutil.copytree(template, target / "whole")
-    steps, code = tracing.watch(lambda: names["run"](whole), whole, lambda number, step: None)
+    steps, code = tracing.watch(lambda: run(whole), whole, lambda number, step: None)
     assert code == 0, f"the run fails by itself: exit code {code}"
     shutil.rmtree(whole)
-    if fault == "power":
-        print(json.dumps(cut_off(names["run"], template, target)))
-    else:
-        wanted = [number for number in range(len(steps)) if every_write or not is_inner_write(steps, number)]
-        print(json.dumps(watched(names["run"], template, target, fault, steps, wanted)))
-    return 0
+    wanted = [number for number in range(len(steps)) if every_write or not is_inner_write(steps, number)]
+    return watched(run, template, target, fault, steps, wanted)
 
 
 def watched(
@@ -116,7 +149,7 @@ def watched(
     wanted: list[int],
 ) -> list[tuple]:
     """Every step that is wanted and that the fault can hit."""
-    stopped = []
+    left = []
     for number in wanted:
         step = steps[number]
         if fault in _FAILING and step.call not in _FAILING[fault][1]:
@@ -125,8 +158,8 @@ def watched(
         errors = target / f"{number}.txt"
         did, code = tracing.watch(lambda: run(folder), folder, hit(fault, number), errors)  # noqa: B023 (called now)
         assert did[: number + 1] == steps[: number + 1], f"other steps than in the first run: {did[-1]}, not {step}"
-        stopped.append((str(folder), code, errors.read_text(), [str(done) for done in steps[:number]], str(step)))
-    return stopped
+        left.append((str(folder), code, errors.read_text(), [str(done) for done in steps[:number]], str(step)))
+    return left
 
 
 def is_inner_write(steps: list[tracing.Step], number: int) -> bool:
@@ -172,18 +205,18 @@ def cut_off(run: Callable[[Path], None], template: Path, target: Path) -> list[t
 
 def audited(run: Callable[[Path], None], template: Path, target: Path) -> list[tuple]:
     """SIGKILL at each of the steps that Python reports, while there is one more."""
-    stopped: list[tuple] = []
+    left: list[tuple] = []
     while True:
-        folder = shutil.copytree(template, target / str(len(stopped)))
+        folder = shutil.copytree(template, target / str(len(left)))
         child = os.fork()
         if child == 0:
-            run_and_die(run, folder, len(stopped))
+            run_and_die(run, folder, len(left))
         status = os.waitpid(child, 0)[1]
         if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-            assert status == 0, f"step {len(stopped)} failed by itself: status {status}"
+            assert status == 0, f"step {len(left)} failed by itself: status {status}"
             shutil.rmtree(folder)
-            return stopped
-        stopped.append((str(folder), -signal.SIGKILL, "", [], ""))
+            return left
+        left.append((str(folder), -signal.SIGKILL, "", [], ""))
 
 
 def run_and_die(run: Callable[[Path], None], folder: Path, step: int) -> None:
@@ -217,4 +250,4 @@ def changes_files(event: str, arguments: tuple, folder: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(Path, sys.argv[1:4]), sys.argv[4], sys.argv[5] == "True"))
+    main()

@@ -216,7 +216,7 @@ def test_killed_at_any_step(name, prepared, target):
     assert {left.code for left in stopped} == {-9}
     found = [check(wanted, left) for left in stopped]
     assert commits_once(found)
-    assert found[-1], "the last step should come after the commit"
+    assert found[-1] or not stopped[-1].step, "the last step that is seen should come after the commit"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -13,9 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ae_pipeline.decoding import decode_store
-from ae_pipeline.latent_store import RESERVED, LatentStore, round_error
-from ae_pipeline.layouts import LAYOUTS
 from handmade import encode, random_codec, random_pixels, write_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,6 +22,9 @@ from ae_pipeline.codec import Codec
 from ae_pipeline.errors import DataError
 from ae_pipeline.pixels import DTYPES, PIXELS, SampleSpec
 from ae_pipeline.samples import ID, SampleSet, sample_schema
+from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.latent_store import RESERVED, LatentStore, round_error
+from ae_pipeline.store.layouts import LAYOUTS
 
 
 def examples(count):

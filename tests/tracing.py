@@ -69,9 +69,12 @@ OnStep = Callable[[int, Step], int | None]
 
 def available() -> bool:
     """Whether processes can be watched here: a container may forbid it, and the numbers are those of x86-64."""
-    return (
-        sys.platform == "linux" and os.uname().machine == "x86_64" and watch(lambda: None, Path("/"), _no_one)[1] == 0
-    )
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        return False
+    try:
+        return watch(lambda: None, Path("/"), lambda number, step: None, Path(os.devnull))[1] == 0
+    except OSError:
+        return False
 
 
 def watch(run: Callable[[], None], folder: Path, on_step: OnStep, errors: Path | None = None) -> tuple[list[Step], int]:
@@ -208,7 +211,3 @@ def _ptrace(request: int, thread: int, address: int, data: int, *, may_be_gone: 
         number = ctypes.get_errno()
         if not (may_be_gone and number == 3):  # killed meanwhile
             raise OSError(number, f"ptrace: {os.strerror(number)}")
-
-
-def _no_one(number: int, step: Step) -> None:
-    return None
