@@ -8,7 +8,7 @@ PipelineError
   CodecError        a codec folder: missing, damaged, of an unknown version, not the one that was expected
   StoreError        a latent store: missing, incomplete, damaged, of an unknown version
     DamagedPartError  a file of a store that is missing or not what was written; the others can be read
-    UnreachableError  a store at a URL whose server does not answer or refuses; nothing is known of its files
+  UnreachableError  a store at a URL whose server does not answer or refuses: nothing is known of its files
   TargetError       what is to be written exists already, or cannot be written
   GateError         a codec that does not meet the quality gate of params.yaml
   WorkspaceError    results of the stages that are missing, or not of one run
@@ -59,8 +59,8 @@ class DamagedPartError(StoreError):
     """One file of a store is missing or damaged; the other parts can be read."""
 
 
-class UnreachableError(StoreError):
-    """A store at a URL whose server does not answer, or refuses."""
+class UnreachableError(PipelineError):
+    """A store at a URL whose server does not answer, or refuses. StoreErrors are about what is in the files."""
 
 
 class TargetError(PipelineError):

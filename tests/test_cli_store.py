@@ -128,7 +128,7 @@ def test_mistakes_are_one_line(ae, store, tmp_path):
         (("vacuum", tmp_path / "none"), "no store at"),
         (("repair", "memory://store"), "is a URL, expected a folder"),
         (("vacuum", "memory://store"), "is a URL, expected a folder"),
-        (("append", "memory://store", batch(tmp_path, 4).files[0]), "is a URL, expected a folder"),
+        (("append", "memory://store", batch(tmp_path, 4).files[0]), "is not a complete latent store"),
         (("repair", store, "--source", tmp_path / "nothing"), "no data set at"),
     ):
         code, out, err = ae(*arguments)

@@ -583,7 +583,7 @@ def large(folder):
     """A part of some 36 MiB, which goes up in three requests."""
     payload = np.random.default_rng(0).bytes(36 << 20)
     rows = [payload[start : start + (4 << 20)] for start in range(0, len(payload), 4 << 20)]
-    return batch(folder, 1, rows=10, payload=pa.array(rows, pa.binary()))
+    return batch(folder, 1, rows=9, payload=pa.array(rows, pa.binary()))
 
 
 @pytest.mark.slow

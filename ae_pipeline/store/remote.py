@@ -20,7 +20,7 @@ from typing import Any
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device
-from ae_pipeline.errors import PipelineError, StoreError, TargetError, UnreachableError
+from ae_pipeline.errors import CodecError, PipelineError, StoreError, TargetError
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
@@ -66,9 +66,7 @@ def is_finished_remote(url: str, jobs: list[ShardJob]) -> bool:
             and [part.job for part in manifest.parts] == [job.digest for job in jobs]
             and all(files.size(part.name) == part.bytes for part in manifest.parts)
         )
-    except UnreachableError:
-        raise
-    except (PipelineError, FileNotFoundError):
+    except (CodecError, StoreError, FileNotFoundError):
         return False
 
 
