@@ -84,9 +84,9 @@ def typed_ids(store: LatentStore, ids: Sequence[int | str]) -> list[int | str]:
     """Ids as the store has them: those of a command line are text. Raises ConfigError for what is no integer."""
     if not isinstance(store.manifest.parts[0].id_min, int):
         return [str(value) for value in ids]
-    wrong = next((value for value in ids if not re.fullmatch(r"[+-]?[0-9]{1,1000}", str(value))), None)
-    if wrong is not None:
-        raise ConfigError(f"no id {wrong!r}: the ids of {store.location} are integers")
+    wrong = [value for value in ids if not re.fullmatch(r"[+-]?[0-9]{1,1000}", str(value))]
+    if wrong:
+        raise ConfigError(f"no id {str(wrong[0])[:100]!r}: the ids of {store.location} are integers")
     return [int(value) for value in ids]
 
 
