@@ -18,6 +18,7 @@ from ae_pipeline.cli_decode import decode
 from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, show
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
+from ae_pipeline.cli_sweep import sweep
 from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of
 
 app = typer.Typer(
@@ -148,8 +149,10 @@ def evaluate(
 def check(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Check params.yaml; `dvc repro` would find a mistake only in the first stage that runs."""
     from ae_pipeline.params import load_params
+    from ae_pipeline.sweep.space import parse_space
 
-    load_params(params)
+    loaded = load_params(params)
+    parse_space(loaded.sweep.space, loaded, loaded.sweep.trials)
 
 
 @app.command()
@@ -214,6 +217,7 @@ def serve(
 app.add_typer(store_app)
 app.add_typer(registry_app)
 app.command()(decode)
+app.command()(sweep)
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params_base import Count, Fraction, NonNegative, Positive, Section, Seed
-from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams
+from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams, SweepParams
 
 MOST_ROW_GROUP_ROWS = 1_000_000
 
+Split = Literal["train", "validation", "test"]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
 
 
@@ -33,7 +34,7 @@ class Paths(Section):
     decoded: str = "data/decoded"
     reports: str = "reports"
     work: str = "data/.work"
-    """Unfinished parts of `encode`; outside every stage's outputs, because DVC deletes those before it runs a stage."""
+    """Unfinished parts of `encode`, and sweeps; outside every stage's outputs: DVC deletes those before it runs one."""
     growing: str = "data/growing"
     """Stores that `encode_new` adds to, one for each champion; nothing of DVC's."""
     tracking: str = "mlruns"
@@ -169,11 +170,7 @@ class QuantiserParams(Section):
 class EncodeParams(Section):
     """Writing latent stores."""
 
-    data_sets: Annotated[list[Literal["train", "validation", "test"]], Field(min_length=1)] = [
-        "train",
-        "validation",
-        "test",
-    ]
+    data_sets: Annotated[list[Split], Field(min_length=1)] = ["train", "validation", "test"]
     """Splits to encode, each into a store of its own."""
     layout: Literal["list", "binary"] = "list"
     row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)] = 10_000
@@ -229,6 +226,7 @@ class Params(Section):
     inbox: InboxParams = InboxParams()
     drift: DriftParams = DriftParams()
     promotion: PromotionParams = PromotionParams()
+    sweep: SweepParams = SweepParams()
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> "Params":
@@ -249,7 +247,7 @@ class Params(Section):
 
         `sections` restricts it, e.g. to those that a codec depends on.
         """
-        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion"})
+        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion", "sweep"})
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}

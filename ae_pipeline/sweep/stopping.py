@@ -1,0 +1,99 @@
+"""When a trial cannot win any more. Optuna's own pruners know one objective, and a sweep has two: bits and MSE.
+
+After half of the epochs, every epoch's validation loss is taken for what it may become at best: times the largest
+relative gain that any finished trial still made after that epoch, and `margin` below that. If the setting has finished
+with other seeds, what it may become is their mean if that is lower: bad luck stops nothing. Training then stops
+
+- where the loss is the MSE: if another setting that takes no more bits ended, through its quantiser, below that. How
+  many bits this one takes is known from finished trials of the same setting, or of one that differs from it by fewer
+  latents or fewer levels only, and then it takes no fewer. So it cannot come on the Pareto front, unless it gains more
+  in the rest than any trial before it.
+- where the loss is MSE + weight * bits (`train.rate_weight`): if another setting is below that at this weight. This
+  one is then worse at its own trade-off; it could come on the front only where that is not convex.
+- with a tolerance and a setting that ended within it, where the loss is the MSE: if this one cannot come within it.
+  The smallest one within is then another. (The front's end of few bits and large errors is not drawn: without a
+  tolerance it is.)
+
+Losses that say less about the MSE (bce, with an L1 penalty) stop nothing.
+"""
+
+from dataclasses import dataclass
+from statistics import fmean
+
+from ae_pipeline.files import canonical_json
+from ae_pipeline.params import Params
+from ae_pipeline.sweep.space import Setting
+from ae_pipeline.sweep.trial import Trial
+
+_GROWING = ("train.latent_size", "quantiser.levels")
+"""More of these, and all else equal: no fewer bits."""
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """`margin` is relative; `max_mse` is the tolerance, if there is one."""
+
+    margin: float
+    max_mse: float | None
+
+    @property
+    def identity(self) -> list[float | None]:
+        """A trial that was stopped is done again when this is another."""
+        return [self.margin, self.max_mse]
+
+    def reason(self, params: Params, setting: Setting, losses: list[float], finished: list[Trial]) -> str | None:
+        """Why the trial with these validation losses so far cannot win; None while it can."""
+        weight = _rate_weight(params)
+        if weight is None or 2 * len(losses) <= params.train.epochs:
+            return None
+        gains = [_gain(trial, len(losses)) for trial in finished if trial.epochs == params.train.epochs]
+        if not gains:
+            return None
+        best = min(losses) * min(gains) * (1 - self.margin)
+        own = [trial for trial in finished if trial.setting == setting]
+        others = _by_setting([trial for trial in finished if trial.setting != setting])
+        least_bits = max((bits for known, bits, _ in others if _is_no_larger(known, setting)), default=0.0)
+        if own:
+            least_bits = fmean(trial.bits for trial in own)
+            best = min(best, fmean(trial.mse + weight * trial.bits for trial in own))
+        for other, bits, mse in others:
+            if (weight or bits <= least_bits) and mse + weight * bits < best:
+                return f"behind {describe(other)} after epoch {len(losses)}: {best:.6f} at best"
+        if self.max_mse is None or weight or best <= self.max_mse:
+            return None
+        within = any(mse <= self.max_mse for _, _, mse in others)
+        return f"not within the tolerance after epoch {len(losses)}: {best:.6f} at best" if within else None
+
+
+def describe(setting: Setting) -> str:
+    """A setting in words, by the last part of each path, e.g. `latent_size=28, levels=16`."""
+    return ", ".join(f"{path.split('.')[-1]}={value}" for path, value in setting.items())
+
+
+def _rate_weight(params: Params) -> float | None:
+    """What a bit per row weighs in the loss beside the MSE; None where the loss is of another kind."""
+    used = params.used("train")
+    if used["train.loss"] != "mse" or used["train.l1_latent"]:
+        return None
+    return float(used.get("train.rate_weight", 0.0))
+
+
+def _gain(trial: Trial, epochs: int) -> float:
+    """Best validation loss of a finished trial, relative to its best one after so many epochs: at most 1."""
+    losses = trial.history["validation_loss"]
+    return min(losses) / min(losses[:epochs])
+
+
+def _by_setting(trials: list[Trial]) -> list[tuple[Setting, float, float]]:
+    """Every setting with the means of its bits and MSE."""
+    groups: dict[bytes, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(canonical_json(trial.setting), []).append(trial)
+    return [
+        (group[0].setting, fmean(trial.bits for trial in group), fmean(trial.mse for trial in group))
+        for group in groups.values()
+    ]
+
+
+def _is_no_larger(one: Setting, other: Setting) -> bool:
+    return all(one[path] <= value if path in _GROWING else one[path] == value for path, value in other.items())
