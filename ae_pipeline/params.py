@@ -19,6 +19,7 @@ from ae_pipeline.params_base import Count, Fraction, NonNegative, Positive, Sect
 from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams, SweepParams
 
 MOST_ROW_GROUP_ROWS = 1_000_000
+SWEEPS = "sweep"  # below paths.work; `encode`, which clears that, leaves it
 
 Split = Literal["train", "validation", "test"]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.files import locked_folder
-from ae_pipeline.params import Params
+from ae_pipeline.params import SWEEPS, Params
 from ae_pipeline.params_base import replaced
 from ae_pipeline.progress import SweepProgress, sweep_progress
 from ae_pipeline.provenance import git_state
@@ -24,9 +24,6 @@ from ae_pipeline.sweep.stopping import StopRule, describe
 from ae_pipeline.sweep.study import OpenTrial, Study, open_study, study_digest
 from ae_pipeline.sweep.trial import StopTrial, Trial, run_trial
 from ae_pipeline.training import Epoch
-
-FOLDER = "sweep"
-"""Below paths.work; `encode`, which clears that, leaves it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def run_sweep(params: Params, root: Path, timeout: float = float("inf")) -> Swep
     sweep = _Sweep(params, root, space, splits, git_state(root), StopRule(params.sweep.margin, max_mse(params)))
     grid = params.sweep.trials is None
     digest = study_digest(params, space, splits, grid=grid)
-    folder = root / params.paths.work / FOLDER / digest[:16]
+    folder = root / params.paths.work / SWEEPS / digest[:16]
     runs = SweepRuns(params, root, digest, sweep.git)
     with locked_folder(folder), open_study(folder / "optuna.db", space, sweep.rule.identity, grid=grid) as study:
         runs.begin()

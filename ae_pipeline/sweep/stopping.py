@@ -4,10 +4,10 @@ After half of the epochs, every epoch's validation loss is taken for what it may
 relative gain that any finished trial still made after that epoch, and `margin` below that. If the setting has finished
 with other seeds, what it may become is their mean if that is lower: bad luck stops nothing. Training then stops
 
-- where the loss is the MSE: if another setting that takes no more bits ended, through its quantiser, below that. How
-  many bits this one takes is known from finished trials of the same setting, or of one that differs from it by fewer
-  latents or fewer levels only, and then it takes no fewer. So it cannot come on the Pareto front, unless it gains more
-  in the rest than any trial before it.
+- where the loss is the MSE: if another setting ended, through its quantiser, below that and takes no more bits, or
+  more by less than `margin`. How many bits this one takes at least is known from finished trials with no more latents
+  and levels that differ otherwise in nothing, or only in what leaves the bits about alone (`_ABOUT_EQUAL`). So it
+  cannot come on the Pareto front, but for a few bits, unless it gains more in the rest than any trial before it.
 - where the loss is MSE + weight * bits (`train.rate_weight`): if another setting is below that at this weight. This
   one is then worse at its own trade-off; it could come on the front only where that is not convex.
 - with a tolerance and a setting that ended within it, where the loss is the MSE: if this one cannot come within it.
@@ -27,6 +27,13 @@ from ae_pipeline.sweep.trial import Trial
 
 _GROWING = ("train.latent_size", "quantiser.levels")
 """More of these, and all else equal: no fewer bits."""
+_ABOUT_EQUAL = tuple(
+    [f"train.{name}" for name in ("learning_rate", "optimizer", "schedule", "weight_decay", "noise_std", "epochs")]
+    + [f"train.{name}" for name in ("batch_size", "patience", "initialisation", "autocast", "compile", "device")]
+    + [f"model.dense.{name}" for name in ("hidden_sizes", "activation", "dropout")]
+    + [f"model.conv.{name}" for name in ("channels", "activation", "dropout")]
+)
+"""How well a latent is used, not how it is spread over the quantiser's levels."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class StopRule:
             least_bits = fmean(trial.bits for trial in own)
             best = min(best, fmean(trial.mse + weight * trial.bits for trial in own))
         for other, bits, mse in others:
-            if (weight or bits <= least_bits) and mse + weight * bits < best:
+            if (weight or bits * (1 - self.margin) <= least_bits) and mse + weight * bits < best:
                 return f"behind {describe(other)} after epoch {len(losses)}: {best:.6f} at best"
         if self.max_mse is None or weight or best <= self.max_mse:
             return None
@@ -96,4 +103,8 @@ def _by_setting(trials: list[Trial]) -> list[tuple[Setting, float, float]]:
 
 
 def _is_no_larger(one: Setting, other: Setting) -> bool:
-    return all(one[path] <= value if path in _GROWING else one[path] == value for path, value in other.items())
+    """Whether the first of two settings takes about as many bits as the second, or fewer."""
+    return all(
+        path in _ABOUT_EQUAL or (one[path] <= value if path in _GROWING else one[path] == value)
+        for path, value in other.items()
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ae_pipeline.codec_building import build_codec
-from ae_pipeline.errors import TrainingError
+from ae_pipeline.errors import CodecError, TrainingError
 from ae_pipeline.evaluation import store_sizes, through_store
 from ae_pipeline.files import clear_folder, make_folder
 from ae_pipeline.params import Params
@@ -84,7 +84,7 @@ def run_trial(
         metrics = {**store_sizes(store), **rows.means()}
     except StopTrial as stopped:
         state, reason = "stopped", str(stopped)
-    except TrainingError as error:
+    except (TrainingError, CodecError) as error:  # CodecError: weights that cannot be stored
         state, reason = "failed", str(error)
     finally:
         clear_folder(work)
