@@ -173,6 +173,13 @@ def test_experiments_take_a_parameter_and_are_listed(clone):
     assert metrics["latent_bits_per_row"] < 4 * 8
 
 
+def test_the_queue_takes_every_combination_as_the_guide_says(clone):
+    sizes = ("-S", "train.latent_size=4,5", "-S", "quantiser.levels=8,16")
+    clone.dvc("exp", "run", "--queue", *sizes, "-S", "evaluate.gate.max_mse=null", "-S", "tracking.registered_model=x")
+    assert clone.dvc("queue", "status")[1].count("Queued") == 4
+    clone.dvc("queue", "remove", "--queued")
+
+
 def test_plots_show_draws_a_page_with_every_picture(clone):
     clone.dvc("plots", "show")
     page = (clone.folder / "dvc_plots/index.html").read_text()
