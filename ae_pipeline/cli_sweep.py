@@ -57,8 +57,8 @@ def sweep(
     chosen = swept.results.chosen
     if write_params and chosen is not None:
         write_choice(params, chosen.setting)
-    swept.runs.complete(swept.trial_params(), swept.results, files)
     _show(swept, files, as_json=as_json)
+    swept.runs.complete(swept.trial_params(), swept.results, files)
     _check(swept, loaded, write_params=write_params)
 
 

@@ -38,9 +38,13 @@ class SweepProgress:
         self._bar.set_postfix_str(what)
 
     def ended(self, line: str) -> None:
-        """One more trial came to an end. Lines go to standard error: what is printed may be JSON."""
-        tqdm.write(line, file=sys.stderr)
+        """One more trial came to an end."""
+        self.note(line)
         self._bar.update()
+
+    def note(self, line: str) -> None:
+        """A line above the bar, on standard error: what is printed may be JSON."""
+        tqdm.write(line, file=sys.stderr)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """How many hidden units, when does over-fitting begin, and what does each regulariser give?
 
-    python bench/regularisation.py --prepared data/prepared --fashion fashion/prepared --out bench/results/regularisation
+    python bench/regularisation.py --prepared data/prepared --fashion fashion/prepared --out bench/results/regular
     python bench/regularisation.py --steps 50 --seeds 1 --only "hidden units"    # does it run?
 
 Three tables for MNIST and, if a folder with its prepared splits is given, for Fashion-MNIST:

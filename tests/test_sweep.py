@@ -231,12 +231,19 @@ def test_ranges_are_searched_by_optuna_and_more_trials_go_on(root, ae):
         assert setting["quantiser.levels"] in (8, 16)
 
 
+def test_a_space_with_fewer_settings_than_trials_comes_to_an_end(root, ae):
+    code, _, err = ae("sweep", "--set", "train.latent_size=2..3", "--seeds", "1", "--trials", "5")
+    assert (code, len(report(root)["trials"])) == (0, 2)
+    assert "Optuna found no more than 2 settings" in err
+
+
 def test_with_mlflow_away_the_sweep_is_done_and_logged_by_the_next_one(root, runs, ae, monkeypatch):
-    space = ("--set", "train.latent_size=3", "--seeds", "1")
+    space = ("--set", "train.latent_size=7", "--seeds", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    code, _, err = ae("sweep", *space)
+    code, out, err = ae("sweep", *space)
     assert code == 1
+    assert "lowest MSE: latent_size=7" in out
     assert "the sweep goes on without MLflow" in err
     assert "error: MLflow at http://127.0.0.1:9 failed" in err
     (trial,) = report(root)["trials"]
@@ -244,7 +251,7 @@ def test_with_mlflow_away_the_sweep_is_done_and_logged_by_the_next_one(root, run
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     code, _, err = ae("sweep", *space)
     assert (code, "bits per row" in err) == (0, False)
-    logged = [run for run in runs()[1] if run.data.params["train.latent_size"] == "3"]
+    logged = [run for run in runs()[1] if run.data.params["train.latent_size"] == "7"]
     assert statuses(logged) == ["FINISHED"]
 
 

@@ -111,6 +111,9 @@ def _run(sweep: _Sweep, study: Study, runs: SweepRuns, work: Path, end: float) -
                 study.finish(opened, trial)
                 runs.finish(trial)
             progress.ended(f"{_name(opened)}: {_line(trial)}")
+        found = len(study.settings())
+        if found < (sweep.params.sweep.trials or 0):
+            progress.note(f"Optuna found no more than {found} settings in this space")
     return 0
 
 

@@ -128,7 +128,8 @@ class Study:
         """The trial was interrupted: it has to be done again."""
         from optuna.trial import TrialState
 
-        self._study.tell(opened.handle, state=TrialState.FAIL)
+        # Ctrl-C may come when it has been told already.
+        self._study.tell(opened.handle, state=TrialState.FAIL, skip_if_finished=True)
 
 
 @contextmanager
