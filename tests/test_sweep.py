@@ -215,6 +215,11 @@ def test_what_cannot_win_is_stopped_and_what_cannot_be_trained_is_left_out(root,
     assert states["1e+30"].info.status == "FAILED"
 
 
+def test_what_was_stopped_for_a_setting_is_trained_where_that_is_not_asked_for(root, ae):
+    assert ae("sweep", "--set", "train.learning_rate=0.0001,1.0e+30", "--seeds", "1")[0] == 0
+    assert [trial["state"] for trial in report(root)["trials"]] == ["finished", "failed"]
+
+
 def test_ranges_are_searched_by_optuna_and_more_trials_go_on(root, ae):
     space = ("--set", "train.latent_size=2..16", "--set", "quantiser.levels=8,16", "--seeds", "2")
     assert ae("sweep", *space, "--trials", "2")[0] == 0

@@ -8,7 +8,7 @@ from ae_pipeline.params_base import replaced
 from ae_pipeline.sweep.results import as_json, estimate, knee, summarise
 from ae_pipeline.sweep.space import combinations, parse_space
 from ae_pipeline.sweep.stopping import StopRule
-from ae_pipeline.sweep.trial import Trial
+from ae_pipeline.sweep.trial import StopTrial, Trial
 
 SIZE, LEVELS, RATE, L1 = "train.latent_size", "quantiser.levels", "train.learning_rate", "train.l1_latent"
 
@@ -21,7 +21,14 @@ def finished(setting, bits, mse, losses=(0.1, 0.05, 0.04, 0.04), seed=0):
 
 def reason(setting, losses, known, *, margin=0.05, max_mse=None, **train):
     params = Params.model_validate({"train": {"epochs": 4, **train}})
-    return StopRule(margin, max_mse).reason(params, setting, losses, known)
+    try:
+        StopRule(margin, max_mse).check(params, setting, losses, known)
+    except StopTrial as stopped:
+        found = stopped
+    else:
+        return None
+    assert found.behind in [trial.setting for trial in known]
+    return str(found)
 
 
 def test_the_interval_is_students():

@@ -22,7 +22,7 @@ from ae_pipeline.sweep.runs import SweepRuns
 from ae_pipeline.sweep.space import Dimension, Setting, combinations, parse_space
 from ae_pipeline.sweep.stopping import StopRule, describe
 from ae_pipeline.sweep.study import OpenTrial, Study, open_study, study_digest
-from ae_pipeline.sweep.trial import StopTrial, Trial, run_trial
+from ae_pipeline.sweep.trial import Trial, run_trial
 from ae_pipeline.training import Epoch
 
 
@@ -103,7 +103,7 @@ def _run(sweep: _Sweep, study: Study, runs: SweepRuns, work: Path, end: float) -
                 study.give_up(opened)
                 return sweep.total - len(_asked(sweep, study))
             params = _with(sweep.params, opened.setting, opened.seed)
-            watch = _watch(sweep.rule, params, opened, study.trials(), progress)
+            watch = _watch(sweep.rule, params, opened, _asked(sweep, study), progress)
             with _or_given_up(study, runs, opened):
                 runs.start(params, opened.setting)
                 trial = run_trial(params, opened.setting, sweep.splits, work, sweep.git, watch)
@@ -126,9 +126,7 @@ def _watch(
     def watch(history: list[Epoch]) -> None:
         losses = [epoch.validation_loss for epoch in history]
         progress.at(f"{_name(opened)}, epoch {len(history)}/{params.train.epochs}, loss {losses[-1]:.5f}")
-        reason = rule.reason(params, opened.setting, losses, finished)
-        if reason:
-            raise StopTrial(reason)
+        rule.check(params, opened.setting, losses, finished)
 
     return watch
 
@@ -146,7 +144,7 @@ def _or_given_up(study: Study, runs: SweepRuns, opened: OpenTrial) -> Iterator[N
 
 def _next(sweep: _Sweep, study: Study) -> OpenTrial | None:
     """The first trial that is missing, begun."""
-    asked, trials = sweep.params.sweep, study.trials()
+    asked, trials = sweep.params.sweep, _asked(sweep, study)
     done = [(trial.setting, trial.seed) for trial in trials]
     over = [trial.setting for trial in trials if trial.state != "finished"]
     known = study.settings()
@@ -163,10 +161,14 @@ def _next(sweep: _Sweep, study: Study) -> OpenTrial | None:
 
 
 def _asked(sweep: _Sweep, study: Study) -> list[Trial]:
-    """The trials of this sweep: the study may hold other values and more seeds, from earlier ones."""
+    """The trials of this sweep: the study may hold other values and more seeds, from earlier ones.
+
+    One that was stopped for a setting which is not of this sweep does not count.
+    """
     asked = sweep.params.sweep
     settings = sweep.settings if asked.trials is None else study.settings()[: asked.trials]
-    return [trial for trial in study.trials() if trial.seed in sweep.seeds and trial.setting in settings]
+    found = [trial for trial in study.trials() if trial.seed in sweep.seeds and trial.setting in settings]
+    return [trial for trial in found if trial.state != "stopped" or trial.behind in settings]
 
 
 def _with(params: Params, setting: Setting, seed: int) -> Params:

@@ -23,7 +23,7 @@ from statistics import fmean
 from ae_pipeline.files import canonical_json
 from ae_pipeline.params import Params
 from ae_pipeline.sweep.space import Setting
-from ae_pipeline.sweep.trial import Trial
+from ae_pipeline.sweep.trial import StopTrial, Trial
 
 _GROWING = ("train.latent_size", "quantiser.levels")
 """More of these, and all else equal: no fewer bits."""
@@ -48,14 +48,14 @@ class StopRule:
         """A trial that was stopped is done again when this is another."""
         return [self.margin, self.max_mse]
 
-    def reason(self, params: Params, setting: Setting, losses: list[float], finished: list[Trial]) -> str | None:
-        """Why the trial with these validation losses so far cannot win; None while it can."""
+    def check(self, params: Params, setting: Setting, losses: list[float], finished: list[Trial]) -> None:
+        """Raise StopTrial if the trial with these validation losses so far cannot win against `finished` ones."""
         weight = _rate_weight(params)
         if weight is None or 2 * len(losses) <= params.train.epochs:
-            return None
+            return
         gains = [_gain(trial, len(losses)) for trial in finished if trial.epochs == params.train.epochs]
         if not gains:
-            return None
+            return
         best = min(losses) * min(gains) * (1 - self.margin)
         own = [trial for trial in finished if trial.setting == setting]
         others = _by_setting([trial for trial in finished if trial.setting != setting])
@@ -63,13 +63,14 @@ class StopRule:
         if own:
             least_bits = fmean(trial.bits for trial in own)
             best = min(best, fmean(trial.mse + weight * trial.bits for trial in own))
+        found = f"after epoch {len(losses)}: {best:.6f} at best"
         for other, bits, mse in others:
             if (weight or bits * (1 - self.margin) <= least_bits) and mse + weight * bits < best:
-                return f"behind {describe(other)} after epoch {len(losses)}: {best:.6f} at best"
-        if self.max_mse is None or weight or best <= self.max_mse:
-            return None
-        within = any(mse <= self.max_mse for _, _, mse in others)
-        return f"not within the tolerance after epoch {len(losses)}: {best:.6f} at best" if within else None
+                raise StopTrial(f"behind {describe(other)} {found}", other)
+        if self.max_mse is not None and not weight and best > self.max_mse:
+            for other, _, mse in others:
+                if mse <= self.max_mse:
+                    raise StopTrial(f"not within the tolerance {found}", other)
 
 
 def describe(setting: Setting) -> str:

@@ -19,7 +19,11 @@ State = Literal["finished", "stopped", "failed"]
 
 
 class StopTrial(Exception):  # noqa: N818 (not an error: the trial cannot win)
-    """Raised after an epoch of a trial that cannot win; the message says why."""
+    """Raised after an epoch of a trial that cannot win against another setting; the message says why."""
+
+    def __init__(self, reason: str, behind: Setting):
+        super().__init__(reason)
+        self.behind = behind
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Trial:
     commit: str | None = None
     rules: list[float | None] = field(default_factory=list)
     """What it was stopped by; with other rules it has to be done again."""
+    behind: Setting | None = None
+    """What it was stopped for; in a sweep without that it has to be done again."""
 
     @property
     def bits(self) -> float:
@@ -76,14 +82,14 @@ def run_trial(
         on_epoch(history)
 
     state: State = "finished"
-    reason, metrics = "", {}
+    reason, metrics, behind = "", {}, None
     start = time.perf_counter()
     try:
         build_codec(*splits, params, work / "codec", git, note)
         rows, store, _ = through_store(work / "codec", splits[1], params.encode, work)
         metrics = {**store_sizes(store), **rows.means()}
     except StopTrial as stopped:
-        state, reason = "stopped", str(stopped)
+        state, reason, behind = "stopped", str(stopped), stopped.behind
     except (TrainingError, CodecError) as error:  # CodecError: weights that cannot be stored
         state, reason = "failed", str(error)
     finally:
@@ -91,5 +97,14 @@ def run_trial(
     losses = {name: [getattr(epoch, name) for epoch in history] for name in ("train_loss", "validation_loss")}
     seconds = time.perf_counter() - start
     return Trial(
-        setting, params.train.seed, state, params.train.epochs, seconds, metrics, losses, reason, git["commit"]
+        setting=setting,
+        seed=params.train.seed,
+        state=state,
+        epochs=params.train.epochs,
+        seconds=seconds,
+        metrics=metrics,
+        history=losses,
+        reason=reason,
+        commit=git["commit"],
+        behind=behind,
     )
