@@ -20,8 +20,6 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # No model of ours is a pickle.
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
 
 

@@ -20,15 +20,6 @@ SMALL = {
 }
 
 
-# Nothing that runs in a clone may load a model through MLflow, or unpickle one.
-NO_MODEL_CODE = {
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "PYTHONPATH": os.pathsep.join(
-        filter(None, [str(ROOT / "tests" / "no_model_code"), os.environ.get("PYTHONPATH", "")])
-    ),
-}
-
-
 class Clone:
     """Commands run in the folder with this environment's python and tools, and an own MLflow store."""
 
@@ -55,12 +46,7 @@ class Clone:
             capture_output=True,
             text=True,
             check=False,
-            env={
-                **os.environ,
-                **NO_MODEL_CODE,
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                **environment,
-            },
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
         )
         output = done.stdout + done.stderr
         assert not check or done.returncode == 0, output

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clone import NO_MODEL_CODE, Clone
+from clone import Clone
 from drifting import DRIFT_PARAMS, encoded
 from handmade import random_codec, write_rows
 
@@ -232,7 +232,7 @@ def start_flow(clone, server):
             subprocess.Popen(
                 [sys.executable, "-m", f"flows.{name}", *arguments],
                 cwd=clone.folder,
-                env={**os.environ, **NO_MODEL_CODE, **server.environment},
+                env={**os.environ, **server.environment},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
