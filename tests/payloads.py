@@ -1,7 +1,12 @@
-"""Files that run code when they are loaded carelessly: each creates the file `mark`, and nothing else."""
+"""Files that run code when they are loaded carelessly: each creates the file `mark`, and nothing else.
+
+Also what tests of them share: whoever unpickles a name meanwhile is noted, and commands must refuse them in words.
+"""
 
 import io
 import pickle
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
+from handmade import change_header
+
+from ae_pipeline.codec_header import WEIGHTS_NAME
+from ae_pipeline.files import sha256_file
 
 EXTENSION = {b"ARROW:extension:name": b"arrow.py_extension_type"}
 _METADATA = b"ARROW:extension:metadata"
@@ -53,7 +62,10 @@ def yaml_tag(mark):
 def arrow_extension(mark, rows=3, row_bytes=20):
     """A sound Parquet file otherwise: `id`, and `pixels` with the type of an old pyarrow, which was a pickle."""
     metadata = {**EXTENSION, _METADATA: pickled(mark)}
-    fields = [pa.field("id", pa.int64(), metadata=metadata), pa.field("pixels", pa.binary(row_bytes), metadata=metadata)]
+    fields = [
+        pa.field("id", pa.int64(), metadata=metadata),
+        pa.field("pixels", pa.binary(row_bytes), metadata=metadata),
+    ]
     columns = [pa.array(range(rows)), pa.array([bytes(row_bytes)] * rows, pa.binary(row_bytes))]
     file = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=pa.schema(fields, {b"pandas": pickled(mark)})), file)
@@ -73,3 +85,36 @@ PAYLOADS = {
     "yaml": (yaml_tag, yaml.unsafe_load),
     "arrow": (arrow_extension, _load_extension),
 }
+
+_noting: list[list[str]] = []
+
+
+def _note(event, arguments):
+    if event == "pickle.find_class":
+        for names in _noting:
+            names.append(".".join(map(str, arguments)))
+
+
+sys.addaudithook(_note)  # for good: Python has no way to remove one
+
+
+@contextmanager
+def unpickled_names():
+    """Yield a list that gets every name that this process's unpicklers look up."""
+    names = []
+    _noting.append(names)
+    try:
+        yield names
+    finally:
+        _noting.remove(names)
+
+
+def fit_weights(codec):
+    """Let codec.json agree with the file of weights, as that of somebody would who plants one."""
+    change_header(codec, weights_sha256=sha256_file(codec / WEIGHTS_NAME))
+
+
+def refused(result):
+    """Whether a command ended with an error of ours."""
+    code, _, err = result
+    return code in (1, 2) and "Traceback" not in err

@@ -6,55 +6,22 @@ Files by which a user says what is to be run are not among them: dvc.yaml, prefe
 import hashlib
 import os
 import shutil
-import sys
-from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from grown import grow, rewrite_manifest
-from handmade import change_header
 from inboxes import run, settle
-from payloads import PAYLOADS, arrow_extension, pickled, yaml_tag
+from payloads import PAYLOADS, arrow_extension, fit_weights, refused
 from PIL import EpsImagePlugin, Image
-from trainings import NAME, client
 
-from ae_pipeline.errors import DataError, DownloadError, PipelineError, StoreError
-from ae_pipeline.files import sha256_file
+from ae_pipeline.errors import DownloadError, StoreError
 from ae_pipeline.inbox.batches import growing_stores
 from ae_pipeline.inbox.converting import IMAGE_SUFFIXES
-from ae_pipeline.inbox.run import encode_inbox
-from ae_pipeline.monitoring import monitor_batches
-from ae_pipeline.registry import promote
-from ae_pipeline.samples import SampleSet
 from ae_pipeline.sources.mirrors import MIRROR_VARIABLE, fetch_verified, local_mirror
 from ae_pipeline.sources.mnist import PINS
 from ae_pipeline.store import pieces
-from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.tracking_store import fetch_codec
 from flows.dvc_tasks import only_rebuild
 from flows.rebuild import _read as read_last_metrics
-
-_watched: list[str] | None = None
-
-
-def _watch(event, arguments):
-    if _watched is not None and event == "pickle.find_class":
-        _watched.append(".".join(map(str, arguments)))
-
-
-sys.addaudithook(_watch)  # for good: Python has no way to remove one
-
-
-@pytest.fixture
-def mark(tmp_path):
-    """The file that the payloads create. In the end it is not there, and no name was looked up by any unpickling."""
-    global _watched  # noqa: PLW0603
-    _watched = []
-    yield tmp_path / "ran"
-    found, _watched = _watched, None
-    assert not (tmp_path / "ran").exists()
-    assert found == []
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +40,6 @@ def tree(made, tmp_path, monkeypatch):
     return folder
 
 
-def fit_weights(codec):
-    change_header(codec, weights_sha256=sha256_file(codec / "weights.safetensors"))
-
-
 def fit_part(store):
     """Let the manifest agree with the first part, as that of somebody would who plants one."""
 
@@ -91,18 +54,15 @@ def fit_part(store):
     rewrite_manifest(store, change)
 
 
-def refused(result):
-    """Whether a command ended with an error of ours."""
-    code, _, err = result
-    return code in (1, 2) and "Traceback" not in err
-
-
 ENCODE = "encode data/batch-1.parquet --codec codec --store out --device cpu"
 FILES = {
     "codec.json": ("codec/codec.json", ("info codec", ENCODE)),
     "weights": ("codec/weights.safetensors", (ENCODE,)),
     "data": ("data/batch-1.parquet", (ENCODE, "evaluate data/batch-1.parquet --codec codec")),
-    "train split": ("data/batch-2.parquet", ("evaluate data/batch-1.parquet --codec codec --train data/batch-2.parquet",)),
+    "train split": (
+        "data/batch-2.parquet",
+        ("evaluate data/batch-1.parquet --codec codec --train data/batch-2.parquet",),
+    ),
     "manifest": ("store/_manifest.json", ("info store", "decode store --out out", "verify store", "vacuum store")),
     "snapshot": ("store/_snapshots/*1*", ("info store --snapshot 1", "decode store --snapshot 1 --out out")),
     "store's codec.json": ("store/_codec/codec.json", ("info store", "decode store --out out", "verify store")),
@@ -161,7 +121,9 @@ WORKSPACE = {
 @pytest.mark.parametrize("kind", PAYLOADS)
 @pytest.mark.parametrize("what", WORKSPACE)
 def test_no_file_of_the_workspace_runs_code(what, kind, workspace, tmp_path, monkeypatch, mark, ae):
-    root = shutil.copytree(workspace[0], tmp_path / "workspace", ignore=shutil.ignore_patterns("mlruns", "as_published"))
+    root = shutil.copytree(
+        workspace[0], tmp_path / "workspace", ignore=shutil.ignore_patterns("mlruns", "as_published")
+    )
     monkeypatch.chdir(root)
     name, commands = WORKSPACE[what]
     path = root / name
