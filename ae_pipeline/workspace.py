@@ -136,7 +136,8 @@ def _read_lock(path: Path) -> dict[str, Any]:
         lock = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, ValueError, RecursionError) as error:
         raise WorkspaceError(
-            f"{path} is not readable YAML: {first_line(error)}; take it from git again, or remove it and run `dvc repro`"
+            f"{path} is not readable YAML: {first_line(error)}; take it from git again, or remove it and run "
+            "`dvc repro`"
         ) from None
     if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
         raise WorkspaceError(f"{path} has no `stages`; take it from git again, or remove it and run `dvc repro`")

@@ -159,7 +159,7 @@ def tiny_reference(synthetic_prepared, tiny_codec):
 
 @pytest.fixture
 def mark(tmp_path):
-    """The file that live payloads create. In the end it is not there, and nothing has looked up a name to unpickle it."""
+    """The file that live payloads create. In the end it is not there, and no unpickler has looked up a name."""
     from payloads import unpickled_names
 
     with unpickled_names() as names:

@@ -4,8 +4,8 @@
     subprocess.run(..., env={**os.environ, **guard.environment})
     guard.calls, guard.switches
 
-`sitecustomize`, which Python imports when it starts, wraps the modules of MLflow as they are imported. Model code may be
-executed in one place, where MLflow writes a model from code: that of this package, byte for byte.
+`sitecustomize`, which Python imports when it starts, wraps the modules of MLflow as they are imported. Model code may
+be executed in one place, where MLflow writes a model from code: that of this package, byte for byte.
 """
 
 import os

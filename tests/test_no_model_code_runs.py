@@ -1,4 +1,4 @@
-"""Models in MLflow's registry are files to us: neither their code nor a pickle among them runs, and MLflow loads none."""
+"""Models in MLflow's registry are files to us: neither their code nor a pickle among them runs; MLflow loads none."""
 
 import os
 import shutil

@@ -26,8 +26,8 @@ from ae_pipeline.samples import ID, ShardWriter
 IMAGES_NAME = "_images.parquet"
 """The file that the images of one run become; files of an inbox with such names are left alone."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-# Of Pillow's many formats those of these names, and no other under such a name: PostScript is a program, which Pillow has
-# Ghostscript run.
+# Of Pillow's many formats those of these names, and no other under such a name: PostScript is a program, which Pillow
+# has Ghostscript run.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _BLOCK_ROWS = 1024
 # Of Pillow's modes, those with 16 bits or more: everything else has 8 bits a channel, or fewer.
