@@ -55,6 +55,8 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Deterministic sums on CUDA need it before the first product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # No command loads a model by MLflow; should one ever, no pickle in it runs. `serve` and `mlflow-ui` hand it on.
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     sys.exit(exit_code_of(app))
 
 

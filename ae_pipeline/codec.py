@@ -47,7 +47,7 @@ class Codec:
         self.header = header
         self.device = torch.device(device)
         self._model = model.to(self.device).eval().requires_grad_(False)
-        self.block_rows = max(1, min(BLOCK_ROWS, _MOST_BLOCK_VALUES // widest_layer(header)))
+        self.block_rows = _block_rows(header, model)
         """Rows that are computed at once: fewer than BLOCK_ROWS if a row is very large."""
         self._quantiser = Quantiser(
             header.quantiser.levels,
@@ -235,31 +235,18 @@ def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -
         ) from None
 
 
-def widest_layer(header: CodecHeader) -> int:
-    """Values per row of the largest thing that the network computes, found without computing it. Raises CodecError.
+def _block_rows(header: CodecHeader, model: Autoencoder) -> int:
+    """Rows that are computed at a time. Raises CodecError where one row takes too much.
 
     Ten layers of nine weights each make a row of a million values: sizes on disk say little about those in memory.
     """
-    sizes = [header.spec.size, header.model.latent_size]
-
-    def note(module: Any, arguments: Any, output: Any) -> None:  # noqa: ARG001
-        sizes.append(output.numel())
-
-    name, latent_size, options = header.model.name, header.model.latent_size, header.model.options
-    try:
-        with torch.device("meta"), torch.inference_mode():
-            model = build_model(name, header.spec.shape, latent_size, options).eval()
-            for module in model.modules():
-                module.register_forward_hook(note)
-            model.decode(model.encode(torch.empty((1, *header.spec.shape))))
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise CodecError(f"the codec's network cannot be built: {first_line(error)}; restore the codec") from None
-    if max(sizes) > _MOST_ROW_VALUES:
+    values = max(header.spec.size, header.model.latent_size, model.widest_layer())
+    if values > _MOST_ROW_VALUES:
         raise CodecError(
-            f"the codec {header.fingerprint[:12]}... computes {max(sizes)} values per row, at most {_MOST_ROW_VALUES} "
+            f"the codec {header.fingerprint[:12]}... computes {values} values per row, at most {_MOST_ROW_VALUES} "
             "are supported; use one for smaller samples"
         )
-    return max(sizes)
+    return max(1, min(BLOCK_ROWS, _MOST_BLOCK_VALUES // values))
 
 
 def freeze(model: Autoencoder, model_name: str) -> Autoencoder:

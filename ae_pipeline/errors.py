@@ -90,7 +90,7 @@ class TrackingError(PipelineError):
 
 def first_line(error: BaseException) -> str:
     """The first line of a library's message, for use inside one of ours."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,5 @@
 """What people and scripts are told: about a store, a codec, or the whole workspace."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from ae_pipeline.params import Params
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import kept_snapshots, read_manifest
 from ae_pipeline.tracking_store import tracking_uri
-from ae_pipeline.workspace import read_workspace
+from ae_pipeline.workspace import read_values, read_workspace
 
 
 def describe_store(store: LatentStore) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
     """The last `dvc repro` in numbers and places. Raises WorkspaceError if it has not run, or failed."""
     workspace = read_workspace(params, root)
     metrics = workspace.metrics
-    round_trip = json.loads((workspace.reports / "round_trip.json").read_text())
+    round_trip = read_values(workspace.reports / "round_trip.json")
     stores = {}
     for name in params.encode.data_sets:
         store = LatentStore.open(root / params.paths.latents / name)

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from ae_pipeline.errors import WorkspaceError, first_line
 from ae_pipeline.files import finished_file
 
 
@@ -16,6 +17,12 @@ def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, float]]:
-    """What write_csv wrote, where every value is a number."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
+    """What write_csv wrote, where every value is a number. Raises WorkspaceError for anything else."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error) as error:  # TypeError: more or fewer values than columns
+        raise WorkspaceError(f"{path} is not a table of numbers: {first_line(error)}; run `dvc repro` again") from None
+    if not lines:
+        raise WorkspaceError(f"{path} holds no lines, expected at least one; run `dvc repro` again")
+    return lines

@@ -193,23 +193,47 @@ def _register(client: Any, name: str, model: Any) -> int | str:
     return version.version
 
 
-def _log_model(run_id: str, workspace: Workspace) -> Any:
-    """A pyfunc model from code, with the codec folder as its artifact: no pickle. Returns MLflow's ModelInfo."""
-    import mlflow
-    from mlflow.models import ModelSignature
+class _CodecFlavor:
+    """What `Model.log` asks of an MLflow flavor."""
 
-    from ae_pipeline import tracking_model
+    def __init__(self, workspace: Workspace):
+        self._workspace = workspace
 
-    package = Path(tracking_model.__file__).parent
-    with mlflow.start_run(run_id=run_id, nested=True):
-        return mlflow.pyfunc.log_model(
-            name="codec",
-            python_model=str(Path(tracking_model.__file__)),
-            artifacts={"codec": str(workspace.codec)},
-            code_paths=[str(package)],
-            signature=ModelSignature.from_dict(tracking_model.signature(workspace.header)),
-            input_example=workspace.input_example(),
+    def save_model(self, path: str, mlflow_model: Any, **options: Any) -> None:  # noqa: ARG002 (for `Model.log` itself)
+        """A pyfunc model from code, with the codec folder as its artifact: no pickle."""
+        import mlflow
+        from mlflow.models import ModelSignature
+
+        from ae_pipeline import tracking_model
+
+        code = Path(tracking_model.__file__)
+        mlflow.pyfunc.save_model(
+            path,
+            mlflow_model=mlflow_model,
+            python_model=str(code),
+            artifacts={"codec": str(self._workspace.codec)},
+            code_paths=[str(code.parent)],
+            signature=ModelSignature.from_dict(tracking_model.signature(self._workspace.header)),
+            input_example=self._workspace.input_example(),
             pip_requirements=tracking_model.requirements(),
+        )
+
+
+def _log_model(run_id: str, workspace: Workspace) -> Any:
+    """Log the model; returns MLflow's ModelInfo.
+
+    As `mlflow.pyfunc.log_model` does, but for one step: that loads the model again, to try its input example.
+    """
+    import mlflow
+    from mlflow.models import Model
+
+    with mlflow.start_run(run_id=run_id, nested=True):
+        return Model.log(
+            artifact_path=None,
+            name="codec",
+            flavor=_CodecFlavor(workspace),
+            flavor_name="pyfunc.ModelFromCode",
+            validate_serving_input=False,
         )
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.drift_reference import REFERENCE_NAME
-from ae_pipeline.errors import WorkspaceError
+from ae_pipeline.errors import WorkspaceError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
@@ -107,13 +108,40 @@ def read_workspace(params: Params, root: Path) -> Workspace:
     """Read what the stages left. Raises WorkspaceError if they have not run, or not all of them for the same codec."""
     reports = root / params.paths.reports
     try:
-        lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text())
-        metrics = json.loads((reports / "metrics.json").read_text())
+        lock = _read_lock(root / "dvc.lock")
+        metrics = read_values(reports / "metrics.json")
         history = read_csv(reports / "history.csv")
     except FileNotFoundError as error:
         raise WorkspaceError(f"{error.filename} is missing; run `dvc repro` first") from None
     _check_of_one_piece(lock["stages"], params)
     return Workspace(params, root, lock, read_header(root / params.paths.codec), metrics, history)
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """A JSON object that a stage wrote. Raises WorkspaceError."""
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise WorkspaceError(f"{path} is missing; run `dvc repro` first") from None
+    except (ValueError, RecursionError) as error:
+        raise WorkspaceError(f"{path} is not readable JSON: {first_line(error)}; run `dvc repro` again") from None
+    if not isinstance(values, dict):
+        raise WorkspaceError(f"{path} holds a {type(values).__name__}, expected an object; run `dvc repro` again")
+    return values
+
+
+def _read_lock(path: Path) -> dict[str, Any]:
+    """What DVC wrote, as plain values: a tag that names a Python object is an error, and makes none."""
+    try:
+        lock = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise WorkspaceError(
+            f"{path} is not readable YAML: {first_line(error)}; take it from git again, or remove it and run "
+            "`dvc repro`"
+        ) from None
+    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
+        raise WorkspaceError(f"{path} has no `stages`; take it from git again, or remove it and run `dvc repro`")
+    return lock
 
 
 def _check_of_one_piece(stages: dict[str, Any], params: Params) -> None:

@@ -25,6 +25,7 @@ import pytest
 import torch
 from clone import Clone
 from drifting import DRIFT_PARAMS, encoded
+from guarding import SWITCH, Guard
 from handmade import random_codec, write_rows
 
 from ae_pipeline.baselines import build_pca_codec
@@ -156,6 +157,17 @@ def tiny_reference(synthetic_prepared, tiny_codec):
     return fit_reference(tiny_codec, *splits, DriftParams(), 0, device="cpu")
 
 
+@pytest.fixture
+def mark(tmp_path):
+    """The file that live payloads create. In the end it is not there, and no unpickler has looked up a name."""
+    from payloads import unpickled_names
+
+    with unpickled_names() as names:
+        yield tmp_path / "ran"
+    assert not (tmp_path / "ran").exists()
+    assert names == []
+
+
 @pytest.fixture(scope="session")
 def published(tiny_params, tmp_path_factory):
     """A workspace that published three trainings, each better than the one before: versions 1, 2 and 3."""
@@ -195,10 +207,22 @@ def ae(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory):
+def guard(tmp_path_factory):
+    """MLflow's model loaders are replaced in the processes of a clone: none may have been called in the end."""
+    guard = Guard(tmp_path_factory.mktemp("guard"))
+    yield guard
+    assert guard.calls == []
+    assert {line.split()[1] for line in guard.switches} <= {"false"}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, guard):
     """A checkout in which nothing has been built; the tests of a file build on each other in it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv(SWITCH, raising=False)
+        for name, value in guard.environment.items():
+            patch.setenv(name, value)
         yield Clone(tmp_path_factory.mktemp("clone"))
 
 

@@ -4,6 +4,8 @@ import json
 import pickle
 import resource
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -295,3 +297,11 @@ def test_whatever_decides_the_output_enters_the_fingerprint(changes, copied):
     before = json.loads((copied / HEADER_NAME).read_text())["fingerprint"]
     change_header(copied, **changes)
     assert json.loads((copied / HEADER_NAME).read_text())["fingerprint"] != before
+
+
+def test_loading_a_codec_does_not_load_torchs_compiler(tiny_codec):
+    """It takes a second and 150 MiB: whatever computes a shape on the meta device imports it."""
+    code = "import sys; from pathlib import Path; from ae_pipeline.codec import Codec; Codec.load(Path(sys.argv[1]))"
+    code += "; print('torch._dynamo' in sys.modules)"
+    command = [sys.executable, "-c", code, str(tiny_codec)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"

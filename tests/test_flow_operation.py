@@ -31,6 +31,11 @@ def clone(clone):
     clone.change(SETTINGS)
     clone.dvc("repro")
     (clone.folder / "data/inbox").mkdir(parents=True)
+    # Whatever runs the code of the model that was published fails.
+    codes = list((clone.folder / "mlruns/artifacts").rglob("*.py"))
+    assert "tracking_model.py" in [path.name for path in codes]
+    for path in codes:
+        path.write_text("raise SystemExit('model code was run')\n")
     return clone
 
 
@@ -205,3 +210,11 @@ def test_a_store_that_was_begun_in_the_place_of_another_has_a_series_of_its_own(
     second, snapshots = monitor()
     assert (second != first, snapshots) == (True, [1])
     assert len(client.get_metric_history(second, "error_drift")) == 1
+
+
+def test_all_of_that_passed_with_pickles_of_mlflow_off_and_its_loaders_blocked(guard):
+    """See tests/guarding.py."""
+    assert guard.calls == []
+    commands = (*(f"flows.{name}" for name in ("encode_new", "evaluate_and_promote", "monitor")), "ae_pipeline history")
+    for command in commands:
+        assert {line.split()[1] for line in guard.switches if f"-m {command}" in line} == {"false"}

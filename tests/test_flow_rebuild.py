@@ -165,3 +165,10 @@ def test_a_cancelled_run_ends_truthfully_and_leaves_nobody_at_work(clone, server
     assert not (clone.folder / ".dvc" / "tmp" / "rebuild.child").exists()
     clone.change({"train": {"epochs": 13}})
     assert rebuild().state.is_completed()
+
+
+def test_all_of_that_passed_with_pickles_of_mlflow_off_and_its_loaders_blocked(guard):
+    """See tests/guarding.py."""
+    assert guard.calls == []
+    for command in ("-m flows.rebuild", "-m ae_pipeline stage publish"):
+        assert {line.split()[1] for line in guard.switches if command in line} == {"false"}

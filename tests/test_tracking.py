@@ -95,7 +95,9 @@ def test_our_own_commands_take_the_codec_from_the_version_and_run_none_of_its_co
     root, params = workspace
     publish(params, root)
     # Model code that would fail if anything ran it.
-    for model_code in tmp_path.rglob("tracking_model.py"):
+    model_codes = list((root / "mlruns/artifacts").rglob("tracking_model.py"))
+    assert model_codes
+    for model_code in model_codes:
         model_code.write_text("raise SystemExit('model code was run')\n")
     folder = fetch_codec(uri, params, root, tmp_path / "fetched")
     assert Codec.load(folder).fingerprint == Codec.load(root / "data/codec").fingerprint

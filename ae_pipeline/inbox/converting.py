@@ -26,6 +26,9 @@ from ae_pipeline.samples import ID, ShardWriter
 IMAGES_NAME = "_images.parquet"
 """The file that the images of one run become; files of an inbox with such names are left alone."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# Of Pillow's many formats those of these names, and no other under such a name: PostScript is a program, which Pillow
+# has Ghostscript run.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _BLOCK_ROWS = 1024
 # Of Pillow's modes, those with 16 bits or more: everything else has 8 bits a channel, or fewer.
 _MODES = {"uint16": ("I;16", "I;16B", "I;16L"), "float32": ("F",)}
@@ -106,7 +109,7 @@ def read_image(path: Path, spec: SampleSpec) -> ReadImage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 _check_image(path, image, spec)
                 mode = _mode(path, image, spec)
                 pixels = np.asarray(image.convert(mode)).astype(spec.dtype)
@@ -114,7 +117,9 @@ def read_image(path: Path, spec: SampleSpec) -> ReadImage:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{path} is not a readable image, of no kind that is known; make or fetch it again") from None
+        raise DataError(
+            f"{path} is not a readable image, expected {', '.join(_FORMATS)}; make or fetch it again"
+        ) from None
     except Exception as error:  # decoders meet other people's bytes: any error is the file's
         raise DataError(f"{path} is not a readable image: {first_line(error)}; make or fetch it again") from None
 

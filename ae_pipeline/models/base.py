@@ -38,6 +38,10 @@ class Autoencoder(nn.Module, ABC):
         """(N, L) to (N, *shape), before the output activation."""
 
     @abstractmethod
+    def widest_layer(self) -> int:
+        """Values per row of the largest thing that the network computes."""
+
+    @abstractmethod
     def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Options and state of an equal model for inference: without dropout, normalisation folded into weights."""
 

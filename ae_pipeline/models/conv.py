@@ -40,6 +40,8 @@ class ConvAutoencoder(Autoencoder):
         for _ in channels:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
+        layers = zip([self._image_channels, *channels], sizes, strict=True)
+        self._widest = max(number * height * width for number, (height, width) in layers)
 
         down = nn.Sequential()
         steps = zip([self._image_channels, *channels], channels, strict=False)
@@ -75,6 +77,10 @@ class ConvAutoencoder(Autoencoder):
         """(N, L) to (N, height, width[, channels]), before the output activation."""
         image: Tensor = self.up(self.from_latent(z))
         return image.squeeze(1) if len(self.sample_shape) == 2 else image.movedim(1, -1)
+
+    def widest_layer(self) -> int:
+        """Values per row of the largest thing that the network computes."""
+        return self._widest
 
     def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Options and state of an equal model for inference."""

@@ -53,6 +53,10 @@ class DenseAutoencoder(Autoencoder):
         raw: Tensor = self.decoder(z)
         return raw.unflatten(1, self.sample_shape)
 
+    def widest_layer(self) -> int:
+        """Values per row of the largest thing that the network computes."""
+        return max(module.out_features for module in self.modules() if isinstance(module, nn.Linear))
+
     def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Options and state of an equal model for inference."""
         state = {name: value for name, value in self.state_dict().items() if not name.startswith("norm.")}
