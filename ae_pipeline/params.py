@@ -16,10 +16,12 @@ from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params_base import Count, Fraction, NonNegative, Positive, Section, Seed
+from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams
 
 MOST_ROW_GROUP_ROWS = 1_000_000
 
+Split = Literal["train", "validation", "test"]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
 
 
@@ -169,11 +171,7 @@ class QuantiserParams(Section):
 class EncodeParams(Section):
     """Writing latent stores."""
 
-    data_sets: Annotated[list[Literal["train", "validation", "test"]], Field(min_length=1)] = [
-        "train",
-        "validation",
-        "test",
-    ]
+    data_sets: Annotated[list[Split], Field(min_length=1)] = ["train", "validation", "test"]
     """Splits to encode, each into a store of its own."""
     layout: Literal["list", "binary"] = "list"
     row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)] = 10_000
@@ -229,6 +227,7 @@ class Params(Section):
     inbox: InboxParams = InboxParams()
     drift: DriftParams = DriftParams()
     promotion: PromotionParams = PromotionParams()
+    bench: BenchParams = BenchParams()
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> "Params":
@@ -249,7 +248,7 @@ class Params(Section):
 
         `sections` restricts it, e.g. to those that a codec depends on.
         """
-        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion"})
+        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion", "bench"})
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}
