@@ -65,9 +65,7 @@ def pca_model(mean: np.ndarray, components: np.ndarray, spec: SampleSpec) -> Aut
     return freeze(model, "dense")
 
 
-def save_pca(
-    folder: Path, model: Autoencoder, quantiser: Quantiser, train: SampleSet, scaling: Scaling
-) -> CodecHeader:
+def save_pca(folder: Path, model: Autoencoder, quantiser: Quantiser, train: SampleSet, scaling: Scaling) -> CodecHeader:
     """Write the codec folder of a `pca_model` that was fitted on `train`."""
     return save_codec(
         folder,

@@ -1,6 +1,5 @@
 """Image codecs on rows that are images: one file for each row, and all rows in mosaics."""
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -10,7 +9,7 @@ from ae_pipeline.benchmark.curves import front
 from ae_pipeline.benchmark.image_formats import FORMATS, Effort, ImageFormat, Setting, decode_image, encode_image
 from ae_pipeline.benchmark.mosaic import Grid
 from ae_pipeline.benchmark.points import Point, Rows, timed
-from ae_pipeline.params import BenchParams
+from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.pixels import SampleSpec
 
 
@@ -48,7 +47,9 @@ def measure_image_codecs(
 
 def _measure(form: ImageFormat, rows: Rows, files: int, effort: Effort, grey: bool) -> list[list[Point]]:
     """Points in mosaics, in whole files, and in files whose headers are shared."""
-    mosaics, whole, shared = [], [], []
+    mosaics: list[Point] = []
+    whole: list[Point] = []
+    shared: list[Point] = []
     for setting in form.settings(effort, grey):
         mosaics.append(_in_mosaics(form, setting, rows, grey))
         for family, point in zip((whole, shared), _in_files(form, setting, rows, files, grey), strict=True):
@@ -84,7 +85,7 @@ def _in_files(form: ImageFormat, setting: Setting, rows: Rows, files: int, grey:
     data, encoding = timed(lambda: [encode_image(image, form, setting) for image in pixels])
     back, decoding = timed(lambda: [decode_image(file, grey=grey) for file in data])
     lost = asdict(rows.distortion(np.stack(back).reshape(pixels.shape), chosen))
-    prefix = len(os.path.commonprefix(data)) if len(data) > 1 else 0
+    prefix = shared_prefix(data)
     bits = 8 * sum(map(len, data)) / len(data)
 
     def point(kind: str, once: int) -> Point:
@@ -103,3 +104,11 @@ def _in_files(form: ImageFormat, setting: Setting, rows: Rows, files: int, grey:
         )
 
     return point("files", 0), point("files, header once", prefix)
+
+
+def shared_prefix(files: list[bytes]) -> int:
+    """Bytes with which all files begin; 0 for one file alone, which shares nothing."""
+    first, last = min(files), max(files)
+    if len(files) < 2:
+        return 0
+    return next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))

@@ -31,7 +31,7 @@ class Compressor:
 def measure_lossless(rows: Rows) -> tuple[list[Point], list[str]]:
     """One point for each compressor, and what was left out, with the reason.
 
-    zstd, xz and brotli take all rows as one stream: smallest, and to be unpacked as a whole. Parquet keeps them in pages.
+    zstd, xz and brotli take all rows as one stream: smallest, and unpacked as a whole. Parquet keeps them in pages.
     """
     compressors, left_out = _compressors()
     return [*(_stream(each, rows) for each in compressors), *(_parquet(level, rows) for level in (3, 19))], left_out
@@ -41,7 +41,10 @@ def _compressors() -> tuple[list[Compressor], list[str]]:
     found = [_zstd(level) for level in (1, 3, 19)]
     found.append(
         Compressor(
-            "xz", "9e", lambda raw: lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME), lambda data, _: lzma.decompress(data)
+            "xz",
+            "9e",
+            lambda raw: lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME),
+            lambda data, _: lzma.decompress(data),
         )
     )
     try:
@@ -61,7 +64,10 @@ def _compressors() -> tuple[list[Compressor], list[str]]:
 def _zstd(level: int) -> Compressor:
     codec = pa.Codec("zstd", compression_level=level)
     return Compressor(
-        "zstd", str(level), lambda raw: codec.compress(raw, asbytes=True), lambda data, size: codec.decompress(data, size, asbytes=True)
+        "zstd",
+        str(level),
+        lambda raw: codec.compress(raw, asbytes=True),
+        lambda data, size: codec.decompress(data, size, asbytes=True),
     )
 
 

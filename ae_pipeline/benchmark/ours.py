@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,10 @@ def measure_store(
         work = Path(folder)
         encoding, decoding = [], []
         for run in range(_TIMED_RUNS):
-            stored = work / f"store{run}"
-            store, seconds = timed(
-                lambda stored=stored: encode_samples(rows.samples, codec, stored, params, name="bench", git={})  # type: ignore[misc]
-            )
+            place = work / f"store{run}"
+            store, seconds = timed(partial(encode_samples, rows.samples, codec, place, params, name="bench", git={}))
             encoding.append(seconds)
-            out = work / f"decoded{run}"
-            decoded, seconds = timed(lambda out=out: decode_store(store, out, device=params.device))  # type: ignore[misc]
+            decoded, seconds = timed(partial(decode_store, store, work / f"decoded{run}", device=params.device))
             decoding.append(seconds)
         lost = rows.distortion(decoded.load().pixels)
         bits = 8 * store.latent_bytes() / len(rows)

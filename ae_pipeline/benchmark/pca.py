@@ -21,7 +21,8 @@ from ae_pipeline.benchmark.points import Point, Rows
 from ae_pipeline.codec import scale_pixels
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.models.base import Autoencoder
-from ae_pipeline.params import BenchParams, EncodeParams
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.parquet_writer import ZSTD_LEVEL
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.samples import SampleSet
@@ -65,7 +66,10 @@ def measure_pca(
         model = pca_model(mean, components[: trial.size], train.spec)
         points.append(_measure(trial, model, rows, train, encode))
         tell(points[-1])
-    best = [*front(points, lambda point: point.bits_per_row), *front(points, lambda point: point.bits_per_row_with_codec)]
+    best = [
+        *front(points, lambda point: point.bits_per_row),
+        *front(points, lambda point: point.bits_per_row_with_codec),
+    ]
     return [point for point in points if point in best], []
 
 

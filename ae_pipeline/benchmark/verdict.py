@@ -46,7 +46,9 @@ def judge(points: list[Point], rows: int) -> Verdict:
     families = by_family(points)
     ours = families.pop(OURS, [])
     # Layouts of one codec have the same error: the smaller one stands for it.
-    best = {mse: min((point for point in ours if point.mse == mse), key=lambda p: p.bits_at(rows)) for mse in _errors(ours)}
+    best = {
+        mse: min((point for point in ours if point.mse == mse), key=lambda p: p.bits_at(rows)) for mse in _errors(ours)
+    }
     choices = [_choose(own, families, rows) for own in best.values()]
     return Verdict(rows, _summary(choices, rows), choices)
 
@@ -111,7 +113,8 @@ def _sentence(own: Point, other: Cost | None, rows: int, even: int | None) -> st
         return f"{quality}: use {own.name}, {_bits(bits)}; nothing else here is as good."
     if bits <= other.bits:
         since = "" if even is None else f" It pays from {even:,} rows on."
-        return f"{quality}: use {own.name}, {_bits(bits)}; the next best, {_alternative(other)}, {_bits(other.bits)}.{since}"
+        second = f"the next best, {_alternative(other)}, takes {_bits(other.bits)}"
+        return f"{quality}: use {own.name}, {_bits(bits)}; {second}.{since}"
     verb = "keep" if other.point.psnr is None else "use"
     lossless = " and loses nothing" if other.point.psnr is None else ""
     later = (
