@@ -62,7 +62,7 @@ def trained_codec(
 def measure_preset(preset: str, codec: Path, rows: Rows, params: EncodeParams) -> list[Point]:
     """One point for every layout of the latent column."""
     return [
-        measure_store(f"{preset}, {layout}", OURS, layout, codec, rows, params.model_copy(update={"layout": layout}))
+        measure_store(f"{preset} ({layout})", OURS, layout, codec, rows, params.model_copy(update={"layout": layout}))
         for layout in LAYOUTS
     ]
 

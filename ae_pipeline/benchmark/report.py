@@ -3,6 +3,7 @@
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ae_pipeline.benchmark.points import OURS
@@ -16,9 +17,11 @@ _COLOURS = {
     "AVIF": "#7048a8",
 }
 _GREY = "#444444"
+_BOLD = {"color": _COLOURS[OURS], "fontweight": "bold"}
 # How the families of one codec are told apart: line and marker.
 _KINDS = {"mosaic": ("-", "o"), "files": (":", "x"), "files, header once": ("--", ".")}
-_LEAST_PSNR = 8.0
+# Decibel below the worst image or codec of ours at which the picture ends.
+_BELOW = 3.0
 
 
 def format_report(result: dict[str, Any]) -> str:
@@ -126,42 +129,29 @@ def draw(result: dict[str, Any]) -> Figure:
 
 def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
     families: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in _shown(rows):
         families.setdefault(row["family"], []).append(row)
-    lossless = [row for row in rows if row["psnr"] is None]
     for family, points in families.items():
-        shown = sorted((row for row in points if (row["psnr"] or 0) > _LEAST_PSNR), key=lambda row: row[key])
-        if not shown:
-            continue
-        codec = next((name for name in _COLOURS if family.startswith(name)), OURS)
-        line, marker = _KINDS.get(family.removeprefix(codec).strip(), ("-", "s"))
+        best = _best(points, key)
         bold = family == OURS
         axis.plot(
-            [row[key] for row in shown],
-            [row["psnr"] for row in shown],
-            line,
-            marker="*" if bold else marker,
+            [row[key] for row in best],
+            [row["psnr"] for row in best],
             markersize=15 if bold else 4.5,
             linewidth=2.2 if bold else 1.3,
-            color=_COLOURS[codec],
             zorder=3 if bold else 2,
             label=family,
+            **_style(family),
         )
+        if bold:
+            for row in best:
+                _note(axis, row["name"], (row[key], row["psnr"]), (0, 10), ha="center", **_BOLD)
+    lossless = [row for row in rows if row["psnr"] is None]
     if lossless:
-        best = min(lossless, key=lambda row: row[key])
-        axis.axvline(best[key], color=_GREY, linestyle="-.", linewidth=1)
-        axis.annotate(
-            f"lossless: {best['name']}, {best[key]:,.0f}",
-            (best[key], 0.02),
-            xycoords=("data", "axes fraction"),
-            xytext=(-4, 0),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color=_GREY,
-        )
+        least = min(lossless, key=lambda row: row[key])
+        axis.axvline(least[key], color=_GREY, linestyle="-.", linewidth=1)
+        words = f"lossless: {least['name']}, {least[key]:,.0f} bits"
+        _note(axis, words, (least[key], axis.get_ylim()[0]), (5, 6), color=_GREY)
     axis.set_xscale("log")
     axis.set_xlabel("bits per row")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -169,3 +159,31 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lossy points of a quality near that of ours and of image codecs: PCA's reaches down to the mean of all rows."""
+    lossy = [row for row in rows if row["psnr"] is not None]
+    others = [row["psnr"] for row in lossy if row["family"] != "PCA"]
+    return [row for row in lossy if row["psnr"] >= min(others, default=0) - _BELOW]
+
+
+def _best(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Without points that another one beats in what this panel shows."""
+    best: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row[key], row["mse"])):
+        if not best or row["mse"] < best[-1]["mse"]:
+            best.append(row)
+    return best
+
+
+def _style(family: str) -> dict[str, Any]:
+    codec = next((name for name in _COLOURS if family.startswith(name)), OURS)
+    line, marker = _KINDS.get(family.removeprefix(codec).strip(), ("-", "*" if family == OURS else "s"))
+    return {"color": _COLOURS[codec], "linestyle": line, "marker": marker}
+
+
+def _note(axis: Any, words: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    """Small words beside a point, readable over lines."""
+    note = axis.annotate(words, place, xytext=offset, textcoords="offset points", fontsize=8, zorder=4, **style)
+    note.set_path_effects([withStroke(linewidth=3, foreground="white")])
