@@ -18,6 +18,22 @@ class BenchParams(Section):
     """Rows, evenly spaced, that image codecs also encode one file each; their sizes do not depend on each other."""
     image_effort: Literal["fast", "best"] = "best"
     """best: every image codec tries as hard as is reasonable (minutes); fast: a look, unfair to AVIF and JPEG XL."""
-    pca_sizes: Annotated[list[Count], Field(min_length=1)] = [2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192]
+    pca_sizes: Annotated[list[Count], Field(min_length=1)] = [
+        2,
+        4,
+        8,
+        16,
+        24,
+        32,
+        48,
+        64,
+        80,
+        96,
+        112,
+        128,
+        160,
+        192,
+        256,
+    ]
     pca_levels: Annotated[list[Annotated[int, Field(ge=2, le=256)]], Field(min_length=1)] = [4, 8, 16, 32, 64, 256]
     """Each with every size; also tried with one step for all components, which is what is best for PCA."""

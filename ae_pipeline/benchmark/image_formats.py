@@ -91,9 +91,10 @@ def _avif(effort: Effort, grey: bool) -> Iterator[Setting]:
 
 
 def _jpeg_xl(effort: Effort, grey: bool) -> Iterator[Setting]:  # noqa: ARG001 (it knows grey)
-    level = 9 if effort == "best" else 3
-    for quality in (0, 10, 13, 16, 20, 28, 40, 60, 80):
-        yield Setting(f"q{quality}", lossless=False, options={"quality": quality, "effort": level})
+    # The highest effort is the smaller one for the lowest qualities and for lossless files only.
+    for level in (7, 9) if effort == "best" else (3,):
+        for quality in (0, 10, 16, 19, 20, 24, 30, 40, 60, 80):
+            yield Setting(f"q{quality} effort {level}", lossless=False, options={"quality": quality, "effort": level})
     yield Setting("lossless", lossless=True, options={"lossless": True, "effort": level})
 
 

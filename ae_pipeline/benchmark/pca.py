@@ -4,6 +4,7 @@ Most settings are bad ones. They are told by the rows' own arithmetic and one co
 that no other setting beats go through real stores.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ from ae_pipeline.store.layouts import LATENT, LAYOUTS
 
 FAMILY = "PCA"
 # Steps that all components share, in standard deviations of the first one.
-_STEPS = (2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
+_STEPS = (2.0, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.0625)
+# A setting must be this much better than the next smaller one to be worth a store of its own.
+_WORTH = 0.97
 # Rows that tell good settings from bad ones.
 _TRIAL_ROWS = 2000
 
@@ -89,11 +92,14 @@ def codec_bytes(size: int, values: int) -> int:
 
 
 def _without_beaten(trials: list[Trial], rows: int) -> list[Trial]:
-    """Those that no other beats, without the codec or with it."""
-    best = [
-        *front(trials, lambda trial: trial.bits),
-        *front(trials, lambda trial: trial.bits + 8 * trial.codec_bytes / rows),
-    ]
+    """Those that no other beats, without the codec or with it; of near ones, the smaller."""
+    best = []
+    for shared in (math.inf, rows):
+        error = math.inf
+        for trial in front(trials, lambda trial, shared=shared: trial.bits + 8 * trial.codec_bytes / shared):  # type: ignore[misc]
+            if trial.mse < _WORTH * error:
+                error = trial.mse
+                best.append(trial)
     return [trial for trial in trials if trial in best]
 
 
