@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params_base import Count, Fraction, NonNegative, Positive, Section, Seed
+from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams, SweepParams
 
 MOST_ROW_GROUP_ROWS = 1_000_000
@@ -228,6 +229,7 @@ class Params(Section):
     drift: DriftParams = DriftParams()
     promotion: PromotionParams = PromotionParams()
     sweep: SweepParams = SweepParams()
+    bench: BenchParams = BenchParams()
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> "Params":
@@ -248,7 +250,7 @@ class Params(Section):
 
         `sections` restricts it, e.g. to those that a codec depends on.
         """
-        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion", "sweep"})
+        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion", "sweep", "bench"})
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}

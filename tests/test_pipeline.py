@@ -48,7 +48,7 @@ def test_a_first_repro_runs_all_stages_and_ends_logged(clone, runs):
     assert found[0].info.artifact_uri.startswith(f"file://{clone.folder}/mlruns/artifacts/")
     assert str(challenger.version) == "1"
     assert challenger.run_id == found[0].info.run_id
-    assert "Data and pipelines are up to date" in clone.dvc("status")[1]
+    assert "Data and pipelines are up to date" in clone.dvc("status", "dvc.yaml")[1]
 
 
 def test_the_run_says_what_the_files_say(clone, runs):
