@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import DataError, TrainingError
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import TrainParams
+from ae_pipeline.rate import RateModel
 from ae_pipeline.training_data import Rows
 
 _VALIDATION_BATCH_ROWS = 2048
@@ -41,6 +43,8 @@ class Fitted:
     history: list[Epoch]
     best_epoch: int
     stopped_early: bool
+    rate: RateModel | None = None
+    """With train.rate_weight: the steps to quantise with, of the best epoch."""
 
     @property
     def best(self) -> Epoch:
@@ -65,7 +69,9 @@ def fit(
     if train.rows < 2:
         raise DataError(f"the train split has {train.rows} row; expected at least 2")
     device = next(model.parameters()).device
-    optimizer = _optimizer(model, params)
+    rate = RateModel(model.latent_size).to(device) if params.rate_weight else None
+    trained = nn.ModuleList([model] if rate is None else [model, rate])
+    optimizer = _optimizer(model, rate, params)
     batches = math.ceil(train.rows / params.batch_size)
     schedule = _schedule(optimizer, params, batches)
     compute = torch.compile(model.losses) if params.compile else model.losses
@@ -76,26 +82,26 @@ def fit(
     with _seeded(params.seed, device):
         if params.initialisation == "glorot":
             model.apply(_initialise_glorot)
-        untrained = best_loss = _validation_loss(model, validation, params, scaling)
+        untrained = best_loss = _validation_loss(model, validation, params, scaling, rate)
         for number in range(1, params.epochs + 1):
             learning_rate = float(schedule.get_last_lr()[0])
-            model.train()
+            trained.train()
             losses: list[Tensor] = []
             rows: list[int] = []
             for pixels in train.shuffled(params.batch_size, generator):
                 if len(pixels) < 2:
                     continue  # batch statistics of one row do not exist
-                losses.append(_step(compute, optimizer, pixels, params, scaling))
+                losses.append(_step(compute, optimizer, pixels, params, scaling, rate))
                 rows.append(len(pixels))
                 schedule.step()
             train_loss = float(np.average(torch.stack(losses).cpu().double().numpy(), weights=rows))
-            epoch = Epoch(number, train_loss, _validation_loss(model, validation, params, scaling), learning_rate)
+            epoch = Epoch(number, train_loss, _validation_loss(model, validation, params, scaling, rate), learning_rate)
             _check(epoch, untrained)
             history.append(epoch)
             on_epoch(epoch)
             if epoch.validation_loss < best_loss:
                 best_loss, best_epoch = epoch.validation_loss, number
-                best_state = copy.deepcopy(model.state_dict())
+                best_state = copy.deepcopy(trained.state_dict())
             if params.patience and number - best_epoch >= params.patience:
                 break
     if not best_epoch:
@@ -103,8 +109,8 @@ def fit(
             f"training never lowered the validation loss of {untrained:.5g} in {len(history)} epochs; "
             "change train.learning_rate, train.optimizer or the model"
         )
-    model.load_state_dict(best_state)
-    return Fitted(history, best_epoch, stopped_early=len(history) < params.epochs)
+    trained.load_state_dict(best_state)
+    return Fitted(history, best_epoch, len(history) < params.epochs, rate)
 
 
 def _initialise_glorot(module: nn.Module) -> None:
@@ -121,11 +127,12 @@ def _step(
     pixels: Tensor,
     params: TrainParams,
     scaling: Scaling,
+    rate: RateModel | None,
 ) -> Tensor:
     target = scale_pixels(pixels.float(), scaling)
     x = target + params.noise_std * torch.randn_like(target) if params.noise_std else target
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=params.autocast):
-        loss = compute(x, target, loss=params.loss, l1_latent=params.l1_latent)["total"]
+        loss = compute(x, target, **_weights(params, rate))["total"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -133,13 +140,17 @@ def _step(
 
 
 @torch.inference_mode()
-def _validation_loss(model: Autoencoder, rows: Rows, params: TrainParams, scaling: Scaling) -> float:
-    """The training's loss on clean rows, without dropout; mean over rows."""
+def _validation_loss(
+    model: Autoencoder, rows: Rows, params: TrainParams, scaling: Scaling, rate: RateModel | None
+) -> float:
+    """The training's loss on clean rows, without dropout and with latents rounded; mean over rows."""
     model.eval()
+    if rate is not None:
+        rate.eval()
     total = 0.0
     for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
         target = scale_pixels(pixels.float(), scaling)
-        losses = model.losses(target, target, loss=params.loss, l1_latent=params.l1_latent)
+        losses = model.losses(target, target, **_weights(params, rate))
         total += float(losses["total"]) * len(pixels)
     return total / rows.rows
 
@@ -157,12 +168,19 @@ def _check(epoch: Epoch, untrained: float) -> None:
         )
 
 
-def _optimizer(model: Autoencoder, params: TrainParams) -> torch.optim.Optimizer:
-    rate, decay = params.learning_rate, params.weight_decay
+def _weights(params: TrainParams, rate: RateModel | None) -> dict[str, Any]:
+    return {"loss": params.loss, "l1_latent": params.l1_latent, "rate": rate, "rate_weight": params.rate_weight}
+
+
+def _optimizer(model: Autoencoder, rate: RateModel | None, params: TrainParams) -> torch.optim.Optimizer:
+    speed, decay = params.learning_rate, params.weight_decay
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if rate is not None:  # steps and densities are no weights to be kept small
+        groups.append({"params": list(rate.parameters()), "weight_decay": 0.0})
     if params.optimizer == "adadelta":
-        return torch.optim.Adadelta(model.parameters(), lr=rate, weight_decay=decay)
+        return torch.optim.Adadelta(groups, lr=speed, weight_decay=decay)
     kind = torch.optim.Adam if params.optimizer == "adam" else torch.optim.AdamW
-    return kind(model.parameters(), lr=rate, weight_decay=decay, fused=True)
+    return kind(groups, lr=speed, weight_decay=decay, fused=True)
 
 
 def _schedule(

@@ -92,5 +92,9 @@ class ConvAutoencoder(Autoencoder):
             state |= {"to_latent.2.weight": weight, "to_latent.2.bias": bias}
         return {**self._options, "latent_norm": "none", "dropout": 0.0}, state
 
+    def latent_axes(self) -> dict[str, int]:
+        """Tensors in which the latent dimensions are an axis."""
+        return {"to_latent.2.weight": 0, "to_latent.2.bias": 0, "from_latent.0.weight": 1}
+
 
 MODEL = ConvAutoencoder
