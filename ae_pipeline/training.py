@@ -22,6 +22,9 @@ from ae_pipeline.training_data import Rows
 _VALIDATION_BATCH_ROWS = 2048
 # A validation loss this many times the untrained model's counts as diverged.
 _DIVERGED = 10.0
+# Shares of all steps over which the learning rate (cosine) and the rate term rise from zero: before the network has
+# learned anything, saving bits would switch dimensions off for good.
+_WARM_UP, _RATE_WARM_UP = 0.02, 0.1
 
 Losses = dict[str, float]
 
@@ -91,7 +94,8 @@ def fit(
             for pixels in train.shuffled(params.batch_size, generator):
                 if len(pixels) < 2:
                     continue  # batch statistics of one row do not exist
-                losses.append(_step(compute, optimizer, pixels, params, scaling, rate))
+                weights = _weights(params, rate, schedule.last_epoch / (_RATE_WARM_UP * params.epochs * batches))
+                losses.append(_step(compute, optimizer, pixels, params, scaling, weights))
                 rows.append(len(pixels))
                 schedule.step()
             train_loss = float(np.average(torch.stack(losses).cpu().double().numpy(), weights=rows))
@@ -127,12 +131,12 @@ def _step(
     pixels: Tensor,
     params: TrainParams,
     scaling: Scaling,
-    rate: RateModel | None,
+    weights: dict[str, Any],
 ) -> Tensor:
     target = scale_pixels(pixels.float(), scaling)
     x = target + params.noise_std * torch.randn_like(target) if params.noise_std else target
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=params.autocast):
-        loss = compute(x, target, **_weights(params, rate))["total"]
+        loss = compute(x, target, **weights)["total"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -168,8 +172,10 @@ def _check(epoch: Epoch, untrained: float) -> None:
         )
 
 
-def _weights(params: TrainParams, rate: RateModel | None) -> dict[str, Any]:
-    return {"loss": params.loss, "l1_latent": params.l1_latent, "rate": rate, "rate_weight": params.rate_weight}
+def _weights(params: TrainParams, rate: RateModel | None, warm: float = 1.0) -> dict[str, Any]:
+    """What `losses` needs besides the batch; `warm` is how much of the rate term counts yet."""
+    rate_weight = params.rate_weight * min(1.0, warm)
+    return {"loss": params.loss, "l1_latent": params.l1_latent, "rate": rate, "rate_weight": rate_weight}
 
 
 def _optimizer(model: Autoencoder, rate: RateModel | None, params: TrainParams) -> torch.optim.Optimizer:
@@ -187,7 +193,11 @@ def _schedule(
     optimizer: torch.optim.Optimizer, params: TrainParams, batches: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if params.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=params.epochs * batches)
+        steps = params.epochs * batches
+        warm = max(1.0, _WARM_UP * steps)
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        )
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 

@@ -73,9 +73,9 @@ class Autoencoder(nn.Module, ABC):
         """
         encoded = self.encode(x)
         z, bits = (encoded, None) if rate is None else rate(encoded)
-        raw = self.decode_raw(z)
+        raw = self.decode_raw(z).float()  # under autocast the last layer gives bfloat16
         if loss == "bce":
-            reconstruction = _BceWithLogits.apply(raw.float(), target)
+            reconstruction = _BceWithLogits.apply(raw, target)
         else:
             reconstruction = functional.mse_loss(self.output(raw), target)
         found = {"total": reconstruction}

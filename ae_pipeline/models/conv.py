@@ -68,9 +68,9 @@ class ConvAutoencoder(Autoencoder):
         self.up = up
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, height, width[, channels]) to (N, L)."""
+        """(N, height, width[, channels]) to (N, L), float32 whatever autocast computes in."""
         image = x.unsqueeze(1) if len(self.sample_shape) == 2 else x.movedim(-1, 1)
-        z: Tensor = self.norm(self.to_latent(self.down(image)))
+        z: Tensor = self.norm(self.to_latent(self.down(image)).float())
         return z
 
     def decode_raw(self, z: Tensor) -> Tensor:

@@ -44,8 +44,8 @@ class DenseAutoencoder(Autoencoder):
         self.decoder = _stack([latent_size, *reversed(hidden_sizes), values], activation, dropout)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, *shape) to (N, L)."""
-        z: Tensor = self.latent_activation(self.norm(self.encoder(x.flatten(1))))
+        """(N, *shape) to (N, L), float32 whatever autocast computes in."""
+        z: Tensor = self.latent_activation(self.norm(self.encoder(x.flatten(1)).float()))
         return z
 
     def decode_raw(self, z: Tensor) -> Tensor:
