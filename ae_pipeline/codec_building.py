@@ -75,6 +75,7 @@ def build_codec(
             },
             "versions": library_versions(),
             "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},
+            "precision": fitted.precision.as_dict(),
         },
     )
     return header, fitted

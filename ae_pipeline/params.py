@@ -155,8 +155,8 @@ class TrainParams(Section):
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    autocast: bool = False
-    """bfloat16 autocast."""
+    autocast: Literal["auto", True, False] = "auto"
+    """bfloat16 autocast; auto: where it is faster and as good, by measurement at the start (precision.py)."""
     compile: bool = False
     """torch.compile; can take minutes to start."""
     data: Literal["auto", "memory", "stream"] = "auto"

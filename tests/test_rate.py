@@ -26,7 +26,7 @@ def rate_model(latent_size=3, seed=0):
 
 def test_probabilities_of_all_integers_sum_to_one():
     integers = torch.arange(-2000.0, 2001)
-    model = rate_model(latent_size=1)
+    model = rate_model(latent_size=1).requires_grad_(False)
     assert float(torch.exp2(-model.bits(integers[:, None])).sum()) == pytest.approx(1, abs=1e-4)
 
 
@@ -49,7 +49,7 @@ def test_values_that_nobody_expects_cost_much_but_not_without_end():
 
 
 def test_training_adds_noise_of_one_step_and_evaluation_rounds():
-    model, z = rate_model(), torch.randn(4000, 3)
+    model, z = rate_model().requires_grad_(False), torch.randn(4000, 3)
     steps = model.log_steps.exp()
     noise = (model.train()(z)[0] - z) * steps
     assert noise.abs().max() <= 0.5 + 1e-5
@@ -114,24 +114,23 @@ def entropy(latents):
 def params(tiny_params):
     tree = tiny_params.model_dump()
     tree["quantiser"]["levels"] = 256
-    tree["train"] |= {"latent_size": 8, "epochs": 25, "patience": 0, "loss": "mse"}
+    tree["train"] |= {"latent_size": 8, "epochs": 60, "patience": 0, "loss": "mse", "learning_rate": 0.01}
     return Params.model_validate(tree)
 
 
 def test_the_dial_trades_bits_for_error(synthetic_prepared, params, tmp_path):
     found = [
-        built(synthetic_prepared, params, tmp_path / f"{weight}", rate_weight=weight) for weight in (1e-5, 1e-4, 1e-3)
+        built(synthetic_prepared, params, tmp_path / f"{weight}", rate_weight=weight) for weight in (1e-5, 1e-3, 1e-2)
     ]
     bits, errors = [entropy(latents) for _, latents, _, _ in found], [error for _, _, error, _ in found]
-    assert bits == sorted(bits, reverse=True)
+    assert bits[0] > 1.3 * bits[1] > 1.3 * 1.3 * bits[2]
     assert errors == sorted(errors)
-    assert bits[2] < bits[0] / 2
 
 
 def test_bits_that_were_trained_for_are_those_of_the_latents(synthetic_prepared, params, tmp_path):
     codec, latents, _, fitted = built(synthetic_prepared, params, tmp_path / "codec", rate_weight=1e-4)
     assert fitted.rate is not None
-    rate = fitted.rate.eval()
+    rate = fitted.rate.eval().requires_grad_(False)
     used = codec.latent_size
     assert len(rate.log_steps) == 8 >= used
     if used == 8:

@@ -4,13 +4,12 @@ Shapes: N rows, L latent size, `shape` the shape of one sample.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from ae_pipeline.rate import RateModel
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -63,7 +62,7 @@ class Autoencoder(nn.Module, ABC):
         *,
         loss: str,
         l1_latent: float,
-        rate: RateModel | None = None,
+        rate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
         rate_weight: float = 0.0,
     ) -> dict[str, Tensor]:
         """Named losses of one batch; `total` is minimised, the others are logged.
