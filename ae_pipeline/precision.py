@@ -35,7 +35,9 @@ class Precision:
         return asdict(self)
 
 
-def choose_precision(setting: Literal["auto", True, False], trial: Trial) -> Precision:
+def choose_precision(
+    setting: Literal["auto", True, False], trial: Trial, clock: Callable[[], float] = time.perf_counter
+) -> Precision:
     """`setting`, or what pays off by measurement; `trial(autocast)` gives the losses of steps as they are made.
 
     With too little data for a measurement: float32.
@@ -49,9 +51,9 @@ def choose_precision(setting: Literal["auto", True, False], trial: Trial) -> Pre
         for autocast, steps in found.items():
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 torch.manual_seed(number)
-                start = time.perf_counter()
+                start = clock()
                 made = [loss for _, loss in zip(range(_STEPS), steps, strict=False)]
-                seconds[autocast].append(time.perf_counter() - start)
+                seconds[autocast].append(clock() - start)
             if len(made) < _STEPS:
                 return Precision(autocast=False)
             losses[autocast] = sum(made)
