@@ -144,6 +144,9 @@ class TrainParams(Section):
     """L2 penalty (adam, adadelta) or decoupled weight decay (adamw)."""
     l1_latent: NonNegative = 0.0
     """Weight of the mean absolute latent in the loss."""
+    rate_weight: NonNegative = 0.0
+    """Weight of the quantised latents' bits per row in the loss (rate.py); 0 trains without quantiser and rate. The
+    larger, the smaller and coarser: at the optimum one bit less per row costs this much error."""
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
     initialisation: Literal["torch", "glorot"] = "torch"
@@ -155,8 +158,8 @@ class TrainParams(Section):
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    autocast: bool = False
-    """bfloat16 autocast."""
+    autocast: Literal["auto", True, False] = "auto"
+    """bfloat16 autocast; auto: where it is faster and as good, by measurement at the start (precision.py)."""
     compile: bool = False
     """torch.compile; can take minutes to start."""
     data: Literal["auto", "memory", "stream"] = "auto"
@@ -167,6 +170,7 @@ class QuantiserParams(Section):
     """From latents to integers."""
 
     levels: Annotated[int, Field(ge=2, le=256)] = 16
+    """Values of each integer; with train.rate_weight the most there may be: steps are learned, levels follow."""
 
 
 class EncodeParams(Section):
