@@ -55,6 +55,10 @@ class StoreError(PipelineError):
     """A latent store that cannot be read."""
 
 
+class NewerFormatError(StoreError):
+    """A store that a later version of this package wrote: nothing of it is known to be damaged."""
+
+
 class DamagedPartError(StoreError):
     """One file of a store is missing or damaged; the other parts can be read."""
 

@@ -45,6 +45,7 @@ from ae_pipeline.store.manifest import (
     PartEntry,
     SourceEntry,
     Totals,
+    holds_part_of_store,
     read_manifest,
     write_manifest,
 )
@@ -108,6 +109,8 @@ def has_manifest(store: Path | str) -> bool:
 def refuse_existing_store(store: Path | str) -> None:
     """Raise TargetError unless a new store can be made at a folder or URL."""
     if isinstance(store, Path):
+        if not has_manifest(store) and store.is_dir() and holds_part_of_store(open_storage(store)):
+            read_manifest(store)  # raises: it says what to do about a manifest that was lost
         refuse_existing(store)
         return
     from ae_pipeline.store.remote import refuse_existing_remote

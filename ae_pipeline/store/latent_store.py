@@ -160,9 +160,10 @@ class LatentStore:
             try:
                 with self.open_part(part) as parquet:
                     self._schema = parquet.schema_arrow
-            except DamagedPartError:
+            except DamagedPartError as error:
                 if number == len(self.manifest.parts) - 1:
-                    raise
+                    every = f"none of the {number + 1} parts of {self.location} can be read; the last: " * bool(number)
+                    raise DamagedPartError(f"{every}{error}") from None
         return self._schema
 
     def attributes_schema(self) -> pa.Schema:

@@ -39,6 +39,15 @@ def damage_of_part(store: LatentStore, part: PartEntry) -> str | None:
     return None
 
 
+def parts_of_other_size(store: LatentStore) -> list[str]:
+    """Names of parts that are missing or have not the size in the manifest; reads nothing. Of a local store."""
+    if not isinstance(store.storage, LocalStorage):
+        return []  # a question to the server for each part
+
+    found = {path.name: path.stat().st_size for path in store.path.iterdir() if path.is_file()}
+    return [part.name for part in store.manifest.parts if found.get(part.name) != part.bytes]
+
+
 @contextmanager
 def _checked_bytes(store: LatentStore, part: PartEntry) -> Iterator[LatentStore]:
     """The store to read a part from whose size, SHA-256 and pieces were compared: of a remote one, a copy of it."""

@@ -3,8 +3,8 @@
     vacuumed = vacuum_store(store, keep=2)
     vacuumed.snapshots, vacuumed.files, vacuumed.bytes
 
-Order: first the record that these snapshots are gone (`snapshots.py`), then their manifests, then files. So whatever
-stops it, every snapshot that is left is whole.
+Order: first what no manifest can list, then the record that these snapshots are gone (`snapshots.py`), then their
+manifests, then files. So whatever stops it, every snapshot that is left is whole.
 """
 
 import re
@@ -74,6 +74,12 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
     record = _record(store)
     first = record.oldest if record else min(there, default=newest.snapshot)
     oldest = max(newest.snapshot - keep + 1, first)
+    lost = set(range(oldest, newest.snapshot)).difference(there)
+    if lost:
+        raise StoreError(
+            f"{snapshot_path(store, max(lost))} is missing, and cannot be made again; keep "
+            f"{newest.snapshot - max(lost)} or fewer"
+        )
     kept = [read_manifest(store, number) for number in range(oldest, newest.snapshot)]
     # The newest one's number is there after an append that was cut off before its commit.
     gone = [number for number in there if number < oldest or number == newest.snapshot]
@@ -88,12 +94,15 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
         bytes=sum(file.stat().st_size for path in paths for file in _files(path)),
     )
     if not dry_run:
+        # First what frees space and needs no record: a full disk has no room for one.
+        for path in temporary_files(store):
+            path.unlink()
+        for folder in folders:
+            _remove_unfinished(folder)
         if record is None or oldest > record.oldest:
             write_vacuumed(store, Vacuumed(parts=parts_of_snapshots(store, oldest - 1)))
             sync_folder(store)
         _remove(store, [snapshot_path(store, number) for number in gone], left)
-        for folder in folders:
-            _remove_unfinished(folder)
     return found
 
 
@@ -139,7 +148,7 @@ def _remove(store: Path, manifests: list[Path], files: list[Path]) -> None:
     if manifests:
         sync_folder(store / SNAPSHOTS_FOLDER)  # before a file goes that a removed manifest lists
     for path in files:
-        path.unlink()
+        path.unlink(missing_ok=True)
     for folder in {path.parent for path in files}:
         sync_folder(folder)
 
