@@ -71,12 +71,16 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode a data set into a latent store."""
+    from ae_pipeline.files import refuse_inside
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.progress import row_progress
     from ae_pipeline.provenance import git_state
     from ae_pipeline.store.encoding import encode_samples
+    from ae_pipeline.store.storage import is_url
     from ae_pipeline.summary import describe_store
 
+    if not is_url(store):
+        refuse_inside(Path(store), data, "the data")
     with _codec(codec, model) as folder:
         samples = _open_samples(data, folder)
         settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)

@@ -112,7 +112,7 @@ def _decode(
     import pyarrow as pa
 
     from ae_pipeline.progress import row_progress
-    from ae_pipeline.store.decoding import attribute_names, decode_rows, decode_store, refuse_inside
+    from ae_pipeline.store.decoding import attribute_names, decode_rows, decode_store, refuse_inside_store
     from ae_pipeline.store.exporting import export_images, export_parquet
 
     everything = not any(value is not None for value in selection.values())
@@ -122,7 +122,7 @@ def _decode(
             decoded = decode_store(store, out, device=device, on_damaged=damage, progress=progress)
             spec, count, files = decoded.spec, decoded.rows, len(decoded.files)
         else:
-            refuse_inside(store, out)
+            refuse_inside_store(store, out)
             spec = store.codec_header().spec
             schema = store.attributes_schema()
             attributes = pa.schema([schema.field(name) for name in attribute_names(store, selection["columns"])])

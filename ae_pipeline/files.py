@@ -117,6 +117,12 @@ def refuse_existing(path: Path) -> None:
         raise TargetError(f"{path} exists already; choose another target, or remove it first")
 
 
+def refuse_inside(path: Path, folder: Path, what: str) -> None:
+    """Raise TargetError if `path`, which is to be written, lies in the folder that it is made from, or is it."""
+    if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+        raise TargetError(f"{path} lies inside {what} {folder}; choose a target outside it")
+
+
 def is_free(path: Path) -> bool:
     """Whether there is nothing at `path`, or an empty folder."""
     return not any(path.iterdir()) if path.is_dir() else not (path.exists() or path.is_symlink())
