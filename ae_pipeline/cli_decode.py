@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ae_pipeline.cli_options import AsJson, Device, Snapshot, StorePlace, show
-from ae_pipeline.errors import ConfigError, DamagedPartError
+from ae_pipeline.errors import ConfigError, DamagedPartError, printable
 
 if TYPE_CHECKING:
     from ae_pipeline.samples import Block
@@ -93,7 +93,7 @@ class _Damage:
     def report(self, *, chosen: bool) -> None:
         """To standard error: which parts, and which rows are missing."""
         for part, error in self.parts.values():
-            print(f"warning: {error}", file=sys.stderr)
+            print(printable(f"warning: {error}"), file=sys.stderr)
             print(f"  missing: {part.rows} rows with ids from {part.id_min!r} to {part.id_max!r}", file=sys.stderr)
         manifest = self._store.manifest
         missing = f"{len(self.parts)} of {len(manifest.parts)} parts, with {self.rows} of {manifest.totals.rows} rows"

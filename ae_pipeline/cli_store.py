@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ae_pipeline.cli_options import AsJson, Device, StorePlace, show
-from ae_pipeline.errors import ConfigError
+from ae_pipeline.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from ae_pipeline.samples import SampleSet
@@ -91,7 +91,7 @@ def verify(
     else:
         from ae_pipeline.store.verify_report import format_verified
 
-        print(format_verified(verified, compared))
+        print(printable(format_verified(verified, compared)))
     raise typer.Exit(0 if whole and holds_source is not False else 1)
 
 
@@ -123,7 +123,7 @@ def repair(
             git=git_state(Path.cwd()),
             progress=progress,
         )
-    print(json.dumps(done.as_dict(), indent=2) if as_json else format_repaired(done))
+    print(json.dumps(done.as_dict(), indent=2) if as_json else printable(format_repaired(done)))
     raise typer.Exit(1 if done.failed else 0)
 
 
@@ -143,7 +143,7 @@ def vacuum(
         return
     from ae_pipeline.store.verify_report import format_vacuumed
 
-    print(format_vacuumed(done, dry_run=dry_run))
+    print(printable(format_vacuumed(done, dry_run=dry_run)))
 
 
 def _warn_of_damage(store: "LatentStore") -> None:

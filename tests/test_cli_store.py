@@ -165,6 +165,17 @@ def test_a_flipped_bit_in_the_format_is_damage_all_the_same(ae, store, whole):
     assert "or run `ae-pipeline repair`" in ae("info", store)[2]
 
 
+def test_what_a_stranger_named_is_never_sent_to_the_terminal(ae, store):
+    evil = "\x1b]0;owned\x07\u202e"
+    rewrite_manifest(store, lambda values: values["written_by"].update({evil: evil}))
+    rewrite_manifest(store, lambda values: values["columns"][1].update(name=evil))
+    for arguments in (("info", store), ("verify", store), ("decode", store, "--out", store.parent / "x")):
+        _, out, err = ae(*arguments)
+        assert not any(sign in out + err for sign in "\x1b\x07\u202e")
+        assert "\\x1b]0;owned\\x07\\u202e" in out + err
+    assert json.loads(ae("info", store, "--json")[1])["written_by"][evil] == evil
+
+
 def test_append_to_a_store_with_missing_parts_says_so(ae, store, tmp_path):
     names = [part.name for part in LatentStore.open(store).manifest.parts]
     (store / names[0]).unlink()
