@@ -114,11 +114,17 @@ def test_verify_deep_compares_with_the_data(ae, store, data, tmp_path):
     sources = ("--source", data / "batch-1.parquet", "--source", batch(tmp_path, 5).files[0])
     code, out, _ = ae("verify", store, "--deep", *sources)
     assert code == 1
-    assert "result      NOT ALL OF THE DATA: 40 rows of it are not in the store" in out
+    assert "not in store  40 rows of the data: do not delete them" in out
+    assert "result      NOT ALL OF THE DATA: " in out
     assert f"next        keep the data; ae-pipeline append {store} adds what is missing" in out
     code, out, _ = ae("verify", store, "--deep", *sources, "--json")
     values = json.loads(out)
     assert (code, values["whole"], values["holds_source"], values["deep"]["identical"]) == (1, True, False, 1)
+    # Whatever else is wrong with the store.
+    damaged = copied(LatentStore.open(store), tmp_path / "damaged")
+    flip_bit(damaged / LatentStore.open(store).manifest.parts[1].name, 200)
+    code, out, _ = ae("verify", damaged, "--deep", *sources)
+    assert (code, "not in store  40 rows of the data: do not delete them" in out) == (1, True)
     # A part of the data that is all there: nothing is known of the rest.
     code, out, _ = ae("verify", store, "--deep", *sources[:2])
     assert (code, out.splitlines()[-1]) == (0, "result      whole, but 2 of 3 parts were not compared with the data")
@@ -157,7 +163,7 @@ def test_a_store_of_a_newer_version_is_called_that_and_left_alone(ae, store, dat
     assert bytes_of(store) == before
 
 
-def test_a_flipped_bit_in_the_format_is_damage_all_the_same(ae, store, whole):
+def test_a_flipped_bit_in_the_format_is_damage_all_the_same(ae, store):
     before = (store / MANIFEST_NAME).read_bytes()
     (store / MANIFEST_NAME).write_bytes(before.replace(b'"format": 2', b'"format": 3'))
     code, out, _ = ae("verify", store)

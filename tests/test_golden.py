@@ -101,7 +101,7 @@ def test_the_example_of_the_document_decodes_a_row(monkeypatch):
     assert np.abs(names["pixels"].reshape(-1).astype(int) - expected).max() <= 1
 
 
-def test_the_example_decodes_a_store_with_the_default_activation(tmp_path, monkeypatch):
+def test_the_example_decodes_a_store_with_the_default_activation(tmp_path):
     options = DenseOptions(hidden_sizes=[7, 5], activation="silu")
     random_codec(tmp_path / "codec", options=dict(options))
     rows = random_pixels((20, 5, 4), "uint8")

@@ -85,7 +85,8 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
     gone = [number for number in there if number < oldest or number == newest.snapshot]
     left = _left(store, [*kept, newest])
     folders = _unfinished(store)
-    paths = [*(snapshot_path(store, number) for number in gone), *left, *folders]
+    temporary = temporary_files(store)
+    paths = [*(snapshot_path(store, number) for number in gone), *sorted([*left, *temporary]), *folders]
     found = Vacuum(
         str(store),
         kept=[manifest.snapshot for manifest in [*kept, newest]],
@@ -95,7 +96,7 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
     )
     if not dry_run:
         # First what frees space and needs no record: a full disk has no room for one.
-        for path in temporary_files(store):
+        for path in temporary:
             path.unlink()
         for folder in folders:
             _remove_unfinished(folder)
@@ -115,10 +116,10 @@ def _record(store: Path) -> Vacuumed | None:
 
 
 def _left(store: Path, kept: list[Manifest]) -> list[Path]:
-    """Parts that no kept snapshot lists, and temporary files."""
+    """Parts that no kept snapshot lists."""
     listed = {part.name for manifest in kept for part in manifest.parts}
     parts = [path for path in store.iterdir() if re.match(PART_NAME, path.name) and not path.is_dir()]
-    return sorted([*(path for path in parts if path.name not in listed), *temporary_files(store)])
+    return [path for path in parts if path.name not in listed]
 
 
 def temporary_files(store: Path) -> list[Path]:
@@ -148,7 +149,7 @@ def _remove(store: Path, manifests: list[Path], files: list[Path]) -> None:
     if manifests:
         sync_folder(store / SNAPSHOTS_FOLDER)  # before a file goes that a removed manifest lists
     for path in files:
-        path.unlink(missing_ok=True)
+        path.unlink()
     for folder in {path.parent for path in files}:
         sync_folder(folder)
 

@@ -70,6 +70,8 @@ def _deep(compared: dict[str, Any]) -> list[str]:
     lines += _several("rounding", rounded)
     lines += _several("same rows", [f"{name}: in other bytes" for name in compared["same_rows"]])
     lines += _several("not compared", [f"{name}: its data was not given" for name in compared["not_compared"]])
+    if compared["rows_not_in_store"]:
+        lines.append(f"{'not in store':<14}{compared['rows_not_in_store']:,} rows of the data: do not delete them")
     return lines
 
 
@@ -87,7 +89,7 @@ def _result(verified: Verified, compared: dict[str, Any] | None) -> list[str]:
         ]
     if compared and compared["rows_not_in_store"]:
         return [
-            f"{'result':<12}NOT ALL OF THE DATA: {compared['rows_not_in_store']:,} rows of it are not in the store",
+            f"{'result':<12}NOT ALL OF THE DATA: the store is whole, but rows of the data are not in it",
             f"{'next':<12}keep the data; ae-pipeline append {verified.store} adds what is missing",
         ]
     missed = len(compared["not_compared"]) if compared else 0
