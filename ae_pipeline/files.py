@@ -57,6 +57,10 @@ def finished_file(path: Path) -> Iterator[Path]:
             os.close(descriptor)
         os.replace(temporary, path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:  # Arrow and NumPy do not say which file could not be written
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -185,6 +185,7 @@ def test_a_full_disk_is_said_in_one_line(synthetic_prepared, tiny_codec, tmp_pat
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
+    assert f"{target.parent}/.store." in done.stderr
     assert "Traceback" not in done.stderr
     assert not target.exists()
 

@@ -18,8 +18,9 @@ from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import DenseOptions
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.decoding import decode_store, load_store_codec
-from ae_pipeline.store.latent_store import RESERVED, LatentStore
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import Manifest
+from ae_pipeline.store.part_writer import RESERVED
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"

@@ -16,10 +16,12 @@ from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
 from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError
 from ae_pipeline.files import finished_folder, refuse_inside
-from ae_pipeline.samples import ID, Block, SampleSet, ShardWriter, rechunk
-from ae_pipeline.store.latent_store import RESERVED, LatentStore, OnDamaged
+from ae_pipeline.parquet_writer import rechunk
+from ae_pipeline.samples import ID, Block, SampleSet, ShardWriter
+from ae_pipeline.store.latent_store import LatentStore, OnDamaged
 from ae_pipeline.store.layouts import LATENT
 from ae_pipeline.store.manifest import PartEntry
+from ae_pipeline.store.part_writer import RESERVED
 from ae_pipeline.store.scanning import check_columns
 from ae_pipeline.store.storage import LocalStorage
 

@@ -5,6 +5,7 @@ again; the manifest is written last, and one rename makes the folder the store. 
 the same pieces.
 """
 
+import glob
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,6 +241,11 @@ def is_finished(store: Path | str, jobs: list[ShardJob]) -> bool:
 def partial_folder(store: Path, work: Path | None, key: str) -> Path:
     """Where unfinished parts of a store are kept; `key` is a digest of what is being made."""
     return (work or store.parent) / f".{store.name}.{key[:16]}.partial"
+
+
+def unfinished_work(store: Path) -> list[Path]:
+    """Work folders beside a store that interrupted runs have left: of other data, another codec or another layout."""
+    return sorted(store.parent.glob(f".{glob.escape(store.name)}.{'[0-9a-f]' * 16}.partial"))
 
 
 @contextmanager

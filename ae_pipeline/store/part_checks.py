@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.samples import ID
-from ae_pipeline.store.latent_store import ERROR, PART_KEY, LatentStore, part_metadata
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import Manifest, PartEntry
+from ae_pipeline.store.part_writer import ERROR, PART_KEY, part_metadata
 from ae_pipeline.store.pieces import DamagedError, digest
 from ae_pipeline.store.storage import LocalStorage, Storage, place_of
 

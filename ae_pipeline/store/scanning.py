@@ -84,7 +84,10 @@ def check_columns(names: Collection[str], known: Sequence[str]) -> None:
 def typed_ids(store: LatentStore, ids: Sequence[int | str]) -> list[int | str]:
     """Ids as the store has them: those of a command line are text. Raises ConfigError for what is no integer."""
     if not isinstance(store.manifest.parts[0].id_min, int):
-        return [str(value) for value in ids]
+        for value in ids:
+            if not isinstance(value, str):
+                raise ConfigError(f"no id {value!r}: the ids of {store.location} are texts, e.g. {str(value)!r}")
+        return list(ids)
     wrong = [value for value in ids if not re.fullmatch(r"[+-]?[0-9]{1,1000}", str(value))]
     if wrong:
         raise ConfigError(f"no id {reprlib.repr(wrong[0])}: the ids of {store.location} are integers")
