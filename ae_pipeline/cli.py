@@ -20,7 +20,7 @@ from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, 
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.cli_sweep import sweep
-from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of
+from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of, printable
 
 app = typer.Typer(
     add_completion=False,
@@ -47,6 +47,8 @@ def options(
 
 
 CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
+# What people are told of a new store; `info` says the rest.
+_WRITTEN = ("store", "rows", "bytes_in", "bytes_out", "ratio", "bits_per_row", "bits_per_row_with_codec", "parts")
 ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
 
 
@@ -73,12 +75,16 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode a data set into a latent store."""
+    from ae_pipeline.files import refuse_inside
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.progress import row_progress
     from ae_pipeline.provenance import git_state
-    from ae_pipeline.store.encoding import encode_samples
+    from ae_pipeline.store.encoding import encode_samples, unfinished_work
+    from ae_pipeline.store.storage import is_url
     from ae_pipeline.summary import describe_store
 
+    if not is_url(store):
+        refuse_inside(Path(store), data, "the data")
     with _codec(codec, model) as folder:
         samples = _open_samples(data, folder)
         settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
@@ -86,7 +92,11 @@ def encode(
             written = encode_samples(
                 samples, folder, store, settings, name=data.name, git=git_state(Path.cwd()), progress=progress
             )
-    show(describe_store(written), as_json=as_json)
+    unfinished = [] if is_url(store) else unfinished_work(Path(store))
+    described = describe_store(written)
+    show(described if as_json else {name: described[name] for name in _WRITTEN}, as_json=as_json)
+    for folder in unfinished:
+        print(printable(f"note: {folder} is left of other unfinished work; remove it if nobody is to finish it"))
 
 
 @app.command()
@@ -190,7 +200,7 @@ def summary(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> Non
     from ae_pipeline.summary import format_workspace, summarise_workspace
 
     found = summarise_workspace(load_params(params), Path.cwd())
-    print(json.dumps(found, indent=2) if as_json else format_workspace(found))
+    print(json.dumps(found, indent=2) if as_json else printable(format_workspace(found)))
 
 
 @app.command(name="mlflow-ui")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ae_pipeline.cli_options import AsJson, Device, Snapshot, StorePlace, show
-from ae_pipeline.errors import ConfigError, DamagedPartError
+from ae_pipeline.errors import ConfigError, DamagedPartError, printable
 
 if TYPE_CHECKING:
     from ae_pipeline.samples import Block
@@ -93,7 +93,7 @@ class _Damage:
     def report(self, *, chosen: bool) -> None:
         """To standard error: which parts, and which rows are missing."""
         for part, error in self.parts.values():
-            print(f"warning: {error}", file=sys.stderr)
+            print(printable(f"warning: {error}"), file=sys.stderr)
             print(f"  missing: {part.rows} rows with ids from {part.id_min!r} to {part.id_max!r}", file=sys.stderr)
         manifest = self._store.manifest
         missing = f"{len(self.parts)} of {len(manifest.parts)} parts, with {self.rows} of {manifest.totals.rows} rows"
@@ -112,7 +112,7 @@ def _decode(
     import pyarrow as pa
 
     from ae_pipeline.progress import row_progress
-    from ae_pipeline.store.decoding import attribute_names, decode_rows, decode_store, refuse_inside
+    from ae_pipeline.store.decoding import attribute_names, decode_rows, decode_store, refuse_inside_store
     from ae_pipeline.store.exporting import export_images, export_parquet
 
     everything = not any(value is not None for value in selection.values())
@@ -122,7 +122,7 @@ def _decode(
             decoded = decode_store(store, out, device=device, on_damaged=damage, progress=progress)
             spec, count, files = decoded.spec, decoded.rows, len(decoded.files)
         else:
-            refuse_inside(store, out)
+            refuse_inside_store(store, out)
             spec = store.codec_header().spec
             schema = store.attributes_schema()
             attributes = pa.schema([schema.field(name) for name in attribute_names(store, selection["columns"])])

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ae_pipeline.errors import printable
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
@@ -23,4 +25,4 @@ def show(values: dict[str, Any], *, as_json: bool) -> None:
         return
     from ae_pipeline.summary import format_values
 
-    print(format_values(values))
+    print(printable(format_values(values)))

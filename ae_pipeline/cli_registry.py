@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, ParamsFile, show
+from ae_pipeline.errors import printable
 
 registry_app = typer.Typer()
 
@@ -48,7 +49,7 @@ def history(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> Non
 
     entries = read_history(load_params(params), Path.cwd())
     found = {"history": [entry.as_dict() for entry in entries]}
-    print(json.dumps(found, indent=2) if as_json else format_history(entries))
+    print(json.dumps(found, indent=2) if as_json else printable(format_history(entries)))
 
 
 @registry_app.command()
@@ -68,7 +69,7 @@ def compare(
         outcome = evaluate_and_promote(loaded, root, by=_user(), held_out=held_out)
     else:
         outcome = compare_challenger(loaded, root, held_out=held_out)
-    print(json.dumps(outcome.as_dict(), indent=2) if as_json else outcome.describe())
+    print(json.dumps(outcome.as_dict(), indent=2) if as_json else printable(outcome.describe()))
 
 
 def _user() -> str:

@@ -131,7 +131,23 @@ class Codec:
         difference = self._decoded(q).sub_(original).flatten(1)
         # Integer pixels: every square and, to 1 part in 2^24, every sum is exact in float32.
         error = difference.square_().mean(1, dtype=torch.float32).div_(self.header.scaling.scale**2)
-        return latents, error[:rows].cpu().numpy()
+        measured = error[:rows].cpu().numpy()
+        beyond = ~np.isfinite(measured)
+        if beyond.any():  # squares of 2e19 and more do not fit float32, though their mean may, in units of the scale
+            measured[beyond] = self._wide_error(pixels[beyond], self._decoded(q)[:rows].cpu().numpy()[beyond])
+        return latents, measured
+
+    def _wide_error(self, pixels: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+        """MSE of each row in double precision, (n,) float64. Raises DataError for what float32 cannot hold."""
+        difference = (pixels.astype(np.float64) - decoded) / self.header.scaling.scale
+        error: np.ndarray = np.square(difference).reshape(len(pixels), -1).mean(axis=1)
+        if not (error <= np.finfo(np.float32).max).all():
+            low, high = self.header.scaling.offset, self.header.scaling.offset + self.header.scaling.scale
+            raise DataError(
+                f"samples reach from {pixels.min():g} to {pixels.max():g}, so far from the {low:g} to {high:g} of the "
+                "codec's training that not even the error fits float32; remove such rows, or train on them"
+            )
+        return error
 
     @torch.inference_mode()
     def decode_block(self, latents: np.ndarray) -> np.ndarray:

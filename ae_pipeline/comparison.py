@@ -88,7 +88,9 @@ def pairs(original: SampleSet, decoded: SampleSet) -> Iterator[tuple[Block, Bloc
 
 
 def scale(pixels: np.ndarray, scaling: Scaling) -> np.ndarray:
-    """Pixels to float32 in [0, 1]."""
+    """Pixels to float32 in [0, 1]; floats by way of double, as their differences may not fit float32."""
+    if pixels.dtype.kind == "f":
+        return ((pixels.astype(np.float64) - scaling.offset) / scaling.scale).astype(np.float32)
     return (pixels.astype(np.float32) - np.float32(scaling.offset)) / np.float32(scaling.scale)
 
 

@@ -25,7 +25,7 @@ from ae_pipeline.drift_reference import Calibrated, DriftReference
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.params_operation import DriftParams
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.latent_store import round_error
+from ae_pipeline.store.part_writer import round_error
 
 _EDGES = 1024
 _MOST_HELD_OUT = 20_000

@@ -56,6 +56,10 @@ class StoreError(PipelineError):
     """A latent store that cannot be read."""
 
 
+class NewerFormatError(StoreError):
+    """A store that a later version of this package wrote: nothing of it is known to be damaged."""
+
+
 class DamagedPartError(StoreError):
     """One file of a store is missing or damaged; the other parts can be read."""
 
@@ -93,6 +97,11 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: what cannot be seen, such as an escape sequence in a column name, is spelt out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory could not be had: Python, Arrow, torch and CUDA each say so in their own way."""
     return (
@@ -111,13 +120,14 @@ def exit_code_of(main: Callable[[], None]) -> int:
         with _sigterm_as_exit():
             main()
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     except OSError as error:
         # A full disk, a lost mount, missing permission: found by any write; nothing incomplete has a final name.
         place = f" ({error.filename})" if error.filename else ""
         reason = error.strerror or first_line(error)
-        print(f"error: {reason}{place}; free space, give permission, or choose another path", file=sys.stderr)
+        advice = "free space, give permission, or choose another path, then run the same command again"
+        print(printable(f"error: {reason}{place}; {advice}"), file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

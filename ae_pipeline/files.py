@@ -57,6 +57,10 @@ def finished_file(path: Path) -> Iterator[Path]:
             os.close(descriptor)
         os.replace(temporary, path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:  # Arrow and NumPy do not say which file could not be written
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -115,6 +119,12 @@ def refuse_existing(path: Path) -> None:
     """Raise TargetError unless `path` is free or an empty folder."""
     if not is_free(path):
         raise TargetError(f"{path} exists already; choose another target, or remove it first")
+
+
+def refuse_inside(path: Path, folder: Path, what: str) -> None:
+    """Raise TargetError if `path`, which is to be written, lies in the folder that it is made from, or is it."""
+    if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+        raise TargetError(f"{path} lies inside {what} {folder}; choose a target outside it")
 
 
 def is_free(path: Path) -> bool:

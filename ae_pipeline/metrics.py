@@ -18,7 +18,8 @@ _BCE_MARGIN = 0.5 / 255
 
 def mse(*, original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
     """Mean squared error of each row."""
-    return _flat(decoded - original, np.square)
+    # A float far outside the scaling has a square that float32 cannot hold.
+    return _flat((decoded - original).astype(np.float64), np.square)
 
 
 def mae(*, original: np.ndarray, decoded: np.ndarray) -> np.ndarray:

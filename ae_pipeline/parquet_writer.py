@@ -1,6 +1,7 @@
-"""Write a Parquet file table by table, in row groups of one size, whole or not at all."""
+"""Rows in pieces of one size: a Parquet file written table by table, whole or not at all; tables cut anew."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,19 @@ class RowGroupWriter:
         self._writer.write_table(table.slice(0, rows), row_group_size=rows)
         self._pending = [table.slice(rows)]
         self._pending_rows -= rows
+
+
+def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut the same rows into tables of `rows`; only the last one may be shorter."""
+    pending: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        rest = table
+        while count + rest.num_rows >= rows:
+            yield pa.concat_tables([*pending, rest.slice(0, rows - count)])
+            rest, pending, count = rest.slice(rows - count), [], 0
+        if rest.num_rows:
+            pending.append(rest)
+            count += rest.num_rows
+    if pending:
+        yield pa.concat_tables(pending)

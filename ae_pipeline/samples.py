@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.parquet_limits import read_footer
-from ae_pipeline.parquet_writer import RowGroupWriter
+from ae_pipeline.parquet_writer import RowGroupWriter, rechunk
 from ae_pipeline.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
 
 ID = "id"
@@ -113,6 +113,8 @@ class SampleSet:
         fields = [field.with_metadata(None) for field in self._schema if field.name not in (ID, PIXELS)]
         numbers = pa.field(ID, pa.int64(), nullable=False)
         first = self._schema.field(ID).with_metadata(None) if self.has_ids else numbers
+        if pa.types.is_dictionary(first.type):  # pandas writes categories so
+            first = first.with_type(first.type.value_type)
         return pa.schema([first, *fields])
 
     @property
@@ -141,6 +143,10 @@ class SampleSet:
                 numbers = np.arange(first_row, first_row + table.num_rows)
                 attributes = attributes.add_column(0, self.attributes_schema.field(ID), [numbers])
             attributes = attributes.select(self.attributes_schema.names).replace_schema_metadata(None)
+            if pa.types.is_dictionary(attributes.field(ID).type):
+                attributes = attributes.set_column(
+                    0, self.attributes_schema.field(ID), attributes[ID].cast(self.attributes_schema.field(ID).type)
+                )
             pixels = to_numpy(table.column(PIXELS), self.spec, shard.path)
             yield Block(attributes, pixels)
             first_row += table.num_rows
@@ -226,7 +232,8 @@ def _parquet_files(path: Path) -> tuple[Path, ...]:
             "whose rows would be left out; put all files into one folder, or encode the sub-folders one by one"
         )
     if not files:
-        raise DataError(f"no *.parquet files in {path}; expected a Parquet file or a folder of them")
+        images = "; image files are for the inbox, see `inbox` in params.yaml" if any(path.glob("*.png")) else ""
+        raise DataError(f"no *.parquet files in {path}; expected a Parquet file or a folder of them{images}")
     return files
 
 
@@ -285,19 +292,3 @@ def _stated_spec(file: Path, schema: pa.Schema) -> SampleSpec | None:
         raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata is damaged; make or fetch it again") from None
-
-
-def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Cut the same rows into tables of `rows`; only the last one may be shorter."""
-    pending: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        rest = table
-        while count + rest.num_rows >= rows:
-            yield pa.concat_tables([*pending, rest.slice(0, rows - count)])
-            rest, pending, count = rest.slice(rows - count), [], 0
-        if rest.num_rows:
-            pending.append(rest)
-            count += rest.num_rows
-    if pending:
-        yield pa.concat_tables(pending)

@@ -1,9 +1,11 @@
 """What people and scripts are told: about a store, a codec, or the whole workspace."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec_header import CodecHeader
+from ae_pipeline.errors import StoreError
 from ae_pipeline.params import Params
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import kept_snapshots, read_manifest
@@ -18,7 +20,7 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         "store": store.location,
         "format": manifest.format,
         "snapshot": manifest.snapshot,
-        "snapshots": sorted({*kept_snapshots(store.storage), read_manifest(store.storage).snapshot}),
+        "snapshots": _snapshots(store),
         "rows": manifest.totals.rows,
         "bytes_in": manifest.totals.bytes_in,
         "bytes_out": store.nbytes,
@@ -32,6 +34,14 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         "written_by": manifest.written_by,
         "codec": describe_codec(header),
     }
+
+
+def _snapshots(store: LatentStore) -> list[int]:
+    """All that can be opened."""
+    found = {*kept_snapshots(store.storage), store.manifest.snapshot}
+    with suppress(StoreError):  # an earlier snapshot can be open while the newest is damaged
+        found.add(read_manifest(store.storage).snapshot)
+    return sorted(found)
 
 
 def describe_codec(header: CodecHeader) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def test_a_snapshot_that_is_not_there_is_named_with_those_that_are(codec, tmp_pa
             LatentStore.open(tmp_path / "store", wrong)
     kept = tmp_path / "store" / "_snapshots"
     shutil.copy(kept / "1.json", kept / "2.json")
-    with pytest.raises(StoreError, match=r"2\.json is of snapshot 1, expected 2; restore the store"):
+    with pytest.raises(StoreError, match=r"2\.json is of snapshot 1, expected 2; put the right one back"):
         LatentStore.open(tmp_path / "store", 2)
     (kept / "1.json").write_text("{}")
-    with pytest.raises(StoreError, match=r"1\.json has format None"):
+    with pytest.raises(StoreError, match=r"1\.json was changed: its digest does not match"):
         LatentStore.open(tmp_path / "store", 1)

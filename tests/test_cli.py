@@ -142,6 +142,9 @@ def test_mistakes_end_in_one_line_and_leave_nothing(ae, store, synthetic_prepare
     assert fails_with_one_line(
         ae("encode", data, "--codec", tiny_codec, "--store", store, "--layout", "binary"), str(store), "exists already"
     )
+    assert fails_with_one_line(
+        ae("encode", data, "--codec", tiny_codec, "--store", data / "out"), f"out lies inside the data {data}"
+    )
     assert fails_with_one_line(ae("decode", store, "--out", data), "exists already")
     assert fails_with_one_line(ae("decode", data, "--out", target), "_manifest.json is missing")
     assert fails_with_one_line(ae("info", tmp_path / "none"), "no store at")
@@ -182,6 +185,7 @@ def test_a_full_disk_is_said_in_one_line(synthetic_prepared, tiny_codec, tmp_pat
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
+    assert f"{target.parent}/.store." in done.stderr
     assert "Traceback" not in done.stderr
     assert not target.exists()
 
@@ -189,10 +193,10 @@ def test_a_full_disk_is_said_in_one_line(synthetic_prepared, tiny_codec, tmp_pat
 def test_rows_in_sub_folders_are_not_left_out_silently(ae, synthetic_prepared, tiny_codec, tmp_path):
     result = ae("encode", synthetic_prepared, "--codec", tiny_codec, "--store", tmp_path / "store")
     assert fails_with_one_line(result, "sub-folders", "test/part-00000.parquet")
-    pq.write_table(pq.read_table(synthetic_prepared / "test"), tmp_path / "a.parquet")
-    (tmp_path / "more").mkdir()
-    pq.write_table(pq.read_table(synthetic_prepared / "test"), tmp_path / "more" / "b.parquet")
-    result = ae("encode", tmp_path, "--codec", tiny_codec, "--store", tmp_path / "store")
+    (tmp_path / "data/more").mkdir(parents=True)
+    pq.write_table(pq.read_table(synthetic_prepared / "test"), tmp_path / "data" / "a.parquet")
+    pq.write_table(pq.read_table(synthetic_prepared / "test"), tmp_path / "data" / "more" / "b.parquet")
+    result = ae("encode", tmp_path / "data", "--codec", tiny_codec, "--store", tmp_path / "store")
     assert fails_with_one_line(result, "more/b.parquet", "left out")
 
 

@@ -5,7 +5,7 @@ import shutil
 import sys
 
 import pytest
-from grown import batch, copied, grow
+from grown import batch, copied, grow, rewrite_manifest
 from handmade import bytes_of, flip_bit
 
 from ae_pipeline.cli import main
@@ -113,10 +113,93 @@ def test_verify_deep_compares_with_the_data(ae, store, data, tmp_path):
     assert out.splitlines()[-1] == "result      whole"
     sources = ("--source", data / "batch-1.parquet", "--source", batch(tmp_path, 5).files[0])
     code, out, _ = ae("verify", store, "--deep", *sources)
+    assert code == 1
+    assert "not in store  40 rows of the data: do not delete them" in out
+    assert "result      NOT ALL OF THE DATA: " in out
+    assert f"next        keep the data; ae-pipeline append {store} adds what is missing" in out
+    code, out, _ = ae("verify", store, "--deep", *sources, "--json")
+    values = json.loads(out)
+    assert (code, values["whole"], values["holds_source"], values["deep"]["identical"]) == (1, True, False, 1)
+    # Whatever else is wrong with the store.
+    damaged = copied(LatentStore.open(store), tmp_path / "damaged")
+    flip_bit(damaged / LatentStore.open(store).manifest.parts[1].name, 200)
+    code, out, _ = ae("verify", damaged, "--deep", *sources)
+    assert (code, "not in store  40 rows of the data: do not delete them" in out) == (1, True)
+    # A part of the data that is all there: nothing is known of the rest.
+    code, out, _ = ae("verify", store, "--deep", *sources[:2])
+    assert (code, out.splitlines()[-1]) == (0, "result      whole, but 2 of 3 parts were not compared with the data")
+    values = json.loads(ae("verify", store, "--deep", *sources[:2], "--json")[1])
+    assert (values["whole"], values["holds_source"], len(values["deep"]["not_compared"])) == (True, True, 2)
+
+
+def test_with_a_lost_manifest_every_command_leads_to_verify_and_repair(ae, store, data):
+    (store / MANIFEST_NAME).unlink()
+    new = data / "batch-1.parquet"
+    for arguments in (
+        ("info", store),
+        ("decode", store, "--out", store.parent / "decoded"),
+        ("append", store, new),
+        ("vacuum", store),
+        ("encode", new, "--codec", store / "_codec", "--store", store),
+    ):
+        code, _, err = ae(*arguments)
+        assert (code, err.count("\n")) == (1, 1)
+        assert f"({MANIFEST_NAME} is missing)" in err
+        assert "`ae-pipeline verify` says what is left" in err
+        assert "`repair`" in err
+    code, out, _ = ae("verify", store)
+    assert (code, f"next        ae-pipeline repair {store} with --source" in out) == (1, True)
+    code, out, _ = ae("info", store, "--snapshot", 2, "--json")
+    assert (code, json.loads(out)["snapshots"]) == (0, [1, 2])
+
+
+def test_a_store_of_a_newer_version_is_called_that_and_left_alone(ae, store, data):
+    rewrite_manifest(store, lambda values: values.update(format=3, added_later=[]))
+    before = bytes_of(store)
+    for arguments in (("info", store), ("verify", store), ("repair", store, "--source", data), ("vacuum", store)):
+        code, out, err = ae(*arguments)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert "has format 3, expected 1 or 2: a later version of ae-pipeline wrote it; use that one" in err
+    assert bytes_of(store) == before
+
+
+def test_a_flipped_bit_in_the_format_is_damage_all_the_same(ae, store):
+    before = (store / MANIFEST_NAME).read_bytes()
+    (store / MANIFEST_NAME).write_bytes(before.replace(b'"format": 2', b'"format": 3'))
+    code, out, _ = ae("verify", store)
+    assert (code, "was changed: its digest does not match" in out) == (1, True)
+    assert "or run `ae-pipeline repair`" in ae("info", store)[2]
+
+
+def test_what_a_stranger_named_is_never_sent_to_the_terminal(ae, store):
+    evil = "\x1b]0;owned\x07\u202e"
+    rewrite_manifest(store, lambda values: values["written_by"].update({evil: evil}))
+    rewrite_manifest(store, lambda values: values["columns"][1].update(name=evil))
+    for arguments in (("info", store), ("verify", store), ("decode", store, "--out", store.parent / "x")):
+        _, out, err = ae(*arguments)
+        assert not any(sign in out + err for sign in "\x1b\x07\u202e")
+        assert "\\x1b]0;owned\\x07\\u202e" in out + err
+    assert json.loads(ae("info", store, "--json")[1])["written_by"][evil] == evil
+
+
+def test_append_to_a_store_with_missing_parts_says_so(ae, store, tmp_path):
+    names = [part.name for part in LatentStore.open(store).manifest.parts]
+    (store / names[0]).unlink()
+    (store / names[1]).write_bytes(b"short")
+    code, _, err = ae("append", store, batch(tmp_path, 4).files[0], "--device", "cpu")
     assert code == 0
-    assert "40 rows of the data are not in the store: do not delete them" in out
-    assert "result      whole, but 2 of 3 parts were not compared with the data" in out
-    assert json.loads(ae("verify", store, "--deep", *sources, "--json")[1])["deep"]["identical"] == 1
+    assert "warning: 2 parts of the store are missing or of another size" in err
+    assert names[0] in err
+    assert "ae-pipeline verify" in err
+
+
+def test_a_lost_earlier_manifest_is_not_said_to_be_no_snapshot(ae, store):
+    (store / "_snapshots/1.json").unlink()
+    code, _, err = ae("vacuum", store, "--keep", 3)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "_snapshots/1.json is missing, and cannot be made again; keep 2 or fewer" in err
+    assert ae("vacuum", store, "--keep", 2)[0] == 0
+    assert ae("verify", store)[0] == 0
 
 
 def test_mistakes_are_one_line(ae, store, tmp_path):
@@ -130,6 +213,8 @@ def test_mistakes_are_one_line(ae, store, tmp_path):
         (("vacuum", "memory://store"), "is a URL, expected a folder"),
         (("append", "memory://store", batch(tmp_path, 4).files[0]), "is not a complete latent store"),
         (("repair", store, "--source", tmp_path / "nothing"), "no data set at"),
+        (("repair", tmp_path / "none", "--source", tmp_path), "no store at"),
+        (("verify", tmp_path / "none", "--deep", "--source", tmp_path), "no store at"),
     ):
         code, out, err = ae(*arguments)
         assert (code, out, err.count("\n")) == (1, "", 1)
@@ -164,8 +249,12 @@ def test_repair_says_what_new_bytes_are(ae, store, data):
     code, out, _ = ae("repair", store, *sources)
     assert code == 1
     assert "is not known to be the one that was lost" in out
+    assert "--accept-new-bytes" in out
     code, out, _ = ae("repair", store, *sources, "--accept-new-bytes")
     assert code == 0
+    assert f"made anew   {MANIFEST_NAME}" in out
+    assert "result      0 files given back byte for byte, 1 made anew" in out
+    assert "named `rebuilt`" in out
     assert ae("verify", store)[0] == 0
 
 

@@ -11,7 +11,7 @@ from ae_pipeline.drift_fitting import _EDGES, _edges, _evenly, fit_reference
 from ae_pipeline.errors import CodecError, DataError, StoreError
 from ae_pipeline.report import draw_drift
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.latent_store import round_error
+from ae_pipeline.store.part_writer import round_error
 
 # The statistics.
 

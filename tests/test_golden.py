@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from handmade import bytes_of
+from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 from safetensors.numpy import load_file
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, fingerprint
 from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.params import DenseOptions
+from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.decoding import decode_store, load_store_codec
-from ae_pipeline.store.latent_store import RESERVED, LatentStore
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import Manifest
+from ae_pipeline.store.part_writer import RESERVED
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -79,8 +82,13 @@ def test_the_script_that_made_the_stores_still_makes_such_ones(tmp_path):
 # The document, taken at its word.
 
 
-def test_the_example_of_the_document_decodes_a_row(monkeypatch):
+def example():
     (block,) = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
+    return block
+
+
+def test_the_example_of_the_document_decodes_a_row(monkeypatch):
+    block = example()
     imported = {
         alias.name for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Import) for alias in node.names
     }
@@ -92,6 +100,20 @@ def test_the_example_of_the_document_decodes_a_row(monkeypatch):
     expected = json.loads((GOLDEN / "store-v2.expected.json").read_text(encoding="utf-8"))["pixels"][20 + 3]
     assert (names["pixels"].shape, names["pixels"].dtype) == ((6, 6), np.uint8)
     assert np.abs(names["pixels"].reshape(-1).astype(int) - expected).max() <= 1
+
+
+def test_the_example_decodes_a_store_with_the_default_activation(tmp_path):
+    options = DenseOptions(hidden_sizes=[7, 5], activation="silu")
+    random_codec(tmp_path / "codec", options=dict(options))
+    rows = random_pixels((20, 5, 4), "uint8")
+    for number in (1, 2):
+        write_rows(tmp_path / f"data/{number}.parquet", rows, id=list(range(20)), label=list(range(20)))
+    store = encode(tmp_path / "data", tmp_path / "codec", tmp_path / "store")
+    names = {}
+    exec(compile(example().replace("tests/golden/store-v2", store.location), "store-format.md", "exec"), names)
+    decode_store(store, tmp_path / "decoded", device="cpu")
+    expected = SampleSet.open(tmp_path / "decoded").load().pixels[20 + 3]
+    assert np.abs(names["pixels"].astype(int) - expected).max() <= 1
 
 
 def transposed_convolution(image, weight, bias, size):

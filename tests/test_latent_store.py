@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 
-from ae_pipeline.errors import CodecError, StoreError
+from ae_pipeline.errors import CodecError, NewerFormatError, StoreError
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.store.latent_store import LatentStore, round_error
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.layouts import LAYOUTS
 from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME, read_manifest, write_manifest
+from ae_pipeline.store.part_writer import round_error
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -131,10 +132,16 @@ def test_a_manifest_that_is_no_manifest_is_a_store_error(text, list_store):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("found", [3, 0, "1", None])
-def test_an_unknown_format_is_refused_by_its_number(found, list_store):
+def test_a_later_format_is_refused_by_its_number(list_store):
+    change_manifest(list_store, lambda values: values.update(format=3))
+    with pytest.raises(NewerFormatError, match="has format 3, expected 1 or 2: a later version"):
+        LatentStore.open(list_store.path)
+
+
+@pytest.mark.parametrize("found", [0, "1", None])
+def test_what_was_never_a_format_is_refused(found, list_store):
     change_manifest(list_store, lambda values: values.update(format=found))
-    with pytest.raises(StoreError, match=f"has format {found!r}, expected 2; use a newer ae-pipeline"):
+    with pytest.raises(StoreError, match="is not a valid manifest: format: Input should be 1 or 2"):
         LatentStore.open(list_store.path)
 
 

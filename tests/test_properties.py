@@ -24,8 +24,9 @@ from ae_pipeline.errors import DataError
 from ae_pipeline.pixels import DTYPES, PIXELS, SampleSpec
 from ae_pipeline.samples import ID, SampleSet, sample_schema
 from ae_pipeline.store.decoding import decode_store
-from ae_pipeline.store.latent_store import RESERVED, LatentStore, round_error
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.layouts import LAYOUTS
+from ae_pipeline.store.part_writer import RESERVED, round_error
 
 INTEGERS = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()]
 # Half characters are no text: UTF-8 has none.

@@ -60,7 +60,7 @@ def test_one_that_was_cut_short_needs_consent_for_who_wrote_it(folder, sets, tmp
     assert "is not known to be the one that was lost (of 3 parts that it would list, 0 are missing" in failed
     assert bytes_of(store) == before
     done = repair(store, sets, accept_new_bytes=True)
-    assert (done.files, done.failed, done.snapshot) == ([MANIFEST_NAME], {}, 3)
+    assert (done.files, done.made_anew, done.failed, done.snapshot) == ([], [MANIFEST_NAME], {}, 3)
     assert bytes_of(store) == bytes_of(folder / "store")
     assert verify_store(store).whole
 
@@ -73,7 +73,7 @@ def test_one_that_is_gone_with_some_parts(folder, sets, tmp_path):
     flip_bit(store / names[1], 40)
     assert "give all data sets of the store with --source" in repair(store, []).failed[MANIFEST_NAME]
     done = repair(store, sets, accept_new_bytes=True)
-    assert (done.files, done.failed) == ([names[0], names[1], MANIFEST_NAME], {})
+    assert (done.files, done.made_anew, done.failed) == ([], [names[0], names[1], MANIFEST_NAME], {})
     found = verify_store(store)
     assert (found.whole, found.snapshot, found.rows) == (True, 3, 120)
     parts = LatentStore.open(store).manifest.parts

@@ -11,8 +11,9 @@ from ae_pipeline.codec import Codec
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_file
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.latent_store import LatentStore, PartWriter
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import MANIFEST_NAME
+from ae_pipeline.store.part_writer import PartWriter
 from ae_pipeline.store.pieces import cut
 from ae_pipeline.store.remaking import Compared, compare_with_source
 from ae_pipeline.store.verifying import verify_store

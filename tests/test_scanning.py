@@ -355,3 +355,12 @@ def test_a_snapshot_is_scanned_as_it_was(tmp_path):
         store = LatentStore.open(tmp_path / "store", snapshot)
         assert pa.concat_tables(store.scan(columns=["id"]))["id"].to_pylist() == list(range(rows))
         assert sum(len(block.pixels) for block in decode_rows(store, ids=[5, 15], device="cpu")) == rows // 10
+
+
+def test_numbers_are_no_ids_of_a_store_whose_ids_are_texts(tmp_path):
+    random_codec(tmp_path / "codec")
+    rows = write_rows(tmp_path / "rows.parquet", random_pixels((2, 5, 4), "uint8"), id=["5", "6"])
+    store = encode(rows, tmp_path / "codec", tmp_path / "store")
+    with pytest.raises(ConfigError, match=r"no id 5: the ids of .*store are texts, e.g. '5'"):
+        list(store.scan(ids=[5]))
+    assert len(list(store.scan(ids=["5"]))) == 1

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from grown import append, batch, copied, grow, read_ids, rewrite_manifest
 from handmade import bytes_of, flip_bit
-from killing import killed_at_every_step
+from killing import killed_at_every_step, stopped_at_every_step
 
 from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError, TargetError
 from ae_pipeline.files import locked_folder
@@ -199,6 +199,20 @@ from ae_pipeline.store.vacuuming import vacuum_store
 def run(folder):
     vacuum_store(Path(folder, "store"), 2)
 """
+
+
+def test_on_a_full_disk_the_leftovers_go_first(whole, tmp_path):
+    template = copied(whole, tmp_path / "template/store").parent
+    (template / "store/.part.1.tmp").write_bytes(b"x")
+    (template / ".store.0123456789abcdef.partial").mkdir()
+    (template / ".store.0123456789abcdef.partial/part").write_bytes(b"x")
+    first, *_ = stopped_at_every_step(VACUUM, template, tmp_path / "full", "full")
+    assert first.code
+    assert sorted(path.name for path in first.folder.iterdir()) == ["store"]
+    assert not (first.folder / "store/.part.1.tmp").exists()
+    assert verify_store(first.folder / "store").whole
+    vacuum_store(first.folder / "store", 2)
+    assert read_manifest(first.folder / "store").snapshot == 4
 
 
 def test_killed_at_any_step_every_snapshot_that_is_left_is_whole(whole, tmp_path):

@@ -76,6 +76,8 @@ def code_dependencies(stage):
     chosen = set()
     if "models/__init__" in needed:
         chosen.add("models/${model.name}")
+        for path in (PACKAGE / "models").glob("*.py"):
+            chosen |= {name for name in reachable(f"models/{path.stem}") if not name.startswith("models/")}
     if "sources/__init__" in needed:
         chosen |= {"sources/${source.name}", "sources/idx", "idx"}
     return {f"ae_pipeline/{name}.py" for name in needed | chosen if not name.endswith("__init__")}

@@ -104,10 +104,11 @@ def watch(run: Callable[[], None], folder: Path, on_step: OnStep, errors: Path |
         number, event = os.WSTOPSIG(status), status >> 16
         if event == _EVENT_SECCOMP:
             _at_call(thread, pid, folder, steps, on_step)
-        # A new thread stops once; a signal goes where it was sent.
-        passed_on = 0 if event or thread not in known else number
-        known.add(thread)
-        _ptrace(_CONT, thread, 0, passed_on, may_be_gone=True)
+        # A new thread stops once, by SIGSTOP; any other signal, which may come before that, goes where it was sent.
+        is_new = thread not in known and number == signal.SIGSTOP
+        if is_new:
+            known.add(thread)
+        _ptrace(_CONT, thread, 0, 0 if event or is_new else number, may_be_gone=True)
 
 
 def _at_call(thread: int, pid: int, folder: Path, steps: list[Step], on_step: OnStep) -> None:

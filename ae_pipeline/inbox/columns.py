@@ -23,7 +23,7 @@ from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.samples import ID, Block, SampleSet, Shard
 from ae_pipeline.store.appending import as_written
 from ae_pipeline.store.encoding import check_id_type
-from ae_pipeline.store.latent_store import RESERVED
+from ae_pipeline.store.part_writer import RESERVED
 
 FILE_DIGEST = "file_sha256"
 FILE_DIGEST_TYPE = pa.binary(32)

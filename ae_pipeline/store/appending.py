@@ -34,7 +34,7 @@ from ae_pipeline.store.encoding import (
     work_folder,
     written_by,
 )
-from ae_pipeline.store.latent_store import RESERVED, LatentStore
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import (
     MANIFEST_NAME,
     PART_NAME,
@@ -50,6 +50,7 @@ from ae_pipeline.store.manifest import (
     snapshot_path,
     write_manifest,
 )
+from ae_pipeline.store.part_writer import RESERVED
 from ae_pipeline.store.probe import measure_probe
 from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 from ae_pipeline.store.storage import as_place

@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
-from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError, TargetError
-from ae_pipeline.files import finished_folder
-from ae_pipeline.samples import ID, Block, SampleSet, ShardWriter, rechunk
-from ae_pipeline.store.latent_store import RESERVED, LatentStore, OnDamaged
+from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError
+from ae_pipeline.files import finished_folder, refuse_inside
+from ae_pipeline.parquet_writer import rechunk
+from ae_pipeline.samples import ID, Block, SampleSet, ShardWriter
+from ae_pipeline.store.latent_store import LatentStore, OnDamaged
 from ae_pipeline.store.layouts import LATENT
 from ae_pipeline.store.manifest import PartEntry
+from ae_pipeline.store.part_writer import RESERVED
 from ae_pipeline.store.scanning import check_columns
 from ae_pipeline.store.storage import LocalStorage
 
@@ -37,7 +39,7 @@ def decode_store(
     Whole or not at all. A part that is damaged raises DamagedPartError, or is left out if there is `on_damaged`, unless
     all are. Raises StoreError, CodecError, TargetError.
     """
-    refuse_inside(store, out)
+    refuse_inside_store(store, out)
     codec = load_store_codec(store, device)
     schema = store.attributes_schema()
     parts = list(enumerate(store.manifest.parts))
@@ -110,10 +112,10 @@ def load_store_codec(store: LatentStore, device: str = "auto") -> Codec:
     return Codec.load(store.codec_path, choose_device(device))
 
 
-def refuse_inside(store: LatentStore, out: Path) -> None:
+def refuse_inside_store(store: LatentStore, out: Path) -> None:
     """Raise TargetError for a target inside the store's own folder."""
-    if isinstance(store.storage, LocalStorage) and out.resolve().is_relative_to(store.path.resolve()):
-        raise TargetError(f"{out} lies inside the store {store.path}; choose a target outside it")
+    if isinstance(store.storage, LocalStorage):
+        refuse_inside(out, store.path, "the store")
 
 
 def _decode_part(

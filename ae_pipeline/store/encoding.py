@@ -5,6 +5,7 @@ again; the manifest is written last, and one rename makes the folder the store. 
 the same pieces.
 """
 
+import glob
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ from ae_pipeline.store.manifest import (
     PartEntry,
     SourceEntry,
     Totals,
+    holds_part_of_store,
     read_manifest,
     write_manifest,
 )
@@ -108,6 +110,8 @@ def has_manifest(store: Path | str) -> bool:
 def refuse_existing_store(store: Path | str) -> None:
     """Raise TargetError unless a new store can be made at a folder or URL."""
     if isinstance(store, Path):
+        if not has_manifest(store) and store.is_dir() and holds_part_of_store(open_storage(store)):
+            read_manifest(store)  # raises: it says what to do about a manifest that was lost
         refuse_existing(store)
         return
     from ae_pipeline.store.remote import refuse_existing_remote
@@ -237,6 +241,11 @@ def is_finished(store: Path | str, jobs: list[ShardJob]) -> bool:
 def partial_folder(store: Path, work: Path | None, key: str) -> Path:
     """Where unfinished parts of a store are kept; `key` is a digest of what is being made."""
     return (work or store.parent) / f".{store.name}.{key[:16]}.partial"
+
+
+def unfinished_work(store: Path) -> list[Path]:
+    """Work folders beside a store that interrupted runs have left: of other data, another codec or another layout."""
+    return sorted(store.parent.glob(f".{glob.escape(store.name)}.{'[0-9a-f]' * 16}.partial"))
 
 
 @contextmanager

@@ -7,11 +7,10 @@
             rows.attributes    # Arrow table: id, label, ...
             rows.error         # float32 (n,): MSE of each decoded row, measured when it was encoded
 
-`PartWriter` and `read_part` are the format's one writer and one reader.
+`read_part` is the format's one reader, part_writer.py its one writer.
 """
 
 import errno
-import json
 import shutil
 import tempfile
 import weakref
@@ -27,10 +26,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
-from ae_pipeline.errors import DamagedPartError, DataError, StoreError, first_line
+from ae_pipeline.errors import DamagedPartError, StoreError, first_line
 from ae_pipeline.files import sha256_file
-from ae_pipeline.parquet_writer import RowGroupWriter
-from ae_pipeline.samples import ID, id_encoding
+from ae_pipeline.samples import ID
 from ae_pipeline.store.layouts import LATENT, LAYOUTS
 from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
@@ -40,14 +38,11 @@ from ae_pipeline.store.manifest import (
     PartEntry,
     read_manifest,
 )
+from ae_pipeline.store.part_writer import ERROR, RESERVED
 from ae_pipeline.store.pieces import VerifiedFile
 from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
-ERROR = "error"
-RESERVED = (LATENT, ERROR, "residual", "residual_bound")
-PART_KEY = b"ae_pipeline.part"
 CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
-_ERROR_FRACTION_BITS = 8
 # Permission, too many open files, memory.
 _NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
@@ -160,9 +155,10 @@ class LatentStore:
             try:
                 with self.open_part(part) as parquet:
                     self._schema = parquet.schema_arrow
-            except DamagedPartError:
+            except DamagedPartError as error:
                 if number == len(self.manifest.parts) - 1:
-                    raise
+                    every = f"none of the {number + 1} parts of {self.location} can be read; the last: " * bool(number)
+                    raise DamagedPartError(f"{every}{error}") from None
         return self._schema
 
     def attributes_schema(self) -> pa.Schema:
@@ -305,60 +301,6 @@ class CheckedParquetFile(pq.ParquetFile):  # type: ignore[misc]
         for batch in super().iter_batches(*arguments, **options):
             self.check(pa.table(batch))
             yield batch
-
-
-class PartWriter:
-    """Write one part block by block; use as a context manager. The file has its name only when whole."""
-
-    def __init__(self, path: Path, attributes: pa.Schema, layout: str, latent_size: int, row_group_rows: int, job: str):
-        taken = [name for name in attributes.names if name in RESERVED]
-        if taken:
-            raise DataError(f"column names {', '.join(taken)} are reserved in a latent store; rename them first")
-        self._layout = LAYOUTS[layout]
-        schema = pa.schema(
-            [
-                *attributes,
-                pa.field(LATENT, self._layout.arrow_type(latent_size), nullable=False),
-                pa.field(ERROR, pa.float32(), nullable=False),
-            ],
-            metadata=part_metadata(job),
-        )
-        others = [name for name in attributes.names if name != ID]
-        self._file = RowGroupWriter(
-            path,
-            schema,
-            row_group_rows,
-            use_dictionary=[*others, *self._layout.dictionary_columns],
-            column_encoding={ID: id_encoding(schema.field(ID).type), ERROR: "BYTE_STREAM_SPLIT"},
-            write_statistics=[*others, ID, ERROR],
-        )
-
-    def __enter__(self) -> "PartWriter":
-        self._file.__enter__()
-        return self
-
-    def write(self, attributes: pa.Table, latents: np.ndarray, error: np.ndarray) -> None:
-        """Append rows: latents int8 (n, L), error float32 (n,)."""
-        table = attributes.append_column(LATENT, self._layout.to_arrow(latents))
-        self._file.write(table.append_column(ERROR, pa.array(round_error(error))))
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.__exit__(*error)
-
-
-def part_metadata(job: str) -> dict[bytes, bytes]:
-    """What a part says of itself: the digest of the job that made it."""
-    return {PART_KEY: json.dumps({"format": 1, "job": job}).encode()}
-
-
-def round_error(error: np.ndarray) -> np.ndarray:
-    """float32 rounded to 8 fraction bits (at most 0.2% off): a diagnostic needs no more, and the rest would not
-    compress: 15 more bits in every row, an eighth of a default row.
-    """
-    drop = 23 - _ERROR_FRACTION_BITS
-    bits = error.astype(np.float32).view(np.uint32)
-    # Adding half of the last kept bit rounds to nearest; a carry into the exponent gives the next power of two.
-    return ((bits + np.uint32(1 << (drop - 1))) >> np.uint32(drop) << np.uint32(drop)).view(np.float32)
 
 
 def column_bytes(metadata: Any, name: str) -> int:

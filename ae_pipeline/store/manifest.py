@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ae_pipeline.codec_header import Samples, Sha256
-from ae_pipeline.errors import StoreError, first_line
+from ae_pipeline.errors import NewerFormatError, StoreError, first_line
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
@@ -25,6 +25,7 @@ SNAPSHOTS_FOLDER = "_snapshots"
 # Whoever goes through all of them must come to an end.
 MOST_SNAPSHOTS = 999_999
 _LARGEST_MANIFEST = 256 << 20
+_ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
 Count = Annotated[int, Field(ge=0)]
 PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
@@ -174,9 +175,31 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     manifest = parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
         raise StoreError(
-            f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; restore the store"
+            f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; put the right one back"
         )
     return manifest
+
+
+def holds_part_of_store(storage: Storage) -> bool:
+    """Whether there are files that can only be of a store, whatever else is lost of it."""
+    # Not `names`: what somebody took for a store may be the root of a disk.
+    if isinstance(storage, LocalStorage):
+        names = [path.name for path in storage.path.iterdir()] if storage.path.is_dir() else []
+    else:
+        names = storage.names()
+    first = {name.split("/", maxsplit=1)[0] for name in names}
+    return bool(first & {MANIFEST_NAME, CODEC_FOLDER, SNAPSHOTS_FOLDER}) or any(re.match(PART_NAME, n) for n in first)
+
+
+def _instead(storage: Storage) -> str:
+    """What to do about a manifest that is not there."""
+    try:
+        lost = holds_part_of_store(storage)
+    except OSError:
+        lost = False
+    if not lost:
+        return "encode again, or give another folder"
+    return "it was lost, or never written: `ae-pipeline verify` says what is left, and if rows are, `repair` helps"
 
 
 def kept_snapshots(storage: Storage) -> list[int]:
@@ -207,23 +230,35 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     try:
         values = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; restore the store") from None
-    if not isinstance(values, dict) or values.get("format") not in _READABLE:
-        found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise StoreError(f"{where} has format {found!r}, expected {STORE_FORMAT}; use a newer ae-pipeline")
+        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
+    if not isinstance(values, dict):
+        raise StoreError(f"{where} was changed: it is no JSON object; {_ADVICE}")
     digest = values.pop("digest", None)
     try:
+        _refuse_newer(values, digest, where)
         found_digest = sha256_json(values)
     except (ValueError, RecursionError) as error:  # NaN, half a character: read by Python, but not JSON
-        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; restore the store") from None
+        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
     if digest != found_digest:
-        raise StoreError(f"{where} was changed: its digest does not match its contents; restore the store")
+        raise StoreError(f"{where} was changed: its digest does not match its contents; {_ADVICE}")
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"{where} is not a valid manifest: {place}: {first['msg']}; restore the store") from None
+        raise StoreError(f"{where} is not a valid manifest: {place}: {first['msg']}; {_ADVICE}") from None
+
+
+def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
+    """Raise NewerFormatError for a later format, unless its digest says that just this number was changed."""
+    found = values.get("format")
+    if not isinstance(found, int) or found <= max(_READABLE):
+        return
+    if digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
+        raise NewerFormatError(
+            f"{where} has format {found}, expected {' or '.join(map(str, _READABLE))}: a later version of ae-pipeline "
+            "wrote it; use that one"
+        )
 
 
 def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
@@ -236,8 +271,7 @@ def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
         # Of a bucket that does not exist, S3 says so.
         reason = "" if name in str(error) else f": {first_line(error)}"
         raise StoreError(
-            f"{storage.location} is not a complete latent store ({name} is missing{reason}); encode again, or give "
-            "another folder"
+            f"{storage.location} is not a complete latent store ({name} is missing{reason}); {_instead(storage)}"
         ) from None
     except OSError as error:
         raise StoreError(

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.samples import ID
-from ae_pipeline.store.latent_store import ERROR, PART_KEY, LatentStore, part_metadata
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import Manifest, PartEntry
+from ae_pipeline.store.part_writer import ERROR, PART_KEY, part_metadata
 from ae_pipeline.store.pieces import DamagedError, digest
 from ae_pipeline.store.storage import LocalStorage, Storage, place_of
 
@@ -37,6 +38,15 @@ def damage_of_part(store: LatentStore, part: PartEntry) -> str | None:
     except OSError as error:
         return f"cannot be read: {first_line(error)}"
     return None
+
+
+def parts_of_other_size(store: LatentStore) -> list[str]:
+    """Names of parts that are missing or have not the size in the manifest; reads nothing. Of a local store."""
+    if not isinstance(store.storage, LocalStorage):
+        return []  # a question to the server for each part
+
+    found = {path.name: path.stat().st_size for path in store.path.iterdir() if path.is_file()}
+    return [part.name for part in store.manifest.parts if found.get(part.name) != part.bytes]
 
 
 @contextmanager

@@ -97,11 +97,11 @@ def _other_job(manifest: Manifest) -> str:
     if recorded not in (None, pa.__version__):
         return (
             f"cannot come out byte for byte with pyarrow {pa.__version__}: the store was written with {recorded}; "
-            "install that version, or accept new bytes"
+            "install that version, or accept new bytes (--accept-new-bytes)"
         )
     return (
         f"was not made by encoding this file as it is with pyarrow {pa.__version__}: by another version of pyarrow, or "
-        "from a file that the inbox changed; use that version, or accept new bytes"
+        "from a file that the inbox changed; use that version, or accept new bytes (--accept-new-bytes)"
     )
 
 
@@ -137,7 +137,8 @@ def _other_bytes(manifest: Manifest) -> str:
     there = manifest.probe.instructions if manifest.probe else "not recorded"
     return (
         f"comes out with other bytes on this machine (CPU here: {here}, the writer's: {there}, which may have encoded "
-        "on a GPU); repair on a machine and device as the writer's, or accept new bytes"
+        "on a GPU); repair on a machine and device as the writer's, or accept new bytes "
+        "(--accept-new-bytes)"
     )
 
 

@@ -61,8 +61,10 @@ def rebuild_manifest(
     accept_new_bytes: bool,
     git: dict[str, Any],
     progress: Progress,
-) -> list[str]:
-    """Write `_manifest.json` of a store that the caller has locked, and put back parts; returns what was written.
+) -> tuple[list[str], bool]:
+    """Write `_manifest.json` of a store that the caller has locked, and put back parts.
+
+    Returns what was written, and whether it is proven to be what was lost.
 
     `sources` are all data sets of the store, in the order in which they were added. Without proof that it is the
     manifest that was lost, nothing is changed unless new bytes are accepted. Raises StoreError, DataError.
@@ -87,7 +89,7 @@ def rebuild_manifest(
         values = (proven or candidates)[0]
         write_json(store / MANIFEST_NAME, {**values, "digest": sha256_json(values)})
         shutil.rmtree(folder)
-    return [*written, MANIFEST_NAME]
+    return [*written, MANIFEST_NAME], bool(proven)
 
 
 def rebuild_folder(store: Path) -> Path:
@@ -195,7 +197,7 @@ def _not_proven(store: Path, parts: list[PartEntry]) -> str:
     return (
         f"{store / MANIFEST_NAME}: the manifest that comes out of the given data is not known to be the one that was "
         f"lost (of {len(parts)} parts that it would list, {changed} are missing or have other bytes in the store); "
-        "accept new bytes to write it all the same, with the parts as they come out now"
+        "--accept-new-bytes writes it all the same, with the parts as they come out now"
     )
 
 

@@ -44,6 +44,8 @@ class Repaired:
     store: str
     files: list[str] = field(default_factory=list)
     """Given back byte for byte."""
+    made_anew: list[str] = field(default_factory=list)
+    """A manifest, and parts with it, that hold the rows of the data; not known to be the bytes that were lost."""
     replaced: dict[str, str] = field(default_factory=dict)
     """Parts that have new bytes under a new name, by their former name; there is a new snapshot then."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -187,6 +189,7 @@ class _Repair:
             return
         try:
             codec = Codec.load(self._store / CODEC_FOLDER, choose_device(self._device))
-            self.done.files += rebuild_manifest(self._store, self._sources, codec, **self._options)
+            written, proven = rebuild_manifest(self._store, self._sources, codec, **self._options)
+            (self.done.files if proven else self.done.made_anew).extend(written)
         except PipelineError as error:
             self.done.failed[MANIFEST_NAME] = f"{reason}; {error}"

@@ -9,6 +9,7 @@ statistics in a part's footer, and within a row group the other columns once the
 """
 
 import re
+import reprlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,10 +84,13 @@ def check_columns(names: Collection[str], known: Sequence[str]) -> None:
 def typed_ids(store: LatentStore, ids: Sequence[int | str]) -> list[int | str]:
     """Ids as the store has them: those of a command line are text. Raises ConfigError for what is no integer."""
     if not isinstance(store.manifest.parts[0].id_min, int):
-        return [str(value) for value in ids]
+        for value in ids:
+            if not isinstance(value, str):
+                raise ConfigError(f"no id {value!r}: the ids of {store.location} are texts, e.g. {str(value)!r}")
+        return list(ids)
     wrong = [value for value in ids if not re.fullmatch(r"[+-]?[0-9]{1,1000}", str(value))]
     if wrong:
-        raise ConfigError(f"no id {str(wrong[0])[:100]!r}: the ids of {store.location} are integers")
+        raise ConfigError(f"no id {reprlib.repr(wrong[0])}: the ids of {store.location} are integers")
     return [int(value) for value in ids]
 
 

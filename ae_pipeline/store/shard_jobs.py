@@ -22,10 +22,10 @@ from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.parquet_limits import read_footer
-from ae_pipeline.samples import ID, SampleSet, Shard
-from ae_pipeline.store.latent_store import ERROR, PartWriter, part_metadata
+from ae_pipeline.samples import ID, Block, SampleSet, Shard
 from ae_pipeline.store.layouts import LATENT
 from ae_pipeline.store.manifest import PartEntry, ShardEntry
+from ae_pipeline.store.part_writer import ERROR, PartWriter, part_metadata
 from ae_pipeline.store.pieces import cut
 
 Progress = Callable[[int], None]
@@ -92,8 +92,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
             for block in job.samples.blocks(job.shard, codec.block_rows):
                 if block.attributes.column(ID).null_count:
                     raise DataError(f"{job.shard.path}: some rows have no id; give every row one, or drop the column")
-                latents, error = codec.encode_block(block.pixels, measure=True)
-                assert error is not None
+                latents, error = _encode(block, job, codec)
                 attributes = block.attributes
                 if not job.samples.has_ids:
                     numbers = np.arange(first_row, first_row + len(latents))
@@ -123,6 +122,15 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         ),
         pieces=pieces,
     )
+
+
+def _encode(block: Block, job: ShardJob, codec: Codec) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        latents, error = codec.encode_block(block.pixels, measure=True)
+    except DataError as found:
+        raise DataError(f"{job.shard.path}: {found}") from None
+    assert error is not None
+    return latents, error
 
 
 def run_jobs(

@@ -2,17 +2,14 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ae_pipeline.errors import StoreError, first_line
+from ae_pipeline.errors import NewerFormatError, StoreError, first_line
 from ae_pipeline.store.manifest import (
-    CODEC_FOLDER,
     MANIFEST_NAME,
-    PART_NAME,
-    SNAPSHOTS_FOLDER,
     Manifest,
+    holds_part_of_store,
     kept_snapshots,
     read_manifest,
     snapshot_name,
@@ -111,6 +108,8 @@ def _read_one(storage: Storage, snapshot: int, found: Snapshots) -> Snapshots:
     try:
         found.manifest = read_manifest(storage, snapshot)
         _check_spelling(storage, name if name in found.names else MANIFEST_NAME)
+    except NewerFormatError:
+        raise
     except StoreError as error:
         if name not in found.names:
             raise
@@ -124,17 +123,13 @@ def _read_newest(storage: Storage, found: Snapshots) -> Manifest | None:
     try:
         manifest = read_manifest(storage)
         _check_spelling(storage, MANIFEST_NAME)
+    except NewerFormatError:
+        raise
     except StoreError as error:
-        if not any(_belongs(name) for name in found.names):
+        if not holds_part_of_store(storage):
             raise
         found.damage(storage, MANIFEST_NAME, error, costs=manifest is None)
     return manifest
-
-
-def _belongs(name: str) -> bool:
-    """Whether a file can only be of a store."""
-    folder = name.split("/", maxsplit=1)[0]
-    return name == MANIFEST_NAME or folder in (CODEC_FOLDER, SNAPSHOTS_FOLDER) or bool(re.match(PART_NAME, name))
 
 
 def _check_spelling(storage: Storage, name: str) -> None:

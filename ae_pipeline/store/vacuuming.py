@@ -3,8 +3,8 @@
     vacuumed = vacuum_store(store, keep=2)
     vacuumed.snapshots, vacuumed.files, vacuumed.bytes
 
-Order: first the record that these snapshots are gone (`snapshots.py`), then their manifests, then files. So whatever
-stops it, every snapshot that is left is whole.
+Order: first what no manifest can list, then the record that these snapshots are gone (`snapshots.py`), then their
+manifests, then files. So whatever stops it, every snapshot that is left is whole.
 """
 
 import re
@@ -74,12 +74,19 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
     record = _record(store)
     first = record.oldest if record else min(there, default=newest.snapshot)
     oldest = max(newest.snapshot - keep + 1, first)
+    lost = set(range(oldest, newest.snapshot)).difference(there)
+    if lost:
+        raise StoreError(
+            f"{snapshot_path(store, max(lost))} is missing, and cannot be made again; keep "
+            f"{newest.snapshot - max(lost)} or fewer"
+        )
     kept = [read_manifest(store, number) for number in range(oldest, newest.snapshot)]
     # The newest one's number is there after an append that was cut off before its commit.
     gone = [number for number in there if number < oldest or number == newest.snapshot]
     left = _left(store, [*kept, newest])
     folders = _unfinished(store)
-    paths = [*(snapshot_path(store, number) for number in gone), *left, *folders]
+    temporary = temporary_files(store)
+    paths = [*(snapshot_path(store, number) for number in gone), *sorted([*left, *temporary]), *folders]
     found = Vacuum(
         str(store),
         kept=[manifest.snapshot for manifest in [*kept, newest]],
@@ -88,12 +95,15 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
         bytes=sum(file.stat().st_size for path in paths for file in _files(path)),
     )
     if not dry_run:
+        # First what frees space and needs no record: a full disk has no room for one.
+        for path in temporary:
+            path.unlink()
+        for folder in folders:
+            _remove_unfinished(folder)
         if record is None or oldest > record.oldest:
             write_vacuumed(store, Vacuumed(parts=parts_of_snapshots(store, oldest - 1)))
             sync_folder(store)
         _remove(store, [snapshot_path(store, number) for number in gone], left)
-        for folder in folders:
-            _remove_unfinished(folder)
     return found
 
 
@@ -106,10 +116,10 @@ def _record(store: Path) -> Vacuumed | None:
 
 
 def _left(store: Path, kept: list[Manifest]) -> list[Path]:
-    """Parts that no kept snapshot lists, and temporary files."""
+    """Parts that no kept snapshot lists."""
     listed = {part.name for manifest in kept for part in manifest.parts}
     parts = [path for path in store.iterdir() if re.match(PART_NAME, path.name) and not path.is_dir()]
-    return sorted([*(path for path in parts if path.name not in listed), *temporary_files(store)])
+    return [path for path in parts if path.name not in listed]
 
 
 def temporary_files(store: Path) -> list[Path]:

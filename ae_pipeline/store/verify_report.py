@@ -8,6 +8,10 @@ from ae_pipeline.store.vacuuming import Vacuum
 from ae_pipeline.store.verifying import Verified
 
 _MOST = 20
+_MADE_ANEW = (
+    "the store holds the rows of the given data; what only the lost manifest knew is gone (who wrote it, and the name "
+    "of the data set: now named `rebuilt` unless it could still be read)"
+)
 
 
 def format_verified(verified: Verified, compared: dict[str, Any] | None) -> str:
@@ -30,14 +34,19 @@ def format_verified(verified: Verified, compared: dict[str, Any] | None) -> str:
 def format_repaired(done: Repaired) -> str:
     """Lines: what was given back, what was replaced, what could not be."""
     lines = [f"{'store':<12}{done.store}"]
-    if not (done.files or done.replaced or done.failed):
+    if not (done.files or done.made_anew or done.replaced or done.failed):
         return "\n".join([*lines, f"{'result':<12}nothing is damaged; nothing was changed"])
     lines += _several("given back", done.files)
+    lines += _several("made anew", done.made_anew)
     lines += _several("new bytes", [f"{old} is now {new}" for old, new in done.replaced.items()])
     lines += _several("failed", [f"{name}: {reason}" for name, reason in done.failed.items()])
     if done.replaced:
         lines.append(f"{'snapshot':<12}{done.snapshot}; earlier ones are gone, for they listed what was lost")
-    counted = f"{len(done.files)} files given back byte for byte, {len(done.replaced)} with new bytes"
+    if MANIFEST_NAME in done.made_anew:
+        lines.append(f"{'notice':<12}{_MADE_ANEW}")
+    counted = f"{len(done.files)} files given back byte for byte"
+    counted += f", {len(done.made_anew)} made anew" * bool(done.made_anew)
+    counted += f", {len(done.replaced)} with new bytes" * bool(done.replaced)
     lines.append(f"{'result':<12}{counted}, {len(done.failed)} still damaged")
     return "\n".join(lines)
 
@@ -62,9 +71,7 @@ def _deep(compared: dict[str, Any]) -> list[str]:
     lines += _several("same rows", [f"{name}: in other bytes" for name in compared["same_rows"]])
     lines += _several("not compared", [f"{name}: its data was not given" for name in compared["not_compared"]])
     if compared["rows_not_in_store"]:
-        lines.append(
-            f"{'notice':<12}{compared['rows_not_in_store']:,} rows of the data are not in the store: do not delete them"
-        )
+        lines.append(f"{'not in store':<14}{compared['rows_not_in_store']:,} rows of the data: do not delete them")
     return lines
 
 
@@ -79,6 +86,11 @@ def _result(verified: Verified, compared: dict[str, Any] | None) -> list[str]:
         return [
             f"{'result':<12}NOT THE DATA: {len(compared['different'])} parts are as they were written, but not from it",
             f"{'next':<12}keep the data, and encode it into a new store",
+        ]
+    if compared and compared["rows_not_in_store"]:
+        return [
+            f"{'result':<12}NOT ALL OF THE DATA: the store is whole, but rows of the data are not in it",
+            f"{'next':<12}keep the data; ae-pipeline append {verified.store} adds what is missing",
         ]
     missed = len(compared["not_compared"]) if compared else 0
     but = f", but {missed:,} of {verified.parts:,} parts were not compared with the data" if missed else ""
