@@ -5,7 +5,7 @@ Read:
     pieces           digests of the pieces of a part, checked as they are read
     manifest         _manifest.json
     layouts          the two forms of the latent column
-    latent_store     the store's writer and reader
+    latent_store     an open store, and the format's one reader
     scanning         chosen rows and columns, reading no more than needed
     where            conditions as in SQL
     conditions       what conditions say of rows, and of row groups by their statistics
@@ -13,6 +13,7 @@ Read:
     exporting        decoded rows as one file, or as images
 
 Write:
+    part_writer      the format's one writer
     shard_jobs       one shard in, one part out
     encoding         a new store: parts, codec, manifest, commit
     probe            does this machine decode as the writer's did?
