@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.cli_bench import bench
+from ae_pipeline.cli_bench import bench, preset
 from ae_pipeline.cli_decode import decode
 from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, show
 from ae_pipeline.cli_registry import registry_app
@@ -232,6 +232,7 @@ app.add_typer(registry_app)
 app.command()(decode)
 app.command()(sweep)
 app.command()(bench)
+app.command()(preset)
 
 
 @contextmanager

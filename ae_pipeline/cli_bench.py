@@ -38,6 +38,25 @@ def bench(
     print(f"written: {Path(loaded.paths.reports)}/bench.json, bench.md, bench.png")
 
 
+def preset(
+    name: Annotated[str, typer.Argument(help="small, balanced or fine: files in ae_pipeline/presets.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Write a preset's network and training into params.yaml; every other character of it stays."""
+    from ae_pipeline.benchmark.presets import preset_values
+    from ae_pipeline.params import load_params
+    from ae_pipeline.sweep.choice import write_choice
+
+    values = preset_values(name)
+    write_choice(params, values)
+    print("\n".join(f"{path}: {json.dumps(value)}" for path, value in values.items()))
+    gate = load_params(params).evaluate.gate
+    limits = ", ".join(f"{limit} {value:g}" for limit, value in gate if value not in (None, True, False))
+    print(
+        f"written to {params}; evaluate.gate there asks for {limits or 'no error in particular'}: does that fit {name}?"
+    )
+
+
 def _tell(point: "Point") -> None:
     """Progress, a line each; minutes pass between the first and the last."""
     psnr = "lossless" if point.psnr is None else f"{point.psnr:.1f} dB"

@@ -26,14 +26,14 @@ from ae_pipeline.benchmark.report import draw, format_report
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.params import EncodeParams, Params
+from ae_pipeline.params import EncodeParams, Params, load_params
 from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet
 
 CPU = EncodeParams(device="cpu")
 BYTES = Scaling(offset=0.0, scale=255.0)
-FAST = BenchParams(image_effort="fast", single_files=20, pca_sizes=[2, 6, 500], pca_levels=[16])
+FAST = BenchParams(presets=["balanced"], image_effort="fast", single_files=20, pca_sizes=[2, 6, 500], pca_levels=[16])
 
 
 def rows_of(tmp_path, pixels):
@@ -216,20 +216,31 @@ def test_fewer_rows_are_the_first_ones(synthetic_prepared, tmp_path):
 # Presets and the command.
 
 
-def test_the_preset_balanced_is_what_params_yaml_has():
-    """One default, written in two places."""
-    defaults = Params()
-    balanced = preset_params("balanced")
-    assert (balanced.model, balanced.train, balanced.quantiser) == (defaults.model, defaults.train, defaults.quantiser)
+def test_the_presets_are_three_points_of_one_curve():
+    weights = {name: preset_params(name).train.rate_weight for name in preset_names()}
+    sizes = {name: preset_params(name).train.latent_size for name in preset_names()}
+    assert sorted(weights, key=weights.get, reverse=True) == ["small", "balanced", "fine"]
+    assert sorted(sizes, key=sizes.get) == ["small", "balanced", "fine"]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_written_into_params_yaml_and_nothing_else_changes(ae, name, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    before = load_params(path)
+    code, out, error = ae("preset", name, "--params", path)
+    assert code == 0, error
+    assert load_params(path) == preset_params(name, before)
+    assert "evaluate.gate there asks for max_mse 0.0052" in out
+    code, _, error = ae("preset", "huge", "--params", path)
+    assert (code, "expected one of balanced, fine, small" in error) == (1, True)
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_keep_what_the_workspace_says_of_everything_else(name):
-    base = Params.model_validate(
-        {"source": {"name": "idx"}, "train": {"device": "cpu"}, "encode": {"layout": "binary"}}
-    )
+    base = Params.model_validate({"source": {"name": "idx"}, "train": {"device": "cpu"}, "paths": {"raw": "here"}})
     chosen = preset_params(name, base)
-    assert (chosen.source.name, chosen.train.device, chosen.encode.layout) == ("idx", "cpu", "binary")
+    assert (chosen.source.name, chosen.train.device, chosen.paths.raw) == ("idx", "cpu", "here")
 
 
 def test_a_trained_preset_is_known_by_the_code_that_trains():
@@ -275,7 +286,7 @@ def test_the_command_writes_table_report_and_picture_and_a_second_run_does_not_t
 def test_a_preset_that_there_is_not_is_told_before_any_work(bench):
     code, _, error = bench("--preset", "huge")
     assert code == 1
-    assert error.startswith("error: no preset 'huge'; expected one of balanced")
+    assert error.startswith("error: no preset 'huge'; expected one of balanced, fine, small")
     with pytest.raises(ConfigError):
         preset_params("../params")
 

@@ -10,7 +10,8 @@ from test_training import GIT, with_knobs
 from ae_pipeline.codec import Codec, freeze
 from ae_pipeline.codec_building import build_codec
 from ae_pipeline.models import build_model
-from ae_pipeline.params import ConvOptions, DenseOptions, Params
+from ae_pipeline.params import Params
+from ae_pipeline.params_model import ConvOptions, DenseOptions
 from ae_pipeline.rate import RateModel
 from ae_pipeline.samples import SampleSet
 

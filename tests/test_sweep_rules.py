@@ -3,7 +3,7 @@
 import pytest
 
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.params import Params, TrainParams
+from ae_pipeline.params import Params
 from ae_pipeline.params_base import replaced
 from ae_pipeline.sweep.results import as_json, estimate, knee, summarise
 from ae_pipeline.sweep.space import combinations, parse_space
@@ -144,7 +144,6 @@ def test_options_of_another_model_may_be_swept_with_its_name():
         parse_space(words[1:], Params(), None)
 
 
-@pytest.mark.skipif("rate_weight" not in TrainParams.model_fields, reason="there is no rate term")
 def test_with_a_rate_term_a_trial_is_measured_by_its_own_trade_off():
     known = [finished({"train.rate_weight": 1e-4, SIZE: 8}, 100, 0.01)]  # .02 at a weight of 1e-4, .06 at 5e-4
     worse = [0.05, 0.05, 0.05]

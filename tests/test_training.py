@@ -12,7 +12,8 @@ from ae_pipeline.codec_building import build_codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import DataError, TargetError, TrainingError
 from ae_pipeline.models import build_model
-from ae_pipeline.params import DenseOptions, Params, PrepareParams, TrainParams
+from ae_pipeline.params import Params, PrepareParams, TrainParams
+from ae_pipeline.params_model import DenseOptions
 from ae_pipeline.preparation import write_splits
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.sources.base import RawSplit

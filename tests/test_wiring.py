@@ -25,6 +25,7 @@ NEUTRAL = {
     "files",
     "params",
     "params_base",
+    "params_model",
     "params_operation",
     "progress",
     "provenance",
