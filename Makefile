@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env run reference serve mlflow-ui check test lock clean
+.PHONY: help env run bench reference serve mlflow-ui check test lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{printf "  make %-12s", $$1; $$1 = ""; print}'
@@ -33,6 +33,9 @@ run: env  ## build everything that changed (dvc repro) and show what came out
 	@ae-pipeline check
 	dvc repro
 	@ae-pipeline summary
+
+bench: env  ## our codecs beside PCA, image codecs and compressors: reports/bench.md
+	dvc repro bench/dvc.yaml
 
 reference: env  ## the brief's 784-128-784 network as an experiment beside the workspace
 	dvc exp run --temp --name reference \

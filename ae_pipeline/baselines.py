@@ -11,6 +11,7 @@ from ae_pipeline.codec_header import CodecHeader, Scaling
 from ae_pipeline.comparison import scale
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
+from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.samples import SampleSet
 
@@ -24,14 +25,27 @@ _QUANTISER_ROWS = 50_000
 def build_pca_codec(train: SampleSet, latent_size: int, levels: int, scaling: Scaling, folder: Path) -> CodecHeader:
     """Write PCA as a codec: a dense autoencoder without hidden layers and with a linear output.
 
-    So it goes through the very same quantiser, layout and code as any other codec. Components come from the
-    covariance of the train split (Jolliffe, "Principal Component Analysis", 2002, chapter 3), in float64.
+    So it goes through the very same quantiser, layout and code as any other codec.
     The caller checks that a row has at most LARGEST_PCA values; latent_size beyond that count is cut to it.
     """
+    mean, components = fit_pca(train, scaling)
+    model = pca_model(mean, components[:latent_size], train.spec)
+    quantiser = Quantiser.fit(pca_latents(model, train, scaling), levels)
+    return save_pca(folder, model, quantiser, train, scaling)
+
+
+def fit_pca(train: SampleSet, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (values,) and all components (values, values) of scaled rows, in float64, the largest variance first.
+
+    From the covariance of the train split (Jolliffe, "Principal Component Analysis", 2002, chapter 3).
+    """
     mean, covariance = _moments(train, scaling)
-    size = min(latent_size, len(mean))
     # eigh sorts by rising eigenvalue.
-    components = np.linalg.eigh(covariance)[1][:, ::-1][:, :size].T
+    return mean, np.linalg.eigh(covariance)[1][:, ::-1].T
+
+
+def pca_model(mean: np.ndarray, components: np.ndarray, spec: SampleSpec) -> Autoencoder:
+    """The frozen model of components (L, values)."""
     options = {
         "hidden_sizes": [],
         "activation": "identity",
@@ -40,7 +54,7 @@ def build_pca_codec(train: SampleSet, latent_size: int, levels: int, scaling: Sc
         "output_activation": "linear",
         "dropout": 0.0,
     }
-    model = build_model("dense", train.spec.shape, size, options)
+    model = build_model("dense", spec.shape, len(components), options)
     state = {
         "encoder.linear0.weight": components,
         "encoder.linear0.bias": -components @ mean,
@@ -48,12 +62,16 @@ def build_pca_codec(train: SampleSet, latent_size: int, levels: int, scaling: Sc
         "decoder.linear0.bias": mean,
     }
     model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
-    frozen = freeze(model, "dense")
+    return freeze(model, "dense")
+
+
+def save_pca(folder: Path, model: Autoencoder, quantiser: Quantiser, train: SampleSet, scaling: Scaling) -> CodecHeader:
+    """Write the codec folder of a `pca_model` that was fitted on `train`."""
     return save_codec(
         folder,
-        model=frozen,
+        model=model,
         model_name="dense",
-        quantiser=Quantiser.fit(_latents(frozen, train, scaling), levels),
+        quantiser=quantiser,
         spec=train.spec,
         scaling=scaling,
         provenance={"method": "PCA", "data": {"digest": train.digest, "rows": train.rows}},
@@ -88,7 +106,8 @@ def _moments(samples: SampleSet, scaling: Scaling) -> tuple[np.ndarray, np.ndarr
 
 
 @torch.inference_mode()
-def _latents(model: Autoencoder, samples: SampleSet, scaling: Scaling) -> torch.Tensor:
+def pca_latents(model: Autoencoder, samples: SampleSet, scaling: Scaling) -> torch.Tensor:
+    """Latents (n, L) of at most 50,000 evenly spaced rows, to fit a quantiser to."""
     step = -(-samples.rows // _QUANTISER_ROWS)
     blocks = (block for shard in samples.shards for block in samples.blocks(shard, 8192))
     return torch.cat([model.encode(torch.from_numpy(scale(block.pixels[::step], scaling))) for block in blocks])

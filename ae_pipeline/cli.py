@@ -14,10 +14,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ae_pipeline.cli_bench import bench, preset
 from ae_pipeline.cli_decode import decode
 from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, show
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
+from ae_pipeline.cli_sweep import sweep
 from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of, printable
 
 app = typer.Typer(
@@ -160,8 +162,10 @@ def evaluate(
 def check(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Check params.yaml; `dvc repro` would find a mistake only in the first stage that runs."""
     from ae_pipeline.params import load_params
+    from ae_pipeline.sweep.space import parse_space
 
-    load_params(params)
+    loaded = load_params(params)
+    parse_space(loaded.sweep.space, loaded, loaded.sweep.trials)
 
 
 @app.command()
@@ -226,6 +230,9 @@ def serve(
 app.add_typer(store_app)
 app.add_typer(registry_app)
 app.command()(decode)
+app.command()(sweep)
+app.command()(bench)
+app.command()(preset)
 
 
 @contextmanager

@@ -265,13 +265,19 @@ def _block_rows(header: CodecHeader, model: Autoencoder) -> int:
     return max(1, min(BLOCK_ROWS, _MOST_BLOCK_VALUES // values))
 
 
-def freeze(model: Autoencoder, model_name: str) -> Autoencoder:
+def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None) -> Autoencoder:
     """The same model for inference: normalisation folded in, weights rounded to float16 as they will be stored.
 
+    `dimensions` are the latent ones to keep (default: all); the decoder then gets zeros for the others.
     Raises CodecError if a weight does not fit float16.
     """
     options, state = model.frozen()
-    frozen = build_model(model_name, model.sample_shape, model.latent_size, options)
+    size = model.latent_size
+    if dimensions is not None:
+        size = len(dimensions)
+        for name, axis in model.latent_axes().items():
+            state[name] = state[name].index_select(axis, dimensions.to(state[name].device))
+    frozen = build_model(model_name, model.sample_shape, size, options)
     frozen.load_state_dict({name: value.cpu().half().float() for name, value in state.items()})
     if not all(math.isfinite(float(value.abs().max())) for value in frozen.state_dict().values()):
         raise CodecError("the trained weights do not fit float16; train with weight_decay or a lower learning_rate")

@@ -54,13 +54,12 @@ def build_codec(
     validation_rows = open_rows(validation, params.train.data, device)
     fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch)
 
-    frozen = freeze(model, params.model.name)
-    latents = _latents(frozen.to(device), train_rows, scaling)
+    frozen, quantiser = _freeze(model, fitted, train_rows, params, scaling)
     header = save_codec(
         folder,
         model=frozen,
         model_name=params.model.name,
-        quantiser=Quantiser.fit(latents, params.quantiser.levels),
+        quantiser=quantiser,
         spec=train.spec,
         scaling=scaling,
         provenance={
@@ -76,9 +75,25 @@ def build_codec(
             },
             "versions": library_versions(),
             "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},
+            "precision": fitted.precision.as_dict(),
         },
     )
     return header, fitted
+
+
+def _freeze(
+    model: Autoencoder, fitted: Fitted, rows: Rows, params: Params, scaling: Scaling
+) -> tuple[Autoencoder, Quantiser]:
+    """The model as it will be stored and its quantiser: the one it was trained with, or one fitted to its latents."""
+    device = next(model.parameters()).device
+    frozen = freeze(model, params.model.name).to(device)
+    latents = _latents(frozen, rows, scaling)
+    if fitted.rate is None:
+        return frozen, Quantiser.fit(latents, params.quantiser.levels)
+    rate = fitted.rate.cpu()
+    used = rate.used(latents)
+    quantiser = rate.quantiser(latents, used, params.quantiser.levels)
+    return freeze(model, params.model.name, used), quantiser
 
 
 @torch.inference_mode()

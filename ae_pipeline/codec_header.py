@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import sha256_json, write_json
-from ae_pipeline.params import ConvOptions, DenseOptions
+from ae_pipeline.params_model import ConvOptions, DenseOptions
 from ae_pipeline.pixels import DTYPES, SampleSpec
 
 CODEC_FORMAT = 1

@@ -10,6 +10,7 @@ PipelineError
     DamagedPartError  a file of a store that is missing or not what was written; the others can be read
   UnreachableError  a store at a URL whose server does not answer or refuses: nothing is known of its files
   TargetError       what is to be written exists already, or cannot be written
+  SweepError        no setting within the tolerance, none that trains, or a study that cannot be read
   GateError         a codec that does not meet the quality gate of params.yaml
   WorkspaceError    results of the stages that are missing, or not of one run
   ServeError        a server or worker that does not start, or ends by itself
@@ -73,6 +74,10 @@ class TargetError(PipelineError):
 
 class GateError(PipelineError):
     """A codec that does not meet the quality gate."""
+
+
+class SweepError(PipelineError):
+    """A sweep that has no answer, or whose earlier trials cannot be read."""
 
 
 class WorkspaceError(PipelineError):

@@ -15,12 +15,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.params_base import Count, Fraction, NonNegative, Positive, Section, Seed
-from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams
+from ae_pipeline.params_base import Count, NonNegative, Positive, Section, Seed
+from ae_pipeline.params_benchmark import BenchParams
+from ae_pipeline.params_model import ModelParams
+from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams, SweepParams
 
 MOST_ROW_GROUP_ROWS = 1_000_000
+SWEEPS = "sweep"  # below paths.work; `encode`, which clears that, leaves it
 
-Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
+Split = Literal["train", "validation", "test"]
 
 
 class Paths(Section):
@@ -33,7 +36,7 @@ class Paths(Section):
     decoded: str = "data/decoded"
     reports: str = "reports"
     work: str = "data/.work"
-    """Unfinished parts of `encode`; outside every stage's outputs, because DVC deletes those before it runs a stage."""
+    """Unfinished parts of `encode`, and sweeps; outside every stage's outputs: DVC deletes those before it runs one."""
     growing: str = "data/growing"
     """Stores that `encode_new` adds to, one for each champion; nothing of DVC's."""
     tracking: str = "mlruns"
@@ -92,43 +95,6 @@ class PrepareParams(Section):
     rows_per_shard: Count = 10_000
 
 
-class DenseOptions(Section):
-    """Fully connected autoencoder; see models/dense.py."""
-
-    hidden_sizes: list[Count] = [512, 256]
-    """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""
-    activation: Activation = "silu"
-    latent_activation: Activation = "identity"
-    latent_norm: Literal["batch", "none"] = "batch"
-    """`batch` gives every latent dimension zero mean and unit variance, so that a uniform quantiser fits it."""
-    output_activation: Literal["sigmoid", "linear"] = "sigmoid"
-    dropout: Fraction = 0.0
-
-
-class ConvOptions(Section):
-    """Convolutional autoencoder; see models/conv.py."""
-
-    channels: Annotated[list[Count], Field(min_length=1)] = [16, 32]
-    """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""
-    activation: Activation = "silu"
-    latent_norm: Literal["batch", "none"] = "batch"
-    output_activation: Literal["sigmoid", "linear"] = "sigmoid"
-    dropout: Fraction = 0.0
-
-
-class ModelParams(Section):
-    """Which autoencoder, and its options under its own name."""
-
-    name: Literal["dense", "conv"] = "dense"
-    dense: DenseOptions = DenseOptions()
-    conv: ConvOptions = ConvOptions()
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The chosen model's options as keyword arguments."""
-        return dict(getattr(self, self.name))
-
-
 class TrainParams(Section):
     """Fitting the autoencoder."""
 
@@ -141,6 +107,9 @@ class TrainParams(Section):
     """L2 penalty (adam, adadelta) or decoupled weight decay (adamw)."""
     l1_latent: NonNegative = 0.0
     """Weight of the mean absolute latent in the loss."""
+    rate_weight: NonNegative = 0.0
+    """Weight of the quantised latents' bits per row in the loss (rate.py); 0 trains without quantiser and rate. The
+    larger, the smaller and coarser: at the optimum one bit less per row costs this much error."""
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
     initialisation: Literal["torch", "glorot"] = "torch"
@@ -152,8 +121,8 @@ class TrainParams(Section):
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    autocast: bool = False
-    """bfloat16 autocast."""
+    autocast: Literal["auto", True, False] = "auto"
+    """bfloat16 autocast; auto: where it is faster and as good, by measurement at the start (precision.py)."""
     compile: bool = False
     """torch.compile; can take minutes to start."""
     data: Literal["auto", "memory", "stream"] = "auto"
@@ -164,16 +133,13 @@ class QuantiserParams(Section):
     """From latents to integers."""
 
     levels: Annotated[int, Field(ge=2, le=256)] = 16
+    """Values of each integer; with train.rate_weight the most there may be: steps are learned, levels follow."""
 
 
 class EncodeParams(Section):
     """Writing latent stores."""
 
-    data_sets: Annotated[list[Literal["train", "validation", "test"]], Field(min_length=1)] = [
-        "train",
-        "validation",
-        "test",
-    ]
+    data_sets: Annotated[list[Split], Field(min_length=1)] = ["train", "validation", "test"]
     """Splits to encode, each into a store of its own."""
     layout: Literal["list", "binary"] = "list"
     row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)] = 10_000
@@ -229,6 +195,8 @@ class Params(Section):
     inbox: InboxParams = InboxParams()
     drift: DriftParams = DriftParams()
     promotion: PromotionParams = PromotionParams()
+    sweep: SweepParams = SweepParams()
+    bench: BenchParams = BenchParams()
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> "Params":
@@ -249,7 +217,7 @@ class Params(Section):
 
         `sections` restricts it, e.g. to those that a codec depends on.
         """
-        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion"})
+        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion", "sweep", "bench"})
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}

@@ -1,8 +1,10 @@
 """What all sections of params.yaml share."""
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ae_pipeline.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -15,3 +17,31 @@ class Section(BaseModel):
     """Frozen; unknown keys are refused; numbers are not taken from strings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def replaced(section: AnySection, values: dict[str, Any]) -> AnySection:
+    """A copy with other values, named by their dotted path, e.g. `{"train.latent_size": 8}`.
+
+    Raises ConfigError for a path that does not exist, and for values that params.yaml could not have either.
+    """
+    tree = section.model_dump()
+    for path, value in values.items():
+        *parents, name = path.split(".")
+        inner: Any = tree
+        for parent in parents:
+            inner = inner.get(parent) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict) or name not in inner or isinstance(inner[name], dict):
+            raise ConfigError(f"{path} is no parameter; expected a path in params.yaml such as train.latent_size")
+        inner[name] = value
+    try:
+        return type(section).model_validate(tree)
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )
+        wanted = ", ".join(f"{path}={value}" for path, value in values.items())
+        raise ConfigError(f"{wanted} does not go: {found}") from None

@@ -1,13 +1,13 @@
-"""The sections of params.yaml that operation reads: the inbox, drift, promotion. No stage's result depends on them.
+"""The sections of params.yaml that operation reads: inbox, drift, promotion, sweep. No stage's result depends on them.
 
 Except `drift`, whose reference is measured by `evaluate`.
 """
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ae_pipeline.params_base import Count, NonNegative, Positive, Section
+from ae_pipeline.params_base import Count, Fraction, NonNegative, Positive, Section
 
 
 class InboxParams(Section):
@@ -43,3 +43,29 @@ class PromotionParams(Section):
     """Rows per second of encoding and of decoding, relative to the champion's."""
     max_rows: Count = 10_000
     """Held-out rows to compare on, the first of the test split."""
+
+
+class SweepParams(Section):
+    """What `ae-pipeline sweep` tries, and what is good enough; see sweep/__init__.py."""
+
+    space: Annotated[list[str], Field(min_length=1)] = [
+        "train.latent_size=12,16,20,24,28,36,48",
+        "quantiser.levels=16",
+    ]
+    """Parameters and the values to try, PATH=V1,V2,... as in params.yaml; with `trials` also ranges, PATH=LOW..HIGH."""
+    seeds: Count = 3
+    """Trainings of each setting, with train.seed and the seeds after it; 1 gives no intervals."""
+    trials: Count | None = None
+    """Settings to try, chosen by Optuna's TPE; null: every combination of the listed values."""
+    max_mse: Positive | None = None
+    """Tolerance, on the validation split: the smallest codec within it is named."""
+    min_psnr: Positive | None = None
+    """The same in decibel; one of the two at most."""
+    margin: Fraction = 0.05
+    """By how much a trial must be behind before it is stopped, relative; see sweep/stopping.py."""
+
+    @model_validator(mode="after")
+    def _one_tolerance(self) -> "SweepParams":
+        if self.max_mse is not None and self.min_psnr is not None:
+            raise ValueError("max_mse and min_psnr say the same thing in two ways; give one of them")
+        return self

@@ -135,6 +135,27 @@ def _log_results(client: Any, run: Any, workspace: Workspace) -> None:
         client.log_artifact(run_id, str(path), folder)
 
 
+def log_values(
+    client: Any, run_id: str, *, metrics: dict[str, float | None], curves: dict[str, list[float]] | None = None
+) -> None:
+    """Final metrics, and curves with one value per epoch, into any run."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    found = [Metric(name, float(value), now, 0) for name, value in metrics.items() if value is not None]
+    for name, values in (curves or {}).items():
+        found += [Metric(name, value, now, epoch) for epoch, value in enumerate(values, start=1)]
+    for start in range(0, len(found), 1000):
+        client.log_batch(run_id, metrics=found[start : start + 1000])
+
+
+def log_params(client: Any, run_id: str, params: dict[str, Any]) -> None:
+    """Parameters of a new run; MLflow never changes one."""
+    from mlflow.entities import Param
+
+    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+
+
 def _data_sets(workspace: Workspace) -> Iterator[Any]:
     """The splits as MLflow inputs: by name and digest, without the data."""
     from mlflow.data.http_dataset_source import HTTPDatasetSource

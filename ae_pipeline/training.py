@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +17,16 @@ from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import DataError, TrainingError
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import TrainParams
+from ae_pipeline.precision import Precision, choose_precision
+from ae_pipeline.rate import RateModel
 from ae_pipeline.training_data import Rows
 
 _VALIDATION_BATCH_ROWS = 2048
 # A validation loss this many times the untrained model's counts as diverged.
 _DIVERGED = 10.0
+# Shares of all steps over which the learning rate (cosine) and the rate term rise from zero: before the network has
+# learned anything, saving bits would switch dimensions off for good.
+_WARM_UP, _RATE_WARM_UP = 0.02, 0.1
 
 Losses = dict[str, float]
 
@@ -41,6 +48,9 @@ class Fitted:
     history: list[Epoch]
     best_epoch: int
     stopped_early: bool
+    precision: Precision
+    rate: RateModel | None = None
+    """With train.rate_weight: the steps to quantise with, of the best epoch."""
 
     @property
     def best(self) -> Epoch:
@@ -65,10 +75,7 @@ def fit(
     if train.rows < 2:
         raise DataError(f"the train split has {train.rows} row; expected at least 2")
     device = next(model.parameters()).device
-    optimizer = _optimizer(model, params)
     batches = math.ceil(train.rows / params.batch_size)
-    schedule = _schedule(optimizer, params, batches)
-    compute = torch.compile(model.losses) if params.compile else model.losses
     generator = torch.Generator().manual_seed(params.seed)
     history: list[Epoch] = []
     best_state: dict[str, Tensor] = {}
@@ -76,26 +83,31 @@ def fit(
     with _seeded(params.seed, device):
         if params.initialisation == "glorot":
             model.apply(_initialise_glorot)
-        untrained = best_loss = _validation_loss(model, validation, params, scaling)
+        rate = RateModel(model.latent_size).to(device) if params.rate_weight else None
+        precision = choose_precision(params.autocast, partial(_trial, model, rate, train, params, scaling))
+        trainer = _Trainer(model, rate, params, scaling, autocast=precision.autocast, compiled=params.compile)
+        schedule = _schedule(trainer.optimizer, params, batches)
+        untrained = best_loss = trainer.validation_loss(validation)
         for number in range(1, params.epochs + 1):
             learning_rate = float(schedule.get_last_lr()[0])
-            model.train()
+            trainer.modules.train()
             losses: list[Tensor] = []
             rows: list[int] = []
             for pixels in train.shuffled(params.batch_size, generator):
                 if len(pixels) < 2:
                     continue  # batch statistics of one row do not exist
-                losses.append(_step(compute, optimizer, pixels, params, scaling))
+                done = schedule.last_epoch / (params.epochs * batches)
+                losses.append(trainer.step(pixels, min(1.0, done / _RATE_WARM_UP)))
                 rows.append(len(pixels))
                 schedule.step()
             train_loss = float(np.average(torch.stack(losses).cpu().double().numpy(), weights=rows))
-            epoch = Epoch(number, train_loss, _validation_loss(model, validation, params, scaling), learning_rate)
+            epoch = Epoch(number, train_loss, trainer.validation_loss(validation), learning_rate)
             _check(epoch, untrained)
             history.append(epoch)
             on_epoch(epoch)
             if epoch.validation_loss < best_loss:
                 best_loss, best_epoch = epoch.validation_loss, number
-                best_state = copy.deepcopy(model.state_dict())
+                best_state = copy.deepcopy(trainer.modules.state_dict())
             if params.patience and number - best_epoch >= params.patience:
                 break
     if not best_epoch:
@@ -103,8 +115,77 @@ def fit(
             f"training never lowered the validation loss of {untrained:.5g} in {len(history)} epochs; "
             "change train.learning_rate, train.optimizer or the model"
         )
-    model.load_state_dict(best_state)
-    return Fitted(history, best_epoch, stopped_early=len(history) < params.epochs)
+    trainer.modules.load_state_dict(best_state)
+    return Fitted(history, best_epoch, len(history) < params.epochs, precision, rate)
+
+
+class _Trainer:
+    """A model, its rate model if there is one, and their optimizer: what one step and one validation need."""
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        rate: RateModel | None,
+        params: TrainParams,
+        scaling: Scaling,
+        *,
+        autocast: bool,
+        compiled: bool = False,
+    ):
+        self.modules = nn.ModuleList([model] if rate is None else [model, rate])
+        self.optimizer = _optimizer(model, rate, params)
+        self._losses = model.losses
+        self._compute = torch.compile(model.losses) if compiled else model.losses
+        self._rate, self._params, self._scaling, self._autocast = rate, params, scaling, autocast
+
+    def step(self, pixels: Tensor, rate_share: float) -> Tensor:
+        """One batch; `rate_share` is how much of the rate term counts yet. Returns the loss."""
+        target = scale_pixels(pixels.float(), self._scaling)
+        noise_std = self._params.noise_std
+        x = target + noise_std * torch.randn_like(target) if noise_std else target
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self._autocast):
+            loss = self._compute(x, target, **self._weights(rate_share))["total"]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    @torch.inference_mode()
+    def validation_loss(self, rows: Rows) -> float:
+        """The training's loss on clean rows, without dropout, latents rounded, in float32; mean over rows."""
+        self.modules.eval()
+        total = 0.0
+        for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
+            target = scale_pixels(pixels.float(), self._scaling)
+            total += float(self._losses(target, target, **self._weights(1.0))["total"]) * len(pixels)
+        return total / rows.rows
+
+    def _weights(self, rate_share: float) -> dict[str, Any]:
+        params = self._params
+        return {
+            "loss": params.loss,
+            "l1_latent": params.l1_latent,
+            "rate": self._rate,
+            "rate_weight": params.rate_weight * rate_share,
+        }
+
+
+def _trial(
+    model: Autoencoder,
+    rate: RateModel | None,
+    train: Rows,
+    params: TrainParams,
+    scaling: Scaling,
+    autocast: bool,
+) -> Iterator[float]:
+    """Losses of steps on copies, the same batches and draws whatever the precision; nothing of it stays."""
+    model, rate = copy.deepcopy((model, rate))
+    trainer = _Trainer(model, rate, params, scaling, autocast=autocast)
+    trainer.modules.train()
+    generator = torch.Generator().manual_seed(params.seed)
+    for pixels in train.shuffled(params.batch_size, generator):
+        if len(pixels) == params.batch_size:
+            yield float(trainer.step(pixels, 0.0))
 
 
 def _initialise_glorot(module: nn.Module) -> None:
@@ -113,35 +194,6 @@ def _initialise_glorot(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _step(
-    compute: Callable[..., dict[str, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    pixels: Tensor,
-    params: TrainParams,
-    scaling: Scaling,
-) -> Tensor:
-    target = scale_pixels(pixels.float(), scaling)
-    x = target + params.noise_std * torch.randn_like(target) if params.noise_std else target
-    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=params.autocast):
-        loss = compute(x, target, loss=params.loss, l1_latent=params.l1_latent)["total"]
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
-
-
-@torch.inference_mode()
-def _validation_loss(model: Autoencoder, rows: Rows, params: TrainParams, scaling: Scaling) -> float:
-    """The training's loss on clean rows, without dropout; mean over rows."""
-    model.eval()
-    total = 0.0
-    for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
-        target = scale_pixels(pixels.float(), scaling)
-        losses = model.losses(target, target, loss=params.loss, l1_latent=params.l1_latent)
-        total += float(losses["total"]) * len(pixels)
-    return total / rows.rows
 
 
 def _check(epoch: Epoch, untrained: float) -> None:
@@ -157,19 +209,26 @@ def _check(epoch: Epoch, untrained: float) -> None:
         )
 
 
-def _optimizer(model: Autoencoder, params: TrainParams) -> torch.optim.Optimizer:
-    rate, decay = params.learning_rate, params.weight_decay
+def _optimizer(model: Autoencoder, rate: RateModel | None, params: TrainParams) -> torch.optim.Optimizer:
+    speed, decay = params.learning_rate, params.weight_decay
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if rate is not None:  # steps and densities are no weights to be kept small
+        groups.append({"params": list(rate.parameters()), "weight_decay": 0.0})
     if params.optimizer == "adadelta":
-        return torch.optim.Adadelta(model.parameters(), lr=rate, weight_decay=decay)
+        return torch.optim.Adadelta(groups, lr=speed, weight_decay=decay)
     kind = torch.optim.Adam if params.optimizer == "adam" else torch.optim.AdamW
-    return kind(model.parameters(), lr=rate, weight_decay=decay, fused=True)
+    return kind(groups, lr=speed, weight_decay=decay, fused=True)
 
 
 def _schedule(
     optimizer: torch.optim.Optimizer, params: TrainParams, batches: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if params.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=params.epochs * batches)
+        steps = params.epochs * batches
+        warm = max(1.0, _WARM_UP * steps)
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        )
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 

@@ -24,7 +24,8 @@ import reporting  # before torch: it sets GOMP_SPINCOUNT
 import torch
 
 from ae_pipeline.models import build_model
-from ae_pipeline.params import ModelParams, TrainParams
+from ae_pipeline.params import TrainParams
+from ae_pipeline.params_model import ModelParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.training import fit
 from ae_pipeline.training_data import MemoryRows, fit_scaling

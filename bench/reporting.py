@@ -84,7 +84,8 @@ def quick_codec(name: str, split: Path, folder: Path) -> None:
 
     from ae_pipeline.codec import freeze, save_codec, scale_pixels
     from ae_pipeline.models import build_model
-    from ae_pipeline.params import ModelParams, TrainParams
+    from ae_pipeline.params import TrainParams
+    from ae_pipeline.params_model import ModelParams
     from ae_pipeline.quantiser import Quantiser
     from ae_pipeline.samples import SampleSet
     from ae_pipeline.training import fit

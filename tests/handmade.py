@@ -13,7 +13,8 @@ import torch
 from ae_pipeline.codec import Codec, freeze, save_codec, scale_pixels
 from ae_pipeline.codec_header import HEADER_NAME, Scaling, fingerprint
 from ae_pipeline.models import build_model
-from ae_pipeline.params import ConvOptions, DenseOptions, EncodeParams
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.params_model import ConvOptions, DenseOptions
 from ae_pipeline.pixels import SampleSpec, from_numpy
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.samples import SampleSet, sample_schema

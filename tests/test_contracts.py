@@ -14,7 +14,8 @@ from ae_pipeline.errors import DataError, DownloadError
 from ae_pipeline.metrics import METRICS
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
-from ae_pipeline.params import ModelParams, Section, SourceParams
+from ae_pipeline.params import Section, SourceParams
+from ae_pipeline.params_model import ModelParams
 from ae_pipeline.pixels import DTYPES
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Source

@@ -16,7 +16,7 @@ from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import one_torch_thread
-from ae_pipeline.params import ConvOptions, DenseOptions
+from ae_pipeline.params_model import ConvOptions, DenseOptions
 from ae_pipeline.store import shard_jobs
 from ae_pipeline.store.latent_store import LatentStore
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, fingerprint
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.params import DenseOptions
+from ae_pipeline.params_model import DenseOptions
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.decoding import decode_store, load_store_codec
 from ae_pipeline.store.latent_store import LatentStore

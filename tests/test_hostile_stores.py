@@ -29,7 +29,8 @@ from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import CodecError, DamagedPartError, DataError, PipelineError, StoreError
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.models import build_model
-from ae_pipeline.params import ConvOptions, EncodeParams
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.params_model import ConvOptions
 from ae_pipeline.parquet_limits import chunk_range, chunk_size, read_footer
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.quantiser import Quantiser

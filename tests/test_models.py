@@ -6,7 +6,7 @@ import torch
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import ACTIVATIONS, _BceWithLogits, fold_batch_norm
-from ae_pipeline.params import ConvOptions, DenseOptions
+from ae_pipeline.params_model import ConvOptions, DenseOptions
 
 
 def dense(shape=(6, 5), latent_size=4, **options):

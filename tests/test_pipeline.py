@@ -48,7 +48,7 @@ def test_a_first_repro_runs_all_stages_and_ends_logged(clone, runs):
     assert found[0].info.artifact_uri.startswith(f"file://{clone.folder}/mlruns/artifacts/")
     assert str(challenger.version) == "1"
     assert challenger.run_id == found[0].info.run_id
-    assert "Data and pipelines are up to date" in clone.dvc("status")[1]
+    assert "Data and pipelines are up to date" in clone.dvc("status", "dvc.yaml")[1]
 
 
 def test_the_run_says_what_the_files_say(clone, runs):
@@ -171,6 +171,13 @@ def test_experiments_take_a_parameter_and_are_listed(clone):
     assert "metrics.json:mse" in output.splitlines()[0].replace("reports/", "") or "mse" in output.splitlines()[0]
     metrics = json.loads((clone.folder / "reports/metrics.json").read_text())
     assert metrics["latent_bits_per_row"] < 4 * 8
+
+
+def test_the_queue_takes_every_combination_as_the_guide_says(clone):
+    sizes = ("-S", "train.latent_size=4,5", "-S", "quantiser.levels=8,16")
+    clone.dvc("exp", "run", "--queue", *sizes, "-S", "evaluate.gate.max_mse=null", "-S", "tracking.registered_model=x")
+    assert clone.dvc("queue", "status")[1].count("Queued") == 4
+    clone.dvc("queue", "remove", "--queued")
 
 
 def test_plots_show_draws_a_page_with_every_picture(clone):

@@ -12,7 +12,8 @@ from ae_pipeline.codec_building import build_codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import DataError, TargetError, TrainingError
 from ae_pipeline.models import build_model
-from ae_pipeline.params import DenseOptions, Params, PrepareParams, TrainParams
+from ae_pipeline.params import Params, PrepareParams, TrainParams
+from ae_pipeline.params_model import DenseOptions
 from ae_pipeline.preparation import write_splits
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.sources.base import RawSplit
@@ -133,10 +134,11 @@ def test_noise_in_training_makes_a_better_denoiser(data):
 
 def test_a_cosine_schedule_ends_near_zero_and_a_constant_one_stays(data):
     rates = [epoch.learning_rate for epoch in fitted(data, schedule="cosine", epochs=10)[1].history]
-    assert rates[0] == 3e-3
-    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[0] < 3e-3  # it rises over the first steps
+    assert 2.5e-3 < rates[1] < 3e-3
+    assert rates[1:] == sorted(rates[1:], reverse=True)
     assert rates[5] == pytest.approx(1.5e-3)
-    assert rates[-1] < 0.03 * rates[0]
+    assert rates[-1] < 0.03 * rates[1]
     assert {epoch.learning_rate for epoch in fitted(data, schedule="constant")[1].history} == {3e-3}
 
 

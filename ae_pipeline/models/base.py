@@ -4,6 +4,7 @@ Shapes: N rows, L latent size, `shape` the shape of one sample.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,26 +46,45 @@ class Autoencoder(nn.Module, ABC):
     def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Options and state of an equal model for inference: without dropout, normalisation folded into weights."""
 
+    @abstractmethod
+    def latent_axes(self) -> dict[str, int]:
+        """Tensors of the state in which the latent dimensions are an axis, and which one it is."""
+
     def decode(self, z: Tensor) -> Tensor:
         """(N, L) to (N, *shape)."""
         raw: Tensor = self.output(self.decode_raw(z))
         return raw
 
-    def losses(self, x: Tensor, target: Tensor, *, loss: str, l1_latent: float) -> dict[str, Tensor]:
+    def losses(
+        self,
+        x: Tensor,
+        target: Tensor,
+        *,
+        loss: str,
+        l1_latent: float,
+        rate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        rate_weight: float = 0.0,
+    ) -> dict[str, Tensor]:
         """Named losses of one batch; `total` is minimised, the others are logged.
 
-        Reconstruction losses are means over rows and values: `mse`, or `bce` (binary cross-entropy in nats).
+        Reconstruction losses are means over rows and values: `mse`, or `bce` (binary cross-entropy in nats). With
+        `rate` the decoder gets latents as after quantising, and `rate_weight` times their bits per row is added.
         """
-        z = self.encode(x)
-        raw = self.decode_raw(z)
+        encoded = self.encode(x)
+        z, bits = (encoded, None) if rate is None else rate(encoded)
+        raw = self.decode_raw(z).float()  # under autocast the last layer gives bfloat16
         if loss == "bce":
-            reconstruction = _BceWithLogits.apply(raw.float(), target)
+            reconstruction = _BceWithLogits.apply(raw, target)
         else:
             reconstruction = functional.mse_loss(self.output(raw), target)
-        if not l1_latent:
-            return {"total": reconstruction}
-        l1 = z.abs().mean()
-        return {"total": reconstruction + l1_latent * l1, "reconstruction": reconstruction, "l1": l1}
+        found = {"total": reconstruction}
+        if l1_latent:
+            found |= {"reconstruction": reconstruction, "l1": encoded.abs().mean()}
+            found["total"] = found["total"] + l1_latent * found["l1"]
+        if bits is not None:
+            found |= {"reconstruction": reconstruction, "bits": bits.mean()}
+            found["total"] = found["total"] + rate_weight * found["bits"]
+        return found
 
 
 class _BceWithLogits(torch.autograd.Function):

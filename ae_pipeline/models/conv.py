@@ -68,9 +68,9 @@ class ConvAutoencoder(Autoencoder):
         self.up = up
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, height, width[, channels]) to (N, L)."""
+        """(N, height, width[, channels]) to (N, L), float32 whatever autocast computes in."""
         image = x.unsqueeze(1) if len(self.sample_shape) == 2 else x.movedim(-1, 1)
-        z: Tensor = self.norm(self.to_latent(self.down(image)))
+        z: Tensor = self.norm(self.to_latent(self.down(image)).float())
         return z
 
     def decode_raw(self, z: Tensor) -> Tensor:
@@ -91,6 +91,10 @@ class ConvAutoencoder(Autoencoder):
             weight, bias = fold_batch_norm(linear, self.norm)
             state |= {"to_latent.2.weight": weight, "to_latent.2.bias": bias}
         return {**self._options, "latent_norm": "none", "dropout": 0.0}, state
+
+    def latent_axes(self) -> dict[str, int]:
+        """Tensors in which the latent dimensions are an axis."""
+        return {"to_latent.2.weight": 0, "to_latent.2.bias": 0, "from_latent.0.weight": 1}
 
 
 MODEL = ConvAutoencoder

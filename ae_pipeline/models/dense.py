@@ -30,7 +30,7 @@ class DenseAutoencoder(Autoencoder):
         dropout: float,
     ):
         super().__init__(sample_shape, latent_size, output_activation)
-        self._options = {
+        self._options: dict[str, Any] = {
             "hidden_sizes": list(hidden_sizes),
             "activation": activation,
             "latent_activation": latent_activation,
@@ -44,8 +44,8 @@ class DenseAutoencoder(Autoencoder):
         self.decoder = _stack([latent_size, *reversed(hidden_sizes), values], activation, dropout)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, *shape) to (N, L)."""
-        z: Tensor = self.latent_activation(self.norm(self.encoder(x.flatten(1))))
+        """(N, *shape) to (N, L), float32 whatever autocast computes in."""
+        z: Tensor = self.latent_activation(self.norm(self.encoder(x.flatten(1)).float()))
         return z
 
     def decode_raw(self, z: Tensor) -> Tensor:
@@ -66,6 +66,11 @@ class DenseAutoencoder(Autoencoder):
             weight, bias = fold_batch_norm(linear, self.norm)
             state |= {f"encoder.{name}.weight": weight, f"encoder.{name}.bias": bias}
         return {**self._options, "latent_norm": "none", "dropout": 0.0}, state
+
+    def latent_axes(self) -> dict[str, int]:
+        """Tensors in which the latent dimensions are an axis."""
+        last = f"encoder.linear{len(self._options['hidden_sizes'])}"
+        return {f"{last}.weight": 0, f"{last}.bias": 0, "decoder.linear0.weight": 1}
 
 
 def _stack(sizes: list[int], activation: str, dropout: float) -> nn.Sequential:

@@ -4,11 +4,11 @@ DVC removes what a stage that was stopped had written of its outputs. So the sto
 their place together, by one rename: those that are finished are not lost while the next one is made.
 """
 
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
-from ae_pipeline.params import Params
+from ae_pipeline.params import SWEEPS, Params
 from ae_pipeline.progress import row_progress
 from ae_pipeline.provenance import git_state
 from ae_pipeline.samples import SampleSet
@@ -41,4 +41,6 @@ def run(params: Params, root: Path) -> None:
         totals = store.manifest.totals
         print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")
     rename_folder(stores, latents)
-    shutil.rmtree(work, ignore_errors=True)
+    clear_folder(work, keep=[SWEEPS])
+    with suppress(OSError):  # not empty
+        work.rmdir()

@@ -1,0 +1,79 @@
+"""What a family of points takes at a given quality: the best points, and a curve through them."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from ae_pipeline.benchmark.points import Point
+
+# A curve through fewer points is none.
+FEWEST_POINTS = 2
+
+
+class Lossy(Protocol):
+    """Whatever has an error."""
+
+    @property
+    def mse(self) -> float:
+        """Of values in [0, 1]."""
+
+
+_Lossy = TypeVar("_Lossy", bound=Lossy)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a quality takes in one family, and the point that stands for it."""
+
+    bits: float
+    point: Point
+    between: bool
+    """Whether `bits` were read off the curve between two points."""
+
+
+def by_family(points: Iterable[Point]) -> dict[str, list[Point]]:
+    """Points in the order of the table, by the name of their family."""
+    families: dict[str, list[Point]] = {}
+    for point in points:
+        families.setdefault(point.family, []).append(point)
+    return families
+
+
+def front(points: Iterable[_Lossy], bits: Callable[[_Lossy], float]) -> list[_Lossy]:
+    """The points that no other one beats in both bits and error, by rising bits and falling error."""
+    best: list[_Lossy] = []
+    for point in sorted(points, key=lambda point: (bits(point), point.mse)):
+        if not best or point.mse < best[-1].mse:
+            best.append(point)
+    return best
+
+
+def curve(points: Iterable[Point], rows: float) -> tuple[np.ndarray, np.ndarray]:
+    """PSNR in dB, rising, and the logarithm to base 10 of bits per row: the front, without lossless points."""
+    best = [point for point in front(points, lambda point: point.bits_at(rows)) if point.psnr is not None]
+    psnr = np.array([point.psnr for point in best], float)
+    return psnr, np.log10([max(point.bits_at(rows), 1e-9) for point in best])
+
+
+def cost(points: list[Point], psnr: float | None, rows: float) -> Cost | None:
+    """The fewest bits per row of one family at this quality or a better one; None if it does not reach it.
+
+    Between two points, where a setting in between would lie, the curve counts: piecewise cubic and monotone, as in
+    `bd_rate`. `psnr` None asks for lossless points.
+    """
+    wanted = math.inf if psnr is None else psnr
+    good = [point for point in points if point.psnr is None or point.psnr >= wanted]
+    if not good:
+        return None
+    best = min(good, key=lambda point: (point.bits_at(rows), point.mse))
+    bits, between = best.bits_at(rows), False
+    reached, logs = curve(points, rows)
+    if len(reached) >= FEWEST_POINTS and reached[0] < wanted < reached[-1]:
+        read = 10 ** float(PchipInterpolator(reached, logs)(wanted))
+        if read < bits:
+            bits, between = read, True
+    return Cost(bits, best, between)

@@ -1,0 +1,189 @@
+"""The benchmark for people: a table in Markdown, and a picture (matplotlib). Both of what bench.json holds."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ae_pipeline.benchmark.points import OURS
+
+_COLOURS = {
+    OURS: "#c2255c",
+    "PCA": "#d9730d",
+    "JPEG XL": "#2f9e44",
+    "JPEG": "#8a8a8a",
+    "WebP": "#2463a8",
+    "AVIF": "#7048a8",
+}
+_GREY = "#444444"
+_BOLD = {"color": _COLOURS[OURS], "fontweight": "bold"}
+# How the families of one codec are told apart: line and marker.
+_KINDS = {"mosaic": ("-", "o"), "files": (":", "x"), "files, header once": ("--", ".")}
+# Decibel below the worst image or codec of ours at which the picture ends.
+_BELOW = 3.0
+
+
+def format_report(result: dict[str, Any]) -> str:
+    """Verdict, savings, table, what was left out, machine."""
+    counts, verdict = result["row_counts"], result["verdict"]
+    lines = [
+        f"# Benchmark: {result['data_set']}",
+        "",
+        f"{counts['measured']:,} rows of the test split, {result['samples']}, {result['date']}. Trained on "
+        f"{counts['train']:,} rows. How everything is run and counted: docs/benchmark.md.",
+        "",
+        "## Verdict",
+        "",
+        f"**{verdict['summary']}**",
+        "",
+        *(f"- {choice['sentence']}" for choice in verdict["choices"]),
+        "",
+        "Bits are those with the codec. A mosaic or a compressed stream gives no row back without all of its "
+        "neighbours; single files and latent stores do.",
+        "",
+        *_savings(result),
+        "## All that was measured",
+        "",
+        "Without points that another setting of the same family beats.",
+        "",
+        *_table(result["rows"]),
+        "",
+        *(["## Left out", "", *(f"- {reason}" for reason in result["left_out"]), ""] if result["left_out"] else []),
+        "## Machine",
+        "",
+        _machine(result["machine"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _savings(result: dict[str, Any]) -> list[str]:
+    """Bits of our curve against others, where they share qualities."""
+    comparable = [line for line in result["bd_rate"] if line["change"] is not None]
+    if not comparable:
+        return [
+            "No average saving (BD-rate): our curve and the others need two points each, and qualities in common.",
+            "",
+        ]
+    lines = [
+        "## Average change in bits at equal PSNR (BD-rate; negative: ours takes fewer)",
+        "",
+        "| against | codec | change | over PSNR |",
+        "|---|---|---|---|",
+    ]
+    for line in comparable:
+        counted = "counted" if line["with_codec"] else "not counted"
+        over = f"{line['psnr_from']:.1f} to {line['psnr_to']:.1f} dB"
+        lines.append(f"| {line['anchor']} | {counted} | {line['change']:+.0%} | {over} |")
+    return [*lines, ""]
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| | bits per row | with codec | MSE | PSNR, dB | SSIM | encode, rows/s | decode, rows/s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        psnr = "lossless" if row["psnr"] is None else f"{row['psnr']:.2f}"
+        ssim = "" if row["ssim"] is None else f"{row['ssim']:.4f}"
+        name = f"**{row['name']}**" if row["family"] == OURS else row["name"]
+        cells = [
+            name,
+            f"{row['bits_per_row']:,.1f}",
+            f"{row['bits_per_row_with_codec']:,.1f}",
+            f"{row['mse']:.5f}",
+            psnr,
+            ssim,
+            f"{row['encode_rows_per_s']:,.0f}",
+            f"{row['decode_rows_per_s']:,.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"{machine['processor']}, {machine['cpus']} CPUs, torch with {machine['threads']} threads"
+        f"{', ' + machine['cuda'] if machine['cuda'] else ''}; load {machine['load']} at the end. {versions}. Speeds "
+        "are of whole runs as a user has them: stores from Parquet to Parquet, image codecs and compressors in one "
+        "process, in memory, with the threads that their libraries start."
+    )
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """PSNR against bits per row, without the codecs' bytes and with them; one colour per codec, ours on top."""
+    figure = Figure(figsize=(14, 6.6), layout="constrained", dpi=110)
+    panels = figure.subplots(1, 2, sharey=True)
+    counts = result["row_counts"]
+    figure.suptitle(f"{result['data_set']}: {counts['measured']:,} rows, {result['samples']}", fontsize=13)
+    titles = ("without codec", f"with codec, shared by {counts['measured']:,} rows")
+    for axis, key, title in zip(panels, ("bits_per_row", "bits_per_row_with_codec"), titles, strict=True):
+        _draw_panel(axis, result["rows"], key)
+        axis.set_title(title, fontsize=11)
+    panels[0].set_ylabel("PSNR of the mean error, dB")
+    handles, labels = panels[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    return figure
+
+
+def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
+    families: dict[str, list[dict[str, Any]]] = {}
+    for row in _shown(rows):
+        families.setdefault(row["family"], []).append(row)
+    for family, points in families.items():
+        best = _best(points, key)
+        bold = family == OURS
+        axis.plot(
+            [row[key] for row in best],
+            [row["psnr"] for row in best],
+            markersize=15 if bold else 4.5,
+            linewidth=2.2 if bold else 1.3,
+            zorder=3 if bold else 2,
+            label=family,
+            **_style(family),
+        )
+        if bold:
+            for row in best:
+                _note(axis, row["name"], (row[key], row["psnr"]), (0, 10), ha="center", **_BOLD)
+    lossless = [row for row in rows if row["psnr"] is None]
+    if lossless:
+        least = min(lossless, key=lambda row: row[key])
+        axis.axvline(least[key], color=_GREY, linestyle="-.", linewidth=1)
+        words = f"lossless: {least['name']}, {least[key]:,.0f} bits"
+        _note(axis, words, (least[key], axis.get_ylim()[0]), (5, 6), color=_GREY)
+    axis.set_xscale("log")
+    axis.set_xlabel("bits per row")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lossy points of a quality near that of ours and of image codecs: PCA's reaches down to the mean of all rows."""
+    lossy = [row for row in rows if row["psnr"] is not None]
+    others = [row["psnr"] for row in lossy if row["family"] != "PCA"]
+    return [row for row in lossy if row["psnr"] >= min(others, default=0) - _BELOW]
+
+
+def _best(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Without points that another one beats in what this panel shows."""
+    best: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row[key], row["mse"])):
+        if not best or row["mse"] < best[-1]["mse"]:
+            best.append(row)
+    return best
+
+
+def _style(family: str) -> dict[str, Any]:
+    codec = next((name for name in _COLOURS if family.startswith(name)), OURS)
+    line, marker = _KINDS.get(family.removeprefix(codec).strip(), ("-", "*" if family == OURS else "s"))
+    return {"color": _COLOURS[codec], "linestyle": line, "marker": marker}
+
+
+def _note(axis: Any, words: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    """Small words beside a point, readable over lines."""
+    note = axis.annotate(words, place, xytext=offset, textcoords="offset points", fontsize=8, zorder=4, **style)
+    note.set_path_effects([withStroke(linewidth=3, foreground="white")])

@@ -1,0 +1,136 @@
+"""The whole benchmark: everything measured on the same rows, judged, and written to reports/bench.*."""
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ae_pipeline.benchmark.bd_rate import savings
+from ae_pipeline.benchmark.image_codecs import measure_image_codecs
+from ae_pipeline.benchmark.lossless import measure_lossless
+from ae_pipeline.benchmark.ours import measure_preset, trained_codec
+from ae_pipeline.benchmark.pca import measure_pca
+from ae_pipeline.benchmark.points import Point, Rows, take_rows
+from ae_pipeline.benchmark.presets import preset_params
+from ae_pipeline.benchmark.verdict import judge
+from ae_pipeline.devices import cpu_count
+from ae_pipeline.files import make_folder, write_json
+from ae_pipeline.params import Params
+from ae_pipeline.provenance import git_state, library_versions, machine
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.training_data import fit_scaling
+
+WORK = "benchmark"
+"""Folder of the trained presets, in paths.work."""
+# All rows are held in memory, several times.
+_MOST_BYTES = 256 << 20
+
+Tell = Callable[[Point], None]
+
+
+def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -> dict[str, Any]:
+    """paths.prepared -> bench.json, bench.md and bench.png in paths.reports; returns what bench.json holds.
+
+    `tell` is called with every point. Raises ConfigError for a preset that there is not, and what training raises.
+    """
+    presets = {name: preset_params(name, params) for name in params.bench.presets}
+    prepared = root / params.paths.prepared
+    sets = {name: SampleSet.open(prepared / name) for name in ("train", "validation", "test")}
+    work = root / params.paths.work / WORK
+    make_folder(work)
+    git = git_state(root)
+    codecs = {
+        name: trained_codec(name, chosen, sets["train"], sets["validation"], work, git)
+        for name, chosen in presets.items()
+    }
+    most = max(1, min(params.bench.max_rows, _MOST_BYTES // sets["test"].spec.nbytes))
+    with tempfile.TemporaryDirectory() as folder:
+        rows = take_rows(sets["test"], most, fit_scaling(sets["train"]), Path(folder))
+        points, left_out = measure(rows, sets["train"], codecs, params, tell)
+    result = {
+        "data_set": params.source.name,
+        "samples": rows.samples.spec.describe(),
+        "row_counts": {"measured": len(rows), **{name: samples.rows for name, samples in sets.items()}},
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": _machine(),
+        "git": git,
+        "image_effort": params.bench.image_effort,
+        "verdict": asdict(judge(points, len(rows))),
+        "bd_rate": [asdict(saving) for saving in savings(points, len(rows))],
+        "left_out": left_out,
+        "rows": [asdict(point) for point in points],
+    }
+    write_reports(root / params.paths.reports, result)
+    return result
+
+
+def measure(
+    rows: Rows, train: SampleSet, codecs: dict[str, Path], params: Params, tell: Tell = lambda point: None
+) -> tuple[list[Point], list[str]]:
+    """Every point of the table, and what was left out, with the reason; `codecs` are folders, by the preset's name."""
+    points = []
+    for name, codec in codecs.items():
+        points += measure_preset(name, codec, rows, params.encode)
+    lossless, no_lossless = measure_lossless(rows)
+    points += lossless
+    for point in points:
+        tell(point)
+    pca, no_pca = measure_pca(rows, train, params.bench, params.encode, tell)
+    images, no_images = measure_image_codecs(rows, params.bench, tell)
+    return [*points, *pca, *images], [*no_lossless, *no_pca, *no_images]
+
+
+def write_reports(reports: Path, result: dict[str, Any]) -> None:
+    """bench.json, and the table and the picture of it."""
+    from ae_pipeline.benchmark.report import draw, format_report  # matplotlib: half a second, not needed to start
+    from ae_pipeline.files import finished_file
+
+    write_json(reports / "bench.json", result)
+    with finished_file(reports / "bench.md") as temporary:
+        temporary.write_text(format_report(result), encoding="utf-8")
+    with finished_file(reports / "bench.png") as temporary:
+        # Without the version of matplotlib in it, equal pictures are equal files.
+        draw(result).savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _machine() -> dict[str, Any]:
+    """What speeds depend on."""
+    return {
+        **machine(),
+        "processor": _processor(),
+        "cpus": cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load": round(os.getloadavg()[0], 1),
+        "versions": {**library_versions(), **_codec_versions()},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _codec_versions() -> dict[str, str]:
+    """Of the alternatives, as far as they are here."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from PIL import features
+
+    found = {name: features.version(name) for name in ("libjpeg_turbo", "webp", "avif")}
+    for package in ("pillow", "brotli", "pillow-jxl-plugin"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return {name: number for name, number in found.items() if number}

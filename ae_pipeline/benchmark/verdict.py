@@ -1,0 +1,148 @@
+"""Numbers into words: what to use here, at which quality, and from how many rows on our codecs pay.
+
+Nothing is known in advance: everything is read from the table's points, so other data gives another verdict. Bits are
+those with the codec, for a codec is kept beside its rows.
+"""
+
+from dataclasses import dataclass
+
+from ae_pipeline.benchmark.curves import Cost, by_family, cost
+from ae_pipeline.benchmark.points import OURS, Point
+
+# Nobody has more rows.
+_MOST_ROWS = 2**50
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best at the quality of one of our codecs."""
+
+    preset: str
+    mse: float
+    psnr: float | None
+    bits: float
+    """Of our codec, with its own bytes."""
+    use: str
+    """The family that takes the fewest bits: ours or another."""
+    best_alternative: str | None
+    best_alternative_family: str | None
+    best_alternative_bits: float | None
+    break_even_rows: int | None
+    """Rows from which on ours takes the fewest; None if it never does."""
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """At `rows` rows, for each quality that our codecs offer."""
+
+    rows: int
+    summary: str
+    choices: list[Choice]
+
+
+def judge(points: list[Point], rows: int) -> Verdict:
+    """What to use when `rows` rows share the codecs; `points` are the whole table."""
+    families = by_family(points)
+    ours = families.pop(OURS, [])
+    # Layouts of one codec have the same error: the smaller one stands for it.
+    best = {
+        mse: min((point for point in ours if point.mse == mse), key=lambda p: p.bits_at(rows)) for mse in _errors(ours)
+    }
+    choices = [_choose(own, families, rows) for own in best.values()]
+    return Verdict(rows, _summary(choices, rows), choices)
+
+
+def best_alternative(families: dict[str, list[Point]], psnr: float | None, rows: float) -> Cost | None:
+    """The fewest bits at this quality or a better one, whatever family it is; None if none reaches it."""
+    costs = [found for points in families.values() if (found := cost(points, psnr, rows)) is not None]
+    return min(costs, key=lambda found: found.bits, default=None)
+
+
+def break_even_rows(own: Point, families: dict[str, list[Point]]) -> int | None:
+    """The least number of rows from which on `own` takes no more than any alternative at its quality; None if never.
+
+    Alternatives have codecs, too, and another one can be best at another number of rows: so rows are tried, doubling,
+    and the last change is narrowed down.
+    """
+
+    def pays(rows: int) -> bool:
+        other = best_alternative(families, own.psnr, rows)
+        return other is None or own.bits_at(rows) <= other.bits
+
+    if not pays(_MOST_ROWS):
+        return None
+    loses, wins = 0, _MOST_ROWS
+    while wins > 1 and pays(wins // 2):
+        wins //= 2
+    loses = wins // 2
+    while wins - loses > 1:
+        middle = (loses + wins) // 2
+        loses, wins = (loses, middle) if pays(middle) else (middle, wins)
+    return wins
+
+
+def _errors(points: list[Point]) -> list[float]:
+    """Largest error, so fewest bits, first."""
+    return sorted({point.mse for point in points}, reverse=True)
+
+
+def _choose(own: Point, families: dict[str, list[Point]], rows: int) -> Choice:
+    other = best_alternative(families, own.psnr, rows)
+    bits = own.bits_at(rows)
+    ours = other is None or bits <= other.bits
+    even = break_even_rows(own, families)
+    return Choice(
+        preset=own.name,
+        mse=own.mse,
+        psnr=own.psnr,
+        bits=bits,
+        use=OURS if other is None or ours else other.point.family,
+        best_alternative=other.point.name if other else None,
+        best_alternative_family=other.point.family if other else None,
+        best_alternative_bits=other.bits if other else None,
+        break_even_rows=even,
+        sentence=_sentence(own, other, rows, even),
+    )
+
+
+def _sentence(own: Point, other: Cost | None, rows: int, even: int | None) -> str:
+    quality = f"At MSE {own.mse:.5f}" + ("" if own.psnr is None else f" ({own.psnr:.1f} dB)") + f" and {rows:,} rows"
+    bits = own.bits_at(rows)
+    if other is None:
+        return f"{quality}: use {own.name}, {_bits(bits)}; nothing else here is as good."
+    if bits <= other.bits:
+        since = "" if even is None else f" It pays from {even:,} rows on."
+        second = f"the next best, {_alternative(other)}, takes {_bits(other.bits)}"
+        return f"{quality}: use {own.name}, {_bits(bits)}; {second}.{since}"
+    verb = "keep" if other.point.psnr is None else "use"
+    lossless = " and loses nothing" if other.point.psnr is None else ""
+    later = (
+        f"at no number of rows is {own.name} smaller"
+        if even is None
+        else f"the codec's {own.codec_bytes:,} bytes pay for themselves from {even:,} rows on"
+    )
+    return (
+        f"{quality}: {verb} {_alternative(other)}, which takes {_bits(other.bits)}{lossless}; "
+        f"{own.name} takes {_bits(bits)}, {_bits(own.bits_per_row)} without its codec, and {later}."
+    )
+
+
+def _alternative(other: Cost) -> str:
+    """Between two settings, the family; its nearest better point is only near."""
+    return f"{other.point.family} (near {other.point.setting})" if other.between else other.point.name
+
+
+def _bits(bits: float) -> str:
+    return f"{bits:,.0f} bits per row" if bits >= 10 else f"{bits:.2g} bits per row"
+
+
+def _summary(choices: list[Choice], rows: int) -> str:
+    won = [choice.preset for choice in choices if choice.use == OURS]
+    if won:
+        rest = "" if len(won) == len(choices) else " Elsewhere, use what its line names."
+        return f"At {rows:,} rows, the autoencoder is the smallest at the quality of: {'; '.join(won)}.{rest}"
+    uses = sorted({choice.use for choice in choices})
+    later = [choice.break_even_rows for choice in choices if choice.break_even_rows is not None]
+    ending = f"the first of our codecs pays from {min(later):,} rows on" if later else "none of our codecs ever pays"
+    return f"At {rows:,} rows, do not use an autoencoder: use {', '.join(uses)}; {ending}."

@@ -1,0 +1,46 @@
+"""The section of params.yaml that says which autoencoder, with the options of each kind under its own name."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ae_pipeline.params_base import Count, Fraction, Section
+
+Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
+
+
+class DenseOptions(Section):
+    """Fully connected autoencoder; see models/dense.py."""
+
+    hidden_sizes: list[Count] = [512, 256]
+    """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""
+    activation: Activation = "silu"
+    latent_activation: Activation = "identity"
+    latent_norm: Literal["batch", "none"] = "batch"
+    """`batch` gives every latent dimension zero mean and unit variance, so that a uniform quantiser fits it."""
+    output_activation: Literal["sigmoid", "linear"] = "sigmoid"
+    dropout: Fraction = 0.0
+
+
+class ConvOptions(Section):
+    """Convolutional autoencoder; see models/conv.py."""
+
+    channels: Annotated[list[Count], Field(min_length=1)] = [16, 32]
+    """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""
+    activation: Activation = "silu"
+    latent_norm: Literal["batch", "none"] = "batch"
+    output_activation: Literal["sigmoid", "linear"] = "sigmoid"
+    dropout: Fraction = 0.0
+
+
+class ModelParams(Section):
+    """Which autoencoder, and its options under its own name."""
+
+    name: Literal["dense", "conv"] = "dense"
+    dense: DenseOptions = DenseOptions()
+    conv: ConvOptions = ConvOptions()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The chosen model's options as keyword arguments."""
+        return dict(getattr(self, self.name))

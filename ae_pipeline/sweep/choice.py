@@ -1,0 +1,57 @@
+"""The chosen values into params.yaml, of which every other character stays as it is."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, Node
+
+from ae_pipeline.errors import ConfigError
+from ae_pipeline.files import finished_file
+from ae_pipeline.params import load_params
+from ae_pipeline.params_base import replaced
+from ae_pipeline.sweep.space import Setting
+
+_PLAIN = re.compile(r"(?!(true|false|null|yes|no|on|off)$)[a-z][a-z_]*")
+
+
+def write_choice(path: Path, setting: Setting) -> None:
+    """Set the values in params.yaml at `path`. Raises ConfigError, and leaves the file, where it cannot be done."""
+    wanted = replaced(load_params(path), setting)
+    text = path.read_text(encoding="utf-8")
+    root = YAML(pure=True).compose(text)
+    places = [(_value(root, dotted, path), value) for dotted, value in setting.items()]
+    for node, value in sorted(places, key=lambda place: -place[0].start_mark.index):  # from the end: places stay valid
+        text = text[: node.start_mark.index] + _as_yaml(value) + text[node.end_mark.index :]
+    with finished_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        try:
+            right = load_params(temporary) == wanted
+        except ConfigError:
+            right = False
+        if not right:
+            raise ConfigError(
+                f"{path} is left as it is, because it shares values between parameters (&, *); write the values out, "
+                f"or set {_words(setting)} by hand"
+            )
+
+
+def _value(root: Node | None, dotted: str, path: Path) -> Node:
+    """Where the parameter's value stands in the file."""
+    node = root
+    for name in dotted.split("."):
+        pairs = node.value if isinstance(node, MappingNode) else []
+        node = next((value for key, value in pairs if key.value == name), None)
+    if node is None:
+        raise ConfigError(f"{path} has no {dotted}; add it there with any value, and give the same command again")
+    return node
+
+
+def _as_yaml(value: Any) -> str:
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)
+
+
+def _words(setting: Setting) -> str:
+    return ", ".join(f"{path}={value}" for path, value in setting.items())

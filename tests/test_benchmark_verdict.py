@@ -1,0 +1,202 @@
+"""The verdict is read from numbers: the autoencoder loses where it must, wins where it must, and the words say so."""
+
+import math
+
+import numpy as np
+import pytest
+from handmade import write_rows
+
+from ae_pipeline.benchmark.points import OURS, Point, take_rows
+from ae_pipeline.benchmark.run import measure
+from ae_pipeline.benchmark.verdict import break_even_rows, judge
+from ae_pipeline.codec_building import build_codec
+from ae_pipeline.metrics import psnr_of
+from ae_pipeline.params import Params
+from ae_pipeline.training_data import fit_scaling
+
+SIDE = 16
+
+
+def point(family, bits, mse, codec_bytes=0, setting="a"):
+    """A line of the table made by hand, with the codec shared by 1,000 rows."""
+    return Point(
+        name=f"{family} {setting}",
+        family=family,
+        setting=setting,
+        bits_per_row=bits,
+        bits_per_row_with_codec=bits + 8 * codec_bytes / 1000,
+        mse=mse,
+        psnr=psnr_of(mse),
+        ssim=None,
+        encode_rows_per_s=1.0,
+        decode_rows_per_s=1.0,
+        codec_bytes=codec_bytes,
+    )
+
+
+OWN = point(OURS, 100.0, 0.005, codec_bytes=100_000)
+ZSTD = point("zstd", 1100.0, 0.0, setting="19")
+PCA = [point("PCA", 300.0, 0.004, 10_000, "large"), point("PCA", 150.0, 0.02, 5_000, "small")]
+WEBP = [point("WebP mosaic", 400.0, 0.003, setting="q9"), point("WebP mosaic", 250.0, 0.0075, setting="q1")]
+
+
+def test_the_smallest_at_the_quality_wins_and_the_codec_counts():
+    few, many = judge([OWN, ZSTD], 700), judge([OWN, ZSTD], 900)
+    # 100 bits and 800,000 for the codec against 1,100.
+    assert few.choices[0].use == "zstd"
+    assert many.choices[0].use == OURS
+    assert many.choices[0].bits == pytest.approx(100 + 800_000 / 900)
+
+
+def test_break_even_is_the_first_row_count_that_pays():
+    assert break_even_rows(OWN, {"zstd": [ZSTD]}) == 800
+    # PCA with its codec: 300 bits and 80,000; ours pays when 200 bits a row have saved the other 720,000.
+    assert break_even_rows(OWN, {"PCA": PCA[:1]}) == 3600
+    assert break_even_rows(OWN, {"zstd": [ZSTD], "PCA": PCA[:1]}) == 3600
+
+
+def test_from_the_break_even_on_ours_is_no_larger():
+    points = [OWN, ZSTD, *PCA, *WEBP]
+    even = judge(points, 1000).choices[0].break_even_rows
+    assert judge(points, even).choices[0].use == OURS
+    assert judge(points, even - 1).choices[0].use != OURS
+    for rows in (2 * even, 10 * even, 10**9):
+        assert judge(points, rows).choices[0].use == OURS
+
+
+def test_there_is_no_break_even_where_something_smaller_needs_no_codec():
+    choice = judge([OWN, point("WebP mosaic", 90.0, 0.005)], 1000).choices[0]
+    assert choice.break_even_rows is None
+    assert choice.use == "WebP mosaic"
+    assert "at no number of rows" in choice.sentence
+
+
+def test_what_does_not_reach_the_quality_is_no_alternative():
+    assert judge([OWN, point("JPEG files", 1.0, 0.006)], 1).choices[0].use == OURS
+    assert judge([OWN], 1).choices[0].best_alternative is None
+
+
+def test_an_alternative_between_two_settings_is_read_off_its_curve():
+    choice = judge([OWN, *WEBP], 1000).choices[0]
+    assert choice.use == "WebP mosaic"
+    assert 250 < choice.best_alternative_bits < 400
+    reached = psnr_of(0.005)
+    ends = psnr_of(0.0075), psnr_of(0.003)
+    share = (reached - ends[0]) / (ends[1] - ends[0])
+    # Two points: the monotone cubic is a line in log(bits).
+    assert choice.best_alternative_bits == pytest.approx(250 * (400 / 250) ** share)
+
+
+def test_a_lossless_one_is_to_be_kept_and_nothing_lossy_is():
+    kept = judge([OWN, ZSTD, point("WebP mosaic", 1200.0, 0.001)], 500).choices[0].sentence
+    assert "keep zstd 19" in kept
+    assert "loses nothing" in kept
+    used = judge([OWN, point("WebP mosaic", 250.0, 0.005)], 500).choices[0].sentence
+    assert "use WebP mosaic a" in used
+    assert "loses nothing" not in used
+
+
+def test_every_quality_of_ours_has_a_line_and_a_layout_is_no_quality():
+    small, fine = point(OURS, 60.0, 0.008, 1000, "small"), point(OURS, 300.0, 0.0025, 1000, "fine")
+    larger_layout = point(OURS, 70.0, 0.008, 1000, "small, other layout")
+    verdict = judge([larger_layout, small, fine, point("AVIF mosaic", 250.0, 0.0025)], 10_000)
+    assert [choice.preset for choice in verdict.choices] == [small.name, fine.name]
+    assert [choice.use for choice in verdict.choices] == [OURS, "AVIF mosaic"]
+    assert small.name in verdict.summary
+    assert fine.name not in verdict.summary
+
+
+def test_the_summary_says_when_none_of_ours_ever_pays():
+    assert "none of our codecs ever pays" in judge([OWN, point("zstd", 50.0, 0.0)], 10).summary
+    assert "from 800 rows on" in judge([OWN, ZSTD], 10).summary
+
+
+# Real data.
+
+
+def settings(latent_size, levels, hidden_size, epochs):
+    train = {"latent_size": latent_size, "epochs": epochs, "batch_size": 64, "learning_rate": 0.005, "device": "cpu"}
+    return Params.model_validate(
+        {
+            "model": {"dense": {"hidden_sizes": [hidden_size]}},
+            "train": train,
+            "quantiser": {"levels": levels},
+            "encode": {"device": "cpu"},
+            "bench": {
+                "image_effort": "fast",
+                "single_files": 10,
+                "pca_sizes": [1, 2, 4, 8, 16, 32],
+                "pca_levels": [4, 8, 16, 32],
+            },
+        }
+    )
+
+
+def benchmark(tmp_path, pixels, params, tested):
+    """Train on all but the last `tested` rows and 200 for validation; measure on the last."""
+    cuts = {"train": pixels[: -tested - 200], "validation": pixels[-tested - 200 : -tested], "test": pixels[-tested:]}
+    sets = {
+        name: write_rows(tmp_path / f"{name}.parquet", rows, id=list(range(len(rows)))) for name, rows in cuts.items()
+    }
+    build_codec(sets["train"], sets["validation"], params, tmp_path / "codec", {}, lambda epoch: None)
+    rows = take_rows(sets["test"], tested, fit_scaling(sets["train"]), tmp_path / "rows")
+    return measure(rows, sets["train"], {"tiny": tmp_path / "codec"}, params)[0]
+
+
+def test_the_autoencoder_loses_on_noise(tmp_path):
+    """Nothing can be learned, so the cheapest way to say little wins, however many rows there are."""
+    noise = np.random.default_rng(0).integers(0, 256, (900, SIDE, SIDE), np.uint8)
+    points = benchmark(tmp_path, noise, settings(8, 16, 16, 3), 300)
+    for rows in (300, 10**6):
+        assert {choice.use for choice in judge(points, rows).choices}.isdisjoint({OURS})
+    assert {choice.break_even_rows for choice in judge(points, 300).choices} == {None}
+
+
+def test_the_autoencoder_loses_on_a_linear_subspace(tmp_path):
+    """Where PCA is optimal, it takes as many numbers as there are dimensions, and a network adds only error."""
+    random = np.random.default_rng(0)
+    basis = np.linalg.qr(random.normal(size=(SIDE * SIDE, 4)))[0].T
+    values = 128 + random.uniform(-1, 1, (1500, 4)) @ basis * 300
+    pixels = np.round(values.clip(0, 255)).astype(np.uint8).reshape(-1, SIDE, SIDE)
+    points = benchmark(tmp_path, pixels, settings(4, 16, 32, 10), 300)
+    assert {choice.use for choice in judge(points, 300).choices} == {"PCA"}
+    assert {choice.use for choice in judge(points, 10**9).choices} == {"PCA"}
+
+
+@pytest.fixture(scope="module")
+def hidden_disc(tmp_path_factory):
+    """One round spot at any place, seen through a fixed shuffle of all pixels: two numbers make a picture.
+
+    Image codecs see noise, PCA needs a component for each place; the network can learn both.
+    """
+    random = np.random.default_rng(0)
+    centre = random.uniform(3, SIDE - 3, (2, 5200, 1, 1))
+    places = np.arange(SIDE)
+    distance = (places[:, None] - centre[0]) ** 2 + (places - centre[1]) ** 2
+    spots = np.round(255 * np.exp(-distance / (2 * 1.3**2))).astype(np.uint8)
+    order = random.permutation(SIDE * SIDE)
+    shuffled = spots.reshape(len(spots), -1)[:, order].reshape(spots.shape)
+    return benchmark(tmp_path_factory.mktemp("disc"), shuffled, settings(4, 64, 24, 30), 1000)
+
+
+def test_the_autoencoder_wins_on_a_curved_manifold(hidden_disc):
+    (choice,) = judge(hidden_disc, 50_000).choices
+    assert choice.use == OURS
+    assert choice.bits < choice.best_alternative_bits
+    assert 200 < choice.break_even_rows < 50_000
+
+
+def test_the_autoencoder_loses_with_200_rows_of_the_same_data(hidden_disc):
+    (choice,) = judge(hidden_disc, 200).choices
+    assert choice.use != OURS
+    assert choice.break_even_rows > 200
+    assert f"from {choice.break_even_rows:,} rows on" in choice.sentence
+
+
+def test_every_point_agrees_with_its_own_numbers(hidden_disc):
+    assert len({found.name for found in hidden_disc}) == len(hidden_disc)
+    for found in hidden_disc:
+        assert found.bits_per_row_with_codec == pytest.approx(found.bits_at(1000))
+        assert (found.psnr is None) == (found.mse == 0)
+        assert min(found.encode_rows_per_s, found.decode_rows_per_s) > 0
+        assert found.bits_at(math.inf) == found.bits_per_row > 0

@@ -1,0 +1,58 @@
+"""precision.py: bfloat16 only where it is faster and as good; nothing of the trial stays in the training."""
+
+import pytest
+import torch
+from test_training import data, fitted  # noqa: F401 (a fixture)
+
+from ae_pipeline.precision import Precision, choose_precision
+
+
+class Machine:
+    """Steps that take so long and end with such losses, by precision, and a clock that says so."""
+
+    def __init__(self, seconds, losses):
+        self.seconds, self.losses, self.now = seconds, losses, 0.0
+
+    def trial(self, autocast):
+        for number in range(100):
+            self.now += self.seconds[autocast] + (number == 0)  # the first one loads something
+            yield self.losses[autocast]
+
+    def clock(self):
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "losses", "autocast"),
+    [
+        ({False: 0.01, True: 0.002}, {False: 1.0, True: 1.0}, True),
+        ({False: 0.01, True: 0.002}, {False: 1.0, True: 1.1}, False),
+        ({False: 0.002, True: 0.01}, {False: 1.0, True: 0.5}, False),
+        ({False: 0.01, True: 0.002}, {False: 1.0, True: float("nan")}, False),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster_and_as_good(seconds, losses, autocast):
+    machine = Machine(seconds, losses)
+    found = choose_precision("auto", machine.trial, machine.clock)
+    assert (found.autocast, found.measured) == (autocast, True)
+    assert found.speedup == pytest.approx(seconds[False] / seconds[True], abs=0.01)
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_what_is_set_is_not_measured(setting):
+    assert choose_precision(setting, lambda autocast: pytest.fail("tried")) == Precision(setting)
+
+
+def test_too_little_data_is_float32():
+    assert choose_precision("auto", lambda autocast: iter([1.0] * 20)) == Precision(autocast=False)
+
+
+def test_the_trial_leaves_no_trace(data):  # noqa: F811
+    knobs = {"batch_size": 8, "epochs": 2, "noise_std": 0.1, "rate_weight": 1e-4}
+    (chosen, result), (fixed, again) = fitted(data, autocast="auto", **knobs), fitted(data, autocast=False, **knobs)
+    assert result.precision.measured
+    if not result.precision.autocast:
+        assert result.history == again.history
+        assert all(
+            torch.equal(a, b) for a, b in zip(chosen.state_dict().values(), fixed.state_dict().values(), strict=True)
+        )
