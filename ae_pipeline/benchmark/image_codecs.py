@@ -62,7 +62,7 @@ def _in_mosaics(form: ImageFormat, setting: Setting, rows: Rows, grey: bool) -> 
     grid = Grid.of(len(rows), *shape[:2])
     pictures = [grid.join(rows.pixels[start : start + grid.images]) for start in range(0, len(rows), grid.images)]
     files, encoding = timed(lambda: [encode_image(picture, form, setting) for picture in pictures])
-    back, decoding = timed(lambda: [decode_image(file, grey=grey) for file in files])
+    back, decoding = timed(lambda: [decode_image(file, form, grey=grey) for file in files])
     decoded = np.concatenate([grid.cut(picture, shape) for picture in back])[: len(rows)]
     bits = 8 * sum(map(len, files)) / len(rows)
     return Point(
@@ -83,7 +83,7 @@ def _in_files(form: ImageFormat, setting: Setting, rows: Rows, files: int, grey:
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(files, len(rows))).round().astype(int))
     pixels = rows.pixels[chosen]
     data, encoding = timed(lambda: [encode_image(image, form, setting) for image in pixels])
-    back, decoding = timed(lambda: [decode_image(file, grey=grey) for file in data])
+    back, decoding = timed(lambda: [decode_image(file, form, grey=grey) for file in data])
     lost = asdict(rows.distortion(np.stack(back).reshape(pixels.shape), chosen))
     prefix = shared_prefix(data)
     bits = 8 * sum(map(len, data)) / len(data)

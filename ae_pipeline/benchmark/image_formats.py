@@ -7,7 +7,6 @@ thousand images of 28x28. What was tried for that stands in docs/benchmark.md.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from io import BytesIO
 from typing import Any, Literal
 
@@ -33,16 +32,16 @@ class ImageFormat:
 
     name: str
     pillow: str
-    plugin: str | None
+    plugin: Literal["pillow_jxl"] | None
     settings: Callable[[Effort, bool], Iterator[Setting]]
 
     def missing(self) -> str | None:
         """Why it cannot be used here, None if it can."""
         try:
-            if self.plugin:
-                import_module(self.plugin)
+            if self.plugin == "pillow_jxl":
+                import pillow_jxl  # noqa: F401 (it makes the format known to Pillow)
             setting = next(self.settings("fast", True))
-            decode_image(encode_image(np.zeros((8, 8), np.uint8), self, setting), grey=True)
+            decode_image(encode_image(np.zeros((8, 8), np.uint8), self, setting), self, grey=True)
         except ImportError:
             return f"the package {self.plugin} is not installed; {INSTALL}"
         except (OSError, KeyError, ValueError) as error:
@@ -58,9 +57,9 @@ def encode_image(pixels: np.ndarray, form: ImageFormat, setting: Setting) -> byt
     return file.getvalue()
 
 
-def decode_image(data: bytes, *, grey: bool) -> np.ndarray:
+def decode_image(data: bytes, form: ImageFormat, *, grey: bool) -> np.ndarray:
     """A file's bytes as uint8 (H, W) or (H, W, 3)."""
-    with Image.open(BytesIO(data)) as image:
+    with Image.open(BytesIO(data), formats=[form.pillow]) as image:
         return np.asarray(image.convert("L" if grey else "RGB"))
 
 

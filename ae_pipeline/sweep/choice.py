@@ -21,7 +21,7 @@ def write_choice(path: Path, setting: Setting) -> None:
     """Set the values in params.yaml at `path`. Raises ConfigError, and leaves the file, where it cannot be done."""
     wanted = replaced(load_params(path), setting)
     text = path.read_text(encoding="utf-8")
-    root = YAML(pure=True).compose(text)
+    root = YAML(typ="safe", pure=True).compose(text)
     places = [(_value(root, dotted, path), value) for dotted, value in setting.items()]
     for node, value in sorted(places, key=lambda place: -place[0].start_mark.index):  # from the end: places stay valid
         text = text[: node.start_mark.index] + _as_yaml(value) + text[node.end_mark.index :]
