@@ -345,3 +345,14 @@ def test_work_left_beside_a_store_is_found(tmp_path):
     (tmp_path / ".ab.0123456789abcdef.partial").mkdir()
     encode(samples, tmp_path / "codec", tmp_path / "a[b]")
     assert unfinished_work(tmp_path / "a[b]") == [tmp_path / ".a[b].0123456789abcdef.partial"]
+
+
+def test_a_store_is_not_made_inside_another(tmp_path):
+    random_codec(tmp_path / "codec")
+    samples = write_rows(tmp_path / "rows.parquet", random_pixels((5, 5, 4), "uint8"))
+    encode(samples, tmp_path / "codec", tmp_path / "store")
+    before = bytes_of(tmp_path / "store")
+    for inside in ("store/inner", "store/_codec/../deep/inner"):
+        with pytest.raises(TargetError, match=r"lies inside the store .*/store; choose a target outside it"):
+            encode(samples, tmp_path / "codec", tmp_path / inside)
+    assert bytes_of(tmp_path / "store") == before

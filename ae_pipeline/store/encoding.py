@@ -113,6 +113,9 @@ def refuse_existing_store(store: Path | str) -> None:
         if not has_manifest(store) and store.is_dir() and holds_part_of_store(open_storage(store)):
             read_manifest(store)  # raises: it says what to do about a manifest that was lost
         refuse_existing(store)
+        for folder in store.resolve().parents:
+            if has_manifest(folder):
+                raise TargetError(f"{store} lies inside the store {folder}; choose a target outside it")
         return
     from ae_pipeline.store.remote import refuse_existing_remote
 
