@@ -9,23 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ae_pipeline.cli import main
 from ae_pipeline.codec import Codec
 from ae_pipeline.samples import SampleSet
-
-
-@pytest.fixture
-def ae(monkeypatch, capsys):
-    """Run `ae-pipeline ARGUMENTS` in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ae-pipeline", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def fails_with_one_line(result, *words):

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 
 import fsspec
 import numpy as np
@@ -13,26 +12,11 @@ import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 from PIL import Image
 
-from ae_pipeline.cli import main
 from ae_pipeline.cli_decode import INCOMPLETE
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.appending import append_samples
 from ae_pipeline.store.latent_store import LatentStore
-
-
-@pytest.fixture
-def ae(monkeypatch, capsys):
-    """Run `ae-pipeline ARGUMENTS` in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ae-pipeline", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -2,29 +2,13 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 from grown import batch, copied, grow, rewrite_manifest
 from handmade import bytes_of, flip_bit
 
-from ae_pipeline.cli import main
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import MANIFEST_NAME
-
-
-@pytest.fixture
-def ae(monkeypatch, capsys):
-    """Run `ae-pipeline ARGUMENTS` in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ae-pipeline", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

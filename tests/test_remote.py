@@ -4,7 +4,6 @@ import itertools
 import multiprocessing.connection
 import os
 import signal
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +17,6 @@ from remote_writer import append, write
 from s3_server import serving
 from werkzeug.wrappers import Response
 
-from ae_pipeline.cli import main
 from ae_pipeline.errors import DamagedPartError, PipelineError, StoreError, TargetError, UnreachableError
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.decoding import decode_store
@@ -612,20 +610,6 @@ def test_an_upload_in_several_requests_appears_with_the_last_one(s3, started, co
 
 
 # What a user is told.
-
-
-@pytest.fixture
-def ae(monkeypatch, capsys):
-    """Run `ae-pipeline ARGUMENTS` in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ae-pipeline", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def one_line(result, *words):
