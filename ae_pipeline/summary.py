@@ -10,7 +10,7 @@ from ae_pipeline.params import Params
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import kept_snapshots, read_manifest
 from ae_pipeline.tracking_store import tracking_uri
-from ae_pipeline.workspace import read_values, read_workspace
+from ae_pipeline.workspace import check_numbers, read_values, read_workspace
 
 
 def describe_store(store: LatentStore) -> dict[str, Any]:
@@ -66,13 +66,14 @@ def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
     for name in params.encode.data_sets:
         store = LatentStore.open(root / params.paths.latents / name)
         totals = store.manifest.totals
+        check_numbers(workspace.reports / "round_trip.json", round_trip.get(name), ["mse"])
         stores[name] = {
             "rows": totals.rows,
             "bytes_in": totals.bytes_in,
             "bytes_out": store.nbytes,
             "ratio": totals.bytes_in / store.nbytes,
             "mse": round_trip[name]["mse"],
-            "psnr": round_trip[name]["psnr"],
+            "psnr": round_trip[name].get("psnr"),
         }
     return {
         "data_sets": stores,

@@ -1,7 +1,7 @@
 """What the stages left in the workspace, read for `publish` and for the summary. Files only."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +110,7 @@ def read_workspace(params: Params, root: Path) -> Workspace:
     try:
         lock = _read_lock(root / "dvc.lock")
         metrics = read_values(reports / "metrics.json")
+        check_numbers(reports / "metrics.json", metrics, ("mse", "bits_per_row", "zstd_bits_per_row", "codec_bytes"))
         history = read_csv(reports / "history.csv")
     except FileNotFoundError as error:
         raise WorkspaceError(f"{error.filename} is missing; run `dvc repro` first") from None
@@ -128,6 +129,14 @@ def read_values(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise WorkspaceError(f"{path} holds a {type(values).__name__}, expected an object; run `dvc repro` again")
     return values
+
+
+def check_numbers(path: Path, values: Any, names: Iterable[str]) -> None:
+    """Raise WorkspaceError unless these values of a file are there, and numbers."""
+    for name in names:
+        found = values.get(name) if isinstance(values, dict) else None
+        if not isinstance(found, int | float):
+            raise WorkspaceError(f"{path} has {found!r} as {name}, expected a number; run `dvc repro` again")
 
 
 def _read_lock(path: Path) -> dict[str, Any]:

@@ -182,6 +182,21 @@ def test_without_results_it_says_what_to_run_first(tiny_params, tmp_path):
         publish(tiny_params, tmp_path)
 
 
+@pytest.mark.parametrize("values", [{}, {"mse": "low"}, {"mse": None, "bits_per_row": 3}])
+def test_metrics_of_another_shape_are_named(values, workspace):
+    root, params = workspace
+    path = root / params.paths.reports / "metrics.json"
+    before = path.read_text()
+    path.write_text(json.dumps(values))
+    try:
+        with pytest.raises(
+            WorkspaceError, match=r"metrics.json has .* as mse, expected a number; run `dvc repro` again"
+        ):
+            publish(params, root)
+    finally:
+        path.write_text(before)
+
+
 def test_the_default_store_is_absolute_and_experiments_in_temporary_copies_use_it_too(
     tiny_params, tmp_path, monkeypatch
 ):
