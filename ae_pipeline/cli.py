@@ -48,7 +48,7 @@ def options(
 
 CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
 # What people are told of a new store; `info` says the rest.
-_WRITTEN = ("store", "rows", "bytes_in", "bytes_out", "ratio", "bits_per_row", "bits_per_row_with_codec", "parts")
+_WRITTEN = ["store", "rows", "bytes_in", "bytes_out", "ratio", "bits_per_row", "bits_per_row_with_codec", "parts"]
 ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
 
 
@@ -81,7 +81,7 @@ def encode(
     from ae_pipeline.provenance import git_state
     from ae_pipeline.store.encoding import encode_samples, unfinished_work
     from ae_pipeline.store.storage import is_url
-    from ae_pipeline.summary import describe_store
+    from ae_pipeline.summary import describe_store, largest_error
 
     if not is_url(store):
         refuse_inside(Path(store), data, "the data")
@@ -93,8 +93,8 @@ def encode(
                 samples, folder, store, settings, name=data.name, git=git_state(Path.cwd()), progress=progress
             )
     unfinished = [] if is_url(store) else unfinished_work(Path(store))
-    described = describe_store(written)
-    show(described if as_json else {name: described[name] for name in _WRITTEN}, as_json=as_json)
+    described = describe_store(written) | {"largest_error": largest_error(written)}
+    show(described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}, as_json=as_json)
     for folder in unfinished:
         print(printable(f"note: {folder} is left of other unfinished work; remove it if nobody is to finish it"))
 

@@ -119,7 +119,11 @@ def read_header(folder: Path) -> CodecHeader:
         values = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         inside = folder / "_codec"
-        hint = f"use the one in the store, {inside}" if inside.is_dir() else "train one or give its folder"
+        hint = (
+            f"use the one in the store, {inside}"
+            if inside.is_dir()
+            else "give its folder, or train one with `dvc repro` (README.md, On your own data)"
+        )
         raise CodecError(f"no codec at {folder} ({HEADER_NAME} is missing); {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CodecError(f"{path} is not readable JSON: {first_line(error)}; restore the codec") from None

@@ -14,6 +14,8 @@ PIXELS = "pixels"
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
 # Parquet and Arrow count the bytes of a fixed-size value in 32 bits.
 _MOST_BYTES = (1 << 31) - 1
+# Rows that an error names.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,12 @@ def from_numpy(values: np.ndarray, dtype: str) -> pa.FixedSizeBinaryArray:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(little), [None, pa.py_buffer(little)])
 
 
-def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path) -> np.ndarray:
-    """(rows, *shape) of a pixels column in any of the types that are read."""
+def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | None = None) -> np.ndarray:
+    """(rows, *shape) of a pixels column in any of the types that are read; `ids` name rows in errors (DataError)."""
     array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
     if array.null_count:
-        raise DataError(f"{path}: {array.null_count} rows have no pixels; remove them first")
+        which = name_rows(ids, array.is_null().to_numpy(zero_copy_only=False))
+        raise DataError(f"{path}: no pixels in {which}; remove them first")
     kind = array.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         _check_lengths(pc.binary_length(array), spec.nbytes, "bytes", spec, path)
@@ -76,9 +79,19 @@ def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path) -> np.ndarra
     else:
         raise DataError(f"{path}: `{PIXELS}` is of type {kind}, expected binary or a list of numbers")
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        bad = int((~np.isfinite(pixels.reshape(len(array), -1)).all(axis=1)).sum())
-        raise DataError(f"{path}: {bad} rows have pixels that are NaN, infinite or beyond float32; repair them first")
+        which = name_rows(ids, ~np.isfinite(pixels.reshape(len(array), -1)).all(axis=1))
+        raise DataError(f"{path}: pixels of {which} are NaN, infinite or beyond float32; repair them first")
     return pixels.reshape(len(array), *spec.shape)
+
+
+def name_rows(ids: pa.ChunkedArray | None, bad: np.ndarray) -> str:
+    """The rows of a block where `bad` (n,) is true: how many, and the ids of the first. For messages."""
+    count = int(bad.sum())
+    rows = "1 row" if count == 1 else f"{count:,} rows"
+    if ids is None:
+        return rows
+    some = [str(value) for value in ids.take(np.flatnonzero(bad)[:_NAMED]).to_pylist()]
+    return f"{rows} (id {', '.join(some)}{', ...' if count > _NAMED else ''})"
 
 
 def _check_lengths(array: pa.Array, wanted: int, what: str, spec: SampleSpec, path: Path) -> None:

@@ -147,9 +147,21 @@ class SampleSet:
                 attributes = attributes.set_column(
                     0, self.attributes_schema.field(ID), attributes[ID].cast(self.attributes_schema.field(ID).type)
                 )
-            pixels = to_numpy(table.column(PIXELS), self.spec, shard.path)
+            pixels = to_numpy(table.column(PIXELS), self.spec, shard.path, attributes.column(ID))
             yield Block(attributes, pixels)
             first_row += table.num_rows
+
+    def refuse_missing_ids(self, shard: Shard, start: int, attributes: pa.Table) -> None:
+        """Raise DataError if a row has no id; `start` is the place in the shard of the first row of `attributes`."""
+        ids = attributes.column(ID)
+        if not ids.null_count:
+            return
+        before = sum(other.rows for other in self.shards[: self.shards.index(shard)] if other.path == shard.path)
+        first = before + start + int(np.flatnonzero(ids.is_null())[0])
+        raise DataError(
+            f"{shard.path}: row {first:,} (the first one is 0) and perhaps others have no id; give every row one, or "
+            "drop the column"
+        )
 
     def load(self) -> Block:
         """All rows at once, for data sets that fit in memory."""

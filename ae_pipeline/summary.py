@@ -14,7 +14,7 @@ from ae_pipeline.workspace import check_numbers, read_values, read_workspace
 
 
 def describe_store(store: LatentStore) -> dict[str, Any]:
-    """Rows, bytes, codec, provenance and schema of a store. Reads no rows but the small error column's statistics."""
+    """Rows, bytes, codec, provenance and schema of a store. Reads no rows."""
     manifest, header = store.manifest, store.codec_header()
     return {
         "store": store.location,
@@ -34,6 +34,16 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         "written_by": manifest.written_by,
         "codec": describe_codec(header),
     }
+
+
+def largest_error(store: LatentStore) -> float:
+    """The largest `error` of a row, from the statistics in the footers of the parts. Raises DamagedPartError."""
+    found = []
+    for part in store.manifest.parts:
+        with store.open_part(part) as parquet:
+            groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+            found += [group.column(group.num_columns - 1).statistics.max for group in groups]  # `error` is the last
+    return float(max(found))
 
 
 def _snapshots(store: LatentStore) -> list[int]:

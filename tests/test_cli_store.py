@@ -232,7 +232,7 @@ def test_repair_says_what_new_bytes_are(ae, store, data):
     sources = [word for path in sorted(data.iterdir()) for word in ("--source", path)]
     code, out, _ = ae("repair", store, *sources)
     assert code == 1
-    assert "is not known to be the one that was lost" in out
+    assert "stood only in the manifest that was lost" in out
     assert "--accept-new-bytes" in out
     code, out, _ = ae("repair", store, *sources, "--accept-new-bytes")
     assert code == 0

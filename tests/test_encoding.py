@@ -239,9 +239,11 @@ def test_ids_of_other_types_are_refused(ids, codec, tmp_path):
 
 @pytest.mark.parametrize("ids", [[None, *range(1, ROWS)], ["a"] * (ROWS - 1) + [None]], ids=["integers", "strings"])
 def test_rows_without_an_id_are_refused(ids, codec, tmp_path):
-    with pytest.raises(DataError, match=r"rows\.parquet: .*have no id"):
+    first = ids.index(None)
+    with pytest.raises(DataError, match=rf"rows\.parquet: row {first} \(the first one is 0\) .*have no id"):
         encode(rows_with(tmp_path, id=ids), codec, tmp_path / "store")
     assert not (tmp_path / "store").exists()
+    assert not list(tmp_path.glob(".*")), "nothing of a refused data set is left"
 
 
 def test_data_without_ids_gets_row_numbers(codec, tmp_path):

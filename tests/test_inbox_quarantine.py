@@ -25,7 +25,10 @@ BAD = {
         lambda path: write_table(path, pixels=pa.array([], pa.list_(pa.uint8()))),
         "holds no rows; expected at least one",
     ),
-    "no-id.parquet": (lambda path: write_table(path, id=[1, None], pixels=[[1] * 20] * 2), "some rows have no id"),
+    "no-id.parquet": (
+        lambda path: write_table(path, id=[1, None], pixels=[[1] * 20] * 2),
+        "row 1 (the first one is 0) and perhaps others have no id",
+    ),
     "id.parquet": (lambda path: write_table(path, id=[0.5], pixels=[[1] * 20]), "`id` is of type double"),
     "reserved.parquet": (
         lambda path: write_table(path, id=[1], error=[1], pixels=[[1] * 20]),
@@ -107,7 +110,7 @@ def test_pixels_that_are_not_numbers_are_found_before_anything_is_appended(box, 
     settle(box)
     done = run(tmp_path, tmp_path / "codec")
     assert (done.files, done.rows) == (["a.parquet"], 3000)
-    assert "b.parquet: 1 rows have pixels that are NaN" in done.quarantined["b.parquet"]
+    assert "b.parquet: pixels of 1 row (id 2999) are NaN" in done.quarantined["b.parquet"]
 
 
 def test_two_bad_files_of_one_name_are_both_kept(codec, box, tmp_path):

@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 from grown import batch, copied, grow
-from handmade import bytes_of, encode, flip_bit
+from handmade import bytes_of, encode, flip_bit, random_codec
 
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME
+from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
 from ae_pipeline.store.repairing import repair_store
+from ae_pipeline.store.verify_report import format_verified
 from ae_pipeline.store.verifying import verify_store
 
 
@@ -57,7 +58,7 @@ def test_one_that_was_cut_short_needs_consent_for_who_wrote_it(folder, sets, tmp
     before = bytes_of(store)
     # The writer's versions and commit are those of this run here, but the digest that would prove it is gone.
     failed = repair(store, sets).failed[MANIFEST_NAME]
-    assert "is not known to be the one that was lost (of 3 parts that it would list, 0 are missing" in failed
+    assert "no row is in doubt; but who wrote the store" in failed
     assert bytes_of(store) == before
     done = repair(store, sets, accept_new_bytes=True)
     assert (done.files, done.made_anew, done.failed, done.snapshot) == ([], [MANIFEST_NAME], {}, 3)
@@ -93,7 +94,7 @@ def test_data_that_is_not_all_of_it_or_in_another_order_is_refused(folder, sets,
 def test_an_old_copy_is_no_proof(folder, sets, tmp_path):
     store = copied(LatentStore.open(folder / "store"), tmp_path / "store")
     shutil.copy(store / "_snapshots/1.json", store / MANIFEST_NAME)
-    assert "is not known to be the one that was lost" in repair(store, sets).failed[MANIFEST_NAME]
+    assert "stood only in the manifest that was lost" in repair(store, sets).failed[MANIFEST_NAME]
     assert json.loads((store / MANIFEST_NAME).read_bytes())["snapshot"] == 1
 
 
@@ -116,3 +117,50 @@ def test_a_store_of_format_1_comes_back_as_it_was(folder, tmp_path):
     (store / MANIFEST_NAME).write_bytes(text.replace(b'"rows": 40', b'"rows": 41', 1))
     assert repair(store, [SampleSet.open(folder / "data")]).files == [MANIFEST_NAME]
     assert bytes_of(store) == before
+
+
+def test_manifest_and_codec_both_lost_come_back_from_data_and_a_copy(folder, sets, tmp_path):
+    store = copied(LatentStore.open(folder / "store"), tmp_path / "store")
+    shutil.copytree(store / CODEC_FOLDER, tmp_path / "copy")
+    flip_bit(store / MANIFEST_NAME, 30)
+    flip_bit(store / CODEC_FOLDER / "weights.safetensors", 300)
+    failed = repair(store, sets).failed
+    assert "give a folder with a copy of the codec" in failed[f"{CODEC_FOLDER}/weights.safetensors"]
+    assert "the store's codec" in failed[MANIFEST_NAME]
+    assert {damage.file for damage in verify_store(store).damaged} >= {MANIFEST_NAME}
+    assert "--codec" in format_verified(verify_store(store), None)
+    done = repair(store, sets, codec_path=tmp_path / "copy")
+    assert done.failed == {}
+    assert set(done.files) == {MANIFEST_NAME, f"{CODEC_FOLDER}/weights.safetensors"}
+    assert bytes_of(store) == bytes_of(folder / "store")
+
+
+def test_a_codec_comes_back_though_the_manifest_does_not(folder, tmp_path):
+    """An earlier snapshot says which codec it was."""
+    store = copied(LatentStore.open(folder / "store"), tmp_path / "store")
+    shutil.copytree(store / CODEC_FOLDER, tmp_path / "copy")
+    (store / MANIFEST_NAME).unlink()
+    (store / CODEC_FOLDER / "weights.safetensors").unlink()
+    done = repair(store, [], codec_path=tmp_path / "copy")
+    assert (done.files, list(done.failed)) == ([f"{CODEC_FOLDER}/weights.safetensors"], [MANIFEST_NAME])
+    assert bytes_of(store / CODEC_FOLDER) == bytes_of(folder / "store" / CODEC_FOLDER)
+
+
+def test_another_codec_makes_no_manifest(folder, sets, tmp_path):
+    store = copied(LatentStore.open(folder / "store"), tmp_path / "store")
+    random_codec(tmp_path / "other", seed=5)
+    (store / MANIFEST_NAME).unlink()
+    shutil.rmtree(store / CODEC_FOLDER)
+    shutil.rmtree(store / SNAPSHOTS_FOLDER)
+    before = bytes_of(store)
+    failed = repair(store, sets, codec_path=tmp_path / "other", accept_new_bytes=True).failed[MANIFEST_NAME]
+    assert "do not come from the given data" in failed
+    assert "with the store's codec" in failed
+    assert bytes_of(store) == before
+
+
+def test_a_name_alone_that_is_gone_is_said(folder, sets, tmp_path):
+    store = copied(LatentStore.open(folder / "store"), tmp_path / "store")
+    (store / MANIFEST_NAME).unlink()
+    failed = repair(store, sets).failed[MANIFEST_NAME]
+    assert "all 3 parts are in the store as the data gives them: no row is in doubt" in failed

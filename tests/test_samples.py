@@ -170,7 +170,7 @@ UNUSABLE = {
     "a shorter list": ([[1] * 6, [1] * 5], "rows have 5 to 6 values, expected 6 for uint8 2x3"),
     "fixed lists of another size": (pa.array([[1] * 12], pa.list_(pa.uint8(), 12)), "rows have 12 values, expected 6"),
     "lists of lists": ([[[1] * 3] * 2], "rows have 2 values, expected 6"),
-    "a row without pixels": ([*GOOD, None], "1 rows have no pixels; remove them first"),
+    "a row without pixels": ([*GOOD, None], "no pixels in 1 row (id 3); remove them first"),
     "a value that is null": ([[1] * 6, [1] * 5 + [None]], "1 values in `pixels` are missing"),
     "a value out of range": ([[1] * 5 + [256]], "int64 values that do not fit uint8"),
     "a fraction": ([[1] * 5 + [0.5]], "double values that do not fit uint8"),
@@ -189,7 +189,8 @@ def test_pixels_that_do_not_fit_are_refused_by_file_and_reason(tmp_path, how):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 def test_pixels_that_are_no_finite_floats_are_counted_and_refused(tmp_path, value):
     path = write_user_file(tmp_path / "user.parquet", [[0.0] * 6, [0.0, value] * 3, [value] * 6])
-    assert "2 rows have pixels that are NaN, infinite or beyond float32; repair them first" in refused(path, FLOATS)
+    reason = "pixels of 2 rows (id 1, 2) are NaN, infinite or beyond float32; repair them first"
+    assert reason in refused(path, FLOATS)
 
 
 def test_a_column_that_is_missing_or_there_twice_is_named(tmp_path):

@@ -151,9 +151,10 @@ class FittedFile(SampleSet):
             )
         check_fits(file, self._found, self.columns, self._store)
         for shard in self.shards:
+            start = 0
             for block in self.blocks(shard, BLOCK_ROWS):
-                if block.attributes.column(ID).null_count:
-                    raise DataError(f"{file}: some rows have no id; give every row one, or drop the column")
+                self._samples.refuse_missing_ids(shard, start, block.attributes)
+                start += len(block.pixels)
 
     def blocks(self, shard: Shard, rows: int) -> Iterator[Block]:
         """The shard's rows; see SampleSet. Raises DataError for values that do not fit."""

@@ -8,7 +8,7 @@ the same pieces.
 import glob
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -259,8 +259,12 @@ def work_folder(store: Path, work: Path | None, key: str) -> Iterator[Path]:
     """
     make_folder(store.parent)
     with locked_folder(partial_folder(store, work, key)) as folder:
-        require_one_file_system(folder, store.parent)
-        yield folder
+        try:
+            require_one_file_system(folder, store.parent)
+            yield folder
+        finally:
+            with suppress(OSError):  # it has become the store, or holds work that the next run takes up
+                folder.rmdir()
 
 
 def written_by(git: dict[str, Any]) -> dict[str, Any]:

@@ -158,8 +158,11 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     storage = open_storage(store)
     try:
         newest = parse_manifest(manifest_bytes(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
-    except StoreError:
-        if snapshot is None or snapshot not in kept_snapshots(storage):
+    except StoreError as error:
+        kept = kept_snapshots(storage)
+        if snapshot is None and kept and not isinstance(error, NewerFormatError):
+            raise StoreError(f"{error}; until then, --snapshot {kept[-1]} reads what stood in the store then") from None
+        if snapshot is None or snapshot not in kept:
             raise
         newest = None
     if newest and snapshot in (None, newest.snapshot):

@@ -57,6 +57,7 @@ def rebuild_manifest(
     store: Path,
     sources: list[SampleSet],
     codec: Codec,
+    codec_path: Path,
     *,
     accept_new_bytes: bool,
     git: dict[str, Any],
@@ -66,11 +67,12 @@ def rebuild_manifest(
 
     Returns what was written, and whether it is proven to be what was lost.
 
-    `sources` are all data sets of the store, in the order in which they were added. Without proof that it is the
+    `sources` are all data sets of the store, in the order in which they were added, and `codec_path` is where the codec
+    was loaded from: the store's own, or a copy. Without proof that it is the
     manifest that was lost, nothing is changed unless new bytes are accepted. Raises StoreError, DataError.
     """
     for samples in sources:
-        check_samples(samples, codec.header, store / CODEC_FOLDER)
+        check_samples(samples, codec.header, codec_path)
     salvaged = salvage(store)
     settings = _settings(store, salvaged)
     jobs = _plan(store, sources, codec.header, settings)
@@ -78,7 +80,7 @@ def rebuild_manifest(
         for left in folder.iterdir():  # each part has to be made now: there is no digest to check what was left
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         parts = run_jobs(jobs, codec, folder, progress)
-        entry = copy_codec(store / CODEC_FOLDER, folder / CODEC_FOLDER, codec.fingerprint)
+        entry = copy_codec(codec_path, folder / CODEC_FOLDER, codec.fingerprint)
         source = _sources(sources, parts, salvaged)[0]
         manifest = first_manifest(folder, codec, entry, parts, settings, source=source, git=git)
         candidates = list(_candidates(store, manifest, _sources(sources, parts, salvaged), salvaged))
@@ -146,7 +148,8 @@ def _plan(store: Path, sources: list[SampleSet], header: CodecHeader, settings: 
         raise DataError(
             f"{store}: {len(unknown)} of its {len(there)} parts do not come from the given data "
             f"({', '.join(unknown[:3])}); give all data sets of the store in the order in which they were added, "
-            "with the version of pyarrow that wrote it; take away parts that an interrupted append left"
+            "with the store's codec and the version of pyarrow that wrote it; take away parts that an interrupted "
+            "append left"
         )
     return jobs
 
@@ -194,10 +197,15 @@ def _is_proven(values: dict[str, Any], salvaged: Salvaged) -> bool:
 
 def _not_proven(store: Path, parts: list[PartEntry]) -> str:
     changed = sum(not _is_same(store, part) for part in parts)
+    found = (
+        f"{changed} of the {len(parts)} parts are missing or have other bytes in the store"
+        if changed
+        else f"all {len(parts)} parts are in the store as the data gives them: no row is in doubt"
+    )
     return (
-        f"{store / MANIFEST_NAME}: the manifest that comes out of the given data is not known to be the one that was "
-        f"lost (of {len(parts)} parts that it would list, {changed} are missing or have other bytes in the store); "
-        "--accept-new-bytes writes it all the same, with the parts as they come out now"
+        f"{store / MANIFEST_NAME}: {found}; but who wrote the store, when it grew and the name of its data set stood "
+        "only in the manifest that was lost; --accept-new-bytes writes one that says so, with the parts as they are "
+        "made now"
     )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device
-from ae_pipeline.errors import CodecError, PipelineError, StoreError
-from ae_pipeline.files import finished_file, locked_folder, write_json
+from ae_pipeline.errors import CodecError, PipelineError, StoreError, first_line
+from ae_pipeline.files import finished_file, locked_folder, make_folder, write_json
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import (
@@ -30,7 +30,7 @@ from ae_pipeline.store.manifest import (
 from ae_pipeline.store.part_repairs import repair_folder, repair_parts
 from ae_pipeline.store.rebuilding import rebuild_folder, rebuild_manifest
 from ae_pipeline.store.shard_jobs import Progress
-from ae_pipeline.store.snapshot_checks import damage_of_file, json_bytes
+from ae_pipeline.store.snapshot_checks import damage_of_file, json_bytes, read_snapshots
 from ae_pipeline.store.snapshots import VACUUMED_NAME, read_vacuumed
 from ae_pipeline.store.storage import LocalStorage
 from ae_pipeline.store.vacuuming import temporary_files
@@ -81,10 +81,11 @@ def repair_store(
     with locked_folder(store):
         for path in _left(store):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        repair = _Repair(store, sources, accept_new_bytes, device, git, progress)
+        repair = _Repair(store, sources, codec_path, accept_new_bytes, device, git, progress)
+        repair.codec()  # first: a lost manifest is made again with it
         repair.manifests(verify_store(store))
         if MANIFEST_NAME not in repair.done.failed:
-            repair.codec(codec_path)
+            repair.codec()
             repair.parts(verify_store(store))
             repair.done.snapshot = read_manifest(store).snapshot
     return repair.done
@@ -97,19 +98,20 @@ def _left(store: Path) -> list[Path]:
 
 
 class _Repair:
-    """One repair of a store that is locked: the manifest first, for it says what the other files should be."""
+    """One repair of a store that is locked: the manifest before the parts, for it says what they should be."""
 
     def __init__(
         self,
         store: Path,
         sources: list[SampleSet],
+        codec_copy: Path | None,
         accept_new_bytes: bool,
         device: str,
         git: dict[str, Any],
         progress: Progress,
     ):
         self.done = Repaired(str(store))
-        self._store, self._sources, self._device = store, sources, device
+        self._store, self._sources, self._codec_copy, self._device = store, sources, codec_copy, device
         self._options: dict[str, Any] = {"accept_new_bytes": accept_new_bytes, "git": git, "progress": progress}
 
     def manifests(self, found: Verified) -> None:
@@ -131,17 +133,21 @@ class _Repair:
                     "`ae-pipeline vacuum` removes the earlier snapshots"
                 )
 
-    def codec(self, other: Path | None) -> None:
-        """From a copy elsewhere."""
-        store = LatentStore.open(self._store)
-        recorded: dict[Any, str] = dict(store.manifest.codec.files)
-        for name, reason in damaged_codec_files(store):
+    def codec(self) -> None:
+        """From a copy elsewhere; by what the newest manifest that can be read says of it."""
+        manifest = read_snapshots(LocalStorage(self._store), None).manifest
+        if manifest is None:
+            return
+        recorded: dict[Any, str] = dict(manifest.codec.files)
+        other = self._codec_copy
+        for name, reason in damaged_codec_files(LatentStore(self._store, manifest)):
             inside = f"{CODEC_FOLDER}/{name}"
             if other is None:
-                self.done.failed[inside] = f"{reason}; give a folder with a copy of the codec"
+                self.done.failed[inside] = f"{reason}; give a folder with a copy of the codec (--codec)"
             elif damage_of_file(LocalStorage(other), name, recorded.get(name)):
                 self.done.failed[inside] = f"{reason}, and {other / name} is not a copy of it"
             else:
+                make_folder(self._store / CODEC_FOLDER)
                 with finished_file(self._store / inside) as temporary:
                     shutil.copyfile(other / name, temporary)
                 self.done.files.append(inside)
@@ -188,8 +194,23 @@ class _Repair:
             )
             return
         try:
-            codec = Codec.load(self._store / CODEC_FOLDER, choose_device(self._device))
-            written, proven = rebuild_manifest(self._store, self._sources, codec, **self._options)
+            folder = self._codec_to_rebuild_with()
+            codec = Codec.load(folder, choose_device(self._device))
+            written, proven = rebuild_manifest(self._store, self._sources, codec, folder, **self._options)
             (self.done.files if proven else self.done.made_anew).extend(written)
         except PipelineError as error:
             self.done.failed[MANIFEST_NAME] = f"{reason}; {error}"
+
+    def _codec_to_rebuild_with(self) -> Path:
+        """The store's own; where that is lost with all manifests, the copy. The names of parts prove that it is one."""
+        inside = self._store / CODEC_FOLDER
+        try:
+            Codec.load(inside, "cpu")
+        except CodecError as error:
+            if self._codec_copy is None:
+                raise CodecError(
+                    f"cannot be made again without the store's codec, which is damaged ({first_line(error)}); give a "
+                    "folder with a copy of the codec (--codec)"
+                ) from None
+            return self._codec_copy
+        return inside

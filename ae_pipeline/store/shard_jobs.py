@@ -90,8 +90,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         first_row = job.first_row
         with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
             for block in job.samples.blocks(job.shard, codec.block_rows):
-                if block.attributes.column(ID).null_count:
-                    raise DataError(f"{job.shard.path}: some rows have no id; give every row one, or drop the column")
+                job.samples.refuse_missing_ids(job.shard, first_row - job.first_row, block.attributes)
                 latents, error = _encode(block, job, codec)
                 attributes = block.attributes
                 if not job.samples.has_ids:

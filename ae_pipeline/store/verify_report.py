@@ -103,10 +103,10 @@ def _next_step(verified: Verified) -> str:
     if earlier == files:
         return f"no row is lost; ae-pipeline vacuum {verified.store} does without the earlier snapshots"
     command = f"ae-pipeline repair {verified.store}"
-    if MANIFEST_NAME in files:
-        return f"{command} with --source for each data set of the store, in the order in which they were added"
     if any(name.startswith(CODEC_FOLDER) for name in files):
         command += " --codec <a copy of the codec>"
+    if MANIFEST_NAME in files:
+        return f"{command} with --source for each data set of the store, in the order in which they were added"
     if any(name.startswith("part-") for name in files):
         command += " --source <the data that was encoded>"
         command += "; until then, decode with --skip-damaged reads the rest" * (verified.rows_lost != verified.rows)

@@ -46,7 +46,8 @@ class Damage:
         if self.rows is None:
             lost = "the rows that only it lists"
         elif self.id_min is not None:
-            lost = f"{self.rows:,} rows (ids {self.id_min} to {self.id_max})"
+            order = " in the order of texts" if isinstance(self.id_min, str) else ""
+            lost = f"{self.rows:,} rows (ids {self.id_min} to {self.id_max}{order})"
         else:
             lost = f"{self.rows:,} rows" if self.rows else "no rows"
         return f"{self.file}: {self.reason}; costs {lost}"
@@ -176,7 +177,7 @@ def _ids_notice(store: LatentStore, parts: list[PartEntry]) -> list[str]:
     if not number:
         return []
     names = _named([str(name) for name in some], number)
-    return [f"{number:,} ids are on more than one row, as they were in the data: {names}"]
+    return [f"ids that are on more than one row: {number:,}, as they were in the data: {names}"]
 
 
 def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:

@@ -143,6 +143,8 @@ def _constant(node: Any) -> bool | int | float | str:
         if isinstance(value, bool | str):
             raise _UnknownError(node.sql())
         return -value
+    if kind == "Cast" and node.this.is_string:
+        raise _UnknownError(f"{node.sql()} (a time or date is a plain text here: {node.this.sql()})")
     if kind != "Literal":
         raise _UnknownError(node.sql())
     text = str(node.this)
