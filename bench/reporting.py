@@ -78,6 +78,18 @@ def tile(split: Path, folder: Path, rows: int) -> int:
     return made
 
 
+def network(name: str) -> tuple[str, int, dict[str, Any]]:
+    """Model, latent size and all options of a name in NETWORKS, or of a preset."""
+    from ae_pipeline.benchmark.presets import preset_params
+    from ae_pipeline.params_model import ModelParams
+
+    if name in NETWORKS:
+        kind, latent_size, changed = NETWORKS[name]
+        return kind, latent_size, {**getattr(ModelParams(), kind).model_dump(), **changed}
+    params = preset_params(name)
+    return params.model.name, params.train.latent_size, params.model.options
+
+
 def quick_codec(name: str, split: Path, folder: Path) -> None:
     """Write a codec that was trained for seconds: enough for decoded rows to compress as they usually do."""
     import torch
@@ -85,17 +97,15 @@ def quick_codec(name: str, split: Path, folder: Path) -> None:
     from ae_pipeline.codec import freeze, save_codec, scale_pixels
     from ae_pipeline.models import build_model
     from ae_pipeline.params import TrainParams
-    from ae_pipeline.params_model import ModelParams
     from ae_pipeline.quantiser import Quantiser
     from ae_pipeline.samples import SampleSet
     from ae_pipeline.training import fit
     from ae_pipeline.training_data import MemoryRows, fit_scaling
 
-    kind, latent_size, changed = NETWORKS[name]
+    kind, latent_size, options = network(name)
     samples = SampleSet.open(split)
     scaling = fit_scaling(samples)
     torch.manual_seed(0)
-    options = {**getattr(ModelParams(), kind).model_dump(), **changed}
     model = build_model(kind, samples.spec.shape, latent_size, options)
     pixels = next(samples.blocks(samples.shards[0], 8192)).pixels.copy()
     rows = MemoryRows(pixels, torch.device("cpu"))

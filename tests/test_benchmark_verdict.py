@@ -76,6 +76,23 @@ def test_what_does_not_reach_the_quality_is_no_alternative():
     assert judge([OWN], 1).choices[0].best_alternative is None
 
 
+def test_it_says_where_our_codecs_stop_and_what_takes_over():
+    limit = judge([OWN, ZSTD, *PCA, *WEBP], 10**9).limit
+    assert limit.startswith("Beyond 23.0 dB (MSE 0.00500) none of these codecs goes")
+    # Nothing is as small as PCA there, at rows without number; the lossless point is named as well.
+    assert "use PCA" in limit
+    assert "zstd 19, 1,100 bits per row, loses nothing" in limit
+
+
+def test_where_only_lossless_is_better_it_says_so():
+    assert judge([OWN, ZSTD], 10**9).limit.endswith("zstd 19, 1,100 bits per row, loses nothing.")
+    assert "nothing else here does either" in judge([OWN], 10**9).limit
+
+
+def test_without_codecs_there_is_no_limit():
+    assert judge([ZSTD], 10).limit is None
+
+
 def test_an_alternative_between_two_settings_is_read_off_its_curve():
     choice = judge([OWN, *WEBP], 1000).choices[0]
     assert choice.use == "WebP mosaic"

@@ -38,6 +38,7 @@ def format_report(result: dict[str, Any]) -> str:
         f"**{verdict['summary']}**",
         "",
         *(f"- {choice['sentence']}" for choice in verdict["choices"]),
+        *([f"- {verdict['limit']}"] if verdict["limit"] else []),
         "",
         "Bits are those with the codec. A mosaic or a compressed stream gives no row back without all of its "
         "neighbours; single files and latent stores do.",

@@ -11,6 +11,8 @@ from ae_pipeline.benchmark.points import OURS, Point
 
 # Nobody has more rows.
 _MOST_ROWS = 2**50
+# How much better than our best codec is better.
+_BEYOND_DB = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Verdict:
     rows: int
     summary: str
     choices: list[Choice]
+    limit: str | None
+    """Where our codecs stop, and what takes over there; None without codecs of ours."""
 
 
 def judge(points: list[Point], rows: int) -> Verdict:
@@ -50,7 +54,7 @@ def judge(points: list[Point], rows: int) -> Verdict:
         mse: min((point for point in ours if point.mse == mse), key=lambda p: p.bits_at(rows)) for mse in _errors(ours)
     }
     choices = [_choose(own, families, rows) for own in best.values()]
-    return Verdict(rows, _summary(choices, rows), choices)
+    return Verdict(rows, _summary(choices, rows), choices, _limit(ours, families, rows))
 
 
 def best_alternative(families: dict[str, list[Point]], psnr: float | None, rows: float) -> Cost | None:
@@ -126,6 +130,22 @@ def _sentence(own: Point, other: Cost | None, rows: int, even: int | None) -> st
         f"{quality}: {verb} {_alternative(other)}, which takes {_bits(other.bits)}{lossless}; "
         f"{own.name} takes {_bits(bits)}, {_bits(own.bits_per_row)} without its codec, and {later}."
     )
+
+
+def _limit(ours: list[Point], families: dict[str, list[Point]], rows: int) -> str | None:
+    best = min(ours, key=lambda point: point.mse, default=None)
+    if best is None or best.psnr is None:
+        return None
+    lossy = {name: [point for point in points if point.psnr is not None] for name, points in families.items()}
+    beyond = best_alternative(lossy, best.psnr + _BEYOND_DB, rows)
+    lossless = best_alternative(families, None, rows)
+    found = []
+    if beyond and (lossless is None or beyond.bits < lossless.bits):
+        found.append(f"use {_alternative(beyond)}, from {_bits(beyond.bits)} on")
+    if lossless:
+        found.append(f"{lossless.point.name}, {_bits(lossless.bits)}, loses nothing")
+    rest = "; ".join(found) or "nothing else here does either"
+    return f"Beyond {best.psnr:.1f} dB (MSE {best.mse:.5f}) none of these codecs goes: {rest}."
 
 
 def _alternative(other: Cost) -> str:
