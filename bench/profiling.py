@@ -146,6 +146,9 @@ def main() -> None:
     samples = SampleSet.open(split)
     pixels = samples.load().pixels[: args.rows].copy()
     jobs = {"params.yaml's default": Params(), **{name: preset_params(name) for name in args.presets}}
+    # What is loaded once is no part of a training.
+    for params in jobs.values():
+        profile_training(params, samples, pixels[:2000].copy(), autocast=False, epochs=1)
     training = {
         f"{name}, {'bfloat16' if autocast else 'float32'}": profile_training(
             params, samples, pixels, autocast=autocast, epochs=args.epochs
