@@ -148,7 +148,8 @@ def main() -> None:
     jobs = {"params.yaml's default": Params(), **{name: preset_params(name) for name in args.presets}}
     # What is loaded once is no part of a training.
     for params in jobs.values():
-        profile_training(params, samples, pixels[:2000].copy(), autocast=False, epochs=1)
+        for autocast in (False, True):
+            profile_training(params, samples, pixels[:2000].copy(), autocast=autocast, epochs=1)
     training = {
         f"{name}, {'bfloat16' if autocast else 'float32'}": profile_training(
             params, samples, pixels, autocast=autocast, epochs=args.epochs
