@@ -317,7 +317,7 @@ def test_a_report_is_made_of_any_result():
         "row_counts": {"measured": 100, "train": 1000},
         "date": "2026-01-01",
         "machine": {"processor": "p", "cpus": 1, "threads": 1, "cuda": None, "load": 0.0, "versions": {}},
-        "verdict": {"summary": "Use it.", "choices": []},
+        "verdict": {"summary": "Use it.", "choices": [], "limit": None},
         "bd_rate": [
             {"anchor": "PCA", "with_codec": True, "change": -0.25, "psnr_from": 20.0, "psnr_to": 30.0},
             {"anchor": "JPEG files", "with_codec": True, "change": None, "psnr_from": None, "psnr_to": None},

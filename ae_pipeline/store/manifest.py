@@ -159,7 +159,10 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     try:
         newest = parse_manifest(manifest_bytes(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
     except StoreError as error:
-        kept = kept_snapshots(storage)
+        try:
+            kept = kept_snapshots(storage)
+        except OSError:
+            raise error from None  # what keeps the manifest from being read, said with its place
         if snapshot is None and kept and not isinstance(error, NewerFormatError):
             raise StoreError(f"{error}; until then, --snapshot {kept[-1]} reads what stood in the store then") from None
         if snapshot is None or snapshot not in kept:
@@ -207,7 +210,12 @@ def _instead(storage: Storage) -> str:
 
 def kept_snapshots(storage: Storage) -> list[int]:
     """Numbers of the earlier snapshots whose manifests are there, rising."""
-    names = (name.split("/") for name in storage.names() if name.startswith(f"{SNAPSHOTS_FOLDER}/"))
+    # Not `names`: what somebody took for a store may be the root of a disk.
+    if isinstance(storage, LocalStorage):
+        found = [f"{SNAPSHOTS_FOLDER}/{path.name}" for path in (storage.path / SNAPSHOTS_FOLDER).glob("*.json")]
+    else:
+        found = storage.names()
+    names = (name.split("/") for name in found if name.startswith(f"{SNAPSHOTS_FOLDER}/"))
     return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
 
 
