@@ -4,8 +4,7 @@
     latents = codec.encode(pixels)     # (n, *shape) to int8 (n, L)
     decoded = codec.decode(latents)    # int8 (n, L) to (n, *shape), the samples' dtype
 
-All arithmetic of encoding and decoding is in this file. It runs in blocks of BLOCK_ROWS rows, the last one padded:
-the float sums in a matrix product depend on its shape, and a row must give the same bytes alone and among others.
+How it computes is in arithmetic.py: a row gives the same bytes alone and among others.
 """
 
 import math
@@ -18,8 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ae_pipeline.arithmetic import Arithmetic, FloatArithmetic, IntegerArithmetic
 from ae_pipeline.codec_header import (
+    FLOAT_FORMAT,
     HEADER_NAME,
+    INTEGER_FORMAT,
     WEIGHTS_NAME,
     CodecHeader,
     Scaling,
@@ -29,6 +31,7 @@ from ae_pipeline.codec_header import (
 from ae_pipeline.devices import one_torch_thread
 from ae_pipeline.errors import CodecError, ConfigError, DataError, first_line
 from ae_pipeline.files import finished_file, finished_folder, sha256_file
+from ae_pipeline.integer import integerise
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.pixels import SampleSpec
@@ -46,14 +49,14 @@ class Codec:
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device | str = "cpu"):
         self.header = header
         self.device = torch.device(device)
-        self._model = model.to(self.device).eval().requires_grad_(False)
+        model = model.to(self.device).eval().requires_grad_(False)
         self.block_rows = _block_rows(header, model)
         """Rows that are computed at once: fewer than BLOCK_ROWS if a row is very large."""
-        self._quantiser = Quantiser(
-            header.quantiser.levels,
-            torch.tensor(header.quantiser.scale, dtype=torch.float32),
-            torch.tensor(header.quantiser.zero_point, dtype=torch.float32),
-        ).to(self.device)
+        self._arithmetic: Arithmetic = (
+            IntegerArithmetic(header, model, self.device)
+            if header.is_integer
+            else FloatArithmetic(header, model, self.device, self.block_rows)
+        )
 
     @property
     def spec(self) -> SampleSpec:
@@ -82,12 +85,16 @@ class Codec:
         except (OSError, SafetensorError) as error:
             raise CodecError(f"cannot read {path}: {first_line(error)}; restore the codec") from None
         model = _unallocated_model(header, folder, most_layers=len(state))
-        wanted = {name: value.shape for name, value in model.state_dict().items()}
-        found = {name: value.shape for name, value in state.items()}
+        wanted, found = _kinds(model.state_dict(), header), _kinds(state, header)
         if wanted != found:
             raise CodecError(f"{path} does not hold the weights of the model in {HEADER_NAME}; restore the codec")
-        model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
-        return cls(header, model, device)
+        if not header.is_integer:
+            state = {name: value.float() for name, value in state.items()}
+        model.load_state_dict(state, assign=True)
+        try:
+            return cls(header, model, device)
+        except OverflowError as error:
+            raise CodecError(f"{path} does not hold the weights of an integer codec: {error}; restore it") from None
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """(n, *shape) of the codec's dtype to int8 (n, L)."""
@@ -123,18 +130,15 @@ class Codec:
             halves = [self.encode_block(half, measure=measure) for half in (pixels[: rows // 2], pixels[rows // 2 :])]
             latents, errors = zip(*halves, strict=True)
             return np.concatenate(latents), np.concatenate(errors) if measure else None
-        original = self._to_device(pixels)
-        q = self._quantiser.quantise(self._model.encode(scale_pixels(original, self.header.scaling)))
+        original = self._arithmetic.place(pixels)
+        q = self._arithmetic.encode(original)
         latents = q[:rows].cpu().numpy()
         if not measure:
             return latents, None
-        difference = self._decoded(q).sub_(original).flatten(1)
-        # Integer pixels: every square and, to 1 part in 2^24, every sum is exact in float32.
-        error = difference.square_().mean(1, dtype=torch.float32).div_(self.header.scaling.scale**2)
-        measured = error[:rows].cpu().numpy()
+        measured = self._arithmetic.errors(self._arithmetic.decode(q), original)[:rows].cpu().numpy()
         beyond = ~np.isfinite(measured)
         if beyond.any():  # squares of 2e19 and more do not fit float32, though their mean may, in units of the scale
-            measured[beyond] = self._wide_error(pixels[beyond], self._decoded(q)[:rows].cpu().numpy()[beyond])
+            measured[beyond] = self._wide_error(pixels[beyond], self._arithmetic.decode(q)[:rows].cpu().numpy()[beyond])
         return latents, measured
 
     def _wide_error(self, pixels: np.ndarray, decoded: np.ndarray) -> np.ndarray:
@@ -155,7 +159,7 @@ class Codec:
         rows = len(latents)
         if rows > self.block_rows:
             return np.concatenate([self.decode_block(latents[: rows // 2]), self.decode_block(latents[rows // 2 :])])
-        decoded = self._decoded(self._to_device(latents))[:rows]
+        decoded = self._arithmetic.decode(self._arithmetic.place(latents))[:rows]
         if self.spec.dtype == "uint8":
             return decoded.to(torch.uint8).cpu().numpy()
         with np.errstate(invalid="ignore"):  # weights of another's making may give NaN, which no integer is
@@ -168,43 +172,9 @@ class Codec:
         with one_torch_thread():
             for start in range(0, len(pixels), self.block_rows):
                 block = pixels[start : start + self.block_rows]
-                z = self._model.encode(scale_pixels(self._to_device(block), self.header.scaling))
-                decoded[start : start + self.block_rows] = self._pixels(z)[: len(block)].cpu().numpy()
+                pixels_alone = self._arithmetic.decode_unquantised(self._arithmetic.place(block))
+                decoded[start : start + self.block_rows] = pixels_alone[: len(block)].cpu().numpy()
         return decoded
-
-    def _decoded(self, q: Tensor) -> Tensor:
-        """int8 (block_rows, L) to decoded pixels as float32, rounded to integers where the samples are integers."""
-        return self._pixels(self._quantiser.dequantise(q))
-
-    def _pixels(self, z: Tensor) -> Tensor:
-        scaling = self.header.scaling
-        pixels = self._model.decode(z).mul_(scaling.scale)
-        if scaling.offset:
-            pixels.add_(scaling.offset)
-        if self.spec.dtype != "float32":
-            limits = np.iinfo(self.spec.dtype)
-            pixels.round_().clamp_(limits.min, limits.max)
-        return pixels
-
-    def _to_device(self, rows: np.ndarray) -> Tensor:
-        """Pad to `block_rows` rows and move; pixels become float32, latents stay int8."""
-        # Where a thread's share of an exponential ends within a vector, other instructions finish it.
-        assert self.device.type != "cpu" or torch.get_num_threads() == 1, "use one_torch_thread()"
-        if rows.dtype.kind == "f" or rows.dtype.itemsize > 1:
-            rows = rows.astype(np.float32)
-        block = np.zeros((self.block_rows, *rows.shape[1:]), rows.dtype)
-        block[: len(rows)] = rows
-        tensor = torch.from_numpy(block)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-        else:
-            tensor = tensor.to(self.device)
-        return tensor if rows.shape[1:] == (self.latent_size,) and rows.dtype == np.int8 else tensor.float()
-
-
-def scale_pixels(pixels: Tensor, scaling: Scaling) -> Tensor:
-    """Float pixels to what the network sees: (pixel - offset) / scale."""
-    return pixels.sub(scaling.offset).div_(scaling.scale) if scaling.offset else pixels.div(scaling.scale)
 
 
 def save_codec(
@@ -216,11 +186,16 @@ def save_codec(
     spec: SampleSpec,
     scaling: Scaling,
     provenance: dict[str, Any],
+    integers: dict[str, Tensor] | None = None,
 ) -> CodecHeader:
-    """Write a codec folder, whole or not at all. `model` must be frozen (`freeze`)."""
+    """Write a codec folder, whole or not at all. `model` must be frozen (`freeze`).
+
+    With `integers`, the state of the same model in integers, these are what is written, and what the codec computes.
+    """
     options, _ = model.frozen()
     with finished_folder(folder) as temporary:
-        state = {name: value.cpu().half().contiguous() for name, value in sorted(model.state_dict().items())}
+        floats = {name: value.half() for name, value in model.state_dict().items()}
+        state = {name: value.cpu().contiguous() for name, value in sorted((integers or floats).items())}
         with finished_file(temporary / WEIGHTS_NAME) as weights:
             weights.write_bytes(save(state))
         values = {
@@ -234,7 +209,7 @@ def save_codec(
             },
             "weights_sha256": sha256_file(temporary / WEIGHTS_NAME),
         }
-        return write_header(temporary, values, provenance)
+        return write_header(temporary, values, provenance, INTEGER_FORMAT if integers else FLOAT_FORMAT)
 
 
 def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -> Autoencoder:
@@ -244,11 +219,17 @@ def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -
         if any(isinstance(value, list) and len(value) > most_layers for value in options.values()):
             raise ValueError(f"more layers than {WEIGHTS_NAME} holds")  # building them takes time, if no memory
         with torch.device("meta"):
-            return build_model(name, header.spec.shape, header.model.latent_size, options)
+            model = build_model(name, header.spec.shape, header.model.latent_size, options)
+            return integerise(model) if header.is_integer else model
     except (ConfigError, RuntimeError, TypeError, ValueError) as error:
         raise CodecError(
             f"{folder / HEADER_NAME} describes no model that can be built: {first_line(error)}; restore the codec"
         ) from None
+
+
+def _kinds(state: dict[str, Tensor], header: CodecHeader) -> dict[str, tuple[Any, ...]]:
+    """What weights must agree in: all but the precision of floats, which widen exactly."""
+    return {name: (value.shape, value.dtype if header.is_integer else None) for name, value in state.items()}
 
 
 def _block_rows(header: CodecHeader, model: Autoencoder) -> int:

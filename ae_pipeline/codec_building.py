@@ -7,16 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ae_pipeline.codec import freeze, save_codec, scale_pixels
+from ae_pipeline.arithmetic import scale_pixels
+from ae_pipeline.codec import freeze, save_codec
 from ae_pipeline.codec_header import CodecHeader, Scaling
 from ae_pipeline.devices import choose_device
 from ae_pipeline.errors import DataError
 from ae_pipeline.files import refuse_existing
+from ae_pipeline.integer_training import RoundedNetwork, tune
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
-from ae_pipeline.params import Params
+from ae_pipeline.params import Params, TrainParams
 from ae_pipeline.provenance import library_versions, machine
 from ae_pipeline.quantiser import Quantiser
+from ae_pipeline.rate import RateModel
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.training import Epoch, Fitted, fit
 from ae_pipeline.training_data import Rows, fit_scaling, open_rows
@@ -44,6 +47,10 @@ def build_codec(
             f"validation samples are {validation.spec.describe()}, "
             f"expected {train.spec.describe()} as the train samples"
         )
+    if params.train.arithmetic == "integer" and train.spec.dtype != "uint8":
+        raise DataError(
+            f"train.arithmetic: integer is for uint8 samples, found {train.spec.describe()}; set it to float"
+        )
     device = choose_device(params.train.device)
     scaling = fit_scaling(train)
     with torch.random.fork_rng(devices=[]):
@@ -54,7 +61,11 @@ def build_codec(
     validation_rows = open_rows(validation, params.train.data, device)
     fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch)
 
-    frozen, quantiser = _freeze(model, fitted, train_rows, params, scaling)
+    frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling)
+    integers: dict[str, Tensor] | None = None
+    tuned: dict[str, Any] = {}
+    if params.train.arithmetic == "integer":
+        integers, tuned = _in_integers(frozen, quantiser, rate, train_rows, validation_rows, params.train)
     header = save_codec(
         folder,
         model=frozen,
@@ -76,24 +87,44 @@ def build_codec(
             "versions": library_versions(),
             "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},
             "precision": fitted.precision.as_dict(),
+            **tuned,
         },
+        integers=integers,
     )
     return header, fitted
 
 
 def _freeze(
     model: Autoencoder, fitted: Fitted, rows: Rows, params: Params, scaling: Scaling
-) -> tuple[Autoencoder, Quantiser]:
-    """The model as it will be stored and its quantiser: the one it was trained with, or one fitted to its latents."""
+) -> tuple[Autoencoder, Quantiser, RateModel | None]:
+    """The model as it will be stored and its quantiser: the one it was trained with, or one fitted to its latents.
+
+    With the first one also the rate model of the latents that are left.
+    """
     device = next(model.parameters()).device
     frozen = freeze(model, params.model.name).to(device)
     latents = _latents(frozen, rows, scaling)
     if fitted.rate is None:
-        return frozen, Quantiser.fit(latents, params.quantiser.levels)
+        return frozen, Quantiser.fit(latents, params.quantiser.levels), None
     rate = fitted.rate.cpu()
     used = rate.used(latents)
     quantiser = rate.quantiser(latents, used, params.quantiser.levels)
-    return freeze(model, params.model.name, used), quantiser
+    return freeze(model, params.model.name, used), quantiser, rate.of(used)
+
+
+def _in_integers(
+    frozen: Autoencoder,
+    quantiser: Quantiser,
+    rate: RateModel | None,
+    train: Rows,
+    validation: Rows,
+    params: TrainParams,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of the integer model, and what the provenance says of it."""
+    device = next(iter(train.in_order(1))).device
+    network = RoundedNetwork(frozen, quantiser).to(device)
+    tuned = tune(network, None if rate is None else rate.to(device), train, validation, params)
+    return network.integers(), {"integers": tuned.as_dict()}
 
 
 @torch.inference_mode()

@@ -15,7 +15,8 @@ from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params_model import ConvOptions, DenseOptions
 from ae_pipeline.pixels import DTYPES, SampleSpec
 
-CODEC_FORMAT = 1
+FLOAT_FORMAT, INTEGER_FORMAT = 1, 2
+"""A format for each arithmetic (arithmetic.py)."""
 HEADER_NAME = "codec.json"
 WEIGHTS_NAME = "weights.safetensors"
 _LARGEST_HEADER = 16 << 20
@@ -68,7 +69,7 @@ class QuantiserHeader(_Part):
 class CodecHeader(_Part):
     """The whole of codec.json."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     fingerprint: Sha256
     samples: Samples
     scaling: Scaling
@@ -85,7 +86,21 @@ class CodecHeader(_Part):
             _ = self.spec
         except DataError as error:
             raise ValueError(str(error)) from None
+        if self.is_integer:
+            self._fits_integers()
         return self
+
+    def _fits_integers(self) -> None:
+        if (self.samples.dtype, self.scaling.offset, self.scaling.scale) != ("uint8", 0, 255):
+            raise ValueError("an integer codec is for uint8 samples, scaled by 255")
+        options = self.model.options
+        if options.get("activation") != "relu" or options.get("latent_activation", "identity") != "identity":
+            raise ValueError("an integer codec has activation relu, and identity for latents")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it computes in integers; otherwise in floats."""
+        return self.format == INTEGER_FORMAT
 
     @property
     def spec(self) -> SampleSpec:
@@ -99,9 +114,11 @@ def fingerprint(values: dict[str, Any]) -> str:
     return sha256_json({key: value for key, value in values.items() if key not in ("fingerprint", "provenance")})
 
 
-def write_header(folder: Path, values: dict[str, Any], provenance: dict[str, Any]) -> CodecHeader:
+def write_header(
+    folder: Path, values: dict[str, Any], provenance: dict[str, Any], codec_format: int = FLOAT_FORMAT
+) -> CodecHeader:
     """Write codec.json with its fingerprint into `folder`."""
-    complete = {"format": CODEC_FORMAT, "fingerprint": "", **values, "provenance": provenance}
+    complete = {"format": codec_format, "fingerprint": "", **values, "provenance": provenance}
     complete["fingerprint"] = fingerprint(complete)
     header = CodecHeader.model_validate(complete)
     write_json(folder / HEADER_NAME, complete)
@@ -127,9 +144,10 @@ def read_header(folder: Path) -> CodecHeader:
         raise CodecError(f"no codec at {folder} ({HEADER_NAME} is missing); {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CodecError(f"{path} is not readable JSON: {first_line(error)}; restore the codec") from None
-    if isinstance(values, dict) and values.get("format") != CODEC_FORMAT:
+    if isinstance(values, dict) and values.get("format") not in (FLOAT_FORMAT, INTEGER_FORMAT):
         raise CodecError(
-            f"{path} has format {values.get('format')!r}, expected {CODEC_FORMAT}; use a newer ae-pipeline"
+            f"{path} has format {values.get('format')!r}, expected {FLOAT_FORMAT} or {INTEGER_FORMAT}; "
+            "use a newer ae-pipeline"
         )
     try:
         header = CodecHeader.model_validate(values)

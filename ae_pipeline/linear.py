@@ -25,11 +25,16 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """(N, in_features) to (N, out_features)."""
-        own_way = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-        if _HAS_ONEDNN and not own_way and input.device.type == "cpu" and input.dtype == torch.float32:
-            product: Tensor = _OneDnnLinear.apply(input, self.weight, self.bias)
-            return product
-        return functional.linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What `Linear` computes: (N, in_features) to (N, out_features)."""
+    own_way = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    if _HAS_ONEDNN and not own_way and x.device.type == "cpu" and x.dtype == torch.float32:
+        product: Tensor = _OneDnnLinear.apply(x, weight, bias)
+        return product
+    return functional.linear(x, weight, bias)
 
 
 class _OneDnnLinear(torch.autograd.Function):

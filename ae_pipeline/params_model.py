@@ -14,6 +14,8 @@ class DenseOptions(Section):
 
     hidden_sizes: list[Count] = [512, 256]
     """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""
+    encoder_hidden_sizes: list[Count] | None = None
+    """The encoder's hidden layers where they are to differ: a smaller encoder is a faster one. null: the same."""
     activation: Activation = "silu"
     latent_activation: Activation = "identity"
     latent_norm: Literal["batch", "none"] = "batch"

@@ -51,6 +51,13 @@ class RateModel(nn.Module):
         return -torch.log2(probability.clamp_min(_LEAST_PROBABILITY)).sum(-1)
 
     @torch.no_grad()
+    def of(self, dimensions: Tensor) -> "RateModel":
+        """The same of some dimensions only."""
+        chosen = RateModel(len(dimensions))
+        chosen.load_state_dict({name: value[dimensions] for name, value in self.state_dict().items()})
+        return chosen
+
+    @torch.no_grad()
     def used(self, z: Tensor) -> Tensor:
         """Indices of the dimensions that carry something, from train latents (N, L); at least one."""
         q = torch.round(z * self.log_steps.exp().to(z.device))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ae_pipeline.codec import scale_pixels
+from ae_pipeline.arithmetic import scale_pixels
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import DataError, TrainingError
 from ae_pipeline.models.base import Autoencoder
@@ -80,7 +80,7 @@ def fit(
     history: list[Epoch] = []
     best_state: dict[str, Tensor] = {}
     best_epoch = 0
-    with _seeded(params.seed, device):
+    with seeded(params.seed, device):
         if params.initialisation == "glorot":
             model.apply(_initialise_glorot)
         rate = RateModel(model.latent_size).to(device) if params.rate_weight else None
@@ -233,7 +233,7 @@ def _schedule(
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed noise and dropout, and ask for deterministic kernels; leave torch's own state as it was."""
     devices = [device] if device.type == "cuda" else []
     before = torch.are_deterministic_algorithms_enabled()

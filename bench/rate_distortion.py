@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from ae_pipeline.codec import freeze, save_codec, scale_pixels
+from ae_pipeline.arithmetic import scale_pixels
+from ae_pipeline.codec import freeze, save_codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.evaluation import evaluate_codec
 from ae_pipeline.models import build_model

@@ -26,7 +26,7 @@ from typing import Any
 import reporting  # before torch: it sets GOMP_SPINCOUNT
 import torch
 
-from ae_pipeline.codec import scale_pixels
+from ae_pipeline.arithmetic import scale_pixels
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.files import write_json
 from ae_pipeline.models import build_model

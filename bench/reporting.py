@@ -94,7 +94,8 @@ def quick_codec(name: str, split: Path, folder: Path) -> None:
     """Write a codec that was trained for seconds: enough for decoded rows to compress as they usually do."""
     import torch
 
-    from ae_pipeline.codec import freeze, save_codec, scale_pixels
+    from ae_pipeline.arithmetic import scale_pixels
+    from ae_pipeline.codec import freeze, save_codec
     from ae_pipeline.models import build_model
     from ae_pipeline.params import TrainParams
     from ae_pipeline.quantiser import Quantiser

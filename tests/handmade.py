@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ae_pipeline.codec import Codec, freeze, save_codec, scale_pixels
+from ae_pipeline.arithmetic import scale_pixels
+from ae_pipeline.codec import Codec, freeze, save_codec
 from ae_pipeline.codec_header import HEADER_NAME, Scaling, fingerprint
+from ae_pipeline.integer_training import RoundedNetwork
 from ae_pipeline.models import build_model
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.params_model import ConvOptions, DenseOptions
@@ -20,6 +22,7 @@ from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.samples import SampleSet, sample_schema
 from ae_pipeline.store.encoding import encode_samples
 from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.training_data import MemoryRows
 
 
 def random_pixels(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
@@ -42,25 +45,34 @@ def random_codec(
     levels: int = 16,
     seed: int = 0,
     options: dict[str, Any] | None = None,
+    integer: bool = False,
 ) -> Codec:
-    """Save an untrained codec in `folder`; returns the one in memory, which was never loaded."""
+    """Save an untrained codec in `folder`; returns the one in memory, which was never loaded (in integers: it was)."""
     usual = {"dense": DenseOptions(hidden_sizes=[hidden_size]), "conv": ConvOptions(channels=[2, 3])}[model_name]
+    usual = usual.model_copy(update={"activation": "relu"}) if integer else usual
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = freeze(build_model(model_name, shape, latent_size, options or dict(usual)).eval(), model_name)
     pixels = random_pixels((200, *shape), dtype, seed)
     scaling = scaling_of(pixels)
     latents = model.encode(scale_pixels(torch.from_numpy(pixels.astype(np.float32)), scaling))
+    quantiser = Quantiser.fit(latents, levels)
+    integers = None
+    if integer:
+        network = RoundedNetwork(model, quantiser)
+        network.calibrate(MemoryRows(pixels, torch.device("cpu")))
+        integers = network.integers()
     header = save_codec(
         folder,
         model=model,
         model_name=model_name,
-        quantiser=Quantiser.fit(latents, levels),
+        quantiser=quantiser,
         spec=SampleSpec(shape, dtype),
         scaling=scaling,
         provenance={"method": "untrained"},
+        integers=integers,
     )
-    return Codec(header, model)
+    return Codec.load(folder) if integer else Codec(header, model)
 
 
 def scaling_of(pixels: np.ndarray) -> Scaling:

@@ -21,10 +21,13 @@ from ae_pipeline.store.layouts import LAYOUTS
 
 # What decides the weights, beside data and parameters: dvc.yaml's code dependencies of `train` (a test compares them).
 TRAINING_CODE = (
+    "arithmetic",
     "codec",
     "codec_building",
     "codec_header",
     "devices",
+    "integer",
+    "integer_training",
     "linear",
     "models",
     "parquet_limits",

@@ -28,7 +28,7 @@ class Autoencoder(nn.Module, ABC):
         super().__init__()
         self.sample_shape = sample_shape
         self.latent_size = latent_size
-        self.output = nn.Sigmoid() if output_activation == "sigmoid" else nn.Identity()
+        self.output: nn.Module = nn.Sigmoid() if output_activation == "sigmoid" else nn.Identity()
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -49,6 +49,14 @@ class Autoencoder(nn.Module, ABC):
     @abstractmethod
     def latent_axes(self) -> dict[str, int]:
         """Tensors of the state in which the latent dimensions are an axis, and which one it is."""
+
+    @abstractmethod
+    def encoder_layers(self) -> list[str]:
+        """Names of the modules with weights through which `encode` goes, in that order; the last one gives latents."""
+
+    @abstractmethod
+    def decoder_layers(self) -> list[str]:
+        """The same of `decode_raw`; the first one is linear and takes latents."""
 
     def decode(self, z: Tensor) -> Tensor:
         """(N, L) to (N, *shape)."""

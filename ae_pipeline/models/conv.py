@@ -92,6 +92,14 @@ class ConvAutoencoder(Autoencoder):
             state |= {"to_latent.2.weight": weight, "to_latent.2.bias": bias}
         return {**self._options, "latent_norm": "none", "dropout": 0.0}, state
 
+    def encoder_layers(self) -> list[str]:
+        """Convolutions, then the linear layer."""
+        return [*(f"down.conv{number}" for number in range(len(self._options["channels"]))), "to_latent.2"]
+
+    def decoder_layers(self) -> list[str]:
+        """The linear layer, then convolutions."""
+        return ["from_latent.0", *(f"up.conv{number}" for number in reversed(range(len(self._options["channels"]))))]
+
     def latent_axes(self) -> dict[str, int]:
         """Tensors in which the latent dimensions are an axis."""
         return {"to_latent.2.weight": 0, "to_latent.2.bias": 0, "from_latent.0.weight": 1}

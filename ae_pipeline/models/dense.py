@@ -28,16 +28,21 @@ class DenseAutoencoder(Autoencoder):
         latent_norm: str,
         output_activation: str,
         dropout: float,
+        encoder_hidden_sizes: list[int] | None = None,
     ):
         super().__init__(sample_shape, latent_size, output_activation)
+        down = list(hidden_sizes if encoder_hidden_sizes is None else encoder_hidden_sizes)
         self._options: dict[str, Any] = {
             "hidden_sizes": list(hidden_sizes),
+            "encoder_hidden_sizes": encoder_hidden_sizes,
             "activation": activation,
             "latent_activation": latent_activation,
             "output_activation": output_activation,
         }
         values = prod(sample_shape)
-        self.encoder = _stack([values, *hidden_sizes, latent_size], activation, dropout)
+        self._widest = max(values, latent_size, *hidden_sizes, *down)
+        self._encoder_depth = len(down)
+        self.encoder = _stack([values, *down, latent_size], activation, dropout)
         # Its own scale and shift would be undone by the quantiser's: none are learned.
         self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
         self.latent_activation = ACTIVATIONS[latent_activation]()
@@ -55,7 +60,7 @@ class DenseAutoencoder(Autoencoder):
 
     def widest_layer(self) -> int:
         """Values per row of the largest thing that the network computes."""
-        return max(module.out_features for module in self.modules() if isinstance(module, nn.Linear))
+        return self._widest
 
     def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Options and state of an equal model for inference."""
@@ -67,9 +72,17 @@ class DenseAutoencoder(Autoencoder):
             state |= {f"encoder.{name}.weight": weight, f"encoder.{name}.bias": bias}
         return {**self._options, "latent_norm": "none", "dropout": 0.0}, state
 
+    def encoder_layers(self) -> list[str]:
+        """`encoder.linear0` and so on."""
+        return [f"encoder.linear{number}" for number in range(self._encoder_depth + 1)]
+
+    def decoder_layers(self) -> list[str]:
+        """`decoder.linear0` and so on."""
+        return [f"decoder.linear{number}" for number in range(len(self._options["hidden_sizes"]) + 1)]
+
     def latent_axes(self) -> dict[str, int]:
         """Tensors in which the latent dimensions are an axis."""
-        last = f"encoder.linear{len(self._options['hidden_sizes'])}"
+        last = self.encoder_layers()[-1]
         return {f"{last}.weight": 0, f"{last}.bias": 0, "decoder.linear0.weight": 1}
 
 

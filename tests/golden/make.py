@@ -17,12 +17,13 @@ from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E4
 
 from ae_pipeline.codec_building import build_codec  # noqa: E402
 from ae_pipeline.params import Params  # noqa: E402
+from ae_pipeline.params_model import DenseOptions  # noqa: E402
 from ae_pipeline.preparation import write_splits  # noqa: E402
 from ae_pipeline.sources import build_source  # noqa: E402
 from ae_pipeline.store.decoding import decode_store  # noqa: E402
 from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
 
-DENSE, CONV = "store-v2", "store-v2-conv"
+DENSE, CONV, INTEGER = "store-v2", "store-v2-conv", "store-v2-integer"
 PARAMS = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 2000, "test_rows": 40, "height": 6, "width": 6}},
     "prepare": {"rows_per_shard": 20},
@@ -52,6 +53,15 @@ def make_conv(folder: Path, work: Path) -> None:
     _finish(encode(samples, work / "codec", folder / CONV, layout="binary"), folder, work)
 
 
+def make_integer(folder: Path, work: Path) -> None:
+    """An untrained dense codec in integers, with another encoder: 12 rows of uint8 6x5, layout `list`."""
+    options = DenseOptions(hidden_sizes=[9, 7], encoder_hidden_sizes=[8], activation="relu")
+    random_codec(work / "codec", (6, 5), latent_size=5, options=dict(options), integer=True)
+    labels = list(range(12))
+    samples = write_rows(work / "rows.parquet", random_pixels((12, 6, 5), "uint8", 7), id=labels, label=labels)
+    _finish(encode(samples, work / "codec", folder / INTEGER), folder, work)
+
+
 def _finish(store: LatentStore, folder: Path, work: Path) -> None:
     rows = [rows for part in store.manifest.parts for rows in store.read_part(part, 1000)]
     decoded = decode_store(store, work / "decoded", device="cpu").load()
@@ -67,8 +77,8 @@ def _finish(store: LatentStore, folder: Path, work: Path) -> None:
 
 
 def make(folder: Path) -> None:
-    """Both stores, each with its `.expected.json` beside it."""
-    for make_one in (make_dense, make_conv):
+    """All stores, each with its `.expected.json` beside it."""
+    for make_one in (make_dense, make_conv, make_integer):
         with tempfile.TemporaryDirectory() as work:
             make_one(folder, Path(work))
 

@@ -1,0 +1,213 @@
+"""Exact arithmetic: networks of small integers, which compute the same on every machine.
+
+Float sums round, and how they round depends on the order, the batch, the threads and the processor. A layer here is
+
+    out = clip(round((weight * a + bias) / 2 ** shift), low, high)
+
+with `weight` in int8, `bias` in int32, one `shift` per output, and `a` and `out` of at most 8 bits: pixels,
+activations, latents. Every partial sum is below 2 ** 24, so float32 holds it exactly in whatever order it is added up;
+dividing by a power of two is exact, and halves are rounded to even. Two ways of computing it therefore cannot differ:
+float32 products, anywhere, and products of bytes with 32-bit sums where the processor has them (VNNI), at four times
+the speed. After Ballé, Johnston and Minnen, "Integer networks for data compression with latent-variable models" (ICLR
+2019), who need it for entropy coding, and Jacob and others, arXiv:1712.05877.
+"""
+
+import platform
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ae_pipeline.linear import linear
+from ae_pipeline.models.base import Autoencoder
+
+WEIGHT_LIMIT = 127
+"""Largest magnitude of a weight."""
+LARGEST_INPUT = 255
+EXACT = 1 << 24
+"""float32 holds all integers below this."""
+LOGIT_BITS, LOGIT_ZERO = 4, 128
+"""A sigmoid's input is kept as 128 + logit * 2 ** 4, in a byte: -8 to 7.94."""
+
+_HAS_BYTE_PRODUCTS = (
+    platform.machine() in ("x86_64", "AMD64")
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    # Without VNNI, oneDNN adds pairs of products in 16 bits, which overflow.
+    and bool(getattr(torch.cpu, "_is_vnni_supported", lambda: False)())
+)
+
+
+class IntegerLayer(nn.Module):
+    """One layer in integers, of the geometry of a linear or convolutional float layer.
+
+    Takes integers as uint8, int8 (latents) or float32. Gives integers from 0 to 255, as uint8 or float32, or, if it is
+    the one that gives latents, float32 that is neither rounded nor clipped yet.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    shift: Tensor
+
+    def __init__(self, like: "Weighted", *, gives_latents: bool):
+        super().__init__()
+        self._axis = output_axis(like)
+        outputs, device = like.weight.shape[self._axis], like.weight.device
+        self.register_buffer("weight", torch.empty(like.weight.shape, dtype=torch.int8, device=device))
+        self.register_buffer("bias", torch.empty(outputs, dtype=torch.int32, device=device))
+        self.register_buffer("shift", torch.empty(outputs, dtype=torch.int8, device=device))
+        self._gives_latents = gives_latents
+        self._is_linear = isinstance(like, nn.Linear)
+        self._product = product_of(like)
+        self._floats: tuple[Tensor, Tensor, Tensor] | None = None
+        self._bytes: _ByteProduct | None = None
+
+    def prepare(self) -> None:
+        """Make the copies that products need: once, when the weights are there, on their device.
+
+        Raises OverflowError where a sum could be more than float32 holds exactly.
+        """
+        weight, others = self.weight.to(torch.int64), [a for a in range(self.weight.dim()) if a != self._axis]
+        largest = int((weight.abs().sum(others) * LARGEST_INPUT + self.bias.to(torch.int64).abs()).max())
+        if largest >= EXACT:
+            raise OverflowError(f"a sum can reach {largest}, but only those below {EXACT} are exact")
+        factor = torch.exp2(-self.shift.float())
+        self._floats = self.weight.float(), self.bias.float(), factor if self._is_linear else factor[:, None, None]
+        if self._is_linear and self.weight.device.type == "cpu" and _HAS_BYTE_PRODUCTS:
+            self._bytes = _ByteProduct(
+                self.weight, self.bias, factor, torch.float32 if self._gives_latents else torch.uint8
+            )
+            if not self._agrees():
+                self._bytes = None
+
+    def forward(self, a: Tensor) -> Tensor:
+        """(N, in...) to (N, out...)."""
+        if self._bytes is not None and a.dtype in (torch.uint8, torch.int8):
+            return self._bytes(a)
+        return self._by_floats(a)
+
+    def _by_floats(self, a: Tensor) -> Tensor:
+        assert self._floats is not None, "prepare() first"
+        weight, bias, factor = self._floats
+        out = self._product(a.float(), weight, bias).mul_(factor)
+        return out if self._gives_latents else out.round_().clamp_(0, 255)
+
+    def _agrees(self) -> bool:
+        """Whether this machine's byte products are what they should be: of the largest inputs, and of others."""
+        ramp = torch.arange(16 * self.weight.shape[1]).mul(37).remainder(256).to(torch.uint8).reshape(16, -1)
+        inputs = (torch.full_like(ramp, LARGEST_INPUT), ramp, ramp.view(torch.int8))
+        return all(torch.equal(self(a).float(), self._by_floats(a)) for a in inputs)
+
+
+class _ByteProduct:
+    """A linear layer by oneDNN's products of bytes; the operator is the one that torch's own quantiser calls."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, factor: Tensor, gives: torch.dtype):
+        self._packed = torch.ops.onednn.qlinear_prepack(weight, None)
+        self._factor, self._gives = factor, gives
+        self._zeros = torch.zeros(len(factor), dtype=torch.int64)
+        self._bias = bias.float() * factor
+        # int8 goes in as uint8, 128 more; the difference fits float64, and its product with a power of two float32.
+        self._signed_bias = ((bias.double() - 128 * weight.double().sum(1)) * factor.double()).float()
+
+    def __call__(self, a: Tensor) -> Tensor:
+        signed = a.dtype == torch.int8
+        if signed:
+            a = a.view(torch.uint8) ^ 128
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            a, 1.0, 0, self._packed, self._factor, self._zeros, self._signed_bias if signed else self._bias,
+            1.0, 0, self._gives, "none", [], "",
+        )  # fmt: skip
+        return product
+
+
+Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+"""A float layer that has an integer form."""
+
+
+def output_axis(layer: Weighted) -> int:
+    """Axis of a layer's weight along which its outputs lie."""
+    return 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+
+
+def product_of(layer: Weighted) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """What a layer does with input, weight and bias."""
+    if isinstance(layer, nn.Linear):
+        return linear
+    if isinstance(layer, nn.Conv2d):
+        stride, padding = layer.stride, layer.padding
+        return lambda a, weight, bias: functional.conv2d(a, weight, bias, stride, padding)
+    assert isinstance(layer.padding, tuple)
+    transposed = (layer.stride, layer.padding, layer.output_padding)
+    return lambda a, weight, bias: functional.conv_transpose2d(a, weight, bias, *transposed)
+
+
+def weighted(model: Autoencoder, name: str) -> Weighted:
+    """A float layer by its name."""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, Weighted)
+    return layer
+
+
+def swap_layers(model: Autoencoder, swap: Callable[[str, Weighted], nn.Module]) -> None:
+    """Replace every layer with weights by `swap(name, layer)`, in place."""
+    for name in [*model.encoder_layers(), *model.decoder_layers()]:
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, swap(name, weighted(model, name)))
+
+
+def integerise(model: Autoencoder) -> Autoencoder:
+    """Replace the float layers of a frozen model by integer ones, in place; their weights are to be loaded.
+
+    `encode` then takes uint8 pixels and gives latents in steps, not rounded yet; `decode` takes latents to pixels.
+    """
+    latent = model.encoder_layers()[-1]
+    swap_layers(model, lambda name, layer: IntegerLayer(layer, gives_latents=name == latent))
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.ReLU):  # clipping at 0 is one
+                setattr(module, name, nn.Identity())
+    if isinstance(model.output, nn.Sigmoid):
+        model.output = ByteTable()
+    return model
+
+
+def prepare(model: Autoencoder) -> None:
+    """Make the layers of an integer model ready. Raises OverflowError where their sums would not be exact."""
+    for module in model.modules():
+        if isinstance(module, IntegerLayer | ByteTable):
+            module.prepare()
+
+
+class ByteTable(nn.Module):
+    """A function of a byte that gives a byte."""
+
+    table: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.empty(256, dtype=torch.uint8))
+        self._pairs: np.ndarray | None = None
+
+    def prepare(self) -> None:
+        """Make the table of pairs: looking two bytes up at once takes half the time."""
+        if self.table.device.type == "cpu":
+            table = self.table.numpy().astype(np.uint16)
+            self._pairs = (table[:, None] * 256 + table[None, :]).ravel()
+
+    def forward(self, index: Tensor) -> Tensor:
+        """Integers 0 to 255, of any type, to uint8."""
+        if self._pairs is None:
+            return self.table[index.long()]
+        flat = index.to(torch.uint8).numpy().reshape(len(index), -1)
+        if flat.shape[1] % 2:
+            return torch.from_numpy(np.take(self.table.numpy(), flat)).reshape(index.shape)
+        return torch.from_numpy(np.take(self._pairs, flat.view(np.uint16)).view(np.uint8)).reshape(index.shape)
+
+
+def sigmoid_table() -> Tensor:
+    """uint8 (256,): the pixel of every logit that fits the byte."""
+    logits = (torch.arange(256, dtype=torch.float64) - LOGIT_ZERO) / 2**LOGIT_BITS
+    return torch.round(255 * torch.sigmoid(logits)).to(torch.uint8)
