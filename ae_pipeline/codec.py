@@ -49,7 +49,8 @@ class Codec:
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device | str = "cpu"):
         self.header = header
         self.device = torch.device(device)
-        model = model.to(self.device).eval().requires_grad_(False)
+        self.model = model = model.to(self.device).eval().requires_grad_(False)
+        """The network, of float or of integer layers."""
         self.block_rows = _block_rows(header, model)
         """Rows that are computed at once: fewer than BLOCK_ROWS if a row is very large."""
         self._arithmetic: Arithmetic = (

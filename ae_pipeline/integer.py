@@ -60,7 +60,7 @@ class IntegerLayer(nn.Module):
         self.register_buffer("shift", torch.empty(outputs, dtype=torch.int8, device=device))
         self._gives_latents = gives_latents
         self._is_linear = isinstance(like, nn.Linear)
-        self._product = product_of(like)
+        self.product = product_of(like)
         self._floats: tuple[Tensor, Tensor, Tensor] | None = None
         self._bytes: _ByteProduct | None = None
 
@@ -82,6 +82,11 @@ class IntegerLayer(nn.Module):
             if not self._agrees():
                 self._bytes = None
 
+    @property
+    def multiplies_bytes(self) -> bool:
+        """Whether the products are those of bytes here."""
+        return self._bytes is not None
+
     def forward(self, a: Tensor) -> Tensor:
         """(N, in...) to (N, out...)."""
         if self._bytes is not None and a.dtype in (torch.uint8, torch.int8):
@@ -91,7 +96,7 @@ class IntegerLayer(nn.Module):
     def _by_floats(self, a: Tensor) -> Tensor:
         assert self._floats is not None, "prepare() first"
         weight, bias, factor = self._floats
-        out = self._product(a.float(), weight, bias).mul_(factor)
+        out = self.product(a.float(), weight, bias).mul_(factor)
         return out if self._gives_latents else out.round_().clamp_(0, 255)
 
     def _agrees(self) -> bool:

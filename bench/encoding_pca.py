@@ -4,7 +4,7 @@
 
 Both read the same files and write the same columns (id, label, latents, zstd) in row groups of 10,000. PCA is what one
 would write with scikit-learn: rows to float32, PCA.transform with all threads, latents as float32 lists; `quantised`
-rounds them to 256 levels and writes int8 lists, as a store does; `and error` also takes inverse_transform and
+rounds them to 256 levels and writes int8 in the layout that ours has (`--layout`); `and error` also takes inverse_transform and
 the error of each row, which a store has. Ours does all of that, with digests, and commits. Medians of rounds over all
 programs; `times faster` is PCA's time over ours.
 """
@@ -27,8 +27,18 @@ from sklearn.decomposition import PCA
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.encoding import encode_samples
+from ae_pipeline.store.layouts import LAYOUTS
 
-NETWORKS = ["784-128-784", "784-512-256-32", "small", "balanced", "fine", "compact"]
+NETWORKS = [
+    "784-128-784, integers",
+    "784-128-784, floats",
+    "784-512-256-32, integers",
+    "784-512-256-32, floats",
+    "small",
+    "balanced",
+    "fine",
+    "compact",
+]
 KINDS = ("float32", "quantised", "quantised, and error")
 ROWS = 10_000
 
@@ -38,7 +48,7 @@ def as_list(values: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, values.ravel())
 
 
-def pca_encode(pca: PCA, files: list[Path], out: Path, kind: str, step: np.ndarray) -> None:
+def pca_encode(pca: PCA, files: list[Path], out: Path, kind: str, step: np.ndarray, layout: str) -> None:
     """What a careful user writes in an afternoon."""
     writer = None
     for file in files:
@@ -51,7 +61,7 @@ def pca_encode(pca: PCA, files: list[Path], out: Path, kind: str, step: np.ndarr
             columns["latent"] = as_list(z)
         else:
             q = np.clip(np.rint(z / step), -128, 127).astype(np.int8)
-            columns["latent"] = as_list(q)
+            columns["latent"] = LAYOUTS[layout].to_arrow(q)
             if kind == KINDS[2]:
                 decoded = pca.inverse_transform(q * step)
                 columns["error"] = np.square(decoded - x).mean(1)
@@ -63,7 +73,7 @@ def pca_encode(pca: PCA, files: list[Path], out: Path, kind: str, step: np.ndarr
     writer.close()
 
 
-def measure(name: str, split: Path, tiled: Path, work: Path, repeats: int) -> list[Any]:
+def measure(name: str, layout: str, split: Path, tiled: Path, work: Path, repeats: int) -> list[Any]:
     reporting.quick_codec(name, split, work / "codec")
     samples = SampleSet.open(split)
     latent_size = reporting.network(name)[1]
@@ -72,7 +82,7 @@ def measure(name: str, split: Path, tiled: Path, work: Path, repeats: int) -> li
     step = (np.abs(pca.transform(few)).max(0) / 127).astype(np.float32)
     files = sorted(tiled.glob("*.parquet"))
     rows = SampleSet.open(tiled).rows
-    settings = EncodeParams(device="cpu")
+    settings = EncodeParams(device="cpu", layout=layout)  # type: ignore[arg-type]
 
     def ours() -> None:
         encode_samples(SampleSet.open(tiled), work / "codec", work / "store", settings, name="bench", git={})
@@ -80,7 +90,7 @@ def measure(name: str, split: Path, tiled: Path, work: Path, repeats: int) -> li
 
     jobs: dict[str, Callable[[], None]] = {"ours": ours}
     for kind in KINDS:
-        jobs[kind] = lambda kind=kind: pca_encode(pca, files, work / "pca.parquet", kind, step)  # type: ignore[misc]
+        jobs[kind] = lambda kind=kind: pca_encode(pca, files, work / "pca.parquet", kind, step, layout)  # type: ignore[misc]
     times: dict[str, list[float]] = {job: [] for job in jobs}
     for _ in range(repeats + 1):
         for job, call in jobs.items():
@@ -97,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepared", type=Path, default=Path("data/prepared"))
     parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--layout", choices=sorted(LAYOUTS), default="binary")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--codec", nargs="*", default=NETWORKS)
     parser.add_argument("--out", type=Path)
@@ -105,10 +116,10 @@ def main() -> None:
         work = Path(temporary)
         rows = reporting.tile(args.prepared / "train", work / "tiled", args.rows)
         split = args.prepared / "train"
-        lines = [measure(name, split, work / "tiled", work, args.repeats) for name in args.codec]
+        lines = [measure(name, args.layout, split, work / "tiled", work, args.repeats) for name in args.codec]
     columns = ["network", "L", "ours, µs per row", *(f"PCA, {kind}" for kind in KINDS)]
     columns += [f"times faster than PCA, {kind}" for kind in KINDS]
-    title = f"Encoding against PCA.transform: {rows:,} rows, median of {args.repeats}"
+    title = f"Encoding against PCA.transform: {rows:,} rows, layout {args.layout}, median of {args.repeats}"
     reporting.report(title, [reporting.table(columns, lines)], [], args.out)
 
 

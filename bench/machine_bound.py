@@ -11,45 +11,62 @@ from typing import Any
 SECONDS = 1.5  # to measure the products of one network for
 
 
-def products(codec_folder: Path, *, plain: bool) -> tuple[list[Callable[[], Any]], list[Callable[[], Any]]]:
+def products(codec_folder: Path, kind: str) -> tuple[list[Callable[[], Any]], list[Callable[[], Any]]]:
     """The encoder's and the decoder's products, each a call with tensors of its own, as one thread needs them.
 
-    `plain`: by torch.mm; else by torch.mm or oneDNN, whichever is faster here.
+    `kind`: torch.mm; float32, by torch.mm or oneDNN, whichever is faster here; or bytes, where the codec multiplies
+    those (else as float32).
     """
     import torch
-    from torch import nn
-    from torch.nn import functional
 
     from ae_pipeline.codec import BLOCK_ROWS, Codec
     from ae_pipeline.devices import one_torch_thread
+    from ae_pipeline.integer import IntegerLayer
 
     codec = Codec.load(codec_folder)
-    model: Any = codec._model
+    model: Any = codec.model
     calls: list[Callable[[], Any]] = []
 
-    def note(module: Any, inputs: tuple[Any, ...]) -> None:
-        x, weight = inputs[0].clone(), module.weight
-        if isinstance(module, nn.Linear):
-            out = torch.empty(len(x), len(weight))
-            candidates = [lambda: torch.mm(x, weight.t(), out=out)]
-            if torch.backends.mkldnn.is_available() and not plain:  # on AMD twice as fast as MKL, which torch.mm calls
-                candidates.append(lambda: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], ""))
-            calls.append(min(candidates, key=lambda call: min(timeit.repeat(call, number=20))))
-        elif isinstance(module, nn.Conv2d):
-            calls.append(lambda: functional.conv2d(x, weight, None, module.stride, module.padding))
+    def note(module: Any, x: Any) -> None:
+        if kind == "bytes" and isinstance(module, IntegerLayer) and module.multiplies_bytes:
+            calls.append(lambda: module(x))
         else:
-            shape = (module.stride, module.padding, module.output_padding)
-            calls.append(lambda: functional.conv_transpose2d(x, weight, None, *shape))
+            calls.append(_float_product(module, x.float(), plain=kind == "torch.mm"))
 
-    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-    hooks = [module.register_forward_pre_hook(note) for module in model.modules() if isinstance(module, kinds)]
+    names = [*model.encoder_layers(), *model.decoder_layers()]
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs: note(module, inputs[0].clone()))
+        for name in names
+        for module in [model.get_submodule(name)]
+    ]
+    pixels = torch.randint(0, 256, (BLOCK_ROWS, *codec.spec.shape), dtype=torch.uint8)
     with one_torch_thread(), torch.inference_mode():
-        z = model.encode(torch.rand(BLOCK_ROWS, *codec.spec.shape))
-        count = len(calls)
-        model.decode(z)
+        if codec.header.is_integer:
+            model.decode(model.encode(pixels).round().clamp(-128, 127).to(torch.int8))
+        else:
+            model.decode(model.encode(pixels / 255))
     for hook in hooks:
         hook.remove()
+    count = len(model.encoder_layers())
     return calls[:count], calls[count:]
+
+
+def _float_product(module: Any, x: Any, *, plain: bool) -> Callable[[], Any]:
+    import torch
+
+    from ae_pipeline.integer import IntegerLayer
+
+    weight = module.weight.float()
+    if weight.dim() == 2:
+        out = torch.empty(len(x), len(weight))
+        candidates = [lambda: torch.mm(x, weight.t(), out=out)]
+        if torch.backends.mkldnn.is_available() and not plain:  # on AMD twice as fast as MKL, which torch.mm calls
+            candidates.append(lambda: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], ""))
+        return min(candidates, key=lambda call: min(timeit.repeat(call, number=20)))
+    bias = module.bias.float()
+    if isinstance(module, IntegerLayer):
+        return lambda: module.product(x, weight, bias)
+    return lambda: module(x)
 
 
 def product_seconds(threads: list[list[Callable[[], Any]]], rows: int) -> float:

@@ -15,11 +15,15 @@ from typing import Any
 # been imported yet.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# name: (model, latent size, options that differ from params.yaml's defaults)
+# name: (model, latent size, options that differ from the defaults); those with relu and no latent activation may be in
+# integers.
+_RELU: dict[str, Any] = {"activation": "relu"}
 NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "784-512-256-32": ("dense", 32, {}),
-    "784-128-784": ("dense", 128, {"hidden_sizes": [], "latent_activation": "relu", "latent_norm": "none"}),
-    "conv 16, 32, latent 32": ("conv", 32, {}),
+    "784-512-256-32, floats": ("dense", 32, {"activation": "silu"}),
+    "784-512-256-32, integers": ("dense", 32, _RELU),
+    "784-128-784, floats": ("dense", 128, {"hidden_sizes": [], "latent_activation": "relu", "latent_norm": "none"}),
+    "784-128-784, integers": ("dense", 128, {"hidden_sizes": [], "output_activation": "linear", **_RELU}),
+    "conv 16, 32, latent 32, floats": ("conv", 32, {"activation": "silu"}),
 }
 
 
@@ -78,48 +82,33 @@ def tile(split: Path, folder: Path, rows: int) -> int:
     return made
 
 
-def network(name: str) -> tuple[str, int, dict[str, Any]]:
-    """Model, latent size and all options of a name in NETWORKS, or of a preset."""
+def network(name: str) -> tuple[str, int, dict[str, Any], bool]:
+    """Model, latent size, all options, and whether in integers, of a name in NETWORKS or of a preset."""
     from ae_pipeline.benchmark.presets import preset_params
     from ae_pipeline.params_model import ModelParams
 
     if name in NETWORKS:
         kind, latent_size, changed = NETWORKS[name]
-        return kind, latent_size, {**getattr(ModelParams(), kind).model_dump(), **changed}
+        options = {**getattr(ModelParams(), kind).model_dump(), **changed}
+        return kind, latent_size, options, name.endswith("integers")
     params = preset_params(name)
-    return params.model.name, params.train.latent_size, params.model.options
+    return params.model.name, params.train.latent_size, params.model.options, params.train.arithmetic == "integer"
 
 
 def quick_codec(name: str, split: Path, folder: Path) -> None:
     """Write a codec that was trained for seconds: enough for decoded rows to compress as they usually do."""
-    import torch
+    import pyarrow.parquet as pq
 
-    from ae_pipeline.arithmetic import scale_pixels
-    from ae_pipeline.codec import freeze, save_codec
-    from ae_pipeline.models import build_model
-    from ae_pipeline.params import TrainParams
-    from ae_pipeline.quantiser import Quantiser
+    from ae_pipeline.codec_building import build_codec
+    from ae_pipeline.params import Params
     from ae_pipeline.samples import SampleSet
-    from ae_pipeline.training import fit
-    from ae_pipeline.training_data import MemoryRows, fit_scaling
 
-    kind, latent_size, options = network(name)
-    samples = SampleSet.open(split)
-    scaling = fit_scaling(samples)
-    torch.manual_seed(0)
-    model = build_model(kind, samples.spec.shape, latent_size, options)
-    pixels = next(samples.blocks(samples.shards[0], 8192)).pixels.copy()
-    rows = MemoryRows(pixels, torch.device("cpu"))
-    fit(model, rows, rows, TrainParams(epochs=3, device="cpu"), scaling)
-    frozen = freeze(model, kind)
-    with torch.inference_mode():
-        latents = frozen.encode(scale_pixels(torch.from_numpy(pixels).float(), scaling))
-    save_codec(
-        folder,
-        model=frozen,
-        model_name=kind,
-        quantiser=Quantiser.fit(latents, 16),
-        spec=samples.spec,
-        scaling=scaling,
-        provenance={},
-    )
+    kind, latent_size, options, integers = network(name)
+    arithmetic = "integer" if integers else "float"
+    train = {"latent_size": latent_size, "arithmetic": arithmetic, "epochs": 3, "device": "cpu", "autocast": False}
+    params = Params.model_validate({"model": {"name": kind, kind: options}, "train": train})
+    few = folder.parent / "few.parquet"
+    pq.write_table(pq.read_table(min(split.glob("*.parquet"))).slice(0, 8192), few)
+    samples = SampleSet.open(few)
+    build_codec(samples, samples, params, folder, {}, lambda epoch: None)
+    few.unlink()
