@@ -44,7 +44,7 @@ OPERATORS = {
     "element-wise, reductions, copies": r"^aten::|^_|Backward",
 }
 FUNCTIONS = {
-    "matrix products, convolutions": r"_linear_pointwise|linear|conv2d|conv_transpose2d",
+    "matrix products, convolutions": r"qlinear_pointwise|_linear_pointwise|linear|conv2d|conv_transpose2d",
     "element-wise (network)": r"sigmoid|silu|relu|gelu|tanh",
     "element-wise (scaling, rounding, quantising, error)": r"TensorBase|torch|quantiser\.py|numpy",
     "reading Parquet": r"_tables|iter_batches|read_row_group|ParquetReader|read_part",
@@ -158,7 +158,7 @@ def main() -> None:
         for autocast in (False, True)
     }
     encoding, decoding = {}, {}
-    for name in ["784-512-256-32", "784-128-784", *args.presets]:
+    for name in [*reporting.NETWORKS, *args.presets]:
         with tempfile.TemporaryDirectory(dir=args.prepared.parent, prefix=".bench-") as temporary:
             work = Path(temporary)
             size = len(samples.shards) and samples.shards[0].rows
