@@ -1,6 +1,7 @@
 """The alternatives that every codec is measured against: PCA in the same file layout, and zstd of the raw rows."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,8 +47,10 @@ def fit_pca(train: SampleSet, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]
 
 def pca_model(mean: np.ndarray, components: np.ndarray, spec: SampleSpec) -> Autoencoder:
     """The frozen model of components (L, values)."""
-    options = {
+    options: dict[str, Any] = {
         "hidden_sizes": [],
+        "encoder_hidden_sizes": None,
+        "hidden_norm": "none",
         "activation": "identity",
         "latent_activation": "identity",
         "latent_norm": "none",

@@ -215,7 +215,7 @@ def save_codec(
 
 def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -> Autoencoder:
     """The model of a header, without memory: its sizes allocate nothing until the weights have shown the same."""
-    name, options = header.model.name, header.model.options
+    name, options = header.model.name, header.model.arguments
     try:
         if any(isinstance(value, list) and len(value) > most_layers for value in options.values()):
             raise ValueError(f"more layers than {WEIGHTS_NAME} holds")  # building them takes time, if no memory

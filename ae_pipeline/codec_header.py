@@ -57,6 +57,18 @@ class Model(_Part):
         schemas[self.name].model_validate(self.options)
         return self
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The options as the model's class takes them; older codecs have not all of them."""
+        return {**_ADDED_LATER[self.name], **self.options}
+
+
+# What options of models meant before there were any, for codecs written then.
+_ADDED_LATER: dict[str, dict[str, Any]] = {
+    "dense": {"encoder_hidden_sizes": None, "hidden_norm": "none"},
+    "conv": {"hidden_norm": "none"},
+}
+
 
 class QuantiserHeader(_Part):
     """latent = zero_point + scale * q, per dimension; see quantiser.py."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ae_pipeline.linear import linear
-from ae_pipeline.models.base import Autoencoder
+from ae_pipeline.models.base import Autoencoder, Weighted, output_axis
 
 WEIGHT_LIMIT = 127
 """Largest magnitude of a weight."""
@@ -51,7 +51,7 @@ class IntegerLayer(nn.Module):
     bias: Tensor
     shift: Tensor
 
-    def __init__(self, like: "Weighted", *, gives_latents: bool):
+    def __init__(self, like: Weighted, *, gives_latents: bool):
         super().__init__()
         self._axis = output_axis(like)
         outputs, device = like.weight.shape[self._axis], like.weight.device
@@ -126,15 +126,6 @@ class _ByteProduct:
             1.0, 0, self._gives, "none", [], "",
         )  # fmt: skip
         return product
-
-
-Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
-"""A float layer that has an integer form."""
-
-
-def output_axis(layer: Weighted) -> int:
-    """Axis of a layer's weight along which its outputs lie."""
-    return 1 if isinstance(layer, nn.ConvTranspose2d) else 0
 
 
 def product_of(layer: Weighted) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -20,14 +20,12 @@ from ae_pipeline.integer import (
     LOGIT_BITS,
     LOGIT_ZERO,
     WEIGHT_LIMIT,
-    Weighted,
-    output_axis,
     product_of,
     sigmoid_table,
     swap_layers,
     weighted,
 )
-from ae_pipeline.models.base import Autoencoder
+from ae_pipeline.models.base import Autoencoder, Weighted, output_axis
 from ae_pipeline.params import TrainParams
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.rate import RateModel

@@ -5,7 +5,7 @@
 Both read the same files and write the same columns (id, label, latents, zstd) in row groups of 10,000. PCA is what one
 would write with scikit-learn: rows to float32, PCA.transform with all threads, latents as float32 lists; `quantised`
 rounds them to 256 levels and writes int8 in the layout that ours has (`--layout`); `and error` also takes
-inverse_transform and the error of each row, which a store has. Ours does all of that, with digests, and commits. Medians
+inverse_transform and each row's error, which a store has. Ours does all of that, with digests, and commits. Medians
 of rounds over all programs; `times faster` is PCA's time over ours.
 """
 

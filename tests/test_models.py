@@ -5,7 +5,7 @@ import torch
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.models import build_model
-from ae_pipeline.models.base import ACTIVATIONS, _BceWithLogits, fold_batch_norm
+from ae_pipeline.models.base import ACTIVATIONS, _BceWithLogits, fold_norms
 from ae_pipeline.params_model import ConvOptions, DenseOptions
 
 
@@ -97,19 +97,46 @@ def test_batch_normalised_latents_have_zero_mean_and_unit_variance(build):
     torch.testing.assert_close(z.var(dim=0, correction=0), torch.ones(4), atol=1e-3, rtol=0)
 
 
+LAYERS = {
+    "linear": (torch.nn.Linear(9, 5), torch.nn.BatchNorm1d, (9,)),
+    "conv": (torch.nn.Conv2d(3, 5, 3, stride=2), torch.nn.BatchNorm2d, (3, 7, 6)),
+    "transposed": (torch.nn.ConvTranspose2d(3, 5, 3, 2), torch.nn.BatchNorm2d, (3, 4, 3)),
+}
+
+
 @pytest.mark.parametrize("affine", [True, False])
-def test_folded_batch_norm_computes_what_the_two_layers_did(affine):
+@pytest.mark.parametrize("kind", LAYERS)
+def test_folded_batch_norm_computes_what_the_two_layers_did(kind, affine):
     torch.manual_seed(2)
-    linear, norm = torch.nn.Linear(9, 5), torch.nn.BatchNorm1d(5, affine=affine)
+    layer, norm_of, shape = LAYERS[kind]
+    model = torch.nn.Sequential(layer, norm_of(5, affine=affine))
     if affine:
-        torch.nn.init.normal_(norm.weight)
-        torch.nn.init.normal_(norm.bias)
+        torch.nn.init.normal_(model[1].weight)
+        torch.nn.init.normal_(model[1].bias)
     for _ in range(20):
-        norm(linear(torch.randn(64, 9) * 3 + 1))
-    norm.eval()
-    weight, bias = fold_batch_norm(linear, norm)
-    x = torch.randn(11, 9)
-    torch.testing.assert_close(torch.nn.functional.linear(x, weight, bias), norm(linear(x)), rtol=1e-5, atol=1e-5)
+        model(torch.randn(64, *shape) * 3 + 1)
+    model.eval()
+    state = fold_norms(model, {"0": model[1]})
+    assert set(state) == {"0.weight", "0.bias"}
+    x = torch.randn(11, *shape)
+    folded = torch.func.functional_call(layer, {name.removeprefix("0."): value for name, value in state.items()}, x)
+    torch.testing.assert_close(folded, model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [dense, conv])
+def test_a_frozen_model_computes_what_the_trained_one_did(build):
+    model = build((6, 5), hidden_norm="batch", dropout=0.1)
+    for _ in range(10):
+        model.decode(model.encode(x_of((6, 5), rows=100)))
+    model.eval()
+    options, state = model.frozen()
+    name = "dense" if build is dense else "conv"
+    frozen = build_model(name, (6, 5), model.latent_size, options).eval()
+    frozen.load_state_dict(state)
+    assert not any("norm" in name for name in state)
+    x = x_of((6, 5))
+    torch.testing.assert_close(frozen.encode(x), model.encode(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(frozen.decode(frozen.encode(x)), model.decode(model.encode(x)), rtol=1e-4, atol=1e-5)
 
 
 def test_losses_are_what_their_names_say():

@@ -116,14 +116,39 @@ class _BceWithLogits(torch.autograd.Function):
         return torch.sigmoid(raw).sub_(target).mul_(gradients[0] / raw.numel()), None
 
 
-def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of one linear layer that equals `linear` followed by `norm` in evaluation mode."""
+Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+
+
+def output_axis(layer: Weighted) -> int:
+    """Axis of a layer's weight along which its outputs lie."""
+    return 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+
+
+def fold_norms(model: nn.Module, norms: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """The state of a model whose layers are followed by these modules, by the layer's name, and equal without them.
+
+    Batch normalisation is folded into the layer's weights, as in evaluation mode; of other modules nothing stays.
+    """
+    inside = {name for name, module in model.named_modules() if module in set(norms.values())}
+    state = {name: value for name, value in model.state_dict().items() if name.rpartition(".")[0] not in inside}
+    for name, norm in norms.items():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer = model.get_submodule(name)
+            assert isinstance(layer, Weighted)
+            state |= {f"{name}.{key}": value for key, value in _folded(layer, norm).items()}
+    return state
+
+
+def _folded(layer: Weighted, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> dict[str, Tensor]:
+    """Weight and bias of one layer that equals `layer` followed by `norm` in evaluation mode."""
+    assert layer.bias is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
     factor = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.affine:
         factor = factor * norm.weight.double()
-    bias = (linear.bias.double() - norm.running_mean.double()) * factor
+    bias = (layer.bias.double() - norm.running_mean.double()) * factor
     if norm.affine:
         bias = bias + norm.bias.double()
-    return (linear.weight.double() * factor[:, None]).float(), bias.float()
+    shape = [-1 if axis == output_axis(layer) else 1 for axis in range(layer.weight.dim())]
+    return {"weight": (layer.weight.double() * factor.reshape(shape)).float(), "bias": bias.float()}

@@ -1,12 +1,13 @@
 """Convolutional autoencoder for images: stride-2 3x3 convolutions down, one linear layer to L, and back up."""
 
+from collections import OrderedDict
 from typing import Any
 
 from torch import Tensor, nn
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.linear import Linear
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_batch_norm
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
 
 
 class ConvAutoencoder(Autoencoder):
@@ -18,6 +19,7 @@ class ConvAutoencoder(Autoencoder):
         latent_size: int,
         *,
         channels: list[int],
+        hidden_norm: str,
         activation: str,
         latent_norm: str,
         output_activation: str,
@@ -47,22 +49,28 @@ class ConvAutoencoder(Autoencoder):
         steps = zip([self._image_channels, *channels], channels, strict=False)
         for number, (channels_in, channels_out) in enumerate(steps):
             down.add_module(f"conv{number}", nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1))
+            if hidden_norm == "batch":
+                down.add_module(f"norm{number}", nn.BatchNorm2d(channels_out))
             down.add_module(f"activation{number}", ACTIVATIONS[activation]())
         self.down = down
         self.to_latent = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), Linear(flat, latent_size))
         self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
-        self.from_latent = nn.Sequential(
-            Linear(latent_size, flat),
-            nn.Dropout(dropout),
-            ACTIVATIONS[activation](),
-            nn.Unflatten(1, (channels[-1], *sizes[-1])),
-        )
+        from_latent: dict[str, nn.Module] = {
+            "0": Linear(latent_size, flat),
+            "norm": nn.BatchNorm1d(flat) if hidden_norm == "batch" else nn.Identity(),
+            "1": nn.Dropout(dropout),
+            "2": ACTIVATIONS[activation](),
+            "3": nn.Unflatten(1, (channels[-1], *sizes[-1])),
+        }
+        self.from_latent = nn.Sequential(OrderedDict(from_latent))
         up = nn.Sequential()
         for number in reversed(range(len(channels))):
             channels_out = channels[number - 1] if number else self._image_channels
             # A size n came down to (n + 1) // 2; one more row or column is needed where n was even.
             extra = (1 - sizes[number][0] % 2, 1 - sizes[number][1] % 2)
             up.add_module(f"conv{number}", nn.ConvTranspose2d(channels[number], channels_out, 3, 2, 1, extra))
+            if number and hidden_norm == "batch":
+                up.add_module(f"norm{number}", nn.BatchNorm2d(channels_out))
             if number:
                 up.add_module(f"activation{number}", ACTIVATIONS[activation]())
         self.up = up
@@ -84,13 +92,14 @@ class ConvAutoencoder(Autoencoder):
 
     def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Options and state of an equal model for inference."""
-        state = {name: value for name, value in self.state_dict().items() if not name.startswith("norm.")}
-        if isinstance(self.norm, nn.BatchNorm1d):
-            linear = self.to_latent[2]
-            assert isinstance(linear, nn.Linear)
-            weight, bias = fold_batch_norm(linear, self.norm)
-            state |= {"to_latent.2.weight": weight, "to_latent.2.bias": bias}
-        return {**self._options, "latent_norm": "none", "dropout": 0.0}, state
+        norms = {
+            f"{stack}.conv{name.removeprefix('norm')}": layer
+            for stack in ("down", "up")
+            for name, layer in self.get_submodule(stack).named_children()
+            if name.startswith("norm")
+        }
+        norms |= {"to_latent.2": self.norm, "from_latent.0": self.from_latent.get_submodule("norm")}
+        return {**self._options, "hidden_norm": "none", "latent_norm": "none", "dropout": 0.0}, fold_norms(self, norms)
 
     def encoder_layers(self) -> list[str]:
         """Convolutions, then the linear layer."""

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ae_pipeline.linear import Linear
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_batch_norm
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
 
 
 class DenseAutoencoder(Autoencoder):
@@ -23,12 +23,13 @@ class DenseAutoencoder(Autoencoder):
         latent_size: int,
         *,
         hidden_sizes: list[int],
+        encoder_hidden_sizes: list[int] | None,
+        hidden_norm: str,
         activation: str,
         latent_activation: str,
         latent_norm: str,
         output_activation: str,
         dropout: float,
-        encoder_hidden_sizes: list[int] | None = None,
     ):
         super().__init__(sample_shape, latent_size, output_activation)
         down = list(hidden_sizes if encoder_hidden_sizes is None else encoder_hidden_sizes)
@@ -42,11 +43,11 @@ class DenseAutoencoder(Autoencoder):
         values = prod(sample_shape)
         self._widest = max(values, latent_size, *hidden_sizes, *down)
         self._encoder_depth = len(down)
-        self.encoder = _stack([values, *down, latent_size], activation, dropout)
+        self.encoder = _stack([values, *down, latent_size], activation, hidden_norm, dropout)
         # Its own scale and shift would be undone by the quantiser's: none are learned.
         self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
         self.latent_activation = ACTIVATIONS[latent_activation]()
-        self.decoder = _stack([latent_size, *reversed(hidden_sizes), values], activation, dropout)
+        self.decoder = _stack([latent_size, *reversed(hidden_sizes), values], activation, hidden_norm, dropout)
 
     def encode(self, x: Tensor) -> Tensor:
         """(N, *shape) to (N, L), float32 whatever autocast computes in."""
@@ -64,13 +65,14 @@ class DenseAutoencoder(Autoencoder):
 
     def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Options and state of an equal model for inference."""
-        state = {name: value for name, value in self.state_dict().items() if not name.startswith("norm.")}
-        if isinstance(self.norm, nn.BatchNorm1d):
-            name, linear = list(self.encoder.named_children())[-1]
-            assert isinstance(linear, nn.Linear)
-            weight, bias = fold_batch_norm(linear, self.norm)
-            state |= {f"encoder.{name}.weight": weight, f"encoder.{name}.bias": bias}
-        return {**self._options, "latent_norm": "none", "dropout": 0.0}, state
+        norms = {
+            f"{stack}.linear{int(name.removeprefix('norm')) - 1}": layer
+            for stack in ("encoder", "decoder")
+            for name, layer in self.get_submodule(stack).named_children()
+            if name.startswith("norm")
+        }
+        state = fold_norms(self, norms | {self.encoder_layers()[-1]: self.norm})
+        return {**self._options, "hidden_norm": "none", "latent_norm": "none", "dropout": 0.0}, state
 
     def encoder_layers(self) -> list[str]:
         """`encoder.linear0` and so on."""
@@ -86,11 +88,13 @@ class DenseAutoencoder(Autoencoder):
         return {f"{last}.weight": 0, f"{last}.bias": 0, "decoder.linear0.weight": 1}
 
 
-def _stack(sizes: list[int], activation: str, dropout: float) -> nn.Sequential:
-    """Linear layers `linear0`, `linear1`, ... with activation and dropout between them."""
+def _stack(sizes: list[int], activation: str, norm: str, dropout: float) -> nn.Sequential:
+    """Linear layers `linear0`, `linear1`, ... with normalisation, activation and dropout between them."""
     stack = nn.Sequential()
     for number, (size_in, size_out) in enumerate(pairwise(sizes)):
         if number:
+            if norm == "batch":
+                stack.add_module(f"norm{number}", nn.BatchNorm1d(size_in))
             stack.add_module(f"activation{number}", ACTIVATIONS[activation]())
             if dropout:
                 stack.add_module(f"dropout{number}", nn.Dropout(dropout))
