@@ -69,8 +69,9 @@ class IntegerLayer(nn.Module):
 
         Raises OverflowError where a sum could be more than float32 holds exactly.
         """
-        weight, others = self.weight.to(torch.int64), [a for a in range(self.weight.dim()) if a != self._axis]
-        largest = int((weight.abs().sum(others) * LARGEST_INPUT + self.bias.to(torch.int64).abs()).max())
+        others = [axis for axis in range(self.weight.dim()) if axis != self._axis]
+        sums = self.weight.short().abs().sum(others, dtype=torch.int64)
+        largest = int((sums * LARGEST_INPUT + self.bias.long().abs()).max())
         if largest >= EXACT:
             raise OverflowError(f"a sum can reach {largest}, but only those below {EXACT} are exact")
         factor = torch.exp2(-self.shift.float())
@@ -115,7 +116,7 @@ class _ByteProduct:
         self._zeros = torch.zeros(len(factor), dtype=torch.int64)
         self._bias = bias.float() * factor
         # int8 goes in as uint8, 128 more; the difference fits float64, and its product with a power of two float32.
-        self._signed_bias = ((bias.double() - 128 * weight.double().sum(1)) * factor.double()).float()
+        self._signed_bias = ((bias.double() - 128 * weight.sum(1).double()) * factor.double()).float()
 
     def __call__(self, a: Tensor) -> Tensor:
         signed = a.dtype == torch.int8

@@ -14,6 +14,7 @@ of numbers, with or without `id`.
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,8 +125,10 @@ class SampleSet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) that identifies the data set: over name and SHA-256 of every file."""
-        return sha256_json([[file.name, self._file_digest(file)] for file in self.files])
+        """SHA-256 (hex) that identifies the data set: over name and SHA-256 of every file, read side by side."""
+        with ThreadPoolExecutor() as pool:
+            digests = list(pool.map(self._file_digest, self.files))
+        return sha256_json([[file.name, digest] for file, digest in zip(self.files, digests, strict=True)])
 
     def shard_digest(self, shard: Shard) -> str:
         """SHA-256 (hex) that identifies one shard by content, not by name."""

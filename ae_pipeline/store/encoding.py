@@ -79,13 +79,13 @@ def encode_samples(
         refuse_existing_store(store)
     header = read_header(codec_path)
     check_samples(samples, header, codec_path)
+    source = SourceEntry(name=name, digest=samples.digest, rows=samples.rows)
     jobs = _jobs(samples, header, params)
     # A run that was stopped after its last step is to be repeated like any other.
     if is_finished(store, jobs):
         progress(samples.rows)
         return LatentStore.open(store)
     refuse_existing_store(store)
-    source = SourceEntry(name=name, digest=samples.digest, rows=samples.rows)
     key = sha256_json([job.digest for job in jobs])
     return create_store(store, jobs, codec_path, params, source=source, key=key, git=git, work=work, progress=progress)
 
