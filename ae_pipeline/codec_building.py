@@ -17,6 +17,7 @@ from ae_pipeline.integer_training import RoundedNetwork, tune
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Params, TrainParams
+from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.provenance import library_versions, machine
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.rate import RateModel
@@ -47,10 +48,7 @@ def build_codec(
             f"validation samples are {validation.spec.describe()}, "
             f"expected {train.spec.describe()} as the train samples"
         )
-    if params.train.arithmetic == "integer" and train.spec.dtype != "uint8":
-        raise DataError(
-            f"train.arithmetic: integer is for uint8 samples, found {train.spec.describe()}; set it to float"
-        )
+    in_integers = _computes_in_integers(params, train.spec)
     device = choose_device(params.train.device)
     scaling = fit_scaling(train)
     with torch.random.fork_rng(devices=[]):
@@ -64,7 +62,7 @@ def build_codec(
     frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling)
     integers: dict[str, Tensor] | None = None
     tuned: dict[str, Any] = {}
-    if params.train.arithmetic == "integer":
+    if in_integers:
         integers, tuned = _in_integers(frozen, quantiser, rate, train_rows, validation_rows, params.train)
     header = save_codec(
         folder,
@@ -110,6 +108,12 @@ def _freeze(
     used = rate.used(latents)
     quantiser = rate.quantiser(latents, used, params.quantiser.levels)
     return freeze(model, params.model.name, used), quantiser, rate.of(used)
+
+
+def _computes_in_integers(params: Params, spec: SampleSpec) -> bool:
+    if params.train.arithmetic == "integer" and spec.dtype != "uint8":
+        raise DataError(f"train.arithmetic: integer is for uint8 samples, found {spec.describe()}; set it to auto")
+    return params.train.arithmetic != "float" and params.may_be_integer and spec.dtype == "uint8"
 
 
 def _in_integers(

@@ -114,12 +114,13 @@ class TrainParams(Section):
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
     initialisation: Literal["torch", "glorot"] = "torch"
     """torch: weights and biases within 1 / sqrt(fan_in); glorot: Keras's, by both sides of a layer, biases zero."""
-    arithmetic: Literal["float", "integer"] = "float"
+    arithmetic: Literal["auto", "float", "integer"] = "auto"
     """What the codec computes in. integer: half the bytes, the same rows on every machine, and faster where the
-    processor multiplies bytes; for uint8 samples and relu networks. Takes a tenth more epochs (integer_training.py)."""
+    processor multiplies bytes; takes a tenth more epochs (integer_training.py). auto: where it is possible, which is
+    for uint8 samples, activation relu, and identity for latents."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     """At least 2: one row has no batch statistics."""
-    epochs: Count = 36
+    epochs: Count = 45
     patience: Annotated[int, Field(ge=0)] = 10
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     seed: Seed = 0
@@ -201,14 +202,19 @@ class Params(Section):
     sweep: SweepParams = SweepParams()
     bench: BenchParams = BenchParams()
 
+    @property
+    def may_be_integer(self) -> bool:
+        """Whether the network is one that integers can compute."""
+        options = self.model.options
+        return (options["activation"], options.get("latent_activation", "identity")) == ("relu", "identity")
+
     @model_validator(mode="after")
     def _integers_are_possible(self) -> "Params":
-        options = self.model.options
-        found = options["activation"], options.get("latent_activation", "identity")
-        if self.train.arithmetic == "integer" and found != ("relu", "identity"):
+        if self.train.arithmetic == "integer" and not self.may_be_integer:
+            name, found = self.model.name, self.model.options["activation"]
             raise ValueError(
-                f"train.arithmetic: integer needs model.{self.model.name}.activation: relu and identity for latents, "
-                f"found {found[0]} and {found[1]}"
+                f"train.arithmetic: integer needs model.{name}.activation: relu (found {found}) and identity for latents; "
+                "change these, or set it to auto or float"
             )
         return self
 

@@ -16,9 +16,9 @@ class DenseOptions(Section):
     """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""
     encoder_hidden_sizes: list[Count] | None = None
     """The encoder's hidden layers where they are to differ: a smaller encoder is a faster one. null: the same."""
-    hidden_norm: Literal["batch", "none"] = "none"
+    hidden_norm: Literal["batch", "none"] = "batch"
     """`batch`: batch normalisation before each hidden activation, folded into the weights when training ends."""
-    activation: Activation = "silu"
+    activation: Activation = "relu"
     latent_activation: Activation = "identity"
     latent_norm: Literal["batch", "none"] = "batch"
     """`batch` gives every latent dimension zero mean and unit variance, so that a uniform quantiser fits it."""
@@ -31,9 +31,9 @@ class ConvOptions(Section):
 
     channels: Annotated[list[Count], Field(min_length=1)] = [16, 32]
     """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""
-    hidden_norm: Literal["batch", "none"] = "none"
+    hidden_norm: Literal["batch", "none"] = "batch"
     """As of `dense`, of each channel."""
-    activation: Activation = "silu"
+    activation: Activation = "relu"
     latent_norm: Literal["batch", "none"] = "batch"
     output_activation: Literal["sigmoid", "linear"] = "sigmoid"
     dropout: Fraction = 0.0

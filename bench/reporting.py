@@ -15,14 +15,13 @@ from typing import Any
 # been imported yet.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# name: (model, latent size, options that differ from the defaults); those with relu and no latent activation may be in
-# integers.
-_RELU: dict[str, Any] = {"activation": "relu"}
+# name: (model, latent size, options that differ from the defaults)
 NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "784-512-256-32, integers": ("dense", 32, {}),
     "784-512-256-32, floats": ("dense", 32, {"activation": "silu"}),
-    "784-512-256-32, integers": ("dense", 32, _RELU),
+    "784-128-784, integers": ("dense", 128, {"hidden_sizes": [], "output_activation": "linear"}),
     "784-128-784, floats": ("dense", 128, {"hidden_sizes": [], "latent_activation": "relu", "latent_norm": "none"}),
-    "784-128-784, integers": ("dense", 128, {"hidden_sizes": [], "output_activation": "linear", **_RELU}),
+    "conv 16, 32, latent 32, integers": ("conv", 32, {}),
     "conv 16, 32, latent 32, floats": ("conv", 32, {"activation": "silu"}),
 }
 
@@ -82,17 +81,16 @@ def tile(split: Path, folder: Path, rows: int) -> int:
     return made
 
 
-def network(name: str) -> tuple[str, int, dict[str, Any], bool]:
-    """Model, latent size, all options, and whether in integers, of a name in NETWORKS or of a preset."""
+def network(name: str) -> tuple[str, int, dict[str, Any]]:
+    """Model, latent size and all options of a name in NETWORKS, or of a preset."""
     from ae_pipeline.benchmark.presets import preset_params
     from ae_pipeline.params_model import ModelParams
 
     if name in NETWORKS:
         kind, latent_size, changed = NETWORKS[name]
-        options = {**getattr(ModelParams(), kind).model_dump(), **changed}
-        return kind, latent_size, options, name.endswith("integers")
+        return kind, latent_size, {**getattr(ModelParams(), kind).model_dump(), **changed}
     params = preset_params(name)
-    return params.model.name, params.train.latent_size, params.model.options, params.train.arithmetic == "integer"
+    return params.model.name, params.train.latent_size, params.model.options
 
 
 def quick_codec(name: str, split: Path, folder: Path) -> None:
@@ -103,9 +101,8 @@ def quick_codec(name: str, split: Path, folder: Path) -> None:
     from ae_pipeline.params import Params
     from ae_pipeline.samples import SampleSet
 
-    kind, latent_size, options, integers = network(name)
-    arithmetic = "integer" if integers else "float"
-    train = {"latent_size": latent_size, "arithmetic": arithmetic, "epochs": 3, "device": "cpu", "autocast": False}
+    kind, latent_size, options = network(name)
+    train = {"latent_size": latent_size, "epochs": 3, "device": "cpu", "autocast": False}
     params = Params.model_validate({"model": {"name": kind, kind: options}, "train": train})
     few = folder.parent / "few.parquet"
     pq.write_table(pq.read_table(min(split.glob("*.parquet"))).slice(0, 8192), few)

@@ -236,9 +236,9 @@ def test_the_same_training_gives_the_same_codec(samples, tmp_path):
 
 def test_what_integers_cannot_do_is_said_before_training(tmp_path):
     with pytest.raises(ValueError, match=r"train\.arithmetic: integer needs model\.dense\.activation: relu"):
-        Params.model_validate({"train": {"arithmetic": "integer"}})
+        Params.model_validate({"model": {"dense": {"activation": "silu"}}, "train": {"arithmetic": "integer"}})
     samples = write_rows(tmp_path / "rows.parquet", random_pixels((50, 5, 4), "int16"))
-    with pytest.raises(DataError, match="integer is for uint8 samples, found int16 5x4; set it to float"):
+    with pytest.raises(DataError, match="integer is for uint8 samples, found int16 5x4; set it to auto"):
         build_codec(samples, samples, params_of(), tmp_path / "codec", {}, lambda epoch: None)
     assert not (tmp_path / "codec").exists()
 
