@@ -213,8 +213,8 @@ class Params(Section):
         if self.train.arithmetic == "integer" and not self.may_be_integer:
             name, found = self.model.name, self.model.options["activation"]
             raise ValueError(
-                f"train.arithmetic: integer needs model.{name}.activation: relu (found {found}) and identity for latents; "
-                "change these, or set it to auto or float"
+                f"train.arithmetic: integer needs model.{name}.activation: relu (found {found}) and identity for "
+                "latents; change these, or set it to auto or float"
             )
         return self
 
