@@ -1,6 +1,10 @@
 """Codecs in integers: the same result whichever way it is computed, and never one that is not exact."""
 
+import hashlib
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +90,38 @@ def test_batches_threads_and_padding_do_not_matter(folder, pixels):
         assert np.array_equal(codec.decode(latents[rows]), decoded[rows])
     with ThreadPoolExecutor(4) as pool:
         assert all(np.array_equal(found, latents) for found in pool.map(codec.encode, [pixels] * 8))
+
+
+PRINT_DIGEST = """
+import hashlib, sys
+from pathlib import Path
+from ae_pipeline.codec import Codec
+from handmade import random_pixels
+codec = Codec.load(Path(sys.argv[1]), "cpu")
+pixels = random_pixels((500, 9, 7), "uint8", 5)
+latents = codec.encode(pixels)
+print(hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize(
+    "instructions",
+    [
+        {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},  # products of bytes in 16 bits, which overflow: floats must be taken
+        {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+        {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+    ],
+    ids=lambda instructions: instructions["ONEDNN_MAX_CPU_ISA"],
+)
+@pytest.mark.parametrize("folder", ["dense", "conv"], indirect=True)
+def test_other_instructions_give_the_same(instructions, folder, monkeypatch):
+    for name, value in instructions.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-c", PRINT_DIGEST, str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout
+    codec, pixels = Codec.load(folder), random_pixels((500, 9, 7), "uint8", 5)
+    latents = codec.encode(pixels)
+    assert found.strip() == hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdigest()
 
 
 def test_errors_are_those_of_what_is_decoded(folder, pixels):
