@@ -189,7 +189,7 @@ def test_pca_loses_what_the_other_components_hold_and_pays_for_its_basis_once(sy
         kept = components[:size]
         projected = ((x - known.mean(axis=0)) @ kept.T @ kept + known.mean(axis=0)).clip(0, 1)
         lost.setdefault(size, []).append(found.mse - ((projected - x) ** 2).mean())
-        assert found.codec_bytes == codec_bytes(size, 144) == 2 * 144 * (size + 1) + 8 * size
+        assert found.codec_bytes == codec_bytes(size, 144) == 144 * size + 2 * 144 + 12 * size
         assert found.measured_rows == 150
         assert found.store_bits_per_row > found.bits_per_row
     # 500 are cut to the 144 that there are; the quantiser takes its share, the finest one hardly any.

@@ -64,6 +64,7 @@ def measure_pca(
     if values > LARGEST_PCA:
         return [], [f"PCA: rows have {values} values, at most {LARGEST_PCA} are supported"]
     mean, components = fit_pca(train, rows.scaling)
+    components = in_bytes(components)
     points = []
     for trial in _without_beaten(list(_trials(rows, train, (mean, components), params, encode)), len(rows)):
         model = pca_model(mean, components[: trial.size], train.spec)
@@ -86,9 +87,18 @@ def _measure(trial: Trial, model: Autoencoder, rows: Rows, train: SampleSet, enc
         return measure_store(f"{FAMILY} {setting}", FAMILY, setting, codec, rows, layout, trial.codec_bytes)
 
 
+def in_bytes(components: np.ndarray) -> np.ndarray:
+    """Components (L, values) of 255 steps each, as our own codecs in integers have their weights; as floats."""
+    steps = np.abs(components).max(axis=1, keepdims=True) / 127
+    rounded: np.ndarray = np.round(components / steps) * steps
+    return rounded
+
+
 def codec_bytes(size: int, values: int) -> int:
-    """What decoding needs: mean and basis once, in float16; scale and zero point of each component in float32."""
-    return 2 * values * (size + 1) + 8 * size
+    """What decoding needs: the basis once, in bytes, the mean in float16; of each component, in float32, the step of its
+    basis, scale and zero point.
+    """
+    return values * size + 2 * values + 12 * size
 
 
 def _without_beaten(trials: list[Trial], rows: int) -> list[Trial]:
