@@ -95,8 +95,8 @@ def in_bytes(components: np.ndarray) -> np.ndarray:
 
 
 def codec_bytes(size: int, values: int) -> int:
-    """What decoding needs: the basis once, in bytes, the mean in float16; of each component, in float32, the step of its
-    basis, scale and zero point.
+    """What decoding needs: the basis once, in bytes, the mean in float16, and three floats for each component: the step of
+    its basis, scale and zero point.
     """
     return values * size + 2 * values + 12 * size
 
