@@ -69,7 +69,7 @@ def encode(
     store: Annotated[str, typer.Option(help="Folder to write, new or empty; or a URL: s3://bucket/store.")],
     codec: CodecFolder = None,
     model: ModelUri = None,
-    layout: Annotated[Literal["list", "binary"], typer.Option(help="How latents are stored.")] = "list",
+    layout: Annotated[Literal["list", "binary", "coded"], typer.Option(help="How latents are stored.")] = "list",
     row_group_rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows per Parquet row group.")] = 10_000,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -129,7 +129,7 @@ def evaluate(
     ] = None,
     train: Annotated[Path | None, typer.Option(help="Train split: adds PCA of the same latent size.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for metrics.json, tables and pictures.")] = None,
-    layout: Annotated[Literal["list", "binary"], typer.Option(help="How latents are stored.")] = "list",
+    layout: Annotated[Literal["list", "binary", "coded"], typer.Option(help="How latents are stored.")] = "list",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

@@ -145,7 +145,8 @@ class EncodeParams(Section):
 
     data_sets: Annotated[list[Split], Field(min_length=1)] = ["train", "validation", "test"]
     """Splits to encode, each into a store of its own."""
-    layout: Literal["list", "binary"] = "list"
+    layout: Literal["list", "binary", "coded"] = "list"
+    """list: opens as arrays everywhere; binary: faster, opens as bytes; coded: fewest bits, opens here only."""
     row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)] = 10_000
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 

@@ -1,7 +1,7 @@
 """Rows in pieces of one size: a Parquet file written table by table, whole or not at all; tables cut anew."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,22 @@ ZSTD_LEVEL = 1
 
 
 class RowGroupWriter:
-    """A context manager; the file has its name only when the block ended well. Page checksums are always written."""
+    """A context manager; the file has its name only when the block ended well. Page checksums are always written.
 
-    def __init__(self, path: Path, schema: pa.Schema, row_group_rows: int, **options: Any):
+    `to_file` makes of the rows of a whole row group what is written; columns may have other types then.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        row_group_rows: int,
+        to_file: Callable[[pa.Table], pa.Table] = lambda group: group,
+        **options: Any,
+    ):
         self._schema = schema
         self._rows = row_group_rows
+        self._to_file = to_file
         self._options = options
         self._finished = finished_file(path)
         self._pending: list[pa.Table] = []
@@ -30,7 +41,7 @@ class RowGroupWriter:
         try:
             self._writer = pq.ParquetWriter(
                 temporary,
-                self._schema,
+                self._to_file(self._schema.empty_table()).schema,
                 compression="zstd",
                 compression_level=ZSTD_LEVEL,
                 write_page_checksum=True,
@@ -60,7 +71,7 @@ class RowGroupWriter:
 
     def _flush(self, rows: int) -> None:
         table = pa.concat_tables(self._pending)
-        self._writer.write_table(table.slice(0, rows), row_group_size=rows)
+        self._writer.write_table(self._to_file(table.slice(0, rows)), row_group_size=rows)
         self._pending = [table.slice(rows)]
         self._pending_rows -= rows
 

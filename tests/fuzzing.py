@@ -40,14 +40,26 @@ MOST_SECONDS = 60
 NUMBERS = [-1, 0, 1, 2, 127, 255, 256, 65_535, 10**6, 2**24, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64]
 NUMBERS += [10**100, -(2**31), -(2**63), 0.5, -0.0, 1e-320, 1e38, 1e300, 1e999, float("nan")]
 TEXTS = ["", "\0", "x" * 100_000, "../../etc/passwd", "/etc/passwd", "part-00000-0000000000000000.parquet", "\ud800"]
-TEXTS += ["{}", "int8", "list", "binary", "id", "latent", "error", "\u202e\U0001f9e8", "0" * 64, "1:" + "0" * 32]
+TEXTS += [
+    "{}",
+    "int8",
+    "list",
+    "binary",
+    "coded",
+    "id",
+    "latent",
+    "error",
+    "\u202e\U0001f9e8",
+    "0" * 64,
+    "1:" + "0" * 32,
+]
 
 
 LINKS = "links, pipes and folders in place of files"
 
 
 def make_stores(folder: Path) -> None:
-    """The stores that are tampered with: both layouts, integer and text ids, a grown one, and parts without page
+    """The stores that are tampered with: all layouts, integer and text ids, a grown one, and parts without page
     checksums, compressed and not, in which changes reach Arrow's decoders.
     """
     from handmade import encode, random_codec, random_pixels, write_rows
@@ -74,6 +86,7 @@ def make_stores(folder: Path) -> None:
     random_codec(conv, (4, 4), model_name="conv")
     encode(rows("a", 90, 1), dense, folder / "stores" / "list", row_group_rows=40)
     encode(rows("b", 60, 2, text_ids=True), conv, folder / "stores" / "binary", layout="binary", row_group_rows=25)
+    encode(rows("c", 60, 5), dense, folder / "stores" / "coded", layout="coded", row_group_rows=25)
     params = EncodeParams(device="cpu", row_group_rows=30)
     for number in range(2):
         grown = [rows(f"grown{number}", 50, 3 + number)]

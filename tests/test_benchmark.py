@@ -30,6 +30,7 @@ from ae_pipeline.params import EncodeParams, Params, load_params
 from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.layouts import LAYOUTS
 
 CPU = EncodeParams(device="cpu")
 BYTES = Scaling(offset=0.0, scale=255.0)
@@ -198,7 +199,7 @@ def test_pca_loses_what_the_other_components_hold_and_pays_for_its_basis_once(sy
     assert max(map(min, lost.values())) < 1e-3
 
 
-@pytest.mark.parametrize("layout", ["list", "binary"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_column_in_memory_takes_what_it_takes_in_a_store(layout, tiny_codec, synthetic, tmp_path):
     store = encode(synthetic.samples, tiny_codec, tmp_path / "store", layout=layout)
     latents = Codec.load(tiny_codec).encode(synthetic.pixels)

@@ -48,14 +48,24 @@ def test_latents_that_are_not_contiguous_come_back(layout):
 
 def test_latents_come_back_from_parquet(layout, tmp_path):
     latents = latents_of(100, 5)
-    table = pa.table({LATENT: layout.to_arrow(latents)})
+    table = pa.table({LATENT: layout.to_file(layout.to_arrow(latents))})
+    assert table.schema.field(LATENT).type == layout.file_type(5)
     pq.write_table(table, tmp_path / "latents.parquet", use_dictionary=list(layout.dictionary_columns))
     column = pq.read_table(tmp_path / "latents.parquet").column(LATENT).combine_chunks()
-    assert np.array_equal(layout.to_numpy(column, 5), latents)
+    assert np.array_equal(layout.to_numpy(layout.from_file(column, 5), 5), latents)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 1000])
+def test_a_row_group_comes_back_as_it_was(layout, rows):
+    group = layout.to_arrow(latents_of(rows + 5, 3)).slice(2, rows)
+    assert layout.to_file(group).type == layout.file_type(3)
+    assert len(layout.to_file(group)) == rows
+    assert layout.from_file(layout.to_file(group), 3).equals(group)
 
 
 def test_the_dictionary_columns_are_real_ones(layout, tmp_path):
-    pq.write_table(pa.table({LATENT: layout.to_arrow(latents_of(4, 2))}), tmp_path / "latents.parquet")
+    group = layout.to_file(layout.to_arrow(latents_of(4, 2)))
+    pq.write_table(pa.table({LATENT: group}), tmp_path / "latents.parquet")
     column = pq.ParquetFile(tmp_path / "latents.parquet").metadata.row_group(0).column(0).path_in_schema
     assert set(layout.dictionary_columns) <= {column}
 

@@ -44,7 +44,7 @@ def test_a_whole_store_is_whole(whole):
     assert bytes_of(whole.path) == before
 
 
-@pytest.mark.parametrize("name", ["store-v1", "store-v1-conv", "store-v2", "store-v2-conv"])
+@pytest.mark.parametrize("name", ["store-v1", "store-v1-conv", "store-v2", "store-v2-conv", "store-v2-coded"])
 def test_stores_of_every_released_format_are_whole(name):
     found = verify_store(GOLDEN / name)
     assert found.whole, found.damaged

@@ -95,8 +95,8 @@ def in_bytes(components: np.ndarray) -> np.ndarray:
 
 
 def codec_bytes(size: int, values: int) -> int:
-    """What decoding needs: the basis once, in bytes, the mean in float16, and three floats for each component: the step of
-    its basis, scale and zero point.
+    """What decoding needs: the basis once, in bytes, the mean in float16, and of each component three floats: the step
+    of its basis, scale and zero point.
     """
     return values * size + 2 * values + 12 * size
 
@@ -159,10 +159,12 @@ def _error(model: Autoencoder, z: torch.Tensor, pixels: np.ndarray, scaling: Sca
 def column_bits(latents: np.ndarray, layout: str, row_group_rows: int) -> float:
     """Bits per row of int8 latents (n, L) in a store's latent column, without writing a store."""
     form = LAYOUTS[layout]
-    schema = pa.schema([pa.field(LATENT, form.arrow_type(latents.shape[1]), nullable=False)])
+    schema = pa.schema([pa.field(LATENT, form.file_type(latents.shape[1]), nullable=False)])
+    rows = form.to_arrow(np.ascontiguousarray(latents))
+    groups = [form.to_file(rows.slice(start, row_group_rows)) for start in range(0, len(rows), row_group_rows)]
     sink = pa.BufferOutputStream()
     pq.write_table(
-        pa.table([form.to_arrow(np.ascontiguousarray(latents))], schema=schema),
+        pa.table([pa.chunked_array(groups)], schema=schema),
         sink,
         row_group_rows,
         compression="zstd",

@@ -4,7 +4,9 @@ Read:
     storage          where a store's files are: folder or URL
     pieces           digests of the pieces of a part, checked as they are read
     manifest         _manifest.json
-    layouts          the two forms of the latent column
+    layouts          the forms of the latent column
+    entropy_coding   latents of a row group in fewer bits
+    part_file        a part as a Parquet file, checked as it is read
     latent_store     an open store, and the format's one reader
     scanning         chosen rows and columns, reading no more than needed
     where            conditions as in SQL

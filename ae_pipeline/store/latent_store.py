@@ -38,6 +38,7 @@ from ae_pipeline.store.manifest import (
     PartEntry,
     read_manifest,
 )
+from ae_pipeline.store.part_file import PartFile
 from ae_pipeline.store.part_writer import ERROR, RESERVED
 from ae_pipeline.store.pieces import VerifiedFile
 from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
@@ -66,6 +67,7 @@ class LatentStore:
     def __init__(self, place: Path | str | Storage, manifest: Manifest):
         self.storage = open_storage(place)
         self.manifest = manifest
+        self._layout = LAYOUTS[manifest.latent.layout]
         self._fetched: Path | None = None
         self._schema: pa.Schema | None = None
 
@@ -148,13 +150,13 @@ class LatentStore:
         return header
 
     def schema(self) -> pa.Schema:
-        """All columns, id first. Read once, from the first part that can be read."""
+        """All columns of the rows, id first. Read once, from the first part that can be read."""
         for number, part in enumerate(self.manifest.parts):
             if self._schema is not None:
                 break
             try:
                 with self.open_part(part) as parquet:
-                    self._schema = parquet.schema_arrow
+                    self._schema = parquet.rows_schema
             except DamagedPartError as error:
                 if number == len(self.manifest.parts) - 1:
                     every = f"none of the {number + 1} parts of {self.location} can be read; the last: " * bool(number)
@@ -208,7 +210,7 @@ class LatentStore:
     def to_latents(self, table: pa.Table) -> np.ndarray:
         """int8 (rows, L) of a table with the column of latents. Raises ValueError as `to_rows`."""
         latents = table.column(LATENT).combine_chunks()
-        return LAYOUTS[self.manifest.latent.layout].to_numpy(latents, self.manifest.latent.size)
+        return self._layout.to_numpy(latents, self.manifest.latent.size)
 
     def latent_bytes(self) -> int:
         """Compressed bytes of the latent column alone, over all parts."""
@@ -223,11 +225,9 @@ class LatentStore:
         """A part as a Parquet file whose bytes are checked as they are read. Raises DamagedPartError."""
         with self._reading(part.name):
             file = VerifiedFile(self.storage, part)
-            with CheckedParquetFile(
-                file, metadata=file.metadata(), page_checksum_verification=True, pre_buffer=False
-            ) as parquet:
+            options = {"metadata": file.metadata(), "page_checksum_verification": True, "pre_buffer": False}
+            with PartFile(file, self._layout, self.manifest.latent.size, **options) as parquet:
                 self._check_columns(parquet.schema_arrow)
-                parquet.check = self._check_values
                 yield parquet
 
     def _check_columns(self, schema: pa.Schema) -> None:
@@ -237,17 +237,9 @@ class LatentStore:
         if found != wanted:
             here, there = (", ".join(f"{name}: {kind}" for name, kind in columns) for columns in (found, wanted))
             raise ValueError(f"has the columns {here}, the manifest says {there}")
-        latent = LAYOUTS[self.manifest.latent.layout].arrow_type(self.manifest.latent.size)
+        latent = self._layout.file_type(self.manifest.latent.size)
         if found[0][0] != ID or found[-2:] != [(LATENT, str(latent)), (ERROR, "float")]:
             raise ValueError(f"its columns are not {ID}, attributes, {LATENT} ({latent}) and {ERROR} (float)")
-
-    def _check_values(self, table: pa.Table) -> None:
-        """Raise ValueError for values that no writer of a store can have written."""
-        table.validate(full=True)
-        if LATENT in table.column_names:
-            layout, size = LAYOUTS[self.manifest.latent.layout], self.manifest.latent.size
-            for chunk in table.column(LATENT).chunks:
-                layout.to_numpy(chunk, size)
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -283,24 +275,6 @@ class LatentStore:
         if newest.snapshot == self.manifest.snapshot or name in {part.name for part in newest.parts}:
             return None
         return f"snapshot {self.manifest.snapshot} was removed since it was opened: open snapshot {newest.snapshot}"
-
-
-class CheckedParquetFile(pq.ParquetFile):  # type: ignore[misc]
-    """Every row goes through `check` first: Arrow also takes texts that are no UTF-8, and latents of any length."""
-
-    check: Callable[[pa.Table], None]
-
-    def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
-        """See pq.ParquetFile."""
-        table = super().read_row_group(*arguments, **options)
-        self.check(table)
-        return table
-
-    def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
-        """See pq.ParquetFile."""
-        for batch in super().iter_batches(*arguments, **options):
-            self.check(pa.table(batch))
-            yield batch
 
 
 def column_bytes(metadata: Any, name: str) -> int:

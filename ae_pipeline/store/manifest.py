@@ -73,7 +73,7 @@ class LatentEntry(_Entry):
 
     size: Annotated[int, Field(ge=1)]
     levels: Annotated[int, Field(ge=2, le=256)]
-    layout: Literal["list", "binary"]
+    layout: Literal["list", "binary", "coded"]
     row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.errors import DataError
+from ae_pipeline.parquet_limits import MOST_ROW_GROUP_BYTES
 from ae_pipeline.parquet_writer import RowGroupWriter
 from ae_pipeline.samples import ID, id_encoding
 from ae_pipeline.store.layouts import LATENT, LAYOUTS
@@ -39,6 +40,7 @@ class PartWriter:
             path,
             schema,
             row_group_rows,
+            to_file=self._to_file,
             use_dictionary=[*others, *self._layout.dictionary_columns],
             column_encoding={ID: id_encoding(schema.field(ID).type), ERROR: "BYTE_STREAM_SPLIT"},
             write_statistics=[*others, ID, ERROR],
@@ -52,6 +54,18 @@ class PartWriter:
         """Append rows: latents int8 (n, L), error float32 (n,)."""
         table = attributes.append_column(LATENT, self._layout.to_arrow(latents))
         self._file.write(table.append_column(ERROR, pa.array(round_error(error))))
+
+    def _to_file(self, group: pa.Table) -> pa.Table:
+        """A row group with its latents as they stand in the file."""
+        place = group.schema.get_field_index(LATENT)
+        rows = group.column(place).combine_chunks()
+        if self._layout.coding and rows.nbytes > MOST_ROW_GROUP_BYTES:  # elsewhere seen in the file, by `pieces.cut`
+            raise DataError(
+                f"latents of {len(rows)} rows take {rows.nbytes} bytes in memory, at most {MOST_ROW_GROUP_BYTES} are "
+                f"allowed in a row group; set encode.row_group_rows to less than {len(rows)}"
+            )
+        latents = self._layout.to_file(rows)
+        return group.set_column(place, pa.field(LATENT, latents.type, nullable=False), latents)
 
     def __exit__(self, *error: Any) -> None:
         self._file.__exit__(*error)

@@ -116,7 +116,7 @@ def salvage(store: Path) -> Salvaged:
     return Salvaged(
         snapshot=value(r'\n  "snapshot": ([0-9]{1,9}),'),
         name=value(r'\n  "source": \{\n    "name": ("[^\n]*"),\n'),
-        layout=value(r'\n    "layout": ("list"|"binary"),'),
+        layout=value(r'\n    "layout": ("list"|"binary"|"coded"),'),
         row_group_rows=value(r'\n    "row_group_rows": ([0-9]{1,9})\n'),
         written_by=value(r'\n  "written_by": (\{.*?\n  \})'),
         digest=text[-68:-4],

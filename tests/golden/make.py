@@ -23,7 +23,7 @@ from ae_pipeline.sources import build_source  # noqa: E402
 from ae_pipeline.store.decoding import decode_store  # noqa: E402
 from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
 
-DENSE, CONV, INTEGER = "store-v2", "store-v2-conv", "store-v2-integer"
+DENSE, CONV, CODED, INTEGER = "store-v2", "store-v2-conv", "store-v2-coded", "store-v2-integer"
 PARAMS = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 2000, "test_rows": 40, "height": 6, "width": 6}},
     "prepare": {"rows_per_shard": 20},
@@ -62,6 +62,15 @@ def make_integer(folder: Path, work: Path) -> None:
     _finish(encode(samples, work / "codec", folder / INTEGER), folder, work)
 
 
+def make_coded(folder: Path, work: Path) -> None:
+    """An untrained dense codec: 30 rows of uint8 4x3 in two row groups, layout `coded`, integer ids, labels."""
+    random_codec(work / "codec", (4, 3), latent_size=6, levels=5)
+    pixels = random_pixels((30, 4, 3), "uint8", 3)
+    pixels[20:] = pixels[20]  # all dimensions of the second row group are constant
+    samples = write_rows(work / "rows.parquet", pixels, id=list(range(30)), label=[row % 3 for row in range(30)])
+    _finish(encode(samples, work / "codec", folder / CODED, layout="coded", row_group_rows=20), folder, work)
+
+
 def _finish(store: LatentStore, folder: Path, work: Path) -> None:
     rows = [rows for part in store.manifest.parts for rows in store.read_part(part, 1000)]
     decoded = decode_store(store, work / "decoded", device="cpu").load()
@@ -78,7 +87,7 @@ def _finish(store: LatentStore, folder: Path, work: Path) -> None:
 
 def make(folder: Path) -> None:
     """All stores, each with its `.expected.json` beside it."""
-    for make_one in (make_dense, make_conv, make_integer):
+    for make_one in (make_dense, make_conv, make_coded, make_integer):
         with tempfile.TemporaryDirectory() as work:
             make_one(folder, Path(work))
 
