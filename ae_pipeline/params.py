@@ -110,6 +110,9 @@ class TrainParams(Section):
     rate_weight: NonNegative = 0.0
     """Weight of the quantised latents' bits per row in the loss (rate.py); 0 trains without quantiser and rate. The
     larger, the smaller and coarser: at the optimum one bit less per row costs this much error."""
+    rate_code: Literal["shared", "separate"] = "shared"
+    """How the bits of rate_weight are counted: by one code for all dimensions, which is how the layouts list and binary
+    are compressed, or by one for each, as in the layout coded."""
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
     initialisation: Literal["torch", "glorot"] = "torch"

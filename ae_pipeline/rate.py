@@ -22,14 +22,19 @@ _LEAST_USE = 1e-3
 
 
 class RateModel(nn.Module):
-    """A step and a density, a mixture of three logistics, for every latent dimension."""
+    """A step for every latent dimension, and a density, a mixture of three logistics, for all together or for each.
 
-    def __init__(self, latent_size: int):
+    Together is what a byte costs in a column whose values share one code, each is what it costs where they do not.
+    """
+
+    def __init__(self, latent_size: int, *, shared: bool):
         super().__init__()
+        densities = 1 if shared else latent_size
+        self.shared = shared
         self.log_steps = nn.Parameter(torch.full((latent_size,), math.log(_FIRST_STEPS)))
-        self.means = nn.Parameter(torch.linspace(-2, 2, _COMPONENTS).repeat(latent_size, 1))
-        self.log_widths = nn.Parameter(torch.full((latent_size, _COMPONENTS), 0.5))
-        self.weights = nn.Parameter(torch.zeros(latent_size, _COMPONENTS))
+        self.means = nn.Parameter(torch.linspace(-2, 2, _COMPONENTS).repeat(densities, 1))
+        self.log_widths = nn.Parameter(torch.full((densities, _COMPONENTS), 0.5))
+        self.weights = nn.Parameter(torch.zeros(densities, _COMPONENTS))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(N, L) to the latents that the decoder gets, (N, L), and bits per row, (N,).
@@ -53,8 +58,11 @@ class RateModel(nn.Module):
     @torch.no_grad()
     def of(self, dimensions: Tensor) -> "RateModel":
         """The same of some dimensions only."""
-        chosen = RateModel(len(dimensions))
-        chosen.load_state_dict({name: value[dimensions] for name, value in self.state_dict().items()})
+        chosen = RateModel(len(dimensions), shared=self.shared)
+        state = self.state_dict()
+        for name in ["log_steps"] if self.shared else list(state):
+            state[name] = state[name][dimensions]
+        chosen.load_state_dict(state)
         return chosen
 
     @torch.no_grad()

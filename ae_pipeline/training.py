@@ -83,7 +83,8 @@ def fit(
     with seeded(params.seed, device):
         if params.initialisation == "glorot":
             model.apply(_initialise_glorot)
-        rate = RateModel(model.latent_size).to(device) if params.rate_weight else None
+        shared = params.rate_code == "shared"
+        rate = RateModel(model.latent_size, shared=shared).to(device) if params.rate_weight else None
         precision = choose_precision(params.autocast, partial(_trial, model, rate, train, params, scaling))
         trainer = _Trainer(model, rate, params, scaling, autocast=precision.autocast, compiled=params.compile)
         schedule = _schedule(trainer.optimizer, params, batches)

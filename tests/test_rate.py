@@ -16,10 +16,10 @@ from ae_pipeline.rate import RateModel
 from ae_pipeline.samples import SampleSet
 
 
-def rate_model(latent_size=3, seed=0):
+def rate_model(latent_size=3, seed=0, *, shared=False):
     """Densities and steps unlike each other."""
     torch.manual_seed(seed)
-    model = RateModel(latent_size)
+    model = RateModel(latent_size, shared=shared)
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return model
@@ -31,16 +31,24 @@ def test_probabilities_of_all_integers_sum_to_one():
     assert float(torch.exp2(-model.bits(integers[:, None])).sum()) == pytest.approx(1, abs=1e-4)
 
 
-def test_bits_of_a_row_are_the_sum_over_its_dimensions():
-    model = rate_model()
+@pytest.mark.parametrize("shared", [True, False])
+def test_bits_of_a_row_are_the_sum_over_its_dimensions(shared):
+    model = rate_model(shared=shared)
     y = torch.round(3 * torch.randn(5, 3))
-    alone = torch.zeros(5)
-    for dimension in range(3):
-        one = RateModel(1)
-        for name, value in model.state_dict().items():
-            one.state_dict()[name].copy_(value[dimension : dimension + 1])
-        alone += one.bits(y[:, dimension : dimension + 1])
+    alone = sum(model.of(torch.tensor([number])).bits(y[:, number : number + 1]) for number in range(3))
     torch.testing.assert_close(model.bits(y), alone)
+    steps = model.of(torch.tensor([2, 0])).log_steps
+    torch.testing.assert_close(steps, model.log_steps[[2, 0]])
+
+
+def test_one_code_costs_a_value_the_same_in_every_dimension():
+    values = torch.arange(-5.0, 6)
+    together, apart = (rate_model(shared=shared).requires_grad_(False) for shared in (True, False))
+    alone = [together.of(torch.tensor([number])).bits(values[:, None]) for number in range(3)]
+    torch.testing.assert_close(alone[0], alone[1])
+    assert not torch.allclose(
+        apart.of(torch.tensor([0])).bits(values[:, None]), apart.of(torch.tensor([1])).bits(values[:, None])
+    )
 
 
 def test_values_that_nobody_expects_cost_much_but_not_without_end():
@@ -74,7 +82,7 @@ def test_dimensions_left_out_are_zeros_to_the_decoder(name, options):
 
 
 def test_only_dimensions_that_carry_something_are_kept_and_at_least_one():
-    model, z = RateModel(3), torch.randn(5000, 3)
+    model, z = RateModel(3, shared=True), torch.randn(5000, 3)
     z[:, 1] = 0.05  # rounds to zero
     assert model.used(z).tolist() == [0, 2]
     assert len(model.used(torch.zeros(10, 3))) == 1
