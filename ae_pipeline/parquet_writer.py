@@ -54,7 +54,13 @@ class RowGroupWriter:
 
     def write(self, table: pa.Table) -> None:
         """Append rows; a row group is written when it is full."""
-        self._pending.append(table.cast(self._schema))
+        assert table.column_names == self._schema.names
+        # Not `Table.cast`: it breaks lists of the type null that are a slice of others.
+        columns = [
+            column if column.type == field.type else column.cast(field.type)
+            for column, field in zip(table.columns, self._schema, strict=True)
+        ]
+        self._pending.append(pa.Table.from_arrays(columns, schema=self._schema))
         self._pending_rows += len(table)
         while self._pending_rows >= self._rows:
             self._flush(self._rows)

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--codec", type=Path, default=Path("data/codec"))
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--more-rows", type=int, default=6_000_000)
-    parser.add_argument("--layout", choices=("list", "binary"), default="list")
+    parser.add_argument("--layout", choices=("list", "binary", "coded"), default="list")
     parser.add_argument("--work", type=Path, help="where temporary data goes (default: beside --prepared)")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

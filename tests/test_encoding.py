@@ -280,6 +280,7 @@ ATTRIBUTES = {
     "box": pa.array([{"x": 1, "y": None}] * ROWS, pa.struct([("x", pa.int8()), ("y", pa.string())])),
     "raw": pa.array([b"\x00", b""] * 10),
     "nothing": pa.nulls(ROWS),
+    "lists of nothing": pa.array([[None, None]] * ROWS, pa.list_(pa.null())),
 }
 
 
