@@ -69,7 +69,7 @@ def run_ours(samples: SampleSet, splits: dict[str, np.ndarray], epochs: int, cha
         device="cpu",
         **changed,
     )
-    options = {**ModelParams().options, **reporting.NETWORKS["784-128-784"][2]}
+    options = {**ModelParams().options, **reporting.NETWORKS["784-128-784, floats"][2]}
     torch.manual_seed(params.seed)
     model = build_model("dense", samples.spec.shape, params.latent_size, options)
     train, validation = (MemoryRows(splits[name], torch.device("cpu")) for name in ("train", "validation"))

@@ -101,7 +101,8 @@ def main() -> None:
         if args.only not in name:
             continue
         epochs = {"epochs": args.epochs} if args.epochs else {}
-        params = Params.model_validate({"model": {"name": kind, kind: options}, "train": {**knobs, **epochs}})
+        then = {"hidden_norm": "none", **options}  # there was no other
+        params = Params.model_validate({"model": {"name": kind, kind: then}, "train": {**knobs, **epochs}})
         torch.manual_seed(params.train.seed)
         model = build_model(kind, splits["train"].spec.shape, params.train.latent_size, params.model.options)
         start = time.process_time()

@@ -42,6 +42,8 @@ CPU = torch.device("cpu")
 # Rows that an error is measured on.
 MEASURED = 10_000
 MOST_EPOCHS = 200
+# The default when these tables were made.
+THEN = {"activation": "silu", "hidden_norm": "none"}
 PLAIN = {"latent_activation": "relu", "latent_norm": "none", "hidden_sizes": []}
 # name: (options of the dense model, options of train)
 REGULARISERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -99,6 +101,7 @@ def train(splits: Splits, most: int, steps: int, seed: int, model: dict, options
     base = {"batch_size": 128, "patience": 0, "seed": seed, "device": "cpu"}
     batches = -(-rows.rows // base["batch_size"])
     epochs = max(1, min(MOST_EPOCHS, steps // batches))
+    model = {**THEN, **model}
     params = Params.model_validate({"model": {"dense": model}, "train": {**base, "epochs": epochs, **options}})
     torch.manual_seed(seed)
     network = build_model("dense", splits.spec.shape, params.train.latent_size, params.model.options)

@@ -113,7 +113,7 @@ def main() -> None:
     pixels = samples.load().pixels
     values = torch.from_numpy(pixels).float().div(255).flatten(1)
     epochs = args.epochs + 1
-    options = reporting.NETWORKS["784-128-784"][2]
+    options = reporting.NETWORKS["784-128-784, floats"][2]
 
     pictures = torchvision_mnist(args.raw, pixels)
 
