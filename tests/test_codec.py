@@ -199,7 +199,7 @@ DAMAGE = {
     "missing options": (HEADER_NAME, _changed(model__options={})),
     "missing key": (HEADER_NAME, _without("quantiser")),
     "missing fingerprint": (HEADER_NAME, _without("fingerprint")),
-    "unknown format": (HEADER_NAME, _changed(format=2)),
+    "unknown format": (HEADER_NAME, _changed(format=3)),
     "no format": (HEADER_NAME, _without("format")),
     "changed value": (HEADER_NAME, _changed(keep=True, scaling__scale=254.0)),
     "changed fingerprint": (HEADER_NAME, _changed(keep=True, fingerprint="0" * 64)),

@@ -89,8 +89,8 @@ def test_the_number_of_threads_that_torch_has_does_not_matter(name, tmp_path):
         torch.set_num_threads(before)
 
 
-def test_code_that_forgets_about_threads_is_told(tiny_codec):
-    codec = Codec.load(tiny_codec)
+def test_code_that_forgets_about_threads_is_told(tmp_path):
+    codec = random_codec(tmp_path / "codec", latent_size=6)  # in floats
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -24,7 +24,7 @@ def x_of(shape, rows=7):
 
 
 def test_dense_layers_have_the_sizes_asked_for_and_are_mirrored():
-    model = dense(hidden_sizes=[20, 10])
+    model = dense(hidden_sizes=[20, 10], hidden_norm="none")
     sizes = {name: tuple(value.shape) for name, value in model.named_parameters() if name.endswith("weight")}
     assert sizes == {
         "encoder.linear0.weight": (20, 30),
@@ -36,6 +36,15 @@ def test_dense_layers_have_the_sizes_asked_for_and_are_mirrored():
     }
 
 
+def test_the_encoder_may_have_sizes_of_its_own():
+    model = dense(hidden_sizes=[20, 10], encoder_hidden_sizes=[7], hidden_norm="batch")
+    sizes = {
+        name: tuple(value.shape) for name, value in model.named_parameters() if "linear" in name and "weight" in name
+    }
+    assert [sizes[f"{name}.weight"] for name in model.encoder_layers()] == [(7, 30), (4, 7)]
+    assert [sizes[f"{name}.weight"] for name in model.decoder_layers()] == [(10, 4), (20, 10), (30, 20)]
+
+
 def test_dense_without_hidden_layers_is_the_briefs_784_128_784():
     model = dense((28, 28), 128, hidden_sizes=[], latent_activation="relu", latent_norm="none")
     assert sum(value.numel() for value in model.parameters()) == 784 * 128 + 128 + 128 * 784 + 784
@@ -45,7 +54,8 @@ def test_dense_without_hidden_layers_is_the_briefs_784_128_784():
 
 
 def test_dense_without_any_activation_is_a_linear_map():
-    model = dense(hidden_sizes=[8], activation="identity", latent_norm="none", output_activation="linear")
+    plain = {"hidden_norm": "none", "latent_norm": "none", "output_activation": "linear"}
+    model = dense(hidden_sizes=[8], activation="identity", **plain)
     x, y = x_of((6, 5)), x_of((6, 5)).flip(0)
     middle = model.decode(model.encode((x + y) / 2))
     torch.testing.assert_close(middle, (model.decode(model.encode(x)) + model.decode(model.encode(y))) / 2)
