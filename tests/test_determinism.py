@@ -14,7 +14,7 @@ import pytest
 import torch
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
-from ae_pipeline.codec import BLOCK_ROWS, Codec
+from ae_pipeline.codec import BLOCK_ROWS
 from ae_pipeline.devices import one_torch_thread
 from ae_pipeline.params_model import ConvOptions, DenseOptions
 from ae_pipeline.store import shard_jobs
