@@ -119,9 +119,10 @@ class IntegerArithmetic:
         """MSE of each row."""
         distance = torch.maximum(decoded, original) - torch.minimum(decoded, original)
         squares = distance.flatten(1).float().square_()
-        sums = sum(piece.sum(1).double() for piece in squares.split(_EXACT_SQUARES, 1))
+        # Sums of few enough squares are integers that float32 holds; not every device has float64 for all of them.
+        sums = sum(piece.sum(1).long() for piece in squares.split(_EXACT_SQUARES, 1))
         assert isinstance(sums, Tensor)
-        return sums.div_(squares.shape[1] * LARGEST_INPUT**2).float()
+        return sums.cpu().double().div_(squares.shape[1] * LARGEST_INPUT**2).float()
 
 
 def scale_pixels(pixels: Tensor, scaling: Scaling) -> Tensor:
