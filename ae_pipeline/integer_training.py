@@ -36,7 +36,7 @@ from ae_pipeline.training_data import Rows
 _PIXEL_BITS, _PIXEL_SCALE = 8, 256 / 255
 _CALIBRATION_ROWS, _BATCH_ROWS = 8192, 2048
 # Shares of the training's learning rate, which falls to zero again, and of its epochs.
-_SPEED, _EPOCHS = 0.1, 0.1
+_SPEED, _EPOCHS = 0.02, 0.05
 
 
 @dataclass(frozen=True)
