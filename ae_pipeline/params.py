@@ -119,8 +119,8 @@ class TrainParams(Section):
     """torch: weights and biases within 1 / sqrt(fan_in); glorot: Keras's, by both sides of a layer, biases zero."""
     arithmetic: Literal["auto", "float", "integer"] = "auto"
     """What the codec computes in. integer: half the bytes, the same rows on every machine, and faster where the
-    processor multiplies bytes; takes a twentieth more epochs (integer_training.py). auto: where it is possible, which is
-    for uint8 samples, activation relu, and identity for latents."""
+    processor multiplies bytes; takes a twentieth more epochs (integer_training.py). auto: where it is possible: uint8
+    samples, activation relu, and identity for latents."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     """At least 2: one row has no batch statistics."""
     epochs: Count = 45
