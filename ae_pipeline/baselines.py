@@ -64,7 +64,8 @@ def pca_model(mean: np.ndarray, components: np.ndarray, spec: SampleSpec) -> Aut
         "decoder.linear0.weight": components.T,
         "decoder.linear0.bias": mean,
     }
-    model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
+    # A single value counts as contiguous whatever its stride, and torch takes no negative one.
+    model.load_state_dict({name: torch.from_numpy(value.copy(order="C")) for name, value in state.items()})
     return freeze(model, "dense")
 
 

@@ -161,10 +161,13 @@ def evaluate(
 @app.command()
 def check(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Check params.yaml; `dvc repro` would find a mistake only in the first stage that runs."""
+    from ae_pipeline.benchmark.presets import preset_params
     from ae_pipeline.params import load_params
     from ae_pipeline.sweep.space import parse_space
 
     loaded = load_params(params)
+    for name in loaded.bench.presets:
+        preset_params(name, loaded)
     parse_space(loaded.sweep.space, loaded, loaded.sweep.trials)
 
 

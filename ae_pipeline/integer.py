@@ -67,8 +67,10 @@ class IntegerLayer(nn.Module):
     def prepare(self) -> None:
         """Make the copies that products need: once, when the weights are there, on their device.
 
-        Raises OverflowError where a sum could be more than float32 holds exactly.
+        Raises OverflowError for weights beyond WEIGHT_LIMIT, and where a sum could be more than float32 holds exactly.
         """
+        if int(self.weight.min()) < -WEIGHT_LIMIT:
+            raise OverflowError(f"a weight is {int(self.weight.min())}, but at least {-WEIGHT_LIMIT} is expected")
         others = [axis for axis in range(self.weight.dim()) if axis != self._axis]
         sums = self.weight.short().abs().sum(others, dtype=torch.int64)
         largest = int((sums * LARGEST_INPUT + self.bias.long().abs()).max())

@@ -215,10 +215,11 @@ class Params(Section):
     @model_validator(mode="after")
     def _integers_are_possible(self) -> "Params":
         if self.train.arithmetic == "integer" and not self.may_be_integer:
-            name, found = self.model.name, self.model.options["activation"]
+            name, options = self.model.name, self.model.options
+            found = {key: options[key] for key in ("activation", "latent_activation") if key in options}
             raise ValueError(
-                f"train.arithmetic: integer needs model.{name}.activation: relu (found {found}) and identity for "
-                "latents; change these, or set it to auto or float"
+                f"train.arithmetic: integer needs model.{name}.activation: relu and latent_activation: identity, found "
+                f"{', '.join(found.values())}; change these, or set it to auto or float"
             )
         return self
 

@@ -61,7 +61,7 @@ def tiny_params() -> Params:
                 "synthetic": {"train_rows": 600, "test_rows": 150, "height": 12, "width": 12},
             },
             "prepare": {"rows_per_shard": 200},
-            "model": {"name": "dense", "dense": {"hidden_sizes": [32], "activation": "relu"}},
+            "model": {"name": "dense", "dense": {"hidden_sizes": [32], "hidden_norm": "none", "activation": "relu"}},
             "train": {"latent_size": 6, "epochs": 8, "batch_size": 64, "learning_rate": 3e-3, "device": "cpu"},
             "quantiser": {"levels": 16},
             "encode": {"device": "cpu"},

@@ -106,6 +106,12 @@ def test_a_curve_costs_no_more_than_the_next_better_point_and_is_not_extended():
     assert cost([*points, point("a", 900.0, 0.0)], 30.1, math.inf).bits == 900
 
 
+def test_between_settings_that_are_far_apart_nothing_is_read():
+    points = [point("a", bits, mse, 0, str(bits)) for bits, mse in ((50.0, 0.01), (200.0, 0.002))]  # 7 dB
+    found = cost(points, 22.0, math.inf)
+    assert (found.bits, found.between) == (200.0, False)
+
+
 # Counting.
 
 

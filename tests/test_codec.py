@@ -47,6 +47,13 @@ def test_a_copied_codec_is_the_same_codec(tiny_codec, copied):
     assert Codec.load(copied).fingerprint == Codec.load(tiny_codec).fingerprint
 
 
+def test_pca_of_rows_of_a_single_value(tmp_path):
+    samples = write_rows(tmp_path / "rows.parquet", random_pixels((50, 1, 1), "uint8"))
+    build_pca_codec(samples, 1, 256, fit_scaling(samples), tmp_path / "codec")
+    codec, pixels = Codec.load(tmp_path / "codec"), samples.load().pixels
+    assert np.abs(codec.decode(codec.encode(pixels)).astype(int) - pixels).max() <= 1
+
+
 @pytest.mark.parametrize("model_name", ["dense", "conv"])
 def test_a_row_alone_is_coded_as_among_others(model_name, tmp_path):
     # Floats are decoded unrounded, so that they show every bit of the sums; wide layers have long ones.

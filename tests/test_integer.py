@@ -188,6 +188,16 @@ def test_sums_that_floats_do_not_hold_are_refused(folder):
         Codec.load(folder)
 
 
+def test_a_weight_that_has_no_opposite_is_refused(folder):
+    def lower(state):
+        name = next(name for name in state if name.endswith(".weight"))
+        state[name].flatten()[0] = -128
+
+    rewrite(folder, lower)
+    with pytest.raises(CodecError, match="a weight is -128, but at least -127 is expected"):
+        Codec.load(folder)
+
+
 def test_weights_of_another_type_are_refused(folder):
     def widen(state):
         name = next(name for name in state if name.endswith(".weight"))

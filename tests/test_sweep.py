@@ -318,7 +318,7 @@ def test_a_file_that_shares_values_is_not_written(tmp_path):
     path = tmp_path / "params.yaml"
     text = "train: {latent_size: &size 8, epochs: *size}\n"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="shares values"):
+    with pytest.raises(ConfigError, match="shared by & and"):
         write_choice(path, {"train.latent_size": 4})
     with pytest.raises(ConfigError, match=r"has no quantiser\.levels; add it there"):
         write_choice(path, {"quantiser.levels": 4})

@@ -23,7 +23,13 @@ from ae_pipeline.training_data import MemoryRows, StreamedRows
 CPU = torch.device("cpu")
 GIT = {"commit": None, "dirty": None}
 # Said here where a default may be tuned: these tests compare losses.
-OPTIONS = {"hidden_sizes": [32], "activation": "relu", "latent_norm": "batch", "output_activation": "sigmoid"}
+OPTIONS = {
+    "hidden_sizes": [32],
+    "hidden_norm": "none",
+    "activation": "relu",
+    "latent_norm": "batch",
+    "output_activation": "sigmoid",
+}
 KNOBS = {
     "latent_size": 6,
     "epochs": 6,

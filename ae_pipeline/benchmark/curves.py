@@ -12,6 +12,8 @@ from ae_pipeline.benchmark.points import Point
 
 # A curve through fewer points is none.
 FEWEST_POINTS = 2
+# Between settings that are further apart, dB, nobody knows what a setting in between would take.
+_WIDEST_GAP = 4.0
 
 
 class Lossy(Protocol):
@@ -32,7 +34,7 @@ class Cost:
     bits: float
     point: Point
     between: bool
-    """Whether `bits` were read off the curve between two points."""
+    """Whether `bits` were read off the curve between two points; the point, the better one, then takes more."""
 
 
 def by_family(points: Iterable[Point]) -> dict[str, list[Point]]:
@@ -72,7 +74,8 @@ def cost(points: list[Point], psnr: float | None, rows: float) -> Cost | None:
     best = min(good, key=lambda point: (point.bits_at(rows), point.mse))
     bits, between = best.bits_at(rows), False
     reached, logs = curve(points, rows)
-    if len(reached) >= FEWEST_POINTS and reached[0] < wanted < reached[-1]:
+    place = int(np.searchsorted(reached, wanted))
+    if 0 < place < len(reached) and reached[place] - reached[place - 1] <= _WIDEST_GAP and wanted < reached[place]:
         read = 10 ** float(PchipInterpolator(reached, logs)(wanted))
         if read < bits:
             bits, between = read, True

@@ -29,6 +29,7 @@ class Choice:
     best_alternative: str | None
     best_alternative_family: str | None
     best_alternative_bits: float | None
+    """At this quality; read off the curve between two settings, if best_alternative, the better one, takes more."""
     break_even_rows: int | None
     """Rows from which on ours takes the fewest; None if it never does."""
     sentence: str
@@ -106,30 +107,37 @@ def _choose(own: Point, families: dict[str, list[Point]], rows: int) -> Choice:
         best_alternative_family=other.point.family if other else None,
         best_alternative_bits=other.bits if other else None,
         break_even_rows=even,
-        sentence=_sentence(own, other, rows, even),
+        sentence=_sentence(own, other, rows, even, families),
     )
 
 
-def _sentence(own: Point, other: Cost | None, rows: int, even: int | None) -> str:
+def _sentence(own: Point, other: Cost | None, rows: int, even: int | None, families: dict[str, list[Point]]) -> str:
     quality = f"At MSE {own.mse:.5f}" + ("" if own.psnr is None else f" ({own.psnr:.1f} dB)") + f" and {rows:,} rows"
     bits = own.bits_at(rows)
     if other is None:
         return f"{quality}: use {own.name}, {_bits(bits)}; nothing else here is as good."
     if bits <= other.bits:
         since = "" if even is None else f" It pays from {even:,} rows on."
-        second = f"the next best, {_alternative(other)}, takes {_bits(other.bits)}"
+        second = f"the next best is {_taking(other, rows)}"
         return f"{quality}: use {own.name}, {_bits(bits)}; {second}.{since}"
     verb = "keep" if other.point.psnr is None else "use"
     lossless = " and loses nothing" if other.point.psnr is None else ""
     later = (
-        f"at no number of rows is {own.name} smaller"
+        f"at no number of rows is {own.name} smaller: {_always(own, families)}"
         if even is None
         else f"the codec's {own.codec_bytes:,} bytes pay for themselves from {even:,} rows on"
     )
     return (
-        f"{quality}: {verb} {_alternative(other)}, which takes {_bits(other.bits)}{lossless}; "
+        f"{quality}: {verb} {_taking(other, rows)}{lossless}; "
         f"{own.name} takes {_bits(bits)}, {_bits(own.bits_per_row)} without its codec, and {later}."
     )
+
+
+def _always(own: Point, families: dict[str, list[Point]]) -> str:
+    """What is smaller however many rows share the codecs."""
+    other = best_alternative(families, own.psnr, _MOST_ROWS)
+    assert other is not None
+    return f"{other.point.name if not other.between else other.point.family} takes {_bits(other.bits)} without its own"
 
 
 def _limit(ours: list[Point], families: dict[str, list[Point]], rows: int) -> str | None:
@@ -141,16 +149,20 @@ def _limit(ours: list[Point], families: dict[str, list[Point]], rows: int) -> st
     lossless = best_alternative(families, None, rows)
     found = []
     if beyond and (lossless is None or beyond.bits < lossless.bits):
-        found.append(f"use {_alternative(beyond)}, from {_bits(beyond.bits)} on")
+        found.append(f"use {_taking(beyond, rows)}")
     if lossless:
         found.append(f"{lossless.point.name}, {_bits(lossless.bits)}, loses nothing")
     rest = "; ".join(found) or "nothing else here does either"
     return f"Beyond {best.psnr:.1f} dB (MSE {best.mse:.5f}) none of these codecs goes: {rest}."
 
 
-def _alternative(other: Cost) -> str:
-    """Between two settings, the family; its nearest better point is only near."""
-    return f"{other.point.family} (near {other.point.setting})" if other.between else other.point.name
+def _taking(other: Cost, rows: int) -> str:
+    """What it is, and takes. Between two settings that is a reading; what the better one takes was measured."""
+    point, bits = other.point, _bits(other.bits)
+    if not other.between:
+        return f"{point.name}, which takes {bits}"
+    measured = f"{point.setting} itself takes {_bits(point.bits_at(rows))}"
+    return f"{point.family} near {point.setting}, about {bits} (read between its settings; {measured})"
 
 
 def _bits(bits: float) -> str:

@@ -29,4 +29,5 @@ def run(params: Params, root: Path) -> None:
     reference = fit_reference(codec, train, test, params.drift, params.evaluate.seed, device=params.encode.device)
     write_reference(reports / REFERENCE_NAME, reference)
     shown = ("mse", "psnr", "bits_per_row", "pca_mse", "pca_bits_per_row", "zstd_bits_per_row")
-    print("  ".join(f"{name} {evaluation.metrics.get(name) or float('nan'):.6g}" for name in shown))
+    found = {name: evaluation.metrics.get(name) for name in shown}
+    print("  ".join(f"{name} {'-' if value is None else f'{value:.6g}'}" for name, value in found.items()))

@@ -33,8 +33,8 @@ def write_choice(path: Path, setting: Setting) -> None:
             right = False
         if not right:
             raise ConfigError(
-                f"{path} is left as it is, because it shares values between parameters (&, *); write the values out, "
-                f"or set {_words(setting)} by hand"
+                f"{path} is left as it is: a value to be changed is empty, stands on several lines, or is shared by & "
+                f"and *; write it as `key: value` on one line, or set {_words(setting)} by hand"
             )
 
 
