@@ -26,6 +26,8 @@ from ae_pipeline.models.base import Autoencoder, Weighted, output_axis
 WEIGHT_LIMIT = 127
 """Largest magnitude of a weight."""
 LARGEST_INPUT = 255
+LARGEST_SHIFT = 64
+"""Of either sign: no network comes near it, and 2 ** 64 times a sum is still a float32."""
 EXACT = 1 << 24
 """float32 holds all integers below this."""
 LOGIT_BITS, LOGIT_ZERO = 4, 128
@@ -67,8 +69,11 @@ class IntegerLayer(nn.Module):
     def prepare(self) -> None:
         """Make the copies that products need: once, when the weights are there, on their device.
 
-        Raises OverflowError for weights beyond WEIGHT_LIMIT, and where a sum could be more than float32 holds exactly.
+        Raises OverflowError for weights and shifts beyond their limits, and where a sum could be more than float32
+        holds exactly.
         """
+        if int(self.shift.short().abs().max()) > LARGEST_SHIFT:
+            raise OverflowError(f"a shift is beyond {-LARGEST_SHIFT} to {LARGEST_SHIFT}")
         if int(self.weight.min()) < -WEIGHT_LIMIT:
             raise OverflowError(f"a weight is {int(self.weight.min())}, but at least {-WEIGHT_LIMIT} is expected")
         others = [axis for axis in range(self.weight.dim()) if axis != self._axis]

@@ -208,16 +208,31 @@ def test_weights_of_another_type_are_refused(folder):
         Codec.load(folder)
 
 
-@pytest.mark.parametrize("shift", [-128, 127])
-def test_any_shift_gives_bytes(folder, pixels, shift):
-    def shift_all(state):
+def shift_all(folder, shift):
+    def change(state):
         for name in state:
             if name.endswith(".shift"):
                 state[name][:] = shift
 
-    rewrite(folder, shift_all)
-    codec = Codec.load(folder)
-    assert codec.decode(codec.encode(pixels)).dtype == np.uint8
+    rewrite(folder, change)
+
+
+@pytest.mark.parametrize("shift", [-64, 64])
+def test_the_largest_shifts_give_the_same_by_bytes_and_by_floats(folder, pixels, shift):
+    shift_all(folder, shift)
+    codec, by_floats = Codec.load(folder), Codec.load(folder)
+    for layer in layers_of(by_floats):
+        layer._bytes = None
+    assert np.array_equal(codec.encode(pixels), by_floats.encode(pixels))
+    every_latent = np.arange(-128, 128, dtype=np.int8).repeat(6).reshape(-1, 6)
+    assert np.array_equal(codec.decode(every_latent), by_floats.decode(every_latent))
+
+
+@pytest.mark.parametrize("shift", [-128, -65, 65, 127])
+def test_shifts_beyond_are_refused(folder, shift):
+    shift_all(folder, shift)
+    with pytest.raises(CodecError, match="a shift is beyond -64 to 64"):
+        Codec.load(folder)
 
 
 @pytest.mark.parametrize(
