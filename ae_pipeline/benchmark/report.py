@@ -152,7 +152,8 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
         least = min(lossless, key=lambda row: row[key])
         axis.axvline(least[key], color=_GREY, linestyle="-.", linewidth=1)
         words = f"lossless: {least['name']}, {least[key]:,.0f} bits"
-        _note(axis, words, (least[key], axis.get_ylim()[0]), (5, 6), color=_GREY)
+        # To the left: most of the picture is there, and a long name beyond its edge would squeeze it.
+        _note(axis, words, (least[key], axis.get_ylim()[0]), (-5, 6), ha="right", color=_GREY)
     axis.set_xscale("log")
     axis.set_xlabel("bits per row")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
