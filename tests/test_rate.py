@@ -139,12 +139,11 @@ def test_the_dial_trades_bits_for_error(synthetic_prepared, params, tmp_path):
 def test_bits_that_were_trained_for_are_those_of_the_latents(synthetic_prepared, params, tmp_path):
     codec, latents, _, fitted = built(synthetic_prepared, params, tmp_path / "codec", rate_weight=1e-4)
     assert fitted.rate is not None
-    rate = fitted.rate.eval().requires_grad_(False)
-    used = codec.latent_size
-    assert len(rate.log_steps) == 8 >= used
-    if used == 8:
-        told = float(rate.bits(torch.from_numpy(latents).float()).mean())
-        assert told == pytest.approx(entropy(latents), rel=0.25)
+    assert len(fitted.rate.log_steps) == 8 >= codec.latent_size
+    # One code for all: which dimensions were left out does not matter.
+    rate = fitted.rate.of(torch.arange(codec.latent_size)).eval().requires_grad_(False)
+    told = float(rate.bits(torch.from_numpy(latents).float()).mean())
+    assert told == pytest.approx(codec.latent_size * entropy(latents.reshape(-1, 1)), rel=0.1)
 
 
 def test_without_a_rate_weight_nothing_is_learned_about_bits(synthetic_prepared, params, tmp_path):
