@@ -117,11 +117,12 @@ class IntegerArithmetic:
 
     def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
         """MSE of each row."""
-        distance = torch.maximum(decoded, original) - torch.minimum(decoded, original)
+        distance = torch.maximum(decoded, original).sub_(torch.minimum(decoded, original))
         squares = distance.flatten(1).float().square_()
-        # Sums of few enough squares are integers that float32 holds; not every device has float64 for all of them.
-        sums = sum(piece.sum(1).long() for piece in squares.split(_EXACT_SQUARES, 1))
-        assert isinstance(sums, Tensor)
+        sums = squares.sum(1)
+        # Below EXACT, every sum on the way was an integer that float32 holds. Not every device has float64 for others.
+        if bool((sums >= EXACT).any()):
+            sums = torch.stack([piece.sum(1).long() for piece in squares.split(_EXACT_SQUARES, 1)]).sum(0)
         return sums.cpu().double().div_(squares.shape[1] * LARGEST_INPUT**2).float()
 
 

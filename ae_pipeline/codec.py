@@ -38,6 +38,8 @@ from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.quantiser import Quantiser
 
 BLOCK_ROWS = 1024
+# Integers give the same in blocks of any size; beyond these rows they would not fit the caches.
+_INTEGER_BLOCK_ROWS = 2048
 # Values of the widest layer in a block (256 MiB as floats), and in a row.
 _MOST_BLOCK_VALUES = 1 << 26
 _MOST_ROW_VALUES = 1 << 27
@@ -52,7 +54,7 @@ class Codec:
         self.model = model = model.to(self.device).eval().requires_grad_(False)
         """The network, of float or of integer layers."""
         self.block_rows = _block_rows(header, model)
-        """Rows that are computed at once: fewer than BLOCK_ROWS if a row is very large."""
+        """Rows that are computed at once: BLOCK_ROWS in floats, twice as many in integers, fewer of very large rows."""
         self._arithmetic: Arithmetic = (
             IntegerArithmetic(header, model, self.device)
             if header.is_integer
@@ -122,7 +124,7 @@ class Codec:
 
     @torch.inference_mode()
     def encode_block(self, pixels: np.ndarray, *, measure: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-        """At most BLOCK_ROWS rows to int8 latents and, if asked for, the float32 MSE of each row when decoded again.
+        """A block of rows to int8 latents and, if asked for, the float32 MSE of each row when decoded again.
 
         For code that sets the thread count itself (`one_torch_thread`); everyone else calls `encode`.
         """
@@ -156,7 +158,7 @@ class Codec:
 
     @torch.inference_mode()
     def decode_block(self, latents: np.ndarray) -> np.ndarray:
-        """At most BLOCK_ROWS rows of int8 latents to pixels; see `encode_block`."""
+        """A block of int8 latents to pixels; see `encode_block`."""
         rows = len(latents)
         if rows > self.block_rows:
             return np.concatenate([self.decode_block(latents[: rows // 2]), self.decode_block(latents[rows // 2 :])])
@@ -244,7 +246,8 @@ def _block_rows(header: CodecHeader, model: Autoencoder) -> int:
             f"the codec {header.fingerprint[:12]}... computes {values} values per row, at most {_MOST_ROW_VALUES} "
             "are supported; use one for smaller samples"
         )
-    return max(1, min(BLOCK_ROWS, _MOST_BLOCK_VALUES // values))
+    most = _INTEGER_BLOCK_ROWS if header.is_integer else BLOCK_ROWS
+    return max(1, min(most, _MOST_BLOCK_VALUES // values))
 
 
 def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None) -> Autoencoder:

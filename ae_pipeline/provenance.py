@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def git_state(folder: Path) -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changes)}
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Versions of what computes and writes."""
     versions = {name: version(name) for name in _LIBRARIES}

@@ -177,7 +177,8 @@ class SampleSet:
     def _tables(self, shard: Shard, rows: int) -> Iterator[pa.Table]:
         with _open_parquet(shard.path) as parquet:
             try:
-                for batch in parquet.iter_batches(batch_size=rows, row_groups=list(shard.row_groups)):
+                # Shards are read side by side: Arrow's own threads would only have them wait for each other.
+                for batch in parquet.iter_batches(rows, list(shard.row_groups), use_threads=False):
                     batch.validate(full=True)  # Arrow reads texts that are no UTF-8, and nobody could read them again
                     yield pa.Table.from_batches([batch])
             except MemoryError:  # Arrow's is one of its exceptions

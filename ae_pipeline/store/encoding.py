@@ -212,7 +212,7 @@ def first_manifest(
         ),
         written_by=written_by(git),
     )
-    return manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest))})
+    return manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest), codec=codec)})
 
 
 def _jobs(samples: SampleSet, header: CodecHeader, params: EncodeParams) -> list[ShardJob]:

@@ -45,7 +45,8 @@ class PartFile(pq.ParquetFile):  # type: ignore[misc]
             for table in rechunk(groups, batch_size):
                 yield from table.combine_chunks().to_batches()
             return
-        for batch in super().iter_batches(batch_size, columns=columns):
+        # Parts are read side by side: Arrow's own threads would only have them wait for each other.
+        for batch in super().iter_batches(batch_size, columns=columns, use_threads=False):
             table = pa.table(batch)
             table.validate(full=True)
             self._check_latents(table)

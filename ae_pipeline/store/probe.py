@@ -16,10 +16,14 @@ from ae_pipeline.store.manifest import ProbeEntry
 _ROWS = 256
 
 
-def measure_probe(store: LatentStore, rows: int = _ROWS) -> ProbeEntry:
-    """Decode the first rows of the store's first part on this machine's CPU. Raises StoreError, CodecError."""
+def measure_probe(store: LatentStore, rows: int = _ROWS, codec: Codec | None = None) -> ProbeEntry:
+    """Decode the first rows of the store's first part on this machine's CPU. Raises StoreError, CodecError.
+
+    `codec` is the store's, if it is loaded already; on another device than the CPU it is loaded once more.
+    """
     store.codec_header()
-    codec = Codec.load(store.codec_path, "cpu")
+    if codec is None or codec.device.type != "cpu":
+        codec = Codec.load(store.codec_path, "cpu")
     first = next(store.read_part(store.manifest.parts[0], rows))
     digest = hashlib.sha256()
     for start in range(0, len(first.latents), codec.block_rows):
