@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import sha256_json, write_json
-from ae_pipeline.params_model import ConvOptions, DenseOptions
+from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.pixels import DTYPES, SampleSpec
 
 FLOAT_FORMAT, INTEGER_FORMAT = 1, 2
@@ -47,13 +47,13 @@ class Scaling(_Part):
 class Model(_Part):
     """Architecture: enough to rebuild the network that the weights belong to."""
 
-    name: Literal["dense", "conv"]
+    name: Literal["dense", "conv", "patches"]
     latent_size: Size
     options: dict[str, Any]
 
     @model_validator(mode="after")
     def _options_are_known(self) -> "Model":
-        schemas: dict[str, type[BaseModel]] = {"dense": DenseOptions, "conv": ConvOptions}
+        schemas: dict[str, type[BaseModel]] = {"dense": DenseOptions, "conv": ConvOptions, "patches": PatchOptions}
         schemas[self.name].model_validate(self.options)
         return self
 
@@ -67,6 +67,7 @@ class Model(_Part):
 _ADDED_LATER: dict[str, dict[str, Any]] = {
     "dense": {"encoder_hidden_sizes": None, "hidden_norm": "none"},
     "conv": {"hidden_norm": "none"},
+    "patches": {},
 }
 
 

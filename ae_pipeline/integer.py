@@ -12,6 +12,7 @@ the speed. After Ballé, Johnston and Minnen, "Integer networks for data compres
 2019), who need it for entropy coding, and Jacob and others, arXiv:1712.05877.
 """
 
+import math
 import platform
 from collections.abc import Callable
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ae_pipeline.linear import linear
-from ae_pipeline.models.base import Autoencoder, Weighted, output_axis
+from ae_pipeline.models.base import Autoencoder, Clamp, Weighted, output_axis
 
 WEIGHT_LIMIT = 127
 """Largest magnitude of a weight."""
@@ -37,6 +38,7 @@ _HAS_BYTE_PRODUCTS = (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    and hasattr(torch.ops.onednn, "qconv2d_pointwise")
     # Without VNNI, oneDNN adds pairs of products in 16 bits, which overflow.
     and bool(getattr(torch.cpu, "_is_vnni_supported", lambda: False)())
 )
@@ -61,10 +63,11 @@ class IntegerLayer(nn.Module):
         self.register_buffer("bias", torch.empty(outputs, dtype=torch.int32, device=device))
         self.register_buffer("shift", torch.empty(outputs, dtype=torch.int8, device=device))
         self._gives_latents = gives_latents
+        self._convolution = (like.stride, like.padding) if isinstance(like, nn.Conv2d) else None
         self._is_linear = isinstance(like, nn.Linear)
         self.product = product_of(like)
         self._floats: tuple[Tensor, Tensor, Tensor] | None = None
-        self._bytes: _ByteProduct | None = None
+        self._bytes: _ByteLinear | _ByteConvolution | None = None
 
     def prepare(self) -> None:
         """Make the copies that products need: once, when the weights are there, on their device.
@@ -83,11 +86,13 @@ class IntegerLayer(nn.Module):
             raise OverflowError(f"a sum can reach {largest}, but only those below {EXACT} are exact")
         factor = torch.exp2(-self.shift.float())
         self._floats = self.weight.float(), self.bias.float(), factor if self._is_linear else factor[:, None, None]
-        if self._is_linear and self.weight.device.type == "cpu" and _HAS_BYTE_PRODUCTS:
-            self._bytes = _ByteProduct(
-                self.weight, self.bias, factor, torch.float32 if self._gives_latents else torch.uint8
-            )
-            if not self._agrees():
+        if self.weight.device.type == "cpu" and _HAS_BYTE_PRODUCTS:
+            if self._is_linear:
+                gives = torch.float32 if self._gives_latents else torch.uint8
+                self._bytes = _ByteLinear(self.weight, self.bias, factor, gives)
+            elif self._convolution:
+                self._bytes = _ByteConvolution(self.weight, self.bias, factor, *self._convolution)
+            if self._bytes is not None and not self._agrees():
                 self._bytes = None
 
     @property
@@ -97,7 +102,7 @@ class IntegerLayer(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         """(N, in...) to (N, out...)."""
-        if self._bytes is not None and a.dtype in (torch.uint8, torch.int8):
+        if self._bytes is not None and a.dtype in self._bytes.takes:
             return self._bytes(a)
         return self._by_floats(a)
 
@@ -109,13 +114,16 @@ class IntegerLayer(nn.Module):
 
     def _agrees(self) -> bool:
         """Whether this machine's byte products are what they should be: of the largest inputs, and of others."""
-        ramp = torch.arange(16 * self.weight.shape[1]).mul(37).remainder(256).to(torch.uint8).reshape(16, -1)
+        shape = (16, self.weight.shape[1]) if self._is_linear else (2, self.weight.shape[1], 8, 7)
+        ramp = torch.arange(math.prod(shape)).mul(37).remainder(256).to(torch.uint8).reshape(shape)
         inputs = (torch.full_like(ramp, LARGEST_INPUT), ramp, ramp.view(torch.int8))
         return all(torch.equal(self(a).float(), self._by_floats(a)) for a in inputs)
 
 
-class _ByteProduct:
+class _ByteLinear:
     """A linear layer by oneDNN's products of bytes; the operator is the one that torch's own quantiser calls."""
+
+    takes = (torch.uint8, torch.int8)
 
     def __init__(self, weight: Tensor, bias: Tensor, factor: Tensor, gives: torch.dtype):
         self._packed = torch.ops.onednn.qlinear_prepack(weight, None)
@@ -132,6 +140,29 @@ class _ByteProduct:
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             a, 1.0, 0, self._packed, self._factor, self._zeros, self._signed_bias if signed else self._bias,
             1.0, 0, self._gives, "none", [], "",
+        )  # fmt: skip
+        return product
+
+
+class _ByteConvolution:
+    """The same for a convolution; what it gives lies channels last in memory."""
+
+    takes = (torch.uint8,)
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, factor: Tensor, stride: tuple[int, ...], padding: str | tuple[int, ...]
+    ):
+        assert isinstance(padding, tuple)
+        self._geometry = (list(stride), list(padding), [1, 1], 1)
+        self._packed = torch.ops.onednn.qconv_prepack(weight, factor, 1.0, 0, *self._geometry, None)
+        self._factor = factor
+        self._zeros = torch.zeros(len(factor), dtype=torch.int64)
+        self._bias = bias.float() * factor
+
+    def __call__(self, a: Tensor) -> Tensor:
+        product: Tensor = torch.ops.onednn.qconv2d_pointwise(
+            a, 1.0, 0, self._packed, self._factor, self._zeros, self._bias, *self._geometry,
+            1.0, 0, torch.uint8, "none", [], "",
         )  # fmt: skip
         return product
 
@@ -171,7 +202,7 @@ def integerise(model: Autoencoder) -> Autoencoder:
     swap_layers(model, lambda name, layer: IntegerLayer(layer, gives_latents=name == latent))
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.ReLU):  # clipping at 0 is one
+            if isinstance(child, nn.ReLU | Clamp):  # outputs are clipped anyway
                 setattr(module, name, nn.Identity())
     if isinstance(model.output, nn.Sigmoid):
         model.output = ByteTable()

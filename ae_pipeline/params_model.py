@@ -7,6 +7,8 @@ from pydantic import Field
 from ae_pipeline.params_base import Count, Fraction, Section
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
+Output = Literal["sigmoid", "clamp", "linear"]
+"""Of the last layer, for values in [0, 1]: `clamp` cuts off what is outside; `linear` leaves it."""
 
 
 class DenseOptions(Section):
@@ -22,7 +24,7 @@ class DenseOptions(Section):
     latent_activation: Activation = "identity"
     latent_norm: Literal["batch", "none"] = "batch"
     """`batch` gives every latent dimension zero mean and unit variance, so that a uniform quantiser fits it."""
-    output_activation: Literal["sigmoid", "linear"] = "sigmoid"
+    output_activation: Output = "sigmoid"
     dropout: Fraction = 0.0
 
 
@@ -35,16 +37,34 @@ class ConvOptions(Section):
     """As of `dense`, of each channel."""
     activation: Activation = "relu"
     latent_norm: Literal["batch", "none"] = "batch"
-    output_activation: Literal["sigmoid", "linear"] = "sigmoid"
+    output_activation: Output = "sigmoid"
+    dropout: Fraction = 0.0
+
+
+class PatchOptions(Section):
+    """Convolutions over a grid of patches, for images; see models/patches.py."""
+
+    patch_size: Count = 4
+    """Pixels a side: the grid has so many times fewer rows and columns than the image."""
+    encoder_channels: Annotated[list[Count], Field(min_length=1)] = [16]
+    """Channels after each 3x3 convolution of the encoder."""
+    decoder_channels: Annotated[list[Count], Field(min_length=1)] = [16, 16]
+    """Channels after the decoder's linear layer, and after each convolution but the last."""
+    hidden_norm: Literal["batch", "none"] = "batch"
+    """As of `dense`, of each channel."""
+    activation: Activation = "relu"
+    latent_norm: Literal["batch", "none"] = "batch"
+    output_activation: Output = "clamp"
     dropout: Fraction = 0.0
 
 
 class ModelParams(Section):
     """Which autoencoder, and its options under its own name."""
 
-    name: Literal["dense", "conv"] = "dense"
+    name: Literal["dense", "conv", "patches"] = "dense"
     dense: DenseOptions = DenseOptions()
     conv: ConvOptions = ConvOptions()
+    patches: PatchOptions = PatchOptions()
 
     @property
     def options(self) -> dict[str, Any]:

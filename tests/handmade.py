@@ -16,7 +16,7 @@ from ae_pipeline.codec_header import HEADER_NAME, Scaling, fingerprint
 from ae_pipeline.integer_training import RoundedNetwork
 from ae_pipeline.models import build_model
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.params_model import ConvOptions, DenseOptions
+from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.pixels import SampleSpec, from_numpy
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.samples import SampleSet, sample_schema
@@ -48,7 +48,11 @@ def random_codec(
     integer: bool = False,
 ) -> Codec:
     """Save an untrained codec in `folder`; returns the one in memory, which was never loaded (in integers: it was)."""
-    usual = {"dense": DenseOptions(hidden_sizes=[hidden_size]), "conv": ConvOptions(channels=[2, 3])}[model_name]
+    usual = {
+        "dense": DenseOptions(hidden_sizes=[hidden_size]),
+        "conv": ConvOptions(channels=[2, 3]),
+        "patches": PatchOptions(encoder_channels=[3], decoder_channels=[4, 3]),
+    }[model_name]
     usual = usual.model_copy(update={"activation": "relu"}) if integer else usual
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -31,7 +31,7 @@ def copied(tiny_codec, tmp_path):
     return Path(shutil.copytree(tiny_codec, tmp_path / "codec"))
 
 
-@pytest.mark.parametrize("model_name", ["dense", "conv"])
+@pytest.mark.parametrize("model_name", ["dense", "conv", "patches"])
 def test_a_loaded_codec_gives_what_the_saved_one_gives(model_name, tmp_path):
     saved = random_codec(tmp_path / "codec", model_name=model_name)
     loaded = Codec.load(tmp_path / "codec")
@@ -54,7 +54,7 @@ def test_pca_of_rows_of_a_single_value(tmp_path):
     assert np.abs(codec.decode(codec.encode(pixels)).astype(int) - pixels).max() <= 1
 
 
-@pytest.mark.parametrize("model_name", ["dense", "conv"])
+@pytest.mark.parametrize("model_name", ["dense", "conv", "patches"])
 def test_a_row_alone_is_coded_as_among_others(model_name, tmp_path):
     # Floats are decoded unrounded, so that they show every bit of the sums; wide layers have long ones.
     codec = random_codec(

@@ -25,7 +25,7 @@ MODELS = get_args(ModelParams.model_fields["name"].annotation)
 SOURCES = get_args(SourceParams.model_fields["name"].annotation)
 # Files beside the entries, which they share.
 PARTS = {"__init__", "base", "mirrors"}
-SHAPES = {"dense": [(5,), (6, 5), (4, 3, 2)], "conv": [(6, 5), (7, 8, 3)]}
+SHAPES = {"dense": [(5,), (6, 5), (4, 3, 2)], "conv": [(6, 5), (7, 8, 3)], "patches": [(8, 8), (7, 6, 3)]}
 MODELS_AND_SHAPES = [(name, shape) for name in MODELS for shape in SHAPES.get(name, [(6, 5)])]
 LATENT_SIZE = 3
 
@@ -104,7 +104,7 @@ def test_a_model_learns(name, shape):
 
 
 @pytest.mark.parametrize("latent_norm", ["batch", "none"])
-@pytest.mark.parametrize("output", ["sigmoid", "linear"])
+@pytest.mark.parametrize("output", ["sigmoid", "clamp", "linear"])
 @pytest.mark.parametrize(("name", "shape"), MODELS_AND_SHAPES)
 def test_a_frozen_model_computes_what_the_trained_one_does_in_evaluation(name, shape, output, latent_norm):
     model = model_of(name, shape, latent_norm=latent_norm, output_activation=output, dropout=0.2)
@@ -123,9 +123,10 @@ def test_a_frozen_model_computes_what_the_trained_one_does_in_evaluation(name, s
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_sigmoid_keeps_decoded_values_within_the_pixels_range(name):
+@pytest.mark.parametrize("output", ["sigmoid", "clamp"])
+def test_decoded_values_are_kept_within_the_pixels_range(name, output):
     z = 100 * torch.randn(64, LATENT_SIZE, generator=torch.Generator().manual_seed(0))
-    decoded = model_of(name, (6, 5), output_activation="sigmoid").decode(z)
+    decoded = model_of(name, (6, 5), output_activation=output).decode(z)
     assert 0 <= decoded.min() < decoded.max() <= 1
     linear = model_of(name, (6, 5), output_activation="linear").decode(z)
     assert linear.min() < 0

@@ -189,7 +189,7 @@ def rows_of(store, **chosen):
 def stores(tmp_path_factory):
     """Of two parts, 1300 and 900 rows, by model and dtype; floats show every bit of the sums."""
     made = {}
-    for model_name, dtype in product(("dense", "conv"), ("uint8", "int16", "float32")):
+    for model_name, dtype in product(("dense", "conv", "patches"), ("uint8", "int16", "float32")):
         folder = tmp_path_factory.mktemp(f"{model_name}-{dtype}")
         random_codec(folder / "codec", (9, 7), dtype, model_name=model_name, hidden_size=33, latent_size=10, levels=256)
         pixels = random_pixels((2200, 9, 7), dtype)
@@ -201,7 +201,7 @@ def stores(tmp_path_factory):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-@pytest.mark.parametrize("model_name", ["dense", "conv"])
+@pytest.mark.parametrize("model_name", ["dense", "conv", "patches"])
 def test_a_row_decoded_alone_is_the_row_decoded_with_all(model_name, dtype, stores, tmp_path):
     store = stores[model_name, dtype]
     whole = decode(store, tmp_path / "whole").load()

@@ -16,13 +16,13 @@ from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
 from ae_pipeline.codec import BLOCK_ROWS
 from ae_pipeline.devices import one_torch_thread
-from ae_pipeline.params_model import ConvOptions, DenseOptions
+from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.store import shard_jobs
 from ae_pipeline.store.latent_store import LatentStore
 
 ACTIVATIONS = DenseOptions.model_fields["activation"].annotation.__args__
-SHAPES = {"dense": [(1,), (5, 3), (28, 28)], "conv": [(5, 3), (14, 14), (7, 8, 3)]}
-WIDTHS = {"dense": [1, 7, 33, 300], "conv": [1, 3, 16]}
+SHAPES = {"dense": [(1,), (5, 3), (28, 28)], "conv": [(5, 3), (14, 14), (7, 8, 3)], "patches": [(5, 3), (7, 8, 3)]}
+WIDTHS = {"dense": [1, 7, 33, 300], "conv": [1, 3, 16], "patches": [1, 16]}
 NETWORKS = [(name, shape, width) for name, shapes in SHAPES.items() for shape, width in product(shapes, WIDTHS[name])]
 
 
@@ -30,8 +30,10 @@ def codec_of(folder, name, shape, width, activation="relu", latent_size=10):
     """Of floats, which are decoded unrounded and so show every bit of the sums, with as many levels as there are."""
     if name == "dense":
         options = DenseOptions(hidden_sizes=[width], activation=activation)
-    else:
+    elif name == "conv":
         options = ConvOptions(channels=[width, width + 1], activation=activation)
+    else:
+        options = PatchOptions(encoder_channels=[width], decoder_channels=[width + 1, width], activation=activation)
     return random_codec(
         folder, shape, "float32", model_name=name, latent_size=latent_size, levels=256, options=dict(options)
     )
@@ -62,7 +64,7 @@ def test_the_place_of_a_row_in_its_block_does_not_matter(name, shape, width, tmp
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", ["dense", "conv"])
+@pytest.mark.parametrize("name", ["dense", "conv", "patches"])
 def test_the_place_does_not_matter_for_any_activation(name, activation, tmp_path):
     codec = codec_of(tmp_path / "codec", name, (9, 7), 5, activation)
     pixels = random_pixels((BLOCK_ROWS, 9, 7), "float32", seed=1)
@@ -70,7 +72,7 @@ def test_the_place_does_not_matter_for_any_activation(name, activation, tmp_path
     assert rows_are_equal(coded(codec, pixels[order]), coded(codec, pixels), order)
 
 
-@pytest.mark.parametrize("name", ["dense", "conv"])
+@pytest.mark.parametrize("name", ["dense", "conv", "patches"])
 def test_the_number_of_threads_that_torch_has_does_not_matter(name, tmp_path):
     codec = codec_of(tmp_path / "codec", name, (20, 19), 40)
     pixels = random_pixels((1500, 20, 19), "float32", seed=1)

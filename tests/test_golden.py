@@ -38,10 +38,10 @@ def expected_of(store):
 
 
 def test_every_released_format_is_kept():
-    names = ["store-v1", "store-v1-conv", "store-v2", "store-v2-coded", "store-v2-conv", "store-v2-integer"]
-    assert names == STORES
-    assert [LatentStore.open(GOLDEN / name).manifest.format for name in STORES] == [1, 1, 2, 2, 2, 2]
-    assert [LatentStore.open(GOLDEN / name).codec_header().format for name in STORES] == [1, 1, 1, 1, 1, 2]
+    newest = [f"store-v2{kind}" for kind in ("", "-coded", "-conv", "-integer", "-patches")]
+    assert ["store-v1", "store-v1-conv", *newest] == STORES
+    assert [LatentStore.open(GOLDEN / name).manifest.format for name in STORES] == [1, 1, 2, 2, 2, 2, 2]
+    assert [LatentStore.open(GOLDEN / name).codec_header().format for name in STORES] == [1, 1, 1, 1, 1, 2, 2]
     assert sum(len(data) for data in bytes_of(GOLDEN).values()) < 120_000
 
 
@@ -167,6 +167,39 @@ def test_a_convolutional_row_decodes_as_the_document_says():
         assert np.abs(np.clip(np.round(value), -32768, 32767).reshape(-1) - pixels).max() <= 1
 
 
+def test_a_row_of_patches_decodes_as_the_document_says():
+    store = GOLDEN / "store-v2-patches"
+    codec = json.loads((store / "_codec" / "codec.json").read_text(encoding="utf-8"))
+    weights = {name: value.astype(np.int64) for name, value in load_file(store / "_codec/weights.safetensors").items()}
+    options, (height, width, channels) = codec["model"]["options"], codec["samples"]["shape"]
+    size, (rows, columns) = options["patch_size"], (3, 2)
+
+    def layer(name, product):
+        bias, shift = (weights[f"{name}.{key}"] for key in ("bias", "shift"))
+        return np.rint((product + bias) / 2.0**shift).clip(0, 255).astype(np.int64)
+
+    (part,) = store.glob("part-*")
+    expected = json.loads((GOLDEN / "store-v2-patches.expected.json").read_text(encoding="utf-8"))["pixels"]
+    for latent, pixels in zip(pq.read_table(part)["latent"].to_pylist(), expected, strict=True):
+        v = layer("from_latent", weights["from_latent.weight"] @ np.frombuffer(latent, np.int8).astype(np.int64))
+        image = v.reshape(rows, columns, options["decoder_channels"][0])
+        for j in range(len(options["decoder_channels"])):
+            weight, padded = weights[f"decoder.conv{j}.weight"], np.pad(image, ((1, 1), (1, 1), (0, 0)))
+            sums = [
+                [
+                    sum(weight[:, :, u, v] @ padded[a + u, b + v] for u in range(3) for v in range(3))
+                    for b in range(columns)
+                ]
+                for a in range(rows)
+            ]
+            image = layer(f"decoder.conv{j}", np.array(sums))
+        decoded = [
+            image[y // size, x // size, ((y % size) * size + x % size) * channels + c]
+            for y in range(height) for x in range(width) for c in range(channels)
+        ]  # fmt: skip
+        assert decoded == pixels
+
+
 @pytest.mark.parametrize("model", [Manifest, CodecHeader], ids=lambda model: model.__name__)
 def test_the_document_names_every_key(model):
     keys = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`([^`\n]+)`", DOC))))
@@ -178,6 +211,7 @@ def test_the_document_names_every_key(model):
 def test_the_document_names_every_tensor_and_reserved_column(store):
     names = {re.sub(r"\d+", "#", name) for name in load_file(store.codec_path / "weights.safetensors")}
     documented = {re.sub(r"\d+|<[jk]>", "#", name) for name in re.findall(r"`([a-z_]+\.[a-z0-9<>]+)", DOC)}
+    documented |= {name.removesuffix(".weight") for name in documented}
     assert all({name, name.rsplit(".", 1)[0]} & documented for name in names)
     assert all(f"`{name}`" in DOC for name in RESERVED)
 

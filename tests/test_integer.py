@@ -19,14 +19,16 @@ from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_file
 from ae_pipeline.integer import EXACT, ByteTable, IntegerLayer, sigmoid_table
 from ae_pipeline.params import Params
-from ae_pipeline.params_model import ConvOptions, DenseOptions
+from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.samples import SampleSet
 
 NETWORKS = {
     "dense": ("dense", DenseOptions(hidden_sizes=[33, 20], activation="relu")),
     "other encoder": ("dense", DenseOptions(hidden_sizes=[40], encoder_hidden_sizes=[], activation="relu")),
     "one layer": ("dense", DenseOptions(hidden_sizes=[], activation="relu", output_activation="linear")),
+    "clamped": ("dense", DenseOptions(hidden_sizes=[17], activation="relu", output_activation="clamp")),
     "conv": ("conv", ConvOptions(channels=[3, 5], activation="relu")),
+    "patches": ("patches", PatchOptions(encoder_channels=[5], decoder_channels=[6, 3], activation="relu")),
 }
 
 
@@ -113,7 +115,7 @@ print(hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdig
     ],
     ids=lambda instructions: instructions["ONEDNN_MAX_CPU_ISA"],
 )
-@pytest.mark.parametrize("folder", ["dense", "conv"], indirect=True)
+@pytest.mark.parametrize("folder", ["dense", "patches"], indirect=True)
 def test_other_instructions_give_the_same(instructions, folder, monkeypatch):
     for name, value in instructions.items():
         monkeypatch.setenv(name, value)

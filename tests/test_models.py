@@ -5,8 +5,8 @@ import torch
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.models import build_model
-from ae_pipeline.models.base import ACTIVATIONS, _BceWithLogits, fold_norms
-from ae_pipeline.params_model import ConvOptions, DenseOptions
+from ae_pipeline.models.base import ACTIVATIONS, Clamp, _BceWithLogits, fold_norms
+from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
 
 
 def dense(shape=(6, 5), latent_size=4, **options):
@@ -17,6 +17,11 @@ def dense(shape=(6, 5), latent_size=4, **options):
 def conv(shape, latent_size=4, **options):
     torch.manual_seed(0)
     return build_model("conv", shape, latent_size, dict(ConvOptions.model_validate(options)))
+
+
+def patches(shape, latent_size=4, **options):
+    torch.manual_seed(0)
+    return build_model("patches", shape, latent_size, dict(PatchOptions.model_validate(options)))
 
 
 def x_of(shape, rows=7):
@@ -62,7 +67,7 @@ def test_dense_without_any_activation_is_a_linear_map():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("build", [dense, conv])
+@pytest.mark.parametrize("build", [dense, conv, patches])
 def test_every_activation_can_be_chosen_and_makes_a_difference(build, activation):
     model, other = (build((6, 5), activation=name, latent_norm="none") for name in (activation, "tanh"))
     x = x_of((6, 5))
@@ -93,13 +98,44 @@ def test_conv_keeps_the_channels_of_a_pixel_together():
     assert not torch.equal(model.encode(seen), model.encode(x))
 
 
+@pytest.mark.parametrize("shape", [(28, 28), (5, 7), (13, 1), (1, 1), (3, 8, 3), (9, 4, 1)], ids=str)
+@pytest.mark.parametrize("size", [1, 3, 4, 50])
+def test_a_grid_of_patches_has_every_value_once_and_leads_back(shape, size):
+    model = patches(shape, patch_size=size)
+    x = x_of(shape) + 1
+    for values in (x, (x * 100).to(torch.uint8)):
+        grid = model._to_grid(values)
+        assert tuple(grid.shape[2:]) == (-(-shape[0] // size), -(-shape[1] // size))
+        assert torch.equal(grid[grid != 0].sort().values, values.flatten().sort().values)
+        assert torch.equal(model._from_grid(grid), values)
+    assert model.decode(model.encode(x)).shape == x.shape
+
+
+def test_a_place_of_the_grid_is_a_patch():
+    model = patches((4, 6, 2), patch_size=2)
+    x = torch.arange(48).reshape(1, 4, 6, 2)
+    assert torch.equal(model._to_grid(x)[0, :, 1, 2], x[0, 2:4, 4:6].flatten())
+
+
 @pytest.mark.parametrize("shape", [(30,), (2, 3, 4, 5)], ids=str)
-def test_conv_refuses_what_is_no_image_and_names_the_alternative(shape):
-    with pytest.raises(ConfigError, match=r"model\.name: conv needs samples of shape height x width.*; use dense"):
-        conv(shape)
+@pytest.mark.parametrize("build", [conv, patches])
+def test_networks_for_images_refuse_what_is_none_and_name_the_alternative(build, shape):
+    with pytest.raises(
+        ConfigError, match=rf"model\.name: {build.__name__} needs samples of shape height x width.*; use dense"
+    ):
+        build(shape)
 
 
-@pytest.mark.parametrize("build", [dense, conv])
+def test_a_clamped_output_is_led_back_from_where_it_is_wrong_and_left_where_it_is_right():
+    raw = torch.tensor([-1.0, -1.0, 0.5, 3.0, 3.0], requires_grad=True)
+    target = torch.tensor([0.0, 0.25, 0.25, 1.0, 0.0])
+    clamped = Clamp()(raw)
+    assert clamped.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+    (clamped - target).square().sum().backward()
+    assert raw.grad.tolist() == [0.0, -0.5, 0.5, 0.0, 2.0]
+
+
+@pytest.mark.parametrize("build", [dense, conv, patches])
 def test_batch_normalised_latents_have_zero_mean_and_unit_variance(build):
     # The factor makes up for an untrained encoder's small variance, next to which BatchNorm's 1e-5 would show.
     z = build((6, 5)).encode(20 * x_of((6, 5), rows=500))
@@ -133,15 +169,14 @@ def test_folded_batch_norm_computes_what_the_two_layers_did(kind, affine):
     torch.testing.assert_close(folded, model(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", [dense, conv])
+@pytest.mark.parametrize("build", [dense, conv, patches])
 def test_a_frozen_model_computes_what_the_trained_one_did(build):
     model = build((6, 5), hidden_norm="batch", dropout=0.1)
     for _ in range(10):
         model.decode(model.encode(x_of((6, 5), rows=100)))
     model.eval()
     options, state = model.frozen()
-    name = "dense" if build is dense else "conv"
-    frozen = build_model(name, (6, 5), model.latent_size, options).eval()
+    frozen = build_model(build.__name__, (6, 5), model.latent_size, options).eval()
     frozen.load_state_dict(state)
     assert not any("norm" in name for name in state)
     x = x_of((6, 5))

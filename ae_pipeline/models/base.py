@@ -21,6 +21,21 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+class Clamp(nn.Module):
+    """Values below 0 are 0, and above 1 are 1.
+
+    Gradients pass as if they were not (straight-through): with a squared error they are zero where the target is the
+    same bound, and lead back where it is not.
+    """
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Any shape."""
+        return raw + (raw.clamp(0, 1) - raw).detach() if raw.requires_grad else raw.clamp(0, 1)
+
+
+OUTPUTS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "clamp": Clamp, "linear": nn.Identity}
+
+
 class Autoencoder(nn.Module, ABC):
     """Maps scaled samples (N, *shape), float32 in [0, 1] for pixels, to latents (N, L) and back."""
 
@@ -28,7 +43,7 @@ class Autoencoder(nn.Module, ABC):
         super().__init__()
         self.sample_shape = sample_shape
         self.latent_size = latent_size
-        self.output: nn.Module = nn.Sigmoid() if output_activation == "sigmoid" else nn.Identity()
+        self.output: nn.Module = OUTPUTS[output_activation]()
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:

@@ -32,6 +32,10 @@ _ABOUT_EQUAL = tuple(
     + [f"train.{name}" for name in ("batch_size", "patience", "initialisation", "autocast", "compile", "device")]
     + [f"model.dense.{name}" for name in ("hidden_sizes", "activation", "dropout")]
     + [f"model.conv.{name}" for name in ("channels", "activation", "dropout")]
+    + [
+        f"model.patches.{name}"
+        for name in ("patch_size", "encoder_channels", "decoder_channels", "activation", "dropout")
+    ]
 )
 """How well a latent is used, not how it is spread over the quantiser's levels."""
 

@@ -17,13 +17,13 @@ from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E4
 
 from ae_pipeline.codec_building import build_codec  # noqa: E402
 from ae_pipeline.params import Params  # noqa: E402
-from ae_pipeline.params_model import DenseOptions  # noqa: E402
+from ae_pipeline.params_model import DenseOptions, PatchOptions  # noqa: E402
 from ae_pipeline.preparation import write_splits  # noqa: E402
 from ae_pipeline.sources import build_source  # noqa: E402
 from ae_pipeline.store.decoding import decode_store  # noqa: E402
 from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
 
-DENSE, CONV, CODED, INTEGER = "store-v2", "store-v2-conv", "store-v2-coded", "store-v2-integer"
+DENSE, CONV, CODED, INTEGER, PATCHES = (f"store-v2{kind}" for kind in ("", "-conv", "-coded", "-integer", "-patches"))
 PARAMS = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 2000, "test_rows": 40, "height": 6, "width": 6}},
     "prepare": {"rows_per_shard": 20},
@@ -62,6 +62,15 @@ def make_integer(folder: Path, work: Path) -> None:
     _finish(encode(samples, work / "codec", folder / INTEGER), folder, work)
 
 
+def make_patches(folder: Path, work: Path) -> None:
+    """An untrained codec of patches in integers: 10 rows of uint8 7x6x2, layout `binary`."""
+    options = PatchOptions(patch_size=3, encoder_channels=[4], decoder_channels=[5, 3], activation="relu")
+    random_codec(work / "codec", (7, 6, 2), model_name="patches", latent_size=5, options=dict(options), integer=True)
+    labels = list(range(10))
+    samples = write_rows(work / "rows.parquet", random_pixels((10, 7, 6, 2), "uint8", 7), id=labels, label=labels)
+    _finish(encode(samples, work / "codec", folder / PATCHES, layout="binary"), folder, work)
+
+
 def make_coded(folder: Path, work: Path) -> None:
     """An untrained dense codec: 30 rows of uint8 4x3 in two row groups, layout `coded`, integer ids, labels."""
     random_codec(work / "codec", (4, 3), latent_size=6, levels=5)
@@ -87,7 +96,7 @@ def _finish(store: LatentStore, folder: Path, work: Path) -> None:
 
 def make(folder: Path) -> None:
     """All stores, each with its `.expected.json` beside it."""
-    for make_one in (make_dense, make_conv, make_coded, make_integer):
+    for make_one in (make_dense, make_conv, make_coded, make_integer, make_patches):
         with tempfile.TemporaryDirectory() as work:
             make_one(folder, Path(work))
 

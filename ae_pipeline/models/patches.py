@@ -1,0 +1,148 @@
+"""Convolutions over a grid of patches: for images, with few weights and few operations.
+
+An image is cut into patches of `patch_size` pixels a side, and each becomes one place of a smaller grid with all its
+pixels as channels, so that a 3x3 convolution sees nine patches (space to depth; the way back is the sub-pixel
+convolution of Shi and others, arXiv:1609.05158). The encoder goes through `encoder_channels` and one linear layer to
+L; the decoder from L through a linear layer and `decoder_channels` back to pixels. Everything lies channels last.
+"""
+
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ae_pipeline.errors import ConfigError
+from ae_pipeline.linear import Linear
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
+
+
+class PatchAutoencoder(Autoencoder):
+    """Samples are (height, width) or (height, width, channels); see `PatchOptions` in params_model.py."""
+
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        latent_size: int,
+        *,
+        patch_size: int,
+        encoder_channels: list[int],
+        decoder_channels: list[int],
+        hidden_norm: str,
+        activation: str,
+        latent_norm: str,
+        output_activation: str,
+        dropout: float,
+    ):
+        super().__init__(sample_shape, latent_size, output_activation)
+        if len(sample_shape) not in (2, 3):
+            raise ConfigError(
+                f"model.name: patches needs samples of shape height x width (x channels), found {list(sample_shape)}; "
+                "use dense"
+            )
+        self._options: dict[str, Any] = {
+            "patch_size": patch_size,
+            "encoder_channels": list(encoder_channels),
+            "decoder_channels": list(decoder_channels),
+            "activation": activation,
+            "output_activation": output_activation,
+        }
+        self._image = (*sample_shape, 1)[:3]
+        self._patch_size = patch_size
+        self._grid = (-(-self._image[0] // patch_size), -(-self._image[1] // patch_size))
+        places = prod(self._grid)
+        down = [patch_size**2 * self._image[2], *encoder_channels]
+        up = [*decoder_channels, down[0]]
+        self._widest = max(places * max(*down, *up), latent_size)
+        self.encoder = _convolutions(down, activation, hidden_norm)
+        if hidden_norm == "batch":
+            self.encoder.add_module(f"norm{len(down) - 1}", nn.BatchNorm2d(down[-1]))
+        self.encoder.add_module(f"activation{len(down) - 1}", ACTIVATIONS[activation]())
+        self.dropout = nn.Dropout(dropout)
+        self.to_latent = Linear(places * down[-1], latent_size)
+        # Its own scale and shift would be undone by the quantiser's: none are learned.
+        self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
+        self.from_latent = Linear(latent_size, places * up[0])
+        self.from_latent_norm = nn.BatchNorm1d(places * up[0]) if hidden_norm == "batch" else nn.Identity()
+        self.from_latent_activation = ACTIVATIONS[activation]()
+        self.decoder = _convolutions(up, activation, hidden_norm)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, height, width[, channels]) to (N, L), float32 whatever autocast computes in."""
+        hidden = self.encoder(self._to_grid(x)).permute(0, 2, 3, 1).flatten(1)
+        z: Tensor = self.norm(self.to_latent(self.dropout(hidden)).float())
+        return z
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """(N, L) to (N, height, width[, channels]), before the output activation."""
+        hidden = self.dropout(self.from_latent_activation(self.from_latent_norm(self.from_latent(z))))
+        grid = hidden.unflatten(1, (*self._grid, self._options["decoder_channels"][0])).permute(0, 3, 1, 2)
+        return self._from_grid(self.decoder(grid))
+
+    def _to_grid(self, x: Tensor) -> Tensor:
+        """(N, height, width[, channels]) to (N, patch pixels, rows, columns), channels last; zeros beyond the edges."""
+        size, (rows, columns), (height, width, channels) = self._patch_size, self._grid, self._image
+        x = x.reshape(len(x), height, width * channels)
+        if (rows * size, columns * size) != (height, width):
+            x = functional.pad(x, (0, (columns * size - width) * channels, 0, rows * size - height))
+        patches = _swapped(x.reshape(len(x), rows, size, columns, size * channels))
+        return patches.reshape(len(x), rows, columns, size * size * channels).permute(0, 3, 1, 2)
+
+    def _from_grid(self, grid: Tensor) -> Tensor:
+        """And back, without what is beyond the edges."""
+        size, (rows, columns), (height, width, channels) = self._patch_size, self._grid, self._image
+        patches = grid.permute(0, 2, 3, 1).reshape(len(grid), rows, columns, size, size * channels)
+        x = _swapped(patches).reshape(len(grid), rows * size, columns * size * channels)
+        return x[:, :height, : width * channels].reshape(len(grid), *self.sample_shape)
+
+    def widest_layer(self) -> int:
+        """Values per row of the largest thing that the network computes."""
+        return self._widest
+
+    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Options and state of an equal model for inference."""
+        norms = {
+            f"{stack}.conv{int(name.removeprefix('norm')) - 1}": layer
+            for stack in ("encoder", "decoder")
+            for name, layer in self.get_submodule(stack).named_children()
+            if name.startswith("norm")
+        }
+        norms |= {"to_latent": self.norm, "from_latent": self.from_latent_norm}
+        return {**self._options, "hidden_norm": "none", "latent_norm": "none", "dropout": 0.0}, fold_norms(self, norms)
+
+    def encoder_layers(self) -> list[str]:
+        """Convolutions, then the linear layer."""
+        return [*(f"encoder.conv{number}" for number in range(len(self._options["encoder_channels"]))), "to_latent"]
+
+    def decoder_layers(self) -> list[str]:
+        """The linear layer, then convolutions."""
+        return ["from_latent", *(f"decoder.conv{number}" for number in range(len(self._options["decoder_channels"])))]
+
+    def latent_axes(self) -> dict[str, int]:
+        """Tensors in which the latent dimensions are an axis."""
+        return {"to_latent.weight": 0, "to_latent.bias": 0, "from_latent.weight": 1}
+
+
+def _swapped(values: Tensor) -> Tensor:
+    """(N, a, b, c, d) to (N, a, c, b, d)."""
+    if values.dtype == torch.uint8 and values.shape[4] == 4 and values.is_contiguous():
+        # Four bytes at a time: a sixth of the time.
+        return values.view(torch.int32).transpose(2, 3).contiguous().view(torch.uint8)
+    return values.transpose(2, 3)
+
+
+def _convolutions(channels: list[int], activation: str, norm: str) -> nn.Sequential:
+    """3x3 convolutions `conv0`, `conv1`, ... with normalisation and activation between them."""
+    stack = nn.Sequential()
+    for number, (channels_in, channels_out) in enumerate(pairwise(channels)):
+        if number:
+            if norm == "batch":
+                stack.add_module(f"norm{number}", nn.BatchNorm2d(channels_in))
+            stack.add_module(f"activation{number}", ACTIVATIONS[activation]())
+        stack.add_module(f"conv{number}", nn.Conv2d(channels_in, channels_out, 3, padding=1))
+    return stack
+
+
+MODEL = PatchAutoencoder
