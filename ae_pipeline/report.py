@@ -175,7 +175,7 @@ def _rate_distortion(metrics: Metrics) -> Figure:
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_ylim(bottom=0)
-    axis.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)  # points may lie anywhere
     return figure
 
 

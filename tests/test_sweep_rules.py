@@ -86,6 +86,17 @@ def test_nothing_is_stopped_in_the_first_half_or_before_a_trial_has_finished():
     assert "behind latent_size=4, learning_rate=0.1 after epoch 3" in reason(hopeless, [9.0, 9.0, 9.0], known)
 
 
+def test_the_margin_is_one_of_the_latents_bits_not_of_ids_and_footers():
+    """On a small split the rest takes most of a row: 5% of all bits would be a whole latent."""
+    known = [finished({SIZE: size}, 1000 + bits, 0.04) for size, bits in ((4, 40), (8, 60))]
+    for trial in known:
+        trial.metrics["latent_bits_per_row"] = trial.bits - 1000
+    known.append(finished({SIZE: 4, RATE: 0.1}, 1040, 0.06))
+    assert reason({SIZE: 4, RATE: 0.2}, [9.0, 9.0, 0.055], [known[1], known[2]]) is None
+    known[1].metrics["latent_bits_per_row"] = known[1].bits
+    assert "behind latent_size=8" in reason({SIZE: 4, RATE: 0.2}, [9.0, 9.0, 0.055], [known[1], known[2]])
+
+
 def test_the_gain_that_others_made_late_and_the_margin_are_granted():
     known = [finished({SIZE: 8}, 60, 0.08, losses=[0.2, 0.15, 0.10, 0.05])]  # halved in the last epoch
     assert reason({SIZE: 16}, [1.0, 0.5, 0.168], known) is None  # .168 / 2 * .95 = .0798

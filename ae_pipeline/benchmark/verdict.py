@@ -112,7 +112,7 @@ def _choose(own: Point, families: dict[str, list[Point]], rows: int) -> Choice:
 
 
 def _sentence(own: Point, other: Cost | None, rows: int, even: int | None, families: dict[str, list[Point]]) -> str:
-    quality = f"At MSE {own.mse:.5f}" + ("" if own.psnr is None else f" ({own.psnr:.1f} dB)") + f" and {rows:,} rows"
+    quality = f"At MSE {own.mse:.5f}" + ("" if own.psnr is None else f" ({own.psnr:.1f} dB)") + f" and {_rows(rows)}"
     bits = own.bits_at(rows)
     if other is None:
         return f"{quality}: use {own.name}, {_bits(bits)}; nothing else here is as good."
@@ -165,6 +165,10 @@ def _taking(other: Cost, rows: int) -> str:
     return f"{point.family} near {point.setting}, about {bits} (read between its settings; {measured})"
 
 
+def _rows(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"
+
+
 def _bits(bits: float) -> str:
     return f"{bits:,.0f} bits per row" if bits >= 10 else f"{bits:.2g} bits per row"
 
@@ -173,8 +177,8 @@ def _summary(choices: list[Choice], rows: int) -> str:
     won = [choice.preset for choice in choices if choice.use == OURS]
     if won:
         rest = "" if len(won) == len(choices) else " Elsewhere, use what its line names."
-        return f"At {rows:,} rows, the autoencoder is the smallest at the quality of: {'; '.join(won)}.{rest}"
+        return f"At {_rows(rows)}, the autoencoder is the smallest at the quality of: {'; '.join(won)}.{rest}"
     uses = sorted({choice.use for choice in choices})
     later = [choice.break_even_rows for choice in choices if choice.break_even_rows is not None]
     ending = f"the first of our codecs pays from {min(later):,} rows on" if later else "none of our codecs ever pays"
-    return f"At {rows:,} rows, do not use an autoencoder: use {', '.join(uses)}; {ending}."
+    return f"At {_rows(rows)}, do not use an autoencoder: use {', '.join(uses)}; {ending}."

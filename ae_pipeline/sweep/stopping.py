@@ -5,7 +5,7 @@ relative gain that any finished trial still made after that epoch, and `margin` 
 with other seeds, what it may become is their mean if that is lower: bad luck stops nothing. Training then stops
 
 - where the loss is the MSE: if another setting ended, through its quantiser, below that and takes no more bits, or
-  more by less than `margin`. How many bits this one takes at least is known from finished trials with no more latents
+  more by less than `margin` of its latents' own (ids, attributes and footers are the same for all). How many bits this one takes at least is known from finished trials with no more latents
   and levels that differ otherwise in nothing, or only in what leaves the bits about alone (`_ABOUT_EQUAL`). So it
   cannot come on the Pareto front, but for a few bits, unless it gains more in the rest than any trial before it.
 - where the loss is MSE + weight * bits (`train.rate_weight`): if another setting is below that at this weight. This
@@ -63,18 +63,19 @@ class StopRule:
         best = min(losses) * min(gains) * (1 - self.margin)
         own = [trial for trial in finished if trial.setting == setting]
         others = _by_setting([trial for trial in finished if trial.setting != setting])
-        least_bits = max((bits for known, bits, _ in others if _is_no_larger(known, setting)), default=0.0)
+        least_bits = max((known.bits for known in others if _is_no_larger(known.setting, setting)), default=0.0)
         if own:
             least_bits = fmean(trial.bits for trial in own)
             best = min(best, fmean(trial.mse + weight * trial.bits for trial in own))
         found = f"after epoch {len(losses)}: {best:.6f} at best"
-        for other, bits, mse in others:
-            if (weight or bits * (1 - self.margin) <= least_bits) and mse + weight * bits < best:
-                raise StopTrial(f"behind {describe(other)} {found}", other)
+        for other in others:
+            no_larger = other.bits - self.margin * other.own_bits <= least_bits
+            if (weight or no_larger) and other.mse + weight * other.bits < best:
+                raise StopTrial(f"behind {describe(other.setting)} {found}", other.setting)
         if self.max_mse is not None and not weight and best > self.max_mse:
-            for other, _, mse in others:
-                if mse <= self.max_mse:
-                    raise StopTrial(f"not within the tolerance {found}", other)
+            for other in others:
+                if other.mse <= self.max_mse:
+                    raise StopTrial(f"not within the tolerance {found}", other.setting)
 
 
 def describe(setting: Setting) -> str:
@@ -96,13 +97,22 @@ def _gain(trial: Trial, epochs: int) -> float:
     return min(losses) / min(losses[:epochs])
 
 
-def _by_setting(trials: list[Trial]) -> list[tuple[Setting, float, float]]:
-    """Every setting with the means of its bits and MSE."""
+@dataclass(frozen=True)
+class _Means:
+    """Of a setting's trials; see `Trial`."""
+
+    setting: Setting
+    bits: float
+    own_bits: float
+    mse: float
+
+
+def _by_setting(trials: list[Trial]) -> list[_Means]:
     groups: dict[bytes, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(canonical_json(trial.setting), []).append(trial)
     return [
-        (group[0].setting, fmean(trial.bits for trial in group), fmean(trial.mse for trial in group))
+        _Means(group[0].setting, *(fmean(getattr(it, name) for it in group) for name in ("bits", "own_bits", "mse")))
         for group in groups.values()
     ]
 

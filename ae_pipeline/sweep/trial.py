@@ -55,6 +55,11 @@ class Trial:
         return float(self.metrics["bits_per_row"] or 0.0)
 
     @property
+    def own_bits(self) -> float:
+        """Those of the latents alone, which are what a setting changes."""
+        return float(self.metrics.get("latent_bits_per_row") or self.bits)
+
+    @property
     def mse(self) -> float:
         """Mean squared error through quantiser and store."""
         return float(self.metrics["mse"] or 0.0)
