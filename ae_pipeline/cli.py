@@ -20,7 +20,7 @@ from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, 
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.cli_sweep import sweep
-from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of, printable
+from ae_pipeline.errors import ConfigError, PipelineError, TargetError, exit_code_of, printable
 
 app = typer.Typer(
     add_completion=False,
@@ -182,7 +182,10 @@ def stage(
 
     if name not in STAGES:
         raise ConfigError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
-    run_stage(name, load_params(params), Path.cwd())
+    try:
+        run_stage(name, load_params(params), Path.cwd())
+    except TargetError as error:
+        raise TargetError(f"{error}; `dvc repro --force --single-item {name}` does that") from None
 
 
 @app.command()

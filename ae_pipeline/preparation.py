@@ -57,3 +57,10 @@ def _write_split(split: RawSplit, which: np.ndarray, folder: Path, rows_per_shar
                 columns = [split.first_id + rows, *(column[rows] for column in values.values())]
                 table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema)
                 writer.write(table, split.pixels[rows])
+
+
+def open_split(prepared: Path, name: str) -> SampleSet:
+    """A split that `write_splits` has written. Raises DataError that says how to get it."""
+    if not (prepared / name).exists():
+        raise DataError(f"no data in {prepared / name}; run `dvc repro prepare` first")
+    return SampleSet.open(prepared / name)

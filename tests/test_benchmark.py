@@ -302,9 +302,20 @@ def test_a_preset_that_there_is_not_is_told_before_any_work(bench):
 def test_without_prepared_data_the_error_says_what_is_missing(ae, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("{}")
-    code, _, error = ae("bench")
+    for command in ("bench", "sweep"):
+        code, _, error = ae(command)
+        assert code == 1
+        assert error.startswith(f"error: no data in {tmp_path / 'data/prepared/train'}; run `dvc repro prepare` first")
+
+
+def test_a_stage_that_has_run_says_how_to_run_it_again(ae, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("{source: {name: synthetic}}")
+    assert ae("stage", "download")[0] == 0
+    code, _, error = ae("stage", "download")
     assert code == 1
-    assert "no data set at" in error
+    assert "data/raw exists already" in error
+    assert "`dvc repro --force --single-item download`" in error
 
 
 def test_the_stage_of_the_benchmark_is_no_part_of_the_pipeline_and_its_values_exist():

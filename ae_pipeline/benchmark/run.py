@@ -22,6 +22,7 @@ from ae_pipeline.benchmark.verdict import judge
 from ae_pipeline.devices import cpu_count
 from ae_pipeline.files import make_folder, write_json
 from ae_pipeline.params import Params
+from ae_pipeline.preparation import open_split
 from ae_pipeline.provenance import git_state, library_versions, machine
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.training_data import fit_scaling
@@ -41,7 +42,7 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
     """
     presets = {name: preset_params(name, params) for name in params.bench.presets}
     prepared = root / params.paths.prepared
-    sets = {name: SampleSet.open(prepared / name) for name in ("train", "validation", "test")}
+    sets = {name: open_split(prepared, name) for name in ("train", "validation", "test")}
     work = root / params.paths.work / WORK
     make_folder(work)
     git = git_state(root)

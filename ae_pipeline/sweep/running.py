@@ -14,6 +14,7 @@ from typing import Any
 from ae_pipeline.files import locked_folder
 from ae_pipeline.params import SWEEPS, Params
 from ae_pipeline.params_base import replaced
+from ae_pipeline.preparation import open_split
 from ae_pipeline.progress import SweepProgress, sweep_progress
 from ae_pipeline.provenance import git_state
 from ae_pipeline.samples import SampleSet
@@ -76,7 +77,7 @@ def run_sweep(params: Params, root: Path, timeout: float = float("inf")) -> Swep
     """
     space = parse_space(params.sweep.space, params, params.sweep.trials)
     prepared = root / params.paths.prepared
-    splits = SampleSet.open(prepared / "train"), SampleSet.open(prepared / "validation")
+    splits = open_split(prepared, "train"), open_split(prepared, "validation")
     sweep = _Sweep(params, root, space, splits, git_state(root), StopRule(params.sweep.margin, max_mse(params)))
     grid = params.sweep.trials is None
     digest = study_digest(params, space, splits, grid=grid)

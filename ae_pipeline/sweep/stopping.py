@@ -5,9 +5,10 @@ relative gain that any finished trial still made after that epoch, and `margin` 
 with other seeds, what it may become is their mean if that is lower: bad luck stops nothing. Training then stops
 
 - where the loss is the MSE: if another setting ended, through its quantiser, below that and takes no more bits, or
-  more by less than `margin` of its latents' own (ids, attributes and footers are the same for all). How many bits this one takes at least is known from finished trials with no more latents
-  and levels that differ otherwise in nothing, or only in what leaves the bits about alone (`_ABOUT_EQUAL`). So it
-  cannot come on the Pareto front, but for a few bits, unless it gains more in the rest than any trial before it.
+  more by less than `margin` of its latents' own (ids, attributes and footers are the same for all). How many bits this
+  one takes at least is known from finished trials with no more latents and levels that differ otherwise in nothing, or
+  only in what leaves the bits about alone (`_ABOUT_EQUAL`). So it cannot come on the Pareto front, but for a few bits,
+  unless it gains more in the rest than any trial before it.
 - where the loss is MSE + weight * bits (`train.rate_weight`): if another setting is below that at this weight. This
   one is then worse at its own trade-off; it could come on the front only where that is not convex.
 - with a tolerance and a setting that ended within it, where the loss is the MSE: if this one cannot come within it.
