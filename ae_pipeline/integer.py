@@ -15,6 +15,7 @@ the speed. After Ballé, Johnston and Minnen, "Integer networks for data compres
 import math
 import platform
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import torch
@@ -34,9 +35,13 @@ EXACT = 1 << 24
 LOGIT_BITS, LOGIT_ZERO = 4, 128
 """A sigmoid's input is kept as 128 + logit * 2 ** 4, in a byte: -8 to 7.94."""
 
-_HAS_BYTE_PRODUCTS = (
+_HAS_ONEDNN = (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+)
+_HAS_BYTE_PRODUCTS = (
+    _HAS_ONEDNN
     and hasattr(torch.ops.onednn, "qlinear_pointwise")
     and hasattr(torch.ops.onednn, "qconv2d_pointwise")
     # Without VNNI, oneDNN adds pairs of products in 16 bits, which overflow.
@@ -65,7 +70,7 @@ class IntegerLayer(nn.Module):
         self._gives_latents = gives_latents
         self._convolution = (like.stride, like.padding) if isinstance(like, nn.Conv2d) else None
         self._is_linear = isinstance(like, nn.Linear)
-        self.product = product_of(like)
+        self.product = exact_product_of(like)
         self._floats: tuple[Tensor, Tensor, Tensor] | None = None
         self._bytes: _ByteLinear | _ByteConvolution | None = None
 
@@ -177,6 +182,39 @@ def product_of(layer: Weighted) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     assert isinstance(layer.padding, tuple)
     transposed = (layer.stride, layer.padding, layer.output_padding)
     return lambda a, weight, bias: functional.conv_transpose2d(a, weight, bias, *transposed)
+
+
+def exact_product_of(layer: Weighted) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """`product_of` as a sum of products, whatever library there is.
+
+    For convolutions of stride 1 some (NNPACK, cuDNN) may take Winograd's algorithm, which multiplies by fractions
+    (Lavin and Gray, arXiv:1509.09308). oneDNN does not, unless it is asked to.
+    """
+    if not (isinstance(layer, nn.Conv2d) and layer.stride == (1, 1)):
+        return product_of(layer)
+    assert isinstance(layer.padding, tuple)
+    down, across = layer.padding
+
+    def convolution(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if _HAS_ONEDNN and a.device.type == "cpu":
+            out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                a, weight, bias, [down, across], [1, 1], [1, 1], 1, "none", [], ""
+            )
+            return out
+        return shifted_products(functional.pad(a, (across, across, down, down)), weight, bias)
+
+    return convolution
+
+
+def shifted_products(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(N, in, height, width), padded, to (N, out, ...): one product for each place of the kernel."""
+    height, width = (size - kernel + 1 for size, kernel in zip(a.shape[2:], weight.shape[2:], strict=True))
+    last = a.permute(0, 2, 3, 1)
+    out = bias.repeat(len(a) * height * width, 1)
+    for u, v in product(range(weight.shape[2]), range(weight.shape[3])):
+        seen = last[:, u : u + height, v : v + width].flatten(0, 2)
+        out.addmm_(seen, weight[:, :, u, v].t())
+    return out.unflatten(0, (len(a), height, width)).permute(0, 3, 1, 2)
 
 
 def weighted(model: Autoencoder, name: str) -> Weighted:

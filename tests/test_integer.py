@@ -17,7 +17,7 @@ from ae_pipeline.codec_building import build_codec
 from ae_pipeline.codec_header import WEIGHTS_NAME
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_file
-from ae_pipeline.integer import EXACT, ByteTable, IntegerLayer, sigmoid_table
+from ae_pipeline.integer import EXACT, ByteTable, IntegerLayer, exact_product_of, shifted_products, sigmoid_table
 from ae_pipeline.params import Params
 from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.samples import SampleSet
@@ -81,6 +81,20 @@ def test_sums_in_64_bit_integers_are_the_same(tmp_path, pixels):
     for number in (0, 1, 2):
         v = layer(f"decoder.linear{number}", v).clip(0, 255).astype(np.int64)
     assert np.array_equal(codec.decode(q.astype(np.int8)).reshape(len(q), -1), weights["output.table"][v])
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (2, 4)])
+def test_convolutions_are_sums_of_products_whatever_the_library(kernel):
+    """Where there is no oneDNN, others might use fractions: torch's float64, which holds all of it, is the judge."""
+    random = torch.Generator().manual_seed(4)
+    layer = torch.nn.Conv2d(16, 8, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
+    weight = torch.randint(-127, 128, layer.weight.shape, generator=random).float()
+    bias = torch.randint(-9999, 9999, (8,), generator=random).float()
+    a = torch.randint(0, 256, (40, 16, 9, 7), generator=random).float()
+    wanted = torch.nn.functional.conv2d(a.double(), weight.double(), bias.double(), padding=layer.padding).float()
+    assert torch.equal(exact_product_of(layer)(a, weight, bias), wanted)
+    padded = torch.nn.functional.pad(a, (layer.padding[1],) * 2 + (layer.padding[0],) * 2)
+    assert torch.equal(shifted_products(padded, weight, bias), wanted)
 
 
 def test_batches_threads_and_padding_do_not_matter(folder, pixels):
