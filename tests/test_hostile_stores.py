@@ -398,7 +398,7 @@ def test_rows_that_are_large_are_computed_few_at_a_time(tmp_path):
     assert codec.decode(np.array([[3]], np.int8)).shape == (1, 3000, 3000)
 
 
-@pytest.mark.parametrize("model_name", ["dense", "conv"])
+@pytest.mark.parametrize("model_name", ["dense", "conv", "patches"])
 def test_smaller_blocks_change_nothing_but_memory(model_name, tmp_path, monkeypatch):
     usual = random_codec(tmp_path / "codec", model_name=model_name)
     monkeypatch.setattr(ae_pipeline.codec, "_MOST_BLOCK_VALUES", 300)
