@@ -10,6 +10,7 @@ of rounds over all programs; `times faster` is PCA's time over ours.
 """
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
@@ -41,7 +42,7 @@ NETWORKS = [
 ]
 KINDS = ("float32", "quantised", "quantised, and error")
 ROWS = 10_000
-# Idle threads of the program before spin for a while, on the cores that the next one needs.
+# What the program before has written is on the disk, and its idle threads no longer spin on the cores.
 _REST = 0.5
 
 
@@ -88,7 +89,6 @@ def measure(name: str, layout: str, split: Path, tiled: Path, work: Path, repeat
 
     def ours() -> None:
         encode_samples(SampleSet.open(tiled), work / "codec", work / "store", settings, name="bench", git={})
-        shutil.rmtree(work / "store")
 
     jobs: dict[str, Callable[[], None]] = {"ours": ours}
     for kind in KINDS:
@@ -96,6 +96,9 @@ def measure(name: str, layout: str, split: Path, tiled: Path, work: Path, repeat
     times: dict[str, list[float]] = {job: [] for job in jobs}
     for _ in range(repeats + 1):
         for job, call in jobs.items():
+            shutil.rmtree(work / "store", ignore_errors=True)
+            (work / "pca.parquet").unlink(missing_ok=True)
+            os.sync()
             time.sleep(_REST)
             start = time.perf_counter()
             call()
