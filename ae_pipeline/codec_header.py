@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.params_base import problems
 from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.pixels import DTYPES, SampleSpec
 
@@ -165,9 +166,7 @@ def read_header(folder: Path) -> CodecHeader:
     try:
         header = CodecHeader.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CodecError(f"{path} is not a valid codec: {place}: {first['msg']}; restore the codec") from None
+        raise CodecError(f"{path} is not a valid codec: {problems(error)[0]}; restore the codec") from None
     if header.fingerprint != fingerprint(values):
         raise CodecError(f"{path} was changed: its fingerprint does not match its contents; restore the codec")
     return header

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ae_pipeline.codec_header import Finite, Sha256
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import canonical_json, finished_file
+from ae_pipeline.params_base import problems
 
 REFERENCE_NAME = "drift_reference.json"
 _FORMAT = 1
@@ -115,10 +116,7 @@ def read_reference(path: Path, codec_fingerprint: str | None = None) -> DriftRef
     try:
         reference = DriftReference.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = f"{place}: {first['msg']}" if place else first["msg"]
-        raise DataError(f"{path} is not a valid drift reference: {message}; {again}") from None
+        raise DataError(f"{path} is not a valid drift reference: {problems(error)[0]}; {again}") from None
     if codec_fingerprint not in (None, reference.codec_fingerprint):
         raise CodecError(
             f"{path} is of the codec {reference.codec_fingerprint[:12]}..., expected {str(codec_fingerprint)[:12]}...; "

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.params_base import Count, NonNegative, Positive, Section, Seed
+from ae_pipeline.params_base import Count, NonNegative, Positive, Section, Seed, Size
 from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.params_model import ModelParams
 from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams, SweepParams
@@ -98,7 +98,7 @@ class PrepareParams(Section):
 class TrainParams(Section):
     """Fitting the autoencoder."""
 
-    latent_size: Count = 28
+    latent_size: Size = 28
     loss: Literal["mse", "bce"] = "mse"
     optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
     learning_rate: Positive = 0.004
@@ -121,7 +121,7 @@ class TrainParams(Section):
     """What the codec computes in. integer: half the bytes, the same rows on every machine, and faster where the
     processor multiplies bytes; takes a twentieth more epochs (integer_training.py). auto: where it is possible: uint8
     samples, activation relu, and identity for latents."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[int, Field(ge=2, lt=2**31)] = 128
     """At least 2: one row has no batch statistics."""
     epochs: Count = 45
     patience: Annotated[int, Field(ge=0)] = 10

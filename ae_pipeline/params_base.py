@@ -9,7 +9,9 @@ from ae_pipeline.errors import ConfigError
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Size = Annotated[int, Field(ge=1, le=2**20)]
+"""Values or channels of a layer."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -39,9 +41,15 @@ def replaced(section: AnySection, values: dict[str, Any]) -> AnySection:
     try:
         return type(section).model_validate(tree)
     except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        )
+        found = "; ".join(problems(error))
         wanted = ", ".join(f"{path}={value}" for path, value in values.items())
         raise ConfigError(f"{wanted} does not go: {found}") from None
+
+
+def problems(error: ValidationError) -> list[str]:
+    """What is wrong, `place: what is expected`, without pydantic's own words."""
+    found = []
+    for item in error.errors():
+        place, message = ".".join(str(part) for part in item["loc"]), item["msg"].removeprefix("Value error, ")
+        found.append(f"{place}: {message}" if place else message)
+    return found

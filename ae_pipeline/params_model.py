@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ae_pipeline.params_base import Count, Fraction, Section
+from ae_pipeline.params_base import Fraction, Section, Size
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
 Output = Literal["sigmoid", "clamp", "linear"]
@@ -14,9 +14,9 @@ Output = Literal["sigmoid", "clamp", "linear"]
 class DenseOptions(Section):
     """Fully connected autoencoder; see models/dense.py."""
 
-    hidden_sizes: list[Count] = [512, 256]
+    hidden_sizes: list[Size] = [512, 256]
     """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""
-    encoder_hidden_sizes: list[Count] | None = None
+    encoder_hidden_sizes: list[Size] | None = None
     """The encoder's hidden layers where they are to differ: a smaller encoder is a faster one. null: the same."""
     hidden_norm: Literal["batch", "none"] = "batch"
     """`batch`: batch normalisation before each hidden activation, folded into the weights when training ends."""
@@ -31,7 +31,7 @@ class DenseOptions(Section):
 class ConvOptions(Section):
     """Convolutional autoencoder; see models/conv.py."""
 
-    channels: Annotated[list[Count], Field(min_length=1)] = [16, 32]
+    channels: Annotated[list[Size], Field(min_length=1)] = [16, 32]
     """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""
     hidden_norm: Literal["batch", "none"] = "batch"
     """As of `dense`, of each channel."""
@@ -44,11 +44,11 @@ class ConvOptions(Section):
 class PatchOptions(Section):
     """Convolutions over a grid of patches, for images; see models/patches.py."""
 
-    patch_size: Count = 4
-    """Pixels a side: the grid has so many times fewer rows and columns than the image."""
-    encoder_channels: Annotated[list[Count], Field(min_length=1)] = [16]
+    patch_size: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Pixels a side: the grid has so many times fewer rows and columns than the image, zeros at its edges included."""
+    encoder_channels: Annotated[list[Size], Field(min_length=1)] = [16]
     """Channels after each 3x3 convolution of the encoder."""
-    decoder_channels: Annotated[list[Count], Field(min_length=1)] = [16, 16]
+    decoder_channels: Annotated[list[Size], Field(min_length=1)] = [16, 16]
     """Channels after the decoder's linear layer, and after each convolution but the last."""
     hidden_norm: Literal["batch", "none"] = "batch"
     """As of `dense`, of each channel."""

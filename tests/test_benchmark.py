@@ -23,6 +23,7 @@ from ae_pipeline.benchmark.pca import codec_bytes, column_bits, measure_pca
 from ae_pipeline.benchmark.points import OURS, take_rows
 from ae_pipeline.benchmark.presets import preset_names, preset_params
 from ae_pipeline.benchmark.report import draw, format_report
+from ae_pipeline.benchmark.run import _fitting
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import ConfigError
@@ -141,6 +142,15 @@ def test_rows_that_are_no_images_are_told_and_left_out(shape, dtype, tmp_path):
     points, left_out = measure_image_codecs(rows_of(tmp_path, random_pixels((4, *shape), dtype)), FAST)
     assert points == []
     assert SampleSpec(shape, dtype).describe() in left_out[0]
+
+
+def test_presets_for_images_are_left_out_of_other_rows_before_any_training():
+    presets = {name: preset_params(name) for name in preset_names()}
+    fit, (reason,) = _fitting(presets, SampleSpec((12,), "uint8"))
+    assert set(fit) == {"small", "balanced", "fine"}
+    assert reason.startswith("preset compact: model.name: patches needs samples of shape height x width")
+    with pytest.raises(ConfigError, match=r"no preset of bench\.presets is for samples of uint8 12: preset compact: "):
+        _fitting({"compact": presets["compact"]}, SampleSpec((12,), "uint8"))
 
 
 def test_a_codec_that_is_not_installed_is_told_and_left_out(synthetic, monkeypatch):

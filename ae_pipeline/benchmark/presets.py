@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import Params
+from ae_pipeline.params_base import problems
 
 FOLDER = Path(__file__).parents[1] / "presets"
 
@@ -24,11 +25,8 @@ def preset_params(name: str, base: Params | None = None) -> Params:
     try:
         return Params.model_validate(_merged((base or Params()).model_dump(), overrides))
     except ValidationError as error:
-        found = error.errors()[0]
-        place = ".".join(str(part) for part in found["loc"])
-        raise ConfigError(
-            f"{FOLDER / name}.yaml: {place}: {found['msg']}; correct the preset, or params.yaml under it"
-        ) from None
+        wrong = f"{FOLDER / name}.yaml: {problems(error)[0]}"
+        raise ConfigError(f"{wrong}; correct the preset, or params.yaml under it") from None
 
 
 def preset_values(name: str) -> dict[str, Any]:

@@ -20,8 +20,11 @@ from ae_pipeline.benchmark.points import Point, Rows, take_rows
 from ae_pipeline.benchmark.presets import preset_params
 from ae_pipeline.benchmark.verdict import judge
 from ae_pipeline.devices import cpu_count
+from ae_pipeline.errors import ConfigError
 from ae_pipeline.files import make_folder, write_json
+from ae_pipeline.models import build_model
 from ae_pipeline.params import Params
+from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.preparation import open_split
 from ae_pipeline.provenance import git_state, library_versions, machine
 from ae_pipeline.samples import SampleSet
@@ -40,12 +43,13 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
 
     `tell` is called with every point. Raises ConfigError for a preset that there is not, and what training raises.
     """
-    presets = {name: preset_params(name, params) for name in params.bench.presets}
+    asked = {name: preset_params(name, params) for name in params.bench.presets}
     prepared = root / params.paths.prepared
     sets = {name: open_split(prepared, name) for name in ("train", "validation", "test")}
     work = root / params.paths.work / WORK
     make_folder(work)
     git = git_state(root)
+    presets, unfit = _fitting(asked, sets["train"].spec)
     codecs = {
         name: trained_codec(name, chosen, sets["train"], sets["validation"], work, git)
         for name, chosen in presets.items()
@@ -64,11 +68,27 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         "image_effort": params.bench.image_effort,
         "verdict": asdict(judge(points, len(rows))),
         "bd_rate": [asdict(saving) for saving in savings(points, len(rows))],
-        "left_out": left_out,
+        "left_out": [*unfit, *left_out],
         "rows": [asdict(point) for point in points],
     }
     write_reports(root / params.paths.reports, result)
     return result
+
+
+def _fitting(presets: dict[str, Params], spec: SampleSpec) -> tuple[dict[str, Params], list[str]]:
+    """The presets whose networks are for such samples, and why the others are not. Raises ConfigError if none is."""
+    fit, unfit = {}, []
+    for name, params in presets.items():
+        try:
+            with torch.device("meta"):
+                build_model(params.model.name, spec.shape, params.train.latent_size, params.model.options)
+        except ConfigError as error:
+            unfit.append(f"preset {name}: {error}")
+        else:
+            fit[name] = params
+    if not fit:
+        raise ConfigError(f"no preset of bench.presets is for samples of {spec.describe()}: {'; '.join(unfit)}")
+    return fit, unfit
 
 
 def measure(

@@ -15,6 +15,7 @@ from ae_pipeline.codec_header import Samples, Sha256
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params import MOST_ROW_GROUP_ROWS
+from ae_pipeline.params_base import problems
 from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
 
 STORE_FORMAT = 2
@@ -255,9 +256,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"{where} is not a valid manifest: {place}: {first['msg']}; {_ADVICE}") from None
+        raise StoreError(f"{where} is not a valid manifest: {problems(error)[0]}; {_ADVICE}") from None
 
 
 def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
