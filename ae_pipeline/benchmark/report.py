@@ -145,8 +145,9 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
             **_style(family),
         )
         if bold:
-            for row in best:
-                _note(axis, row["name"], (row[key], row["psnr"]), (0, 10), ha="center", **_BOLD)
+            for number, row in enumerate(best):  # above and below in turn: neighbours may be near
+                offset = (0, -20 if number % 2 else 10)
+                _note(axis, row["name"], (row[key], row["psnr"]), offset, ha="center", **_BOLD)
     lossless = [row for row in rows if row["psnr"] is None]
     if lossless:
         least = min(lossless, key=lambda row: row[key])
