@@ -320,8 +320,19 @@ def test_a_file_that_shares_values_is_not_written(tmp_path):
     path.write_text(text)
     with pytest.raises(ConfigError, match="shared by & and"):
         write_choice(path, {"train.latent_size": 4})
-    with pytest.raises(ConfigError, match=r"has no quantiser\.levels; add it there"):
-        write_choice(path, {"quantiser.levels": 4})
+    with pytest.raises(ConfigError, match=r"has no quantiser\.levels, train\.seed; add it there"):
+        write_choice(path, {"quantiser.levels": 4, "train.epochs": 2, "train.seed": 3})
     assert path.read_text() == text
     assert YAML(typ="safe", pure=True).load(text)["train"]["epochs"] == 8
     assert Params().train.latent_size == 28
+
+
+def test_ends_of_lines_and_links_stay_what_they_are(tmp_path):
+    from ae_pipeline.sweep.choice import write_choice
+
+    text = b"train:\r\n  latent_size: 8  # eight\r\n\n"
+    (tmp_path / "real.yaml").write_bytes(text)
+    (tmp_path / "params.yaml").symlink_to("real.yaml")
+    write_choice(tmp_path / "params.yaml", {"train.latent_size": 16})
+    assert (tmp_path / "real.yaml").read_bytes() == text.replace(b"size: 8", b"size: 16")
+    assert (tmp_path / "params.yaml").is_symlink()

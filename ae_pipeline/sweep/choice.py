@@ -20,13 +20,18 @@ _PLAIN = re.compile(r"(?!(true|false|null|yes|no|on|off)$)[a-z][a-z_]*")
 def write_choice(path: Path, setting: Setting) -> None:
     """Set the values in params.yaml at `path`. Raises ConfigError, and leaves the file, where it cannot be done."""
     wanted = replaced(load_params(path), setting)
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes().decode("utf-8")  # as bytes: ends of lines stay what they are
     root = YAML(typ="safe", pure=True).compose(text)
-    places = [(_value(root, dotted, path), value) for dotted, value in setting.items()]
-    for node, value in sorted(places, key=lambda place: -place[0].start_mark.index):  # from the end: places stay valid
-        text = text[: node.start_mark.index] + _as_yaml(value) + text[node.end_mark.index :]
-    with finished_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    places = {dotted: node for dotted in setting if (node := _value(root, dotted)) is not None}
+    if missing := [dotted for dotted in setting if dotted not in places]:
+        raise ConfigError(
+            f"{path} has no {', '.join(missing)}; add it there with any value, and give the same command again"
+        )
+    # From the end: places before it stay valid.
+    for dotted, node in sorted(places.items(), key=lambda place: -place[1].start_mark.index):
+        text = text[: node.start_mark.index] + _as_yaml(setting[dotted]) + text[node.end_mark.index :]
+    with finished_file(path.resolve()) as temporary:  # a link stays one
+        temporary.write_bytes(text.encode("utf-8"))
         try:
             right = load_params(temporary) == wanted
         except ConfigError:
@@ -38,14 +43,12 @@ def write_choice(path: Path, setting: Setting) -> None:
             )
 
 
-def _value(root: Node | None, dotted: str, path: Path) -> Node:
-    """Where the parameter's value stands in the file."""
+def _value(root: Node | None, dotted: str) -> Node | None:
+    """Where the parameter's value stands in the file, if it does."""
     node = root
     for name in dotted.split("."):
         pairs = node.value if isinstance(node, MappingNode) else []
         node = next((value for key, value in pairs if key.value == name), None)
-    if node is None:
-        raise ConfigError(f"{path} has no {dotted}; add it there with any value, and give the same command again")
     return node
 
 
