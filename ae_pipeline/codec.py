@@ -38,8 +38,8 @@ from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.quantiser import Quantiser
 
 BLOCK_ROWS = 1024
-# Integers give the same in blocks of any size; beyond these rows they would not fit the caches.
-_INTEGER_BLOCK_ROWS = 2048
+# Integers give the same in blocks of any size; more rows at a time are less work for Python.
+_INTEGER_BLOCK_ROWS = 4096
 # Values of the widest layer in a block (256 MiB as floats), and in a row.
 _MOST_BLOCK_VALUES = 1 << 26
 _MOST_ROW_VALUES = 1 << 27
@@ -54,7 +54,7 @@ class Codec:
         self.model = model = model.to(self.device).eval().requires_grad_(False)
         """The network, of float or of integer layers."""
         self.block_rows = _block_rows(header, model)
-        """Rows that are computed at once: BLOCK_ROWS in floats, twice as many in integers, fewer of very large rows."""
+        """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
         self._arithmetic: Arithmetic = (
             IntegerArithmetic(header, model, self.device)
             if header.is_integer

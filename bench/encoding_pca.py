@@ -1,6 +1,6 @@
 """Is encoding into a store slower than scikit-learn's PCA.transform written to the same Parquet?
 
-    python bench/encoding_pca.py --prepared data/prepared --rows 300000 --out bench/results/encoding_pca.md
+    python bench/encoding_pca.py --prepared data/prepared --rows 600000 --out bench/results/encoding_pca.md
 
 Both read the same files and write the same columns (id, label, latents, zstd) in row groups of 10,000. PCA is what one
 would write with scikit-learn: rows to float32, PCA.transform with all threads, latents as float32 lists; `quantised`
@@ -112,7 +112,7 @@ def measure(name: str, layout: str, split: Path, tiled: Path, work: Path, repeat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepared", type=Path, default=Path("data/prepared"))
-    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--rows", type=int, default=600_000)
     parser.add_argument("--layout", choices=sorted(LAYOUTS), default="binary")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--codec", nargs="*", default=NETWORKS)
