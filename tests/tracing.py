@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_TGKILL = 234
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _libc.ptrace.restype = ctypes.c_long
 
@@ -118,7 +119,10 @@ def _at_call(thread: int, pid: int, folder: Path, steps: list[Step], on_step: On
     answer = on_step(len(steps), step)
     steps.append(step)
     if answer is not None and answer > 0:
-        os.kill(pid, answer)
+        # To the main thread itself: as that one may be stopped here, the kernel would hand a signal of the process to
+        # another thread, which on a busy machine gets it when the run has long ended.
+        if _libc.syscall(_TGKILL, pid, pid, answer):
+            raise OSError(ctypes.get_errno(), f"cannot send signal {answer}")
     elif answer is not None:  # call number -1 is none: the kernel goes on to the result
         _ptrace(_POKEUSER, thread, _ORIG_RAX, -1)
         _ptrace(_POKEUSER, thread, _RAX, answer)
