@@ -5,9 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ae_pipeline.errors import ConfigError
 from ae_pipeline.linear import Linear
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms, image_shape
 
 
 class ConvAutoencoder(Autoencoder):
@@ -26,18 +25,12 @@ class ConvAutoencoder(Autoencoder):
         dropout: float,
     ):
         super().__init__(sample_shape, latent_size, output_activation)
-        if len(sample_shape) not in (2, 3):
-            raise ConfigError(
-                f"model.name: conv needs samples of shape height x width (x channels), found {list(sample_shape)}; "
-                "use dense"
-            )
         self._options = {
             "channels": list(channels),
             "activation": activation,
             "output_activation": output_activation,
         }
-        height, width = sample_shape[:2]
-        self._image_channels = sample_shape[2] if len(sample_shape) == 3 else 1
+        height, width, self._image_channels = image_shape(sample_shape, "conv")
         sizes = [(height, width)]
         for _ in channels:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))

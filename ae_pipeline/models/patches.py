@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ae_pipeline.errors import ConfigError
 from ae_pipeline.linear import Linear
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms, image_shape
 
 
 class PatchAutoencoder(Autoencoder):
@@ -37,11 +36,6 @@ class PatchAutoencoder(Autoencoder):
         dropout: float,
     ):
         super().__init__(sample_shape, latent_size, output_activation)
-        if len(sample_shape) not in (2, 3):
-            raise ConfigError(
-                f"model.name: patches needs samples of shape height x width (x channels), found {list(sample_shape)}; "
-                "use dense"
-            )
         self._options: dict[str, Any] = {
             "patch_size": patch_size,
             "encoder_channels": list(encoder_channels),
@@ -49,7 +43,7 @@ class PatchAutoencoder(Autoencoder):
             "activation": activation,
             "output_activation": output_activation,
         }
-        self._image = (*sample_shape, 1)[:3]
+        self._image = image_shape(sample_shape, "patches")
         self._patch_size = patch_size
         self._grid = (-(-self._image[0] // patch_size), -(-self._image[1] // patch_size))
         places = prod(self._grid)
