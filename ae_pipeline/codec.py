@@ -38,10 +38,11 @@ from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.quantiser import Quantiser
 
 BLOCK_ROWS = 1024
-# Integers give the same in blocks of any size; more rows at a time are less work for Python.
-_INTEGER_BLOCK_ROWS = 4096
 # Values of the widest layer in a block (256 MiB as floats), and in a row.
 _MOST_BLOCK_VALUES = 1 << 26
+# Integers give the same in blocks of any size: many narrow rows are less work for Python, few wide ones fit the cache.
+_INTEGER_BLOCK_ROWS = 16_384
+_MOST_INTEGER_BLOCK_VALUES = 1 << 24
 _MOST_ROW_VALUES = 1 << 27
 
 
@@ -246,8 +247,10 @@ def _block_rows(header: CodecHeader, model: Autoencoder) -> int:
             f"the codec {header.fingerprint[:12]}... computes {values} values per row, at most {_MOST_ROW_VALUES} "
             "are supported; use one for smaller samples"
         )
-    most = _INTEGER_BLOCK_ROWS if header.is_integer else BLOCK_ROWS
-    return max(1, min(most, _MOST_BLOCK_VALUES // values))
+    most = (BLOCK_ROWS, _MOST_BLOCK_VALUES)
+    if header.is_integer:
+        most = (_INTEGER_BLOCK_ROWS, _MOST_INTEGER_BLOCK_VALUES)
+    return max(1, min(most[0], most[1] // values))
 
 
 def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None) -> Autoencoder:

@@ -39,10 +39,11 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def finished_file(path: Path) -> Iterator[Path]:
+def finished_file(path: Path, *, sync_name: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` when the block ends well.
 
-    The file is on disk before it has its name, so a file under its final name is always whole.
+    The file is on disk before it has its name, so a file under its final name is always whole. Without `sync_name` a
+    power cut may take its name away again, until the caller syncs the folder, as all do who finish a folder.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -56,7 +57,8 @@ def finished_file(path: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if sync_name:
+            sync_folder(path.parent)
     except OSError as error:
         if error.filename is None:  # Arrow and NumPy do not say which file could not be written
             error.filename = str(path)

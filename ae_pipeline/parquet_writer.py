@@ -17,6 +17,8 @@ ZSTD_LEVEL = 1
 class RowGroupWriter:
     """A context manager; the file has its name only when the block ended well. Page checksums are always written.
 
+    The name is on disk when the folder is: tables are written into folders that are finished as a whole.
+
     `to_file` makes of the rows of a whole row group what is written; columns may have other types then.
     """
 
@@ -32,7 +34,7 @@ class RowGroupWriter:
         self._rows = row_group_rows
         self._to_file = to_file
         self._options = options
-        self._finished = finished_file(path)
+        self._finished = finished_file(path, sync_name=False)
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
 

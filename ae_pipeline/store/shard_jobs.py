@@ -6,7 +6,7 @@
 Resuming, appending, repairing and encoding in parallel are all this: make the part of a job, wherever and whenever.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,19 +85,7 @@ def plan_jobs(
 def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     """Make one part in `folder`, or take the one that is there if it is whole and of the same job."""
     path = folder / job.part_name
-    if not _is_whole(path, job):
-        schema = job.samples.attributes_schema
-        first_row = job.first_row
-        with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
-            for block in job.samples.blocks(job.shard, codec.block_rows):
-                job.samples.refuse_missing_ids(job.shard, first_row - job.first_row, block.attributes)
-                latents, error = _encode(block, job, codec)
-                attributes = block.attributes
-                if not job.samples.has_ids:
-                    numbers = np.arange(first_row, first_row + len(latents))
-                    attributes = attributes.set_column(0, schema.field(ID), [numbers])
-                writer.write(attributes, latents, error)
-                first_row += len(latents)
+    ids = _id_range(_ids_in(path)) if _is_whole(path, job) else _write_part(path, job, codec)
     try:
         pieces = cut(path)
     except ValueError as error:
@@ -105,7 +93,6 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         raise DataError(
             f"{job.shard.path}: {first_line(error)}; set encode.row_group_rows to less than {job.row_group_rows}"
         ) from None
-    ids = _id_range(path)
     return PartEntry(
         name=job.part_name,
         rows=job.shard.rows,
@@ -121,6 +108,25 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         ),
         pieces=pieces,
     )
+
+
+def _write_part(path: Path, job: ShardJob, codec: Codec) -> tuple[int | str, int | str]:
+    """Encode the shard. Returns the least and the greatest id."""
+    schema = job.samples.attributes_schema
+    first_row = job.first_row
+    ids = []
+    with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
+        for block in job.samples.blocks(job.shard, codec.block_rows):
+            job.samples.refuse_missing_ids(job.shard, first_row - job.first_row, block.attributes)
+            latents, error = _encode(block, job, codec)
+            attributes = block.attributes
+            if not job.samples.has_ids:
+                numbers = np.arange(first_row, first_row + len(latents))
+                attributes = attributes.set_column(0, schema.field(ID), [numbers])
+            writer.write(attributes, latents, error)
+            ids.append(attributes.column(ID))
+            first_row += len(latents)
+    return _id_range(ids)
 
 
 def _encode(block: Block, job: ShardJob, codec: Codec) -> tuple[np.ndarray, np.ndarray]:
@@ -174,8 +180,13 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
     return True
 
 
-def _id_range(path: Path) -> tuple[int | str, int | str]:
+def _ids_in(path: Path) -> Iterator[pa.Array]:
     with pq.ParquetFile(path) as parquet:
-        batches = list(parquet.iter_batches(batch_size=65_536, columns=[ID]))
-    ranges = [pc.min_max(batch.column(0)).as_py() for batch in batches]
+        for batch in parquet.iter_batches(batch_size=65_536, columns=[ID]):
+            yield batch.column(0)
+
+
+def _id_range(ids: Iterable[pa.Array | pa.ChunkedArray]) -> tuple[int | str, int | str]:
+    """The least and the greatest."""
+    ranges = [pc.min_max(some).as_py() for some in ids]
     return min(found["min"] for found in ranges), max(found["max"] for found in ranges)
