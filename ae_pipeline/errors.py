@@ -133,8 +133,9 @@ def exit_code_of(main: Callable[[], None]) -> int:
         if not is_out_of_memory(error):
             raise
         print(
-            f"error: out of memory: {first_line(error)}; give it more, choose another device, or let fewer processors "
-            "work at once (on Linux: taskset -c 0), as each one holds rows of its own",
+            f"error: out of memory: {first_line(error)}; give it more, choose another device, set train.batch_size or "
+            "encode.row_group_rows lower, or let fewer processors work at once (on Linux: taskset -c 0), as each one "
+            "holds rows of its own",
             file=sys.stderr,
         )
         return 1

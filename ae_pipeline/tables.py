@@ -17,10 +17,12 @@ def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, float]]:
-    """What write_csv wrote, where every value is a number. Raises WorkspaceError for anything else."""
+    """What write_csv wrote, where every value is a number. Raises WorkspaceError for anything else, or no file."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise WorkspaceError(f"{path} is missing; run `dvc repro` first") from None
     except (ValueError, TypeError, csv.Error) as error:  # TypeError: more or fewer values than columns
         raise WorkspaceError(f"{path} is not a table of numbers: {first_line(error)}; run `dvc repro` again") from None
     if not lines:

@@ -11,7 +11,7 @@ from ae_pipeline.codec_header import read_header
 from ae_pipeline.drift import measure
 from ae_pipeline.drift_fitting import _evenly, _quantile, fit_reference
 from ae_pipeline.drift_reference import read_reference
-from ae_pipeline.errors import CodecError
+from ae_pipeline.errors import CodecError, WorkspaceError
 from ae_pipeline.params_operation import DriftParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.stages import run_stage
@@ -125,3 +125,9 @@ def test_evaluate_writes_the_reference_of_its_codec_and_it_is_attached_to_the_ru
     reference = read_reference(path, header.fingerprint)
     assert (reference.train_rows, reference.held_out_rows, reference.confidence) == (300, 150, 0.999)
     assert (path, None) in Workspace(params, tmp_path, {}, header, {}, []).files()
+    # Without the training's history it has nothing to draw, and says so before it measures.
+    (tmp_path / "reports" / "metrics.json").unlink()
+    (tmp_path / "reports" / "history.csv").unlink()
+    with pytest.raises(WorkspaceError, match=r"history\.csv is missing; run `dvc repro` first"):
+        run_stage("evaluate", params, tmp_path)
+    assert not (tmp_path / "reports" / "metrics.json").exists()

@@ -16,13 +16,14 @@ def run(params: Params, root: Path) -> None:
     tables/ and pictures/
     """
     prepared, reports, codec = root / params.paths.prepared, root / params.paths.reports, root / params.paths.codec
+    history = read_csv(reports / "history.csv")
     train, test = SampleSet.open(prepared / "train"), SampleSet.open(prepared / "test")
     evaluation = evaluate_codec(codec, test, params.encode, train=train, seed=params.evaluate.seed)
     from ae_pipeline.report import write_pictures, write_tables  # matplotlib: half a second, not needed to start
 
     # Written before the gate is applied: who fails it wants to see the numbers.
     write_tables(reports / "tables", evaluation)
-    write_pictures(reports / "pictures", evaluation, read_csv(reports / "history.csv"))
+    write_pictures(reports / "pictures", evaluation, history)
     write_json(reports / "metrics.json", evaluation.metrics)
     check_gate(evaluation.metrics, params.evaluate.gate)
     # After the gate: nothing is encoded with a codec that fails it, so nothing will be compared.
