@@ -12,6 +12,7 @@ import torch
 from handmade import change_header, random_codec, random_pixels, write_rows
 from safetensors.torch import load_file, save_file
 
+from ae_pipeline import arithmetic
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_building import build_codec
 from ae_pipeline.codec_header import WEIGHTS_NAME
@@ -140,7 +141,10 @@ def test_other_instructions_give_the_same(instructions, folder, monkeypatch):
     assert found.strip() == hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdigest()
 
 
-def test_errors_are_those_of_what_is_decoded(folder, pixels):
+@pytest.mark.parametrize("values_at_once", [1, 100 * 63, arithmetic._CACHED_VALUES])
+def test_errors_are_those_of_what_is_decoded(values_at_once, folder, pixels, monkeypatch):
+    monkeypatch.setattr(arithmetic, "_CACHED_VALUES", values_at_once)
+    pixels.setflags(write=False)  # as Arrow's are
     codec = Codec.load(folder)
     latents, error = codec.encode_block(pixels[:900], measure=True)
     difference = (codec.decode(latents).astype(np.float64) - pixels[:900]) / 255
@@ -153,6 +157,11 @@ def test_errors_of_large_rows_are_exact(tmp_path):
     latents, error = codec.encode_block(rows, measure=True)
     difference = (codec.decode(latents).astype(np.float64) - rows) / 255
     assert np.array_equal(error, np.square(difference).reshape(2, -1).mean(axis=1).astype(np.float32))
+
+
+def test_blocks_have_many_narrow_rows_or_few_wide_ones(tmp_path):
+    assert random_codec(tmp_path / "narrow", (28, 28), hidden_size=2, integer=True).block_rows == 16_384
+    assert random_codec(tmp_path / "wide", (128, 256), hidden_size=2, integer=True).block_rows == 512
 
 
 def test_the_table_of_a_sigmoid():
