@@ -104,7 +104,9 @@ class Codec:
         """(n, *shape) of the codec's dtype to int8 (n, L)."""
         if pixels.shape[1:] != self.spec.shape or pixels.dtype.newbyteorder("=") != np.dtype(self.spec.dtype):
             found = f"{pixels.dtype} {'x'.join(map(str, pixels.shape[1:]))}"
-            raise DataError(f"samples are {found}, expected {self.spec.describe()} as the codec has")
+            raise DataError(
+                f"samples are {found}, expected {self.spec.describe()} as the codec has; use the one for them"
+            )
         latents = np.empty((len(pixels), self.latent_size), np.int8)
         with one_torch_thread():
             for start in range(0, len(pixels), self.block_rows):

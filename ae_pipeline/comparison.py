@@ -78,11 +78,17 @@ def round_trip(original: SampleSet, decoded: SampleSet, store: LatentStore) -> d
 def pairs(original: SampleSet, decoded: SampleSet) -> Iterator[tuple[Block, Block]]:
     """Blocks of the same rows of both. Raises DataError where ids or row counts differ."""
     if original.rows != decoded.rows:
-        raise DataError(f"{original.rows} original rows, but {decoded.rows} decoded ones; compare the same data set")
+        raise DataError(
+            f"{original.files[0].parent} has {original.rows} original rows, but there are {decoded.rows} decoded ones; "
+            "compare with the data set that was encoded"
+        )
     row = 0
     for before, after in _aligned(_blocks(original), _blocks(decoded)):
         if not before[0].column(ID).equals(after[0].column(ID)):
-            raise DataError(f"ids differ between original and decoded in rows {row} to {row + len(before[1]) - 1}")
+            raise DataError(
+                f"{original.files[0].parent}: ids differ between original and decoded in rows {row} to "
+                f"{row + len(before[1]) - 1}; compare with the data set that was encoded, in its order"
+            )
         yield Block(*before), Block(*after)
         row += len(before[1])
 

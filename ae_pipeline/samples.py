@@ -80,7 +80,8 @@ class SampleSet:
             parquet.close()
         for file, schema in zip(files, schemas, strict=True):
             if not schema.equals(schemas[0], check_metadata=False):
-                raise DataError(f"{file} has other columns than {files[0]}; expected the same schema in every file")
+                which = _difference(schema, schemas[0])
+                raise DataError(f"{file} has other columns than {files[0]}: {which}; give all files the same")
         spec = _spec(files[0], schemas[0], expected)
         for file, schema in zip(files, schemas, strict=True):
             stated = _stated_spec(file, schema)
@@ -288,11 +289,23 @@ def _spec(file: Path, schema: pa.Schema, expected: SampleSpec | None) -> SampleS
     if spec is None:
         raise DataError(f"{file} does not say the shape of its samples; expected `{METADATA_KEY.decode()}` metadata")
     if expected is not None and spec != expected:
-        raise DataError(f"{file} holds samples of {spec.describe()}, expected {expected.describe()} as the codec has")
+        raise DataError(
+            f"{file} holds samples of {spec.describe()}, expected {expected.describe()} as the codec has; use the one "
+            "that was trained for them"
+        )
     width = schema.field(PIXELS).type
     if pa.types.is_fixed_size_binary(width) and width.byte_width != spec.nbytes:
         raise DataError(f"{file}: {width.byte_width} bytes per row, expected {spec.nbytes} for {spec.describe()}")
     return spec
+
+
+def _difference(found: pa.Schema, expected: pa.Schema) -> str:
+    """The first column that tells two schemas apart."""
+    for name in sorted({*found.names, *expected.names}):
+        kinds = [str(schema.field(name).type) if name in schema.names else "not there" for schema in (found, expected)]
+        if kinds[0] != kinds[1]:
+            return f"`{name}` is {kinds[0]}, and {kinds[1]} in the other"
+    return "in another order, or where values may be missing"
 
 
 def _stated_spec(file: Path, schema: pa.Schema) -> SampleSpec | None:

@@ -1,11 +1,15 @@
 """CSV tables: the history of a training, and what the pictures show."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import WorkspaceError, first_line
 from ae_pipeline.files import finished_file
+
+HISTORY = ("epoch", "train_loss", "validation_loss", "learning_rate")
+"""Columns of a training's history."""
 
 
 def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -16,8 +20,8 @@ def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
         writer.writerows(lines)
 
 
-def read_csv(path: Path) -> list[dict[str, float]]:
-    """What write_csv wrote, where every value is a number. Raises WorkspaceError for anything else, or no file."""
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
+    """What write_csv wrote: these columns, and perhaps others, and every value a number. Raises WorkspaceError."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
@@ -27,4 +31,7 @@ def read_csv(path: Path) -> list[dict[str, float]]:
         raise WorkspaceError(f"{path} is not a table of numbers: {first_line(error)}; run `dvc repro` again") from None
     if not lines:
         raise WorkspaceError(f"{path} holds no lines, expected at least one; run `dvc repro` again")
+    missing = [name for name in columns if name not in lines[0]]
+    if missing:
+        raise WorkspaceError(f"{path} has no column {', '.join(missing)}; run `dvc repro` again")
     return lines

@@ -17,7 +17,7 @@ from ae_pipeline.errors import WorkspaceError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.tables import read_csv
+from ae_pipeline.tables import HISTORY, read_csv
 
 _EXAMPLE_ROWS = 3
 
@@ -111,7 +111,7 @@ def read_workspace(params: Params, root: Path) -> Workspace:
         lock = _read_lock(root / "dvc.lock")
         metrics = read_values(reports / "metrics.json")
         check_numbers(reports / "metrics.json", metrics, ("mse", "bits_per_row", "zstd_bits_per_row", "codec_bytes"))
-        history = read_csv(reports / "history.csv")
+        history = read_csv(reports / "history.csv", HISTORY)
     except FileNotFoundError as error:
         raise WorkspaceError(f"{error.filename} is missing; run `dvc repro` first") from None
     _check_of_one_piece(lock["stages"], params)

@@ -99,7 +99,7 @@ def test_savings_are_told_with_the_codec_and_without():
 def test_a_curve_costs_no_more_than_the_next_better_point_and_is_not_extended():
     points = curve_of("a", BITS)
     between = cost(points, 22.0, math.inf)
-    assert (between.between, between.point.bits_per_row) == (True, 200.0)
+    assert (between.worse.bits_per_row, between.point.bits_per_row) == (90.0, 200.0)
     assert 90 < between.bits < 200
     assert cost(points, 5.0, math.inf).bits == 50
     assert cost(points, 30.1, math.inf) is None
@@ -110,7 +110,7 @@ def test_a_curve_costs_no_more_than_the_next_better_point_and_is_not_extended():
 def test_between_settings_that_are_far_apart_nothing_is_read():
     points = [point("a", bits, mse, 0, str(bits)) for bits, mse in ((50.0, 0.01), (200.0, 0.002))]  # 7 dB
     found = cost(points, 22.0, math.inf)
-    assert (found.bits, found.between) == (200.0, False)
+    assert (found.bits, found.worse) == (200.0, None)
 
 
 # Counting.

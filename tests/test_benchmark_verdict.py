@@ -1,6 +1,7 @@
 """The verdict is read from numbers: the autoencoder loses where it must, wins where it must, and the words say so."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,15 @@ def test_an_alternative_between_two_settings_is_read_off_its_curve():
     share = (reached - ends[0]) / (ends[1] - ends[0])
     # Two points: the monotone cubic is a line in log(bits).
     assert choice.best_alternative_bits == pytest.approx(250 * (400 / 250) ** share)
+    better, worse = sorted(WEBP, key=lambda point: point.mse)
+    assert f"{worse.setting} takes 250 bits per row, {better.setting} 400 bits per row" in choice.sentence
+
+
+def test_few_measured_rows_are_said_to_weigh():
+    few, many = (replace(OWN, measured_rows=rows) for rows in (999, 1000))
+    assert "Only 999 rows were measured" in judge([few, ZSTD], 10).summary
+    assert "were measured" not in judge([many, ZSTD], 10).summary
+    assert "were measured" not in judge([few], 10).summary
 
 
 def test_a_lossless_one_is_to_be_kept_and_nothing_lossy_is():
@@ -124,7 +134,7 @@ def test_every_quality_of_ours_has_a_line_and_a_layout_is_no_quality():
 
 
 def test_the_summary_says_when_none_of_ours_ever_pays():
-    assert "none of our codecs ever pays" in judge([OWN, point("zstd", 50.0, 0.0)], 10).summary
+    assert "none of our codecs pays at any number" in judge([OWN, point("zstd", 50.0, 0.0)], 10).summary
     assert "from 800 rows on" in judge([OWN, ZSTD], 10).summary
 
 

@@ -109,6 +109,12 @@ def test_verify_deep_compares_with_the_data(ae, store, data, tmp_path):
     flip_bit(damaged / LatentStore.open(store).manifest.parts[1].name, 200)
     code, out, _ = ae("verify", damaged, "--deep", *sources)
     assert (code, "not in store  40 rows of the data: do not delete them" in out) == (1, True)
+    # A file that has changed since it was encoded is not new data.
+    renewed = batch(tmp_path / "renewed", 6).files[0]
+    renewed = renewed.rename(renewed.with_name("batch-2.parquet"))
+    code, out, _ = ae("verify", store, "--deep", "--source", data / "batch-1.parquet", "--source", renewed)
+    assert f"{renewed} has other bytes than the file that it was made from" in out
+    assert (code, "appended, their rows would be there twice" in out.splitlines()[-1]) == (1, True)
     # A part of the data that is all there: nothing is known of the rest.
     code, out, _ = ae("verify", store, "--deep", *sources[:2])
     assert (code, out.splitlines()[-1]) == (0, "result      whole, but 2 of 3 parts were not compared with the data")

@@ -131,7 +131,7 @@ def test_a_round_trip_compares_rows_of_the_same_ids_only(store, train, tmp_path)
     swapped = pa.concat_arrays([ids.slice(1, 1), ids.slice(0, 1), ids.slice(2)])
     with pytest.raises(DataError, match="ids differ between original and decoded in rows 0 to"):
         round_trip(write_rows(tmp_path / "swapped.parquet", block.pixels, id=swapped), decoded, store)
-    with pytest.raises(DataError, match="539 original rows, but 540 decoded ones"):
+    with pytest.raises(DataError, match="539 original rows, but there are 540 decoded ones"):
         round_trip(write_rows(tmp_path / "short.parquet", block.pixels[1:], id=ids.slice(1)), decoded, store)
 
 

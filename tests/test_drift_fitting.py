@@ -127,7 +127,11 @@ def test_evaluate_writes_the_reference_of_its_codec_and_it_is_attached_to_the_ru
     assert (path, None) in Workspace(params, tmp_path, {}, header, {}, []).files()
     # Without the training's history it has nothing to draw, and says so before it measures.
     (tmp_path / "reports" / "metrics.json").unlink()
-    (tmp_path / "reports" / "history.csv").unlink()
+    history = tmp_path / "reports" / "history.csv"
+    history.write_text("epoch,loss\n1,2\n")
+    with pytest.raises(WorkspaceError, match=r"history\.csv has no column train_loss, validation_loss, learning_rate"):
+        run_stage("evaluate", params, tmp_path)
+    history.unlink()
     with pytest.raises(WorkspaceError, match=r"history\.csv is missing; run `dvc repro` first"):
         run_stage("evaluate", params, tmp_path)
     assert not (tmp_path / "reports" / "metrics.json").exists()

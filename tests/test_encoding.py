@@ -186,7 +186,9 @@ def test_two_runs_of_the_same_work_do_not_touch_each_other(train, tiny_codec, tm
 @pytest.mark.parametrize("name", ["latent", "error", "residual", "residual_bound"])
 def test_reserved_column_names_are_refused(name, codec, tmp_path):
     samples = rows_with(tmp_path, id=list(range(ROWS)), **{name: [0] * ROWS})
-    with pytest.raises(DataError, match=f"column names {name} are reserved in a latent store; rename them first"):
+    with pytest.raises(
+        DataError, match=rf"\.parquet: column names {name} are reserved in a latent store; rename them first"
+    ):
         encode(samples, codec, tmp_path / "store")
     assert not (tmp_path / "store").exists()
 

@@ -211,7 +211,8 @@ def test_what_is_no_data_set_is_refused(tmp_path):
 def test_files_of_one_data_set_must_have_one_schema(tmp_path):
     write_user_file(tmp_path / "a.parquet", GOOD, label=[1, 2, 3])
     other = write_user_file(tmp_path / "b.parquet", GOOD, label=["1", "2", "3"])
-    with pytest.raises(DataError, match=rf"{re.escape(str(other))} has other columns than .*a\.parquet"):
+    which = r"has other columns than .*a\.parquet: `label` is string, and int64 in the other"
+    with pytest.raises(DataError, match=f"{re.escape(str(other))} {which}"):
         SampleSet.open(tmp_path, SPEC)
 
 

@@ -274,6 +274,7 @@ def test_after_the_time_nothing_begins_and_the_rest_is_counted(root, ae):
         (["--set", "train.latent_size=0,8"], "train.latent_size=0 does not go: train.latent_size: Input should be"),
         (["--set", "train.latent_size"], "expected PATH=V1,V2,..."),
         (["--set", "train.latent_size=8,8"], "has a value twice"),
+        (["--set", "train.latent_size=4,4..8"], "mixes values and a range"),
         (["--set", "train.latent_size=[8"], "cannot read the values of"),
         (["--set", "train.latent_size=2..8"], "say with --trials how many"),
         (["--set", "train.latent_size=8..2", "--trials", "2"], "is no range"),

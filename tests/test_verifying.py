@@ -199,7 +199,7 @@ def test_repeated_ids_are_a_notice_that_names_some(text, tmp_path):
     names = ", ".join(map(str, expected[:5]))
     more = len(expected) - 5
     assert found.notices == [
-        f"ids that are on more than one row: {len(expected)}, as they were in the data: {names} and {more} more"
+        f"ids that are on more than one row: {len(expected)}, as they came with the data: {names} and {more} more"
     ]
     for most in (1, 7, 50, 1000):  # in several passes
         assert repeated_ids(store, store.manifest.parts, most) == (len(expected), expected[:5])

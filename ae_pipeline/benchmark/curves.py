@@ -33,8 +33,8 @@ class Cost:
 
     bits: float
     point: Point
-    between: bool
-    """Whether `bits` were read off the curve between two points; the point, the better one, then takes more."""
+    worse: Point | None = None
+    """Where `bits` were read off the curve between two points: the other one; `point`, the better one, takes more."""
 
 
 def by_family(points: Iterable[Point]) -> dict[str, list[Point]]:
@@ -56,9 +56,13 @@ def front(points: Iterable[_Lossy], bits: Callable[[_Lossy], float]) -> list[_Lo
 
 def curve(points: Iterable[Point], rows: float) -> tuple[np.ndarray, np.ndarray]:
     """PSNR in dB, rising, and the logarithm to base 10 of bits per row: the front, without lossless points."""
-    best = [point for point in front(points, lambda point: point.bits_at(rows)) if point.psnr is not None]
+    best = _lossy_front(points, rows)
     psnr = np.array([point.psnr for point in best], float)
     return psnr, np.log10([max(point.bits_at(rows), 1e-9) for point in best])
+
+
+def _lossy_front(points: Iterable[Point], rows: float) -> list[Point]:
+    return [point for point in front(points, lambda point: point.bits_at(rows)) if point.psnr is not None]
 
 
 def cost(points: list[Point], psnr: float | None, rows: float) -> Cost | None:
@@ -72,11 +76,11 @@ def cost(points: list[Point], psnr: float | None, rows: float) -> Cost | None:
     if not good:
         return None
     best = min(good, key=lambda point: (point.bits_at(rows), point.mse))
-    bits, between = best.bits_at(rows), False
+    bits, worse = best.bits_at(rows), None
     reached, logs = curve(points, rows)
     place = int(np.searchsorted(reached, wanted))
     if 0 < place < len(reached) and reached[place] - reached[place - 1] <= _WIDEST_GAP and wanted < reached[place]:
         read = 10 ** float(PchipInterpolator(reached, logs)(wanted))
         if read < bits:
-            bits, between = read, True
-    return Cost(bits, best, between)
+            bits, worse = read, _lossy_front(points, rows)[place - 1]
+    return Cost(bits, best, worse)

@@ -46,7 +46,7 @@ def format_report(result: dict[str, Any]) -> str:
         *_savings(result),
         "## All that was measured",
         "",
-        "Without points that another setting of the same family beats.",
+        "Of PCA and image codecs only settings that no other of the same kind beats.",
         "",
         *_table(result["rows"]),
         "",
@@ -76,6 +76,8 @@ def _savings(result: dict[str, Any]) -> list[str]:
         counted = "counted" if line["with_codec"] else "not counted"
         over = f"{line['psnr_from']:.1f} to {line['psnr_to']:.1f} dB"
         lines.append(f"| {line['anchor']} | {counted} | {line['change']:+.0%} | {over} |")
+    if len(comparable) < len(result["bd_rate"]):
+        lines += ["", "Where a line is missing, one of the curves has a single point, or they share no qualities."]
     return [*lines, ""]
 
 
@@ -145,7 +147,11 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
             **_style(family),
         )
         if bold:
-            for number, row in enumerate(best):  # above and below in turn: neighbours may be near
+            own = _codecs(points, key)
+            beaten = [row for row in own if row not in best]
+            places = [row[key] for row in beaten], [row["psnr"] for row in beaten]
+            axis.plot(*places, **{**_style(family), "linestyle": "none"}, markersize=15, zorder=3)
+            for number, row in enumerate(own):  # above and below in turn: neighbours may be near
                 offset = (0, -20 if number % 2 else 10)
                 _note(axis, row["name"], (row[key], row["psnr"]), offset, ha="center", **_BOLD)
     lossless = [row for row in rows if row["psnr"] is None]
@@ -178,6 +184,14 @@ def _best(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
         if not best or row["mse"] < best[-1]["mse"]:
             best.append(row)
     return best
+
+
+def _codecs(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Each of our codecs in its smallest layout, those that another one beats as well."""
+    smallest: dict[float, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: -row[key]):
+        smallest[row["mse"]] = row
+    return sorted(smallest.values(), key=lambda row: row[key])
 
 
 def _style(family: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from ae_pipeline.benchmark.points import OURS, Point
 
 # Nobody has more rows.
 _MOST_ROWS = 2**50
+# In fewer rows the fixed bytes of files weigh.
+_FEW_ROWS = 1000
 # How much better than our best codec is better.
 _BEYOND_DB = 0.1
 
@@ -55,7 +57,14 @@ def judge(points: list[Point], rows: int) -> Verdict:
         mse: min((point for point in ours if point.mse == mse), key=lambda p: p.bits_at(rows)) for mse in _errors(ours)
     }
     choices = [_choose(own, families, rows) for own in best.values()]
-    return Verdict(rows, _summary(choices, rows), choices, _limit(ours, families, rows))
+    summary = _summary(choices, rows)
+    measured = min((point.measured_rows for point in ours), default=0)
+    if 0 < measured < _FEW_ROWS and any(choice.use != OURS for choice in choices):
+        summary += (
+            f" Only {_rows(measured)} were measured: page headers and other fixed bytes count as bits of each, so our "
+            "codecs take less, and pay from fewer rows on, than is said here."
+        )
+    return Verdict(rows, summary, choices, _limit(ours, families, rows))
 
 
 def best_alternative(families: dict[str, list[Point]], psnr: float | None, rows: float) -> Cost | None:
@@ -137,7 +146,7 @@ def _always(own: Point, families: dict[str, list[Point]]) -> str:
     """What is smaller however many rows share the codecs."""
     other = best_alternative(families, own.psnr, _MOST_ROWS)
     assert other is not None
-    return f"{other.point.name if not other.between else other.point.family} takes {_bits(other.bits)} without its own"
+    return f"{other.point.family if other.worse else other.point.name} takes {_bits(other.bits)} without its own"
 
 
 def _limit(ours: list[Point], families: dict[str, list[Point]], rows: int) -> str | None:
@@ -158,11 +167,11 @@ def _limit(ours: list[Point], families: dict[str, list[Point]], rows: int) -> st
 
 def _taking(other: Cost, rows: int) -> str:
     """What it is, and takes. Between two settings that is a reading; what the better one takes was measured."""
-    point, bits = other.point, _bits(other.bits)
-    if not other.between:
+    point, worse, bits = other.point, other.worse, _bits(other.bits)
+    if worse is None:
         return f"{point.name}, which takes {bits}"
-    measured = f"{point.setting} itself takes {_bits(point.bits_at(rows))}"
-    return f"{point.family} near {point.setting}, about {bits} (read between its settings; {measured})"
+    measured = f"{worse.setting} takes {_bits(worse.bits_at(rows))}, {point.setting} {_bits(point.bits_at(rows))}"
+    return f"{point.family}, about {bits} (read between two settings: {measured})"
 
 
 def _rows(rows: int) -> str:
@@ -180,5 +189,6 @@ def _summary(choices: list[Choice], rows: int) -> str:
         return f"At {_rows(rows)}, the autoencoder is the smallest at the quality of: {'; '.join(won)}.{rest}"
     uses = sorted({choice.use for choice in choices})
     later = [choice.break_even_rows for choice in choices if choice.break_even_rows is not None]
-    ending = f"the first of our codecs pays from {min(later):,} rows on" if later else "none of our codecs ever pays"
+    never = "none of our codecs pays at any number"
+    ending = f"the first of our codecs pays from {min(later):,} rows on" if later else never
     return f"At {_rows(rows)}, do not use an autoencoder: use {', '.join(uses)}; {ending}."

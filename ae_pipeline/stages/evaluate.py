@@ -8,7 +8,7 @@ from ae_pipeline.evaluation import check_gate, evaluate_codec
 from ae_pipeline.files import write_json
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.tables import read_csv
+from ae_pipeline.tables import HISTORY, read_csv
 
 
 def run(params: Params, root: Path) -> None:
@@ -16,7 +16,7 @@ def run(params: Params, root: Path) -> None:
     tables/ and pictures/
     """
     prepared, reports, codec = root / params.paths.prepared, root / params.paths.reports, root / params.paths.codec
-    history = read_csv(reports / "history.csv")
+    history = read_csv(reports / "history.csv", HISTORY)
     train, test = SampleSet.open(prepared / "train"), SampleSet.open(prepared / "test")
     evaluation = evaluate_codec(codec, test, params.encode, train=train, seed=params.evaluate.seed)
     from ae_pipeline.report import write_pictures, write_tables  # matplotlib: half a second, not needed to start

@@ -277,7 +277,9 @@ def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
         return read_whole(storage, name, most=_LARGEST_MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
         if isinstance(storage, LocalStorage) and not storage.path.exists():
-            raise StoreError(f"no store at {storage.location}") from None
+            raise StoreError(
+                f"no store at {storage.location}; check the path, or make one with `ae-pipeline encode`"
+            ) from None
         # Of a bucket that does not exist, S3 says so.
         reason = "" if name in str(error) else f": {first_line(error)}"
         raise StoreError(

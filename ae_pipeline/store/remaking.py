@@ -54,6 +54,8 @@ class Compared:
     """Parts whose rows are not those of the data, and how they differ."""
     not_compared: list[str] = field(default_factory=list)
     """Whole parts whose data was not given."""
+    renewed: dict[str, str] = field(default_factory=dict)
+    """Of these, parts for which a file of the right name was given, with rows that no part holds; and its path."""
     rows_not_in_store: int = 0
     """Rows of the given data that the store does not hold."""
 
@@ -115,6 +117,9 @@ def compare_with_source(
             "were encoded, unchanged"
         )
     held = {part.shard.digest for part in store.manifest.parts}
+    others = {shard.path.name: str(shard.path) for digest, (_, shard) in shards.items() if digest not in held}
+    files = {part.name: part.shard.file for part in parts}
+    compared.renewed = {name: others[files[name]] for name in compared.not_compared if files[name] in others}
     compared.rows_not_in_store = sum(shard.rows for digest, (_, shard) in shards.items() if digest not in held)
     for remade in remake(work, codec, folder, progress):
         _compare(store, remade, folder, compared)

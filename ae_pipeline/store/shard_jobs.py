@@ -115,7 +115,11 @@ def _write_part(path: Path, job: ShardJob, codec: Codec) -> tuple[int | str, int
     schema = job.samples.attributes_schema
     first_row = job.first_row
     ids = []
-    with PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest) as writer:
+    try:
+        part = PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest)
+    except DataError as refused:
+        raise DataError(f"{job.shard.path}: {refused}") from None
+    with part as writer:
         for block in job.samples.blocks(job.shard, codec.block_rows):
             job.samples.refuse_missing_ids(job.shard, first_row - job.first_row, block.attributes)
             latents, error = _encode(block, job, codec)

@@ -69,7 +69,14 @@ def _deep(compared: dict[str, Any]) -> list[str]:
     lines += _several("different", different)
     lines += _several("rounding", rounded)
     lines += _several("same rows", [f"{name}: in other bytes" for name in compared["same_rows"]])
-    lines += _several("not compared", [f"{name}: its data was not given" for name in compared["not_compared"]])
+    renewed = compared["renewed"]
+    reasons = [
+        f"{name}: {renewed[name]} has other bytes than the file that it was made from"
+        if name in renewed
+        else f"{name}: its data was not given"
+        for name in compared["not_compared"]
+    ]
+    lines += _several("not compared", reasons)
     if compared["rows_not_in_store"]:
         lines.append(f"{'not in store':<14}{compared['rows_not_in_store']:,} rows of the data: do not delete them")
     return lines
@@ -88,9 +95,15 @@ def _result(verified: Verified, compared: dict[str, Any] | None) -> list[str]:
             f"{'next':<12}keep the data, and encode it into a new store",
         ]
     if compared and compared["rows_not_in_store"]:
+        step = f"keep the data; ae-pipeline append {verified.store} adds what is missing"
+        if compared["renewed"]:
+            step = (
+                "find out which files were changed or damaged since they were encoded, and restore them: appended, "
+                f"their rows would be there twice; ae-pipeline append {verified.store} is for new data only"
+            )
         return [
             f"{'result':<12}NOT ALL OF THE DATA: the store is whole, but rows of the data are not in it",
-            f"{'next':<12}keep the data; ae-pipeline append {verified.store} adds what is missing",
+            f"{'next':<12}{step}",
         ]
     missed = len(compared["not_compared"]) if compared else 0
     but = f", but {missed:,} of {verified.parts:,} parts were not compared with the data" if missed else ""

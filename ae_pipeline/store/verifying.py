@@ -177,7 +177,7 @@ def _ids_notice(store: LatentStore, parts: list[PartEntry]) -> list[str]:
     if not number:
         return []
     names = _named([str(name) for name in some], number)
-    return [f"ids that are on more than one row: {number:,}, as they were in the data: {names}"]
+    return [f"ids that are on more than one row: {number:,}, as they came with the data: {names}"]
 
 
 def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:

@@ -62,6 +62,8 @@ def _dimension(word: str) -> Dimension:
     if not equals or not text.strip():
         raise ConfigError(f"{word!r} is nothing to try; expected PATH=V1,V2,... such as train.latent_size=8,16,32")
     low, dots, high = text.partition("..")
+    if dots and "," in text:
+        raise ConfigError(f"{word!r} mixes values and a range; expected PATH=V1,V2,... or PATH=LOW..HIGH")
     values = tuple(_parsed(f"[{low}, {high}]" if dots else f"[{text}]", word))
     if any(values.count(value) > 1 for value in values):
         raise ConfigError(f"{word!r} has a value twice; give each once")
