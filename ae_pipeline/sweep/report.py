@@ -97,6 +97,7 @@ def _pm(found: Estimate, form: str) -> str:
 def _draw(results: Results) -> Any:
     """Bits against MSE, a point for each setting that finished, with 95% intervals over its seeds."""
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
 
     figure = Figure(figsize=(8, 5), layout="constrained", dpi=110)
     axis = figure.subplots()
@@ -117,9 +118,11 @@ def _draw(results: Results) -> Any:
     if len(results.front) <= _MOST_LABELS:
         for item, bits, mse in zip(results.front, *_places(results.front), strict=True):
             text = ", ".join(str(value) for value in item.setting.values())
-            axis.annotate(text, (bits, mse), xytext=(6, 6), textcoords="offset points", fontsize=7)
+            note = axis.annotate(text, (bits, mse), xytext=(6, 6), textcoords="offset points", fontsize=7, zorder=4)
+            note.set_path_effects([withStroke(linewidth=3, foreground="white")])
     paths = ", ".join(path.split(".")[-1] for path in results.front[0].setting)
     axis.set(title=f"Sweep over {paths}", xlabel="bits per row", ylabel="MSE (values in [0, 1])")
+    axis.margins(x=0.1)
     axis.set_ylim(bottom=0)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
