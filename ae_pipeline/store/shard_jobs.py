@@ -29,6 +29,8 @@ from ae_pipeline.store.part_writer import ERROR, PartWriter, part_metadata
 from ae_pipeline.store.pieces import cut
 
 Progress = Callable[[int], None]
+IdRange = tuple[int | str, int | str]
+"""The least id and the greatest."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def plan_jobs(
 def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     """Make one part in `folder`, or take the one that is there if it is whole and of the same job."""
     path = folder / job.part_name
-    ids = _id_range(_ids_in(path)) if _is_whole(path, job) else _write_part(path, job, codec)
+    ids = _joined(_ranges_in(path)) if _is_whole(path, job) else _write_part(path, job, codec)
     try:
         pieces = cut(path)
     except ValueError as error:
@@ -110,11 +112,11 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     )
 
 
-def _write_part(path: Path, job: ShardJob, codec: Codec) -> tuple[int | str, int | str]:
+def _write_part(path: Path, job: ShardJob, codec: Codec) -> IdRange:
     """Encode the shard. Returns the least and the greatest id."""
     schema = job.samples.attributes_schema
     first_row = job.first_row
-    ids = []
+    ranges: list[IdRange] = []
     try:
         part = PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest)
     except DataError as refused:
@@ -128,9 +130,9 @@ def _write_part(path: Path, job: ShardJob, codec: Codec) -> tuple[int | str, int
                 numbers = np.arange(first_row, first_row + len(latents))
                 attributes = attributes.set_column(0, schema.field(ID), [numbers])
             writer.write(attributes, latents, error)
-            ids.append(attributes.column(ID))
+            ranges.append(_id_range(attributes.column(ID)))
             first_row += len(latents)
-    return _id_range(ids)
+    return _joined(ranges)
 
 
 def _encode(block: Block, job: ShardJob, codec: Codec) -> tuple[np.ndarray, np.ndarray]:
@@ -184,13 +186,17 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
     return True
 
 
-def _ids_in(path: Path) -> Iterator[pa.Array]:
+def _ranges_in(path: Path) -> Iterator[IdRange]:
     with pq.ParquetFile(path) as parquet:
         for batch in parquet.iter_batches(batch_size=65_536, columns=[ID]):
-            yield batch.column(0)
+            yield _id_range(batch.column(0))
 
 
-def _id_range(ids: Iterable[pa.Array | pa.ChunkedArray]) -> tuple[int | str, int | str]:
-    """The least and the greatest."""
-    ranges = [pc.min_max(some).as_py() for some in ids]
-    return min(found["min"] for found in ranges), max(found["max"] for found in ranges)
+def _id_range(ids: pa.Array | pa.ChunkedArray) -> IdRange:
+    found = pc.min_max(ids).as_py()
+    return found["min"], found["max"]
+
+
+def _joined(ranges: Iterable[IdRange]) -> IdRange:
+    lows, highs = zip(*ranges, strict=True)
+    return min(lows), max(highs)
