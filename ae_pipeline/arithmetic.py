@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from ae_pipeline.codec_header import CodecHeader, Scaling
-from ae_pipeline.integer import EXACT, LARGEST_INPUT, prepare
+from ae_pipeline.integer import EXACT, LARGEST_INPUT, IntegerLayer, prepare
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.quantiser import Quantiser
 
@@ -101,6 +101,9 @@ class IntegerArithmetic:
         self._lowest = -(header.quantiser.levels // 2)
         self._highest = self._lowest + header.quantiser.levels - 1
         prepare(model)
+        layers = [module for module in model.modules() if isinstance(module, IntegerLayer)]
+        self.value_bytes = 1 if all(layer.multiplies_bytes for layer in layers) else 4
+        """Of the values between layers."""
 
     def place(self, rows: np.ndarray) -> Tensor:
         """Rows as they are."""

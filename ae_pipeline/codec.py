@@ -42,7 +42,7 @@ BLOCK_ROWS = 1024
 _MOST_BLOCK_VALUES = 1 << 26
 # Integers give the same in blocks of any size: many narrow rows are less work for Python, few wide ones fit the cache.
 _INTEGER_BLOCK_ROWS = 16_384
-_MOST_INTEGER_BLOCK_VALUES = 1 << 24
+_INTEGER_BLOCK_BYTES = 1 << 23
 _MOST_ROW_VALUES = 1 << 27
 
 
@@ -54,13 +54,16 @@ class Codec:
         self.device = torch.device(device)
         self.model = model = model.to(self.device).eval().requires_grad_(False)
         """The network, of float or of integer layers."""
-        self.block_rows = _block_rows(header, model)
+        widest = _widest(header, model)
+        self._arithmetic: Arithmetic
+        if header.is_integer:
+            self._arithmetic = integers = IntegerArithmetic(header, model, self.device)
+            rows = min(_INTEGER_BLOCK_ROWS, _INTEGER_BLOCK_BYTES // (widest * integers.value_bytes))
+        else:
+            rows = min(BLOCK_ROWS, _MOST_BLOCK_VALUES // widest)
+            self._arithmetic = FloatArithmetic(header, model, self.device, max(1, rows))
+        self.block_rows = max(1, rows)
         """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
-        self._arithmetic: Arithmetic = (
-            IntegerArithmetic(header, model, self.device)
-            if header.is_integer
-            else FloatArithmetic(header, model, self.device, self.block_rows)
-        )
 
     @property
     def spec(self) -> SampleSpec:
@@ -238,8 +241,8 @@ def _kinds(state: dict[str, Tensor], header: CodecHeader) -> dict[str, tuple[Any
     return {name: (value.shape, value.dtype if header.is_integer else None) for name, value in state.items()}
 
 
-def _block_rows(header: CodecHeader, model: Autoencoder) -> int:
-    """Rows that are computed at a time. Raises CodecError where one row takes too much.
+def _widest(header: CodecHeader, model: Autoencoder) -> int:
+    """Values per row of the largest thing that is computed. Raises CodecError where one row takes too much.
 
     Ten layers of nine weights each make a row of a million values: sizes on disk say little about those in memory.
     """
@@ -249,10 +252,7 @@ def _block_rows(header: CodecHeader, model: Autoencoder) -> int:
             f"the codec {header.fingerprint[:12]}... computes {values} values per row, at most {_MOST_ROW_VALUES} "
             "are supported; use one for smaller samples"
         )
-    most = (BLOCK_ROWS, _MOST_BLOCK_VALUES)
-    if header.is_integer:
-        most = (_INTEGER_BLOCK_ROWS, _MOST_INTEGER_BLOCK_VALUES)
-    return max(1, min(most[0], most[1] // values))
+    return values
 
 
 def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None) -> Autoencoder:
