@@ -56,14 +56,14 @@ class Codec:
         """The network, of float or of integer layers."""
         widest = _widest(header, model)
         self._arithmetic: Arithmetic
+        self.block_rows: int
+        """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
         if header.is_integer:
             self._arithmetic = integers = IntegerArithmetic(header, model, self.device)
-            rows = min(_INTEGER_BLOCK_ROWS, _INTEGER_BLOCK_BYTES // (widest * integers.value_bytes))
+            self.block_rows = integer_block_rows(widest, integers.value_bytes, self.device)
         else:
-            rows = min(BLOCK_ROWS, _MOST_BLOCK_VALUES // widest)
-            self._arithmetic = FloatArithmetic(header, model, self.device, max(1, rows))
-        self.block_rows = max(1, rows)
-        """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
+            self.block_rows = max(1, min(BLOCK_ROWS, _MOST_BLOCK_VALUES // widest))
+            self._arithmetic = FloatArithmetic(header, model, self.device, self.block_rows)
 
     @property
     def spec(self) -> SampleSpec:
@@ -239,6 +239,15 @@ def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -
 def _kinds(state: dict[str, Tensor], header: CodecHeader) -> dict[str, tuple[Any, ...]]:
     """What weights must agree in: all but the precision of floats, which widen exactly."""
     return {name: (value.shape, value.dtype if header.is_integer else None) for name, value in state.items()}
+
+
+def integer_block_rows(widest: int, value_bytes: int, device: torch.device) -> int:
+    """Rows that a codec in integers computes at once, with so many values in its widest layer.
+
+    A CPU has its cache to fit them into; a GPU wants as many as its memory easily holds.
+    """
+    most = _INTEGER_BLOCK_BYTES // value_bytes if device.type == "cpu" else _MOST_BLOCK_VALUES
+    return max(1, min(_INTEGER_BLOCK_ROWS, most // widest))
 
 
 def _widest(header: CodecHeader, model: Autoencoder) -> int:

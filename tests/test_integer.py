@@ -13,7 +13,7 @@ from handmade import change_header, random_codec, random_pixels, write_rows
 from safetensors.torch import load_file, save_file
 
 from ae_pipeline import arithmetic
-from ae_pipeline.codec import Codec
+from ae_pipeline.codec import Codec, integer_block_rows
 from ae_pipeline.codec_building import build_codec
 from ae_pipeline.codec_header import WEIGHTS_NAME
 from ae_pipeline.errors import CodecError, DataError
@@ -112,7 +112,7 @@ def test_batches_threads_and_padding_do_not_matter(folder, pixels):
 PRINT_DIGEST = """
 import hashlib, sys
 from pathlib import Path
-from ae_pipeline.codec import Codec
+from ae_pipeline.codec import Codec, integer_block_rows
 from handmade import random_pixels
 codec = Codec.load(Path(sys.argv[1]), "cpu")
 pixels = random_pixels((500, 9, 7), "uint8", 5)
@@ -164,6 +164,9 @@ def test_blocks_have_many_narrow_rows_or_few_wide_ones(tmp_path):
     wide = random_codec(tmp_path / "wide", (128, 256), hidden_size=2, integer=True)
     value_bytes = 1 if all(layer.multiplies_bytes for layer in layers_of(wide)) else 4
     assert (narrow.block_rows, wide.block_rows) == (16_384, 256 // value_bytes)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [integer_block_rows(3136, value_bytes, cpu) for value_bytes in (1, 4)] == [2674, 668]
+    assert [integer_block_rows(widest, 4, gpu) for widest in (784, 1 << 15, 1 << 27)] == [16_384, 2048, 1]
 
 
 def test_the_table_of_a_sigmoid():
