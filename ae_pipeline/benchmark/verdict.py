@@ -61,8 +61,8 @@ def judge(points: list[Point], rows: int) -> Verdict:
     measured = min((point.measured_rows for point in ours), default=0)
     if 0 < measured < _FEW_ROWS and any(choice.use != OURS for choice in choices):
         summary += (
-            f" Only {_rows(measured)} were measured: fixed bytes of files, such as page headers, count as bits of each, "
-            "and shift the rows from which a codec pays; measure more to know."
+            f" Only {_rows(measured)} were measured: fixed bytes of files, such as page headers, count as bits of "
+            "each, and shift the rows from which a codec pays; measure more to know."
         )
     return Verdict(rows, summary, choices, _limit(ours, families, rows))
 
