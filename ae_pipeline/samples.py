@@ -302,9 +302,12 @@ def _spec(file: Path, schema: pa.Schema, expected: SampleSpec | None) -> SampleS
 def _difference(found: pa.Schema, expected: pa.Schema) -> str:
     """The first column that tells two schemas apart."""
     for name in sorted({*found.names, *expected.names}):
-        kinds = [str(schema.field(name).type) if name in schema.names else "not there" for schema in (found, expected)]
-        if kinds[0] != kinds[1]:
-            return f"`{name}` is {kinds[0]}, and {kinds[1]} in the other"
+        one, other = (
+            " and ".join(str(schema.types[place]) for place in schema.get_all_field_indices(name)) or "not there"
+            for schema in (found, expected)
+        )
+        if one != other:
+            return f"`{name}` is {one}, and {other} in the other"
     return "in another order, or where values may be missing"
 
 

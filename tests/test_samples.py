@@ -216,6 +216,14 @@ def test_files_of_one_data_set_must_have_one_schema(tmp_path):
         SampleSet.open(tmp_path, SPEC)
 
 
+def test_a_column_that_one_file_has_twice_is_a_difference(tmp_path):
+    write_user_file(tmp_path / "a.parquet", GOOD, label=[1, 2, 3])
+    table = pq.read_table(tmp_path / "a.parquet")
+    pq.write_table(table.append_column("label", table["label"]), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="`label` is int64 and int64, and int64 in the other; give all files the same"):
+        SampleSet.open(tmp_path, SPEC)
+
+
 def test_files_of_one_data_set_must_state_one_shape(tmp_path):
     write_canonical(tmp_path / "a.parquet", pixels_of(3))
     write_canonical(tmp_path / "b.parquet", pixels_of(3).reshape(3, 3, 2), SampleSpec((3, 2), "uint8"))
