@@ -40,7 +40,7 @@ bench: env  ## our codecs beside PCA, image codecs and compressors: reports/benc
 reference: env  ## the brief's 784-128-784 network as an experiment beside the workspace
 	dvc exp run --temp --name reference \
 	  -S 'model.dense.hidden_sizes=[]' -S model.dense.latent_activation=relu -S model.dense.latent_norm=none \
-	  -S train.latent_size=128 -S train.optimizer=adadelta -S train.learning_rate=1.0 -S train.schedule=constant \
+	  -S train.latent_size=128 -S train.optimizer=adadelta -S train.learning_rate=1.0 -S train.schedule=constant -S train.ema=0 \
 	  -S train.loss=bce -S train.initialisation=glorot -S train.batch_size=256 -S train.epochs=50 \
 	  -S train.patience=0 -S train.weight_decay=0 \
 	  -S evaluate.gate.max_mse=0.02 -S evaluate.gate.beat_pca=false -S tracking.registered_model=mnist-reference

@@ -101,8 +101,12 @@ class TrainParams(Section):
     latent_size: Size = 28
     loss: Literal["mse", "bce"] = "mse"
     optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
-    learning_rate: Positive = 0.004
+    learning_rate: Positive = 0.012
     schedule: Literal["constant", "cosine"] = "cosine"
+    """cosine: up in the first fiftieth of all steps, then down, to a tenth, or to zero with ema: 0."""
+    ema: Annotated[float, Field(ge=0, le=1)] = 0.03
+    """What is kept and validated are averages of the weights, exponential, over this share of all steps
+    (averaging.py); 0: the weights themselves."""
     weight_decay: NonNegative = 0.0
     """L2 penalty (adam, adadelta) or decoupled weight decay (adamw)."""
     l1_latent: NonNegative = 0.0
@@ -121,9 +125,9 @@ class TrainParams(Section):
     """What the codec computes in. integer: half the bytes, the same rows on every machine, and faster where the
     processor multiplies bytes; takes a twentieth more epochs (integer_training.py). auto: where it is possible: uint8
     samples, activation relu, and identity for latents."""
-    batch_size: Annotated[int, Field(ge=2, lt=2**31)] = 128
+    batch_size: Annotated[int, Field(ge=2, lt=2**31)] = 256
     """At least 2: one row has no batch statistics."""
-    epochs: Count = 45
+    epochs: Count = 40
     patience: Annotated[int, Field(ge=0)] = 10
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     seed: Seed = 0

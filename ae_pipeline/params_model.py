@@ -14,7 +14,7 @@ Output = Literal["sigmoid", "clamp", "linear"]
 class DenseOptions(Section):
     """Fully connected autoencoder; see models/dense.py."""
 
-    hidden_sizes: list[Size] = [512, 256]
+    hidden_sizes: list[Size] = [448, 224]
     """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""
     encoder_hidden_sizes: list[Size] | None = None
     """The encoder's hidden layers where they are to differ: a smaller encoder is a faster one. null: the same."""

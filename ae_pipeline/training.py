@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ae_pipeline.arithmetic import scale_pixels
+from ae_pipeline.averaging import WeightAverage
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import DataError, TrainingError
 from ae_pipeline.models.base import Autoencoder
@@ -27,6 +28,9 @@ _DIVERGED = 10.0
 # Shares of all steps over which the learning rate (cosine) and the rate term rise from zero: before the network has
 # learned anything, saving bits would switch dimensions off for good.
 _WARM_UP, _RATE_WARM_UP = 0.02, 0.1
+# Where the cosine ends, as a share of the learning rate, if weights are averaged: averages need no rest, and go on
+# getting better.
+_LAST_RATE = 0.1
 
 Losses = dict[str, float]
 
@@ -88,7 +92,9 @@ def fit(
         precision = choose_precision(params.autocast, partial(_trial, model, rate, train, params, scaling))
         trainer = _Trainer(model, rate, params, scaling, autocast=precision.autocast, compiled=params.compile)
         schedule = _schedule(trainer.optimizer, params, batches)
-        untrained = best_loss = trainer.validation_loss(validation)
+        average = WeightAverage(trainer.modules, params.ema * params.epochs * batches) if params.ema else None
+        judged = trainer.modules if average is None else average.modules
+        untrained = best_loss = trainer.validation_loss(judged, validation)
         for number in range(1, params.epochs + 1):
             learning_rate = float(schedule.get_last_lr()[0])
             trainer.modules.train()
@@ -101,14 +107,16 @@ def fit(
                 losses.append(trainer.step(pixels, min(1.0, done / _RATE_WARM_UP)))
                 rows.append(len(pixels))
                 schedule.step()
+                if average is not None:
+                    average.update()
             train_loss = float(np.average(torch.stack(losses).cpu().double().numpy(), weights=rows))
-            epoch = Epoch(number, train_loss, trainer.validation_loss(validation), learning_rate)
+            epoch = Epoch(number, train_loss, trainer.validation_loss(judged, validation), learning_rate)
             _check(epoch, untrained)
             history.append(epoch)
             on_epoch(epoch)
             if epoch.validation_loss < best_loss:
                 best_loss, best_epoch = epoch.validation_loss, number
-                best_state = copy.deepcopy(trainer.modules.state_dict())
+                best_state = copy.deepcopy(judged.state_dict())
             if params.patience and number - best_epoch >= params.patience:
                 break
     if not best_epoch:
@@ -135,7 +143,6 @@ class _Trainer:
     ):
         self.modules = nn.ModuleList([model] if rate is None else [model, rate])
         self.optimizer = _optimizer(model, rate, params)
-        self._losses = model.losses
         self._compute = torch.compile(model.losses) if compiled else model.losses
         self._rate, self._params, self._scaling, self._autocast = rate, params, scaling, autocast
 
@@ -145,28 +152,33 @@ class _Trainer:
         noise_std = self._params.noise_std
         x = target + noise_std * torch.randn_like(target) if noise_std else target
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self._autocast):
-            loss = self._compute(x, target, **self._weights(rate_share))["total"]
+            loss = self._compute(x, target, **self._terms(self._rate, rate_share))["total"]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
 
     @torch.inference_mode()
-    def validation_loss(self, rows: Rows) -> float:
-        """The training's loss on clean rows, without dropout, latents rounded, in float32; mean over rows."""
-        self.modules.eval()
+    def validation_loss(self, modules: nn.ModuleList, rows: Rows) -> float:
+        """The training's loss on clean rows, without dropout, latents rounded, in float32; mean over rows.
+
+        `modules` are the trained ones or averages of them.
+        """
+        modules.eval()
+        model = cast(Autoencoder, modules[0])
+        rate = modules[1] if len(modules) > 1 else None
         total = 0.0
         for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
             target = scale_pixels(pixels.float(), self._scaling)
-            total += float(self._losses(target, target, **self._weights(1.0))["total"]) * len(pixels)
+            total += float(model.losses(target, target, **self._terms(rate, 1.0))["total"]) * len(pixels)
         return total / rows.rows
 
-    def _weights(self, rate_share: float) -> dict[str, Any]:
+    def _terms(self, rate: nn.Module | None, rate_share: float) -> dict[str, Any]:
         params = self._params
         return {
             "loss": params.loss,
             "l1_latent": params.l1_latent,
-            "rate": self._rate,
+            "rate": rate,
             "rate_weight": params.rate_weight * rate_share,
         }
 
@@ -227,9 +239,12 @@ def _schedule(
     if params.schedule == "cosine":
         steps = params.epochs * batches
         warm = max(1.0, _WARM_UP * steps)
-        return torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        )
+        last = _LAST_RATE if params.ema else 0.0
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / warm) * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 

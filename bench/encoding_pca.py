@@ -33,8 +33,8 @@ from ae_pipeline.store.layouts import LAYOUTS
 NETWORKS = [
     "784-128-784, integers",
     "784-128-784, floats",
-    "784-512-256-32, integers",
-    "784-512-256-32, floats",
+    "784-448-224-32, integers",
+    "784-448-224-32, floats",
     "small",
     "balanced",
     "fine",

@@ -28,7 +28,7 @@ from ae_pipeline.samples import SampleSet
 from ae_pipeline.training import fit
 from ae_pipeline.training_data import Rows, fit_scaling, open_rows
 
-# name: (model, options of the model, options of train); what is missing is the default of params.py.
+# name: (model, options of the model, options of train); what is missing is in MODEL and THEN, or the default of params.py.
 SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "relu, 1e-3, batch 256": ("dense", {}, {"epochs": 12}),
     "relu, 4e-3, batch 256": ("dense", {}, {"epochs": 12, "learning_rate": 4e-3}),
@@ -50,6 +50,12 @@ SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"epochs": 25, "learning_rate": 4e-3, "batch_size": 128, "latent_size": 28, "patience": 0},
     ),
 }
+# Defaults when these settings were tried.
+MODEL: dict[str, dict[str, Any]] = {
+    "dense": {"hidden_sizes": [512, 256], "hidden_norm": "none"},
+    "conv": {"hidden_norm": "none"},
+}
+THEN: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 256, "ema": 0.0}
 LEVELS = (8, 10, 12, 14, 16, 20)
 CPU = torch.device("cpu")
 
@@ -101,8 +107,7 @@ def main() -> None:
         if args.only not in name:
             continue
         epochs = {"epochs": args.epochs} if args.epochs else {}
-        then = {"hidden_norm": "none", **options}  # there was no other
-        params = Params.model_validate({"model": {"name": kind, kind: then}, "train": {**knobs, **epochs}})
+        params = Params.model_validate({"model": {"name": kind, kind: {**MODEL[kind], **options}}, "train": {**THEN, **knobs, **epochs}})
         torch.manual_seed(params.train.seed)
         model = build_model(kind, splits["train"].spec.shape, params.train.latent_size, params.model.options)
         start = time.process_time()

@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 MEASURED = 10_000
 MOST_EPOCHS = 200
 # The default when these tables were made.
-THEN = {"activation": "silu", "hidden_norm": "none"}
+THEN = {"hidden_sizes": [512, 256], "activation": "silu", "hidden_norm": "none"}
 PLAIN = {"latent_activation": "relu", "latent_norm": "none", "hidden_sizes": []}
 # name: (options of the dense model, options of train)
 REGULARISERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -98,7 +98,7 @@ class Splits:
 
 def train(splits: Splits, most: int, steps: int, seed: int, model: dict, options: dict) -> dict[str, float]:
     rows = splits.rows("train", most)
-    base = {"batch_size": 128, "patience": 0, "seed": seed, "device": "cpu"}
+    base = {"batch_size": 128, "learning_rate": 4e-3, "ema": 0.0, "patience": 0, "seed": seed, "device": "cpu"}
     batches = -(-rows.rows // base["batch_size"])
     epochs = max(1, min(MOST_EPOCHS, steps // batches))
     model = {**THEN, **model}

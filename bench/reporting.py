@@ -17,8 +17,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # name: (model, latent size, options that differ from the defaults)
 NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "784-512-256-32, integers": ("dense", 32, {}),
-    "784-512-256-32, floats": ("dense", 32, {"activation": "silu"}),
+    "784-448-224-32, integers": ("dense", 32, {}),
+    "784-448-224-32, floats": ("dense", 32, {"activation": "silu"}),
     "784-128-784, integers": ("dense", 128, {"hidden_sizes": [], "output_activation": "linear"}),
     "784-128-784, floats": ("dense", 128, {"hidden_sizes": [], "latent_activation": "relu", "latent_norm": "none"}),
     "conv 16, 32, latent 32, integers": ("conv", 32, {}),

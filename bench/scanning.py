@@ -54,7 +54,7 @@ def make_store(rows: int, work: Path) -> Path:
         path = data / f"{start // PER_SHARD:03d}.parquet"
         with ShardWriter(path, attributes.schema, SampleSpec((8, 8), "uint8")) as writer:
             writer.write(attributes, shades.astype(np.uint8))
-    quick_codec("784-512-256-32", data, work / "codec")
+    quick_codec("784-448-224-32, integers", data, work / "codec")
     params = EncodeParams(device="cpu")
     encode_samples(SampleSet.open(data), work / "codec", work / "store", params, name="bench", git={})
     return work / "store"

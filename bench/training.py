@@ -38,6 +38,7 @@ REFERENCE = {
     "optimizer": "adadelta",
     "learning_rate": 1.0,
     "schedule": "constant",
+    "ema": 0.0,
     "latent_size": 128,
     "batch_size": 256,
 }

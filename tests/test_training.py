@@ -112,6 +112,19 @@ def test_weight_decay_shrinks_weights(data, optimizer, decay, rate):
     assert sizes[1] < 0.8 * sizes[0]
 
 
+def test_averages_are_better_than_weights_that_every_step_shakes(data):
+    knobs = {"schedule": "constant", "learning_rate": 0.01, "epochs": 20, "batch_size": 16}
+    losses = [fitted(data, ema=ema, **knobs)[1].best.validation_loss for ema in (0.0, 0.03)]
+    assert losses[1] < 0.97 * losses[0]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.1])
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_the_weights_that_were_validated_are_kept(data, ema, norm):
+    model, result = fitted(data, {"hidden_norm": norm}, ema=ema)
+    assert validation_loss(model, data) == pytest.approx(result.best.validation_loss, rel=1e-5)
+
+
 def test_glorot_initialisation_depends_on_both_sides_of_a_layer(data):
     starts = {}
     for initialisation in ("torch", "glorot"):
@@ -138,13 +151,14 @@ def test_noise_in_training_makes_a_better_denoiser(data):
     assert validation_loss(plain, data) < validation_loss(denoising, data)
 
 
-def test_a_cosine_schedule_ends_near_zero_and_a_constant_one_stays(data):
-    rates = [epoch.learning_rate for epoch in fitted(data, schedule="cosine", epochs=10)[1].history]
+@pytest.mark.parametrize(("ema", "end"), [(0.0, 0.0), (0.03, 0.1)])
+def test_a_cosine_schedule_ends_near_zero_or_for_averages_a_tenth_and_a_constant_one_stays(data, ema, end):
+    rates = [epoch.learning_rate for epoch in fitted(data, schedule="cosine", epochs=10, ema=ema)[1].history]
     assert 0 < rates[0] < 3e-3  # it rises over the first steps
     assert 2.5e-3 < rates[1] < 3e-3
     assert rates[1:] == sorted(rates[1:], reverse=True)
-    assert rates[5] == pytest.approx(1.5e-3)
-    assert rates[-1] < 0.03 * rates[1]
+    assert rates[5] == pytest.approx((1 + end) * 1.5e-3)
+    assert end * 3e-3 < rates[-1] < (0.03 + end) * rates[1]
     assert {epoch.learning_rate for epoch in fitted(data, schedule="constant")[1].history} == {3e-3}
 
 

@@ -30,7 +30,7 @@ _GROWING = ("train.latent_size", "quantiser.levels")
 """More of these, and all else equal: no fewer bits."""
 _ABOUT_EQUAL = tuple(
     [f"train.{name}" for name in ("learning_rate", "optimizer", "schedule", "weight_decay", "noise_std", "epochs")]
-    + [f"train.{name}" for name in ("batch_size", "patience", "initialisation", "autocast", "compile", "device")]
+    + [f"train.{name}" for name in ("batch_size", "patience", "ema", "initialisation", "autocast", "compile", "device")]
     + [f"model.dense.{name}" for name in ("hidden_sizes", "activation", "dropout")]
     + [f"model.conv.{name}" for name in ("channels", "activation", "dropout")]
     + [
