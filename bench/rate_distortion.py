@@ -28,7 +28,7 @@ from ae_pipeline.samples import SampleSet
 from ae_pipeline.training import fit
 from ae_pipeline.training_data import Rows, fit_scaling, open_rows
 
-# name: (model, options of the model, options of train); what is missing is in MODEL and THEN, or the default of params.py.
+# name: (model, options of the model, options of train); what is missing: MODEL and THEN, then params.py.
 SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "relu, 1e-3, batch 256": ("dense", {}, {"epochs": 12}),
     "relu, 4e-3, batch 256": ("dense", {}, {"epochs": 12, "learning_rate": 4e-3}),
@@ -107,7 +107,9 @@ def main() -> None:
         if args.only not in name:
             continue
         epochs = {"epochs": args.epochs} if args.epochs else {}
-        params = Params.model_validate({"model": {"name": kind, kind: {**MODEL[kind], **options}}, "train": {**THEN, **knobs, **epochs}})
+        params = Params.model_validate(
+            {"model": {"name": kind, kind: {**MODEL[kind], **options}}, "train": {**THEN, **knobs, **epochs}}
+        )
         torch.manual_seed(params.train.seed)
         model = build_model(kind, splits["train"].spec.shape, params.train.latent_size, params.model.options)
         start = time.process_time()
