@@ -58,8 +58,8 @@ check: env  ## formatting, lint, types
 	ruff check .
 	mypy
 
-test: env  ## all tests
-	pytest
+test: env  ## all tests, a file on each core
+	pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lock:  ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --extra dev pyproject.toml --output-file requirements.lock

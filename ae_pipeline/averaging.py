@@ -40,9 +40,10 @@ class WeightAverage(Generic[Modules]):
             self._average.update_parameters(self._source)
         self._steps += 1
 
-    def _move(self, averages: Tensors, now: Tensors, updates: Tensor | int) -> None:
+    def _move(self, averages: Tensors, now: Tensors, _: Tensor | int) -> None:
         if averages[0].is_floating_point():
-            share = max(self._least_share, _WARM_UP / (_WARM_UP + float(updates)))
+            # The count that torch gives is a tensor, which a GPU would have to be waited for.
+            share = max(self._least_share, _WARM_UP / (_WARM_UP + self._steps / self._every))
             torch._foreach_lerp_(averages, now, share)
         else:  # how many batches there were
             torch._foreach_copy_(averages, now)

@@ -101,7 +101,8 @@ class TrainParams(Section):
     latent_size: Size = 28
     loss: Literal["mse", "bce"] = "mse"
     optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
-    learning_rate: Positive = 0.012
+    learning_rate: Positive = 0.02
+    """With hidden_norm: none, or without hidden layers, a fifth of the default is better."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """cosine: up in the first fiftieth of all steps, then down, to a tenth, or to zero with ema: 0."""
     ema: Annotated[float, Field(ge=0, le=1)] = 0.03

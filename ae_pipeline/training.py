@@ -78,45 +78,26 @@ def fit(
     """
     if train.rows < 2:
         raise DataError(f"the train split has {train.rows} row; expected at least 2")
-    device = next(model.parameters()).device
-    batches = math.ceil(train.rows / params.batch_size)
     generator = torch.Generator().manual_seed(params.seed)
     history: list[Epoch] = []
     best_state: dict[str, Tensor] = {}
     best_epoch = 0
-    with seeded(params.seed, device):
-        if params.initialisation == "glorot":
-            model.apply(_initialise_glorot)
-        shared = params.rate_code == "shared"
-        rate = RateModel(model.latent_size, shared=shared).to(device) if params.rate_weight else None
-        precision = choose_precision(params.autocast, partial(_trial, model, rate, train, params, scaling))
-        trainer = _Trainer(model, rate, params, scaling, autocast=precision.autocast, compiled=params.compile)
-        schedule = _schedule(trainer.optimizer, params, batches)
-        average = WeightAverage(trainer.modules, params.ema * params.epochs * batches) if params.ema else None
-        judged = trainer.modules if average is None else average.modules
-        untrained = best_loss = trainer.validation_loss(judged, validation)
+    with seeded(params.seed, next(model.parameters()).device):
+        modules = _modules(model, params)
+        steps = params.epochs * math.ceil(train.rows / params.batch_size)
+        precision = choose_precision(params.autocast, partial(_trial, modules, train, params, scaling, steps))
+        trainer = _Trainer(modules, params, scaling, steps, autocast=precision.autocast, compiled=params.compile)
+        untrained = best_loss = trainer.validation_loss(validation)
         for number in range(1, params.epochs + 1):
-            learning_rate = float(schedule.get_last_lr()[0])
-            trainer.modules.train()
-            losses: list[Tensor] = []
-            rows: list[int] = []
-            for pixels in train.shuffled(params.batch_size, generator):
-                if len(pixels) < 2:
-                    continue  # batch statistics of one row do not exist
-                done = schedule.last_epoch / (params.epochs * batches)
-                losses.append(trainer.step(pixels, min(1.0, done / _RATE_WARM_UP)))
-                rows.append(len(pixels))
-                schedule.step()
-                if average is not None:
-                    average.update()
-            train_loss = float(np.average(torch.stack(losses).cpu().double().numpy(), weights=rows))
-            epoch = Epoch(number, train_loss, trainer.validation_loss(judged, validation), learning_rate)
+            learning_rate = trainer.learning_rate
+            train_loss = trainer.epoch(train, generator)
+            epoch = Epoch(number, train_loss, trainer.validation_loss(validation), learning_rate)
             _check(epoch, untrained)
             history.append(epoch)
             on_epoch(epoch)
             if epoch.validation_loss < best_loss:
                 best_loss, best_epoch = epoch.validation_loss, number
-                best_state = copy.deepcopy(judged.state_dict())
+                best_state = copy.deepcopy(trainer.kept.state_dict())
             if params.patience and number - best_epoch >= params.patience:
                 break
     if not best_epoch:
@@ -124,56 +105,77 @@ def fit(
             f"training never lowered the validation loss of {untrained:.5g} in {len(history)} epochs; "
             "change train.learning_rate, train.optimizer or the model"
         )
-    trainer.modules.load_state_dict(best_state)
-    return Fitted(history, best_epoch, len(history) < params.epochs, precision, rate)
+    modules.load_state_dict(best_state)
+    return Fitted(history, best_epoch, len(history) < params.epochs, precision, _rate_of(modules))
 
 
 class _Trainer:
-    """A model, its rate model if there is one, and their optimizer: what one step and one validation need."""
+    """A model and its rate model, if there is one, and all that changes in the `steps` in which they are trained."""
 
     def __init__(
         self,
-        model: Autoencoder,
-        rate: RateModel | None,
+        modules: nn.ModuleList,
         params: TrainParams,
         scaling: Scaling,
+        steps: int,
         *,
         autocast: bool,
         compiled: bool = False,
     ):
-        self.modules = nn.ModuleList([model] if rate is None else [model, rate])
-        self.optimizer = _optimizer(model, rate, params)
-        self._compute = torch.compile(model.losses) if compiled else model.losses
-        self._rate, self._params, self._scaling, self._autocast = rate, params, scaling, autocast
+        self._modules, self._rate = modules, _rate_of(modules)
+        self._optimizer = _optimizer(modules, params)
+        self._schedule = _schedule(self._optimizer, params, steps)
+        self._average = WeightAverage(modules, params.ema * steps) if params.ema else None
+        self.kept = modules if self._average is None else self._average.modules
+        losses = _model_of(modules).losses
+        self._losses = torch.compile(losses) if compiled else losses
+        self._params, self._scaling, self._steps, self._autocast = params, scaling, steps, autocast
 
-    def step(self, pixels: Tensor, rate_share: float) -> Tensor:
-        """One batch; `rate_share` is how much of the rate term counts yet. Returns the loss."""
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self._schedule.get_last_lr()[0])
+
+    def epoch(self, train: Rows, generator: torch.Generator) -> float:
+        """A step for every batch; returns the mean loss over rows."""
+        self._modules.train()
+        losses: list[Tensor] = []
+        rows: list[int] = []
+        for pixels in train.shuffled(self._params.batch_size, generator):
+            if len(pixels) < 2:
+                continue  # batch statistics of one row do not exist
+            losses.append(self.step(pixels))
+            rows.append(len(pixels))
+        return float(np.average(torch.stack(losses).cpu().double().numpy(), weights=rows))
+
+    def step(self, pixels: Tensor) -> Tensor:
+        """One batch; returns its loss."""
         target = scale_pixels(pixels.float(), self._scaling)
         noise_std = self._params.noise_std
         x = target + noise_std * torch.randn_like(target) if noise_std else target
+        rate_share = min(1.0, self._schedule.last_epoch / self._steps / _RATE_WARM_UP)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self._autocast):
-            loss = self._compute(x, target, **self._terms(self._rate, rate_share))["total"]
-        self.optimizer.zero_grad(set_to_none=True)
+            loss: Tensor = self._losses(x, target, **self._terms(self._rate, rate_share))["total"]
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
+        self._optimizer.step()
+        self._schedule.step()
+        if self._average is not None:
+            self._average.update()
         return loss.detach()
 
     @torch.inference_mode()
-    def validation_loss(self, modules: nn.ModuleList, rows: Rows) -> float:
-        """The training's loss on clean rows, without dropout, latents rounded, in float32; mean over rows.
-
-        `modules` are the trained ones or averages of them.
-        """
-        modules.eval()
-        model = cast(Autoencoder, modules[0])
-        rate = modules[1] if len(modules) > 1 else None
+    def validation_loss(self, rows: Rows) -> float:
+        """The loss of what would be kept, on clean rows, without dropout, latents rounded, in float32; mean of rows."""
+        self.kept.eval()
+        losses, terms = _model_of(self.kept).losses, self._terms(_rate_of(self.kept), 1.0)
         total = 0.0
         for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
             target = scale_pixels(pixels.float(), self._scaling)
-            total += float(model.losses(target, target, **self._terms(rate, 1.0))["total"]) * len(pixels)
+            total += float(losses(target, target, **terms)["total"]) * len(pixels)
         return total / rows.rows
 
-    def _terms(self, rate: nn.Module | None, rate_share: float) -> dict[str, Any]:
+    def _terms(self, rate: RateModel | None, rate_share: float) -> dict[str, Any]:
         params = self._params
         return {
             "loss": params.loss,
@@ -183,22 +185,33 @@ class _Trainer:
         }
 
 
+def _modules(model: Autoencoder, params: TrainParams) -> nn.ModuleList:
+    """What is trained: the model, initialised, and with train.rate_weight a rate model."""
+    if params.initialisation == "glorot":
+        model.apply(_initialise_glorot)
+    if not params.rate_weight:
+        return nn.ModuleList([model])
+    rate = RateModel(model.latent_size, shared=params.rate_code == "shared")
+    return nn.ModuleList([model, rate.to(next(model.parameters()).device)])
+
+
+def _model_of(modules: nn.ModuleList) -> Autoencoder:
+    return cast(Autoencoder, modules[0])
+
+
+def _rate_of(modules: nn.ModuleList) -> RateModel | None:
+    return cast(RateModel, modules[1]) if len(modules) > 1 else None
+
+
 def _trial(
-    model: Autoencoder,
-    rate: RateModel | None,
-    train: Rows,
-    params: TrainParams,
-    scaling: Scaling,
-    autocast: bool,
+    modules: nn.ModuleList, train: Rows, params: TrainParams, scaling: Scaling, steps: int, autocast: bool
 ) -> Iterator[float]:
     """Losses of steps on copies, the same batches and draws whatever the precision; nothing of it stays."""
-    model, rate = copy.deepcopy((model, rate))
-    trainer = _Trainer(model, rate, params, scaling, autocast=autocast)
-    trainer.modules.train()
+    trainer = _Trainer(copy.deepcopy(modules).train(), params, scaling, steps, autocast=autocast)
     generator = torch.Generator().manual_seed(params.seed)
     for pixels in train.shuffled(params.batch_size, generator):
         if len(pixels) == params.batch_size:
-            yield float(trainer.step(pixels, 0.0))
+            yield float(trainer.step(pixels))
 
 
 def _initialise_glorot(module: nn.Module) -> None:
@@ -222,11 +235,12 @@ def _check(epoch: Epoch, untrained: float) -> None:
         )
 
 
-def _optimizer(model: Autoencoder, rate: RateModel | None, params: TrainParams) -> torch.optim.Optimizer:
+def _optimizer(modules: nn.ModuleList, params: TrainParams) -> torch.optim.Optimizer:
     speed, decay = params.learning_rate, params.weight_decay
+    model, *rates = modules
     groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
-    if rate is not None:  # steps and densities are no weights to be kept small
-        groups.append({"params": list(rate.parameters()), "weight_decay": 0.0})
+    # Steps and densities are no weights to be kept small.
+    groups += [{"params": list(rate.parameters()), "weight_decay": 0.0} for rate in rates]
     if params.optimizer == "adadelta":
         return torch.optim.Adadelta(groups, lr=speed, weight_decay=decay)
     kind = torch.optim.Adam if params.optimizer == "adam" else torch.optim.AdamW
@@ -234,10 +248,9 @@ def _optimizer(model: Autoencoder, rate: RateModel | None, params: TrainParams) 
 
 
 def _schedule(
-    optimizer: torch.optim.Optimizer, params: TrainParams, batches: int
+    optimizer: torch.optim.Optimizer, params: TrainParams, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if params.schedule == "cosine":
-        steps = params.epochs * batches
         warm = max(1.0, _WARM_UP * steps)
         last = _LAST_RATE if params.ema else 0.0
 

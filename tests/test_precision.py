@@ -2,9 +2,15 @@
 
 import pytest
 import torch
-from test_training import data, fitted  # noqa: F401 (a fixture)
+from test_training import KNOBS, OPTIONS, data, fitted  # noqa: F401 (a fixture)
 
+from ae_pipeline.codec_header import Scaling
+from ae_pipeline.models import build_model
+from ae_pipeline.params import TrainParams
+from ae_pipeline.params_model import DenseOptions
 from ae_pipeline.precision import Precision, choose_precision
+from ae_pipeline.training import _trial
+from ae_pipeline.training_data import MemoryRows
 
 
 class Machine:
@@ -56,3 +62,14 @@ def test_the_trial_leaves_no_trace(data):  # noqa: F811
         assert all(
             torch.equal(a, b) for a, b in zip(chosen.state_dict().values(), fixed.state_dict().values(), strict=True)
         )
+
+
+def test_the_trial_makes_the_first_steps_of_the_training(data):  # noqa: F811
+    knobs = {**KNOBS, "learning_rate": 0.1, "batch_size": 60, "epochs": 100, "autocast": False}
+    params = TrainParams.model_validate(knobs)
+    torch.manual_seed(0)
+    model = build_model("dense", (12, 12), 6, dict(DenseOptions.model_validate(OPTIONS)))
+    rows = MemoryRows(data.train_pixels, torch.device("cpu"))
+    trial = _trial(torch.nn.ModuleList([model]), rows, params, Scaling(offset=0, scale=255), 100 * 9, autocast=False)
+    result = fitted(data, **{**knobs, "patience": 1})[1]
+    assert result.history[0].train_loss == pytest.approx(sum(trial) / 9, rel=1e-6)
