@@ -22,6 +22,7 @@ from ae_pipeline.store.layouts import LAYOUTS
 # What decides the weights, beside data and parameters: dvc.yaml's code dependencies of `train` (a test compares them).
 TRAINING_CODE = (
     "arithmetic",
+    "averaging",
     "codec",
     "codec_building",
     "codec_header",
