@@ -21,7 +21,8 @@ from ae_pipeline.params_model import ModelParams
 from ae_pipeline.params_operation import DriftParams, InboxParams, PromotionParams, SweepParams
 
 MOST_ROW_GROUP_ROWS = 1_000_000
-SWEEPS = "sweep"  # below paths.work; `encode`, which clears that, leaves it
+# Folders below paths.work that took long to make: `encode`, which clears that, leaves them.
+SWEEPS, BENCHMARKS = "sweep", "benchmark"
 
 Split = Literal["train", "validation", "test"]
 

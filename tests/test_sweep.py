@@ -301,15 +301,19 @@ def test_check_finds_a_mistake_in_the_space(root, ae):
     assert (code, "train.latent is no parameter" in err) == (1, True)
 
 
-def test_encode_leaves_the_sweeps_database(tiny_params, synthetic_prepared, tiny_codec, tmp_path):
+def test_encode_leaves_the_sweeps_database_and_the_benchmarks_codecs(
+    tiny_params, synthetic_prepared, tiny_codec, tmp_path
+):
     shutil.copytree(synthetic_prepared, tmp_path / "data/prepared")
     shutil.copytree(tiny_codec, tmp_path / "data/codec")
-    database = tmp_path / "data/.work/sweep/0/optuna.db"
-    database.parent.mkdir(parents=True)
-    database.touch()
+    work = tmp_path / "data/.work"
+    long_made = [work / "sweep/0/optuna.db", work / "benchmark/small-0/codec.json"]
+    for file in [*long_made, work / "left/over"]:
+        file.parent.mkdir(parents=True)
+        file.touch()
     run_stage("encode", tiny_params, tmp_path)
-    assert database.exists()
-    assert [path.name for path in (tmp_path / "data/.work").iterdir()] == ["sweep"]
+    assert all(file.exists() for file in long_made)
+    assert {path.name for path in work.iterdir()} == {"sweep", "benchmark"}
 
 
 def test_a_file_that_shares_values_is_not_written(tmp_path):

@@ -23,15 +23,13 @@ from ae_pipeline.devices import cpu_count
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.files import make_folder, write_json
 from ae_pipeline.models import build_model
-from ae_pipeline.params import Params
+from ae_pipeline.params import BENCHMARKS, Params
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.preparation import open_split
 from ae_pipeline.provenance import git_state, library_versions, machine
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.training_data import fit_scaling
 
-WORK = "benchmark"
-"""Folder of the trained presets, in paths.work."""
 # All rows are held in memory, several times.
 _MOST_BYTES = 256 << 20
 
@@ -46,7 +44,7 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
     asked = {name: preset_params(name, params) for name in params.bench.presets}
     prepared = root / params.paths.prepared
     sets = {name: open_split(prepared, name) for name in ("train", "validation", "test")}
-    work = root / params.paths.work / WORK
+    work = root / params.paths.work / BENCHMARKS
     make_folder(work)
     git = git_state(root)
     presets, unfit = _fitting(asked, sets["train"].spec)

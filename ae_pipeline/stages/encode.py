@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
-from ae_pipeline.params import SWEEPS, Params
+from ae_pipeline.params import BENCHMARKS, SWEEPS, Params
 from ae_pipeline.progress import row_progress
 from ae_pipeline.provenance import git_state
 from ae_pipeline.samples import SampleSet
@@ -41,6 +41,6 @@ def run(params: Params, root: Path) -> None:
         totals = store.manifest.totals
         print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")
     rename_folder(stores, latents)
-    clear_folder(work, keep=[SWEEPS])
+    clear_folder(work, keep=[SWEEPS, BENCHMARKS])
     with suppress(OSError):  # not empty
         work.rmdir()
