@@ -113,9 +113,13 @@ def test_weight_decay_shrinks_weights(data, optimizer, decay, rate):
 
 
 def test_averages_are_better_than_weights_that_every_step_shakes(data):
-    knobs = {"schedule": "constant", "learning_rate": 0.01, "epochs": 20, "batch_size": 16}
-    losses = [fitted(data, ema=ema, **knobs)[1].best.validation_loss for ema in (0.0, 0.03)]
-    assert losses[1] < 0.97 * losses[0]
+    knobs = {"schedule": "constant", "learning_rate": 0.05, "epochs": 20, "batch_size": 32}
+
+    def losses(ema):
+        # Three trainings: another processor's rounding alone moves one of them by 3%.
+        return [fitted(data, rows=rows, ema=ema, **knobs)[1].best.validation_loss for rows in (540, 520, 500)]
+
+    assert sum(losses(0.1)) < 0.96 * sum(losses(0.0))
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.1])
