@@ -110,9 +110,10 @@ def read_reference(path: Path, codec_fingerprint: str | None = None) -> DriftRef
         raise DataError(f"no drift reference at {path}; {again}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON: {first_line(error)}; {again}") from None
-    found = values.get("format") if isinstance(values, dict) else type(values).__name__
-    if found != _FORMAT:
-        raise DataError(f"{path} has format {found!r}, expected {_FORMAT}; use a newer ae-pipeline")
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds a {type(values).__name__}, expected an object; {again}")
+    if values.get("format") != _FORMAT:
+        raise DataError(f"{path} has format {values.get('format')!r}, expected {_FORMAT}; use a newer ae-pipeline")
     try:
         reference = DriftReference.model_validate(values)
     except ValidationError as error:

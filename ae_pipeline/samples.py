@@ -12,7 +12,6 @@ metadata under `ae_pipeline.samples`. Reading also takes Parquet files of other 
 of numbers, with or without `id`.
 """
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,9 +28,9 @@ from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.parquet_limits import read_footer
 from ae_pipeline.parquet_writer import RowGroupWriter, rechunk
 from ae_pipeline.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
+from ae_pipeline.sample_schema import sample_schema, schema_difference, spec_of, stated_spec
 
 ID = "id"
-METADATA_KEY = b"ae_pipeline.samples"
 # A file with more rows than this is read as several shards, cut between its row groups.
 SHARD_ROWS = 100_000
 
@@ -80,11 +79,11 @@ class SampleSet:
             parquet.close()
         for file, schema in zip(files, schemas, strict=True):
             if not schema.equals(schemas[0], check_metadata=False):
-                which = _difference(schema, schemas[0])
+                which = schema_difference(schema, schemas[0])
                 raise DataError(f"{file} has other columns than {files[0]}: {which}; give all files the same")
-        spec = _spec(files[0], schemas[0], expected)
+        spec = spec_of(files[0], schemas[0], expected)
         for file, schema in zip(files, schemas, strict=True):
-            stated = _stated_spec(file, schema)
+            stated = stated_spec(file, schema)
             if stated not in (None, spec):
                 raise DataError(
                     f"{file} holds samples of {stated.describe()}, expected {spec.describe()} as {files[0]} has"
@@ -193,13 +192,6 @@ class SampleSet:
         return self._digests[file]
 
 
-def sample_schema(attributes: pa.Schema, spec: SampleSpec) -> pa.Schema:
-    """Arrow schema of the canonical layout."""
-    metadata = {METADATA_KEY: json.dumps({"format": 1, "shape": list(spec.shape), "dtype": spec.dtype}).encode()}
-    pixels = pa.field(PIXELS, pa.binary(spec.nbytes), nullable=False)
-    return pa.schema([*attributes, pixels], metadata=metadata)
-
-
 class ShardWriter:
     """Write one canonical shard block by block; use as a context manager. The file has its name only when whole."""
 
@@ -275,52 +267,3 @@ def _shards(file: Path, metadata: Any) -> Iterator[Shard]:
             groups, rows = [], 0
     if groups:
         yield Shard(file, tuple(groups), rows)
-
-
-def _spec(file: Path, schema: pa.Schema, expected: SampleSpec | None) -> SampleSpec:
-    if PIXELS not in schema.names:
-        raise DataError(
-            f"{file} has no column `{PIXELS}` (found: {', '.join(schema.names)}); rename the one with the samples"
-        )
-    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if repeated:
-        raise DataError(f"{file} has several columns named {', '.join(repeated)}; rename or drop all but one")
-    spec = _stated_spec(file, schema) or expected
-    if spec is None:
-        raise DataError(f"{file} does not say the shape of its samples; expected `{METADATA_KEY.decode()}` metadata")
-    if expected is not None and spec != expected:
-        raise DataError(
-            f"{file} holds samples of {spec.describe()}, expected {expected.describe()} as the codec has; use the one "
-            "that was trained for them"
-        )
-    width = schema.field(PIXELS).type
-    if pa.types.is_fixed_size_binary(width) and width.byte_width != spec.nbytes:
-        raise DataError(f"{file}: {width.byte_width} bytes per row, expected {spec.nbytes} for {spec.describe()}")
-    return spec
-
-
-def _difference(found: pa.Schema, expected: pa.Schema) -> str:
-    """The first column that tells two schemas apart."""
-    for name in sorted({*found.names, *expected.names}):
-        one, other = (
-            " and ".join(str(schema.types[place]) for place in schema.get_all_field_indices(name)) or "not there"
-            for schema in (found, expected)
-        )
-        if one != other:
-            return f"`{name}` is {one}, and {other} in the other"
-    return "in another order, or where values may be missing"
-
-
-def _stated_spec(file: Path, schema: pa.Schema) -> SampleSpec | None:
-    stated = (schema.metadata or {}).get(METADATA_KEY)
-    if stated is None:
-        return None
-    try:
-        values = json.loads(stated)
-        if values.get("format", 1) != 1:
-            raise DataError(f"has format {values['format']!r}, expected 1; use a newer ae-pipeline")
-        return SampleSpec(tuple(int(size) for size in values["shape"]), str(values["dtype"]))
-    except DataError as error:
-        raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata is damaged; make or fetch it again") from None

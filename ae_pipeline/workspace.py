@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.codec_header import CodecHeader, read_header
-from ae_pipeline.drift_reference import REFERENCE_NAME
+from ae_pipeline.drift_reference import REFERENCE_NAME, read_reference
 from ae_pipeline.errors import WorkspaceError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import Params
@@ -20,6 +20,7 @@ from ae_pipeline.samples import SampleSet
 from ae_pipeline.tables import HISTORY, read_csv
 
 _EXAMPLE_ROWS = 3
+_ROUND_TRIP = "round_trip.json"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Workspace:
         """What is attached to the run, with the folder it goes to; the codec comes with the model."""
         for folder in ("pictures", "tables"):
             yield from ((path, folder) for path in sorted((self.reports / folder).glob("*.*")))
-        for name in ("metrics.json", "history.csv", "round_trip.json", REFERENCE_NAME):
+        for name in ("metrics.json", "history.csv", _ROUND_TRIP, REFERENCE_NAME):
             if (self.reports / name).exists():
                 yield self.reports / name, None
 
@@ -105,7 +106,11 @@ class Workspace:
 
 
 def read_workspace(params: Params, root: Path) -> Workspace:
-    """Read what the stages left. Raises WorkspaceError if they have not run, or not all of them for the same codec."""
+    """Read what the stages left.
+
+    Raises WorkspaceError if they have not run, or not all of them for the same codec; DataError or CodecError for a
+    report of theirs that cannot be read.
+    """
     reports = root / params.paths.reports
     try:
         lock = _read_lock(root / "dvc.lock")
@@ -115,7 +120,13 @@ def read_workspace(params: Params, root: Path) -> Workspace:
     except FileNotFoundError as error:
         raise WorkspaceError(f"{error.filename} is missing; run `dvc repro` first") from None
     _check_of_one_piece(lock["stages"], params)
-    return Workspace(params, root, lock, read_header(root / params.paths.codec), metrics, history)
+    header = read_header(root / params.paths.codec)
+    # Others will read them once they are published: the summary, and `monitor` in production.
+    if (reports / _ROUND_TRIP).exists():
+        read_values(reports / _ROUND_TRIP)
+    if (reports / REFERENCE_NAME).exists():
+        read_reference(reports / REFERENCE_NAME, header.fingerprint)
+    return Workspace(params, root, lock, header, metrics, history)
 
 
 def read_values(path: Path) -> dict[str, Any]:

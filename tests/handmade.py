@@ -19,7 +19,8 @@ from ae_pipeline.params import EncodeParams
 from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.pixels import SampleSpec, from_numpy
 from ae_pipeline.quantiser import Quantiser
-from ae_pipeline.samples import SampleSet, sample_schema
+from ae_pipeline.sample_schema import sample_schema
+from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.encoding import encode_samples
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.training_data import MemoryRows

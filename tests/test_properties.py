@@ -22,7 +22,8 @@ from hypothesis.extra import numpy as hnp
 from ae_pipeline.codec import Codec
 from ae_pipeline.errors import DataError
 from ae_pipeline.pixels import DTYPES, PIXELS, SampleSpec
-from ae_pipeline.samples import ID, SampleSet, sample_schema
+from ae_pipeline.sample_schema import sample_schema
+from ae_pipeline.samples import ID, SampleSet
 from ae_pipeline.store.decoding import decode_store
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.layouts import LAYOUTS

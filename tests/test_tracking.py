@@ -12,7 +12,7 @@ import pytest
 from trainings import client
 
 from ae_pipeline.codec import Codec
-from ae_pipeline.errors import TrackingError, WorkspaceError
+from ae_pipeline.errors import DataError, TrackingError, WorkspaceError
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.tracking import PUBLISHED_TAG, publish
 from ae_pipeline.tracking_store import fetch_codec, tracking_uri, ui_command
@@ -195,6 +195,21 @@ def test_metrics_of_another_shape_are_named(values, workspace):
             publish(params, root)
     finally:
         path.write_text(before)
+
+
+@pytest.mark.parametrize("name", ["round_trip.json", "drift_reference.json"])
+@pytest.mark.parametrize("text", ["", "{", "[1]"])
+def test_reports_that_nobody_could_read_are_not_attached(name, text, workspace):
+    root, params = workspace
+    path = root / params.paths.reports / name
+    before = path.read_text()
+    path.write_text(text)
+    try:
+        with pytest.raises((WorkspaceError, DataError), match=rf"{name} .*run `dvc repro"):
+            publish(params, root)
+    finally:
+        path.write_text(before)
+    assert client().search_experiments(filter_string="name = 'ae-pipeline'") == []
 
 
 def test_the_default_store_is_absolute_and_experiments_in_temporary_copies_use_it_too(

@@ -37,6 +37,7 @@ TRAINING_CODE = (
     "precision",
     "quantiser",
     "rate",
+    "sample_schema",
     "samples",
     "tables",
     "thrift",
