@@ -39,7 +39,7 @@ def bench(
 
 
 def preset(
-    name: Annotated[str, typer.Argument(help="small, balanced, fine or compact: files in ae_pipeline/presets.")],
+    name: Annotated[str, typer.Argument(help="small, balanced, fine, compact ...: a file in ae_pipeline/presets.")],
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Write a preset's network and training into params.yaml; every other character of it stays."""

@@ -10,7 +10,14 @@ from ae_pipeline.params_base import Count, Section
 class BenchParams(Section):
     """What is measured side by side; docs/benchmark.md says how."""
 
-    presets: Annotated[list[str], Field(min_length=1)] = ["small", "balanced", "fine", "compact"]
+    presets: Annotated[list[str], Field(min_length=1)] = [
+        "small",
+        "balanced",
+        "fine",
+        "compact",
+        "compact_balanced",
+        "compact_fine",
+    ]
     """Names of files in ae_pipeline/presets, without `.yaml`: the codecs that are trained."""
     max_rows: Count = 10_000
     """Rows to measure on, the first of the test split."""

@@ -39,6 +39,8 @@ NETWORKS = [
     "balanced",
     "fine",
     "compact",
+    "compact_balanced",
+    "compact_fine",
 ]
 KINDS = ("float32", "quantised", "quantised, and error")
 ROWS = 10_000

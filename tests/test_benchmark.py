@@ -146,7 +146,7 @@ def test_rows_that_are_no_images_are_told_and_left_out(shape, dtype, tmp_path):
 
 def test_presets_for_images_are_left_out_of_other_rows_before_any_training():
     presets = {name: preset_params(name) for name in preset_names()}
-    fit, (reason,) = _fitting(presets, SampleSpec((12,), "uint8"))
+    fit, (reason, *_) = _fitting(presets, SampleSpec((12,), "uint8"))
     assert set(fit) == {"small", "balanced", "fine"}
     assert reason.startswith("preset compact: model.name: patches needs samples of shape height x width")
     with pytest.raises(ConfigError, match=r"no preset of bench\.presets is for samples of uint8 12: preset compact: "):
@@ -251,7 +251,10 @@ def test_a_preset_is_written_into_params_yaml_and_nothing_else_changes(ae, name,
     assert load_params(path) == preset_params(name, before)
     assert "evaluate.gate there asks for max_mse 0.0052" in out
     code, _, error = ae("preset", "huge", "--params", path)
-    assert (code, "expected one of balanced, compact, fine, small" in error) == (1, True)
+    assert (code, "expected one of balanced, compact, compact_balanced," in error) == (
+        1,
+        True,
+    )
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -301,10 +304,19 @@ def test_the_command_writes_table_report_and_picture_and_a_second_run_does_not_t
     assert same == {row["name"]: row["bits_per_row"] for row in result["rows"]}
 
 
+def test_codecs_of_other_inputs_make_room_and_those_of_other_presets_stay(bench, workspace):
+    work = workspace / "data" / ".work" / "benchmark"
+    former, other = (work / f"{name}-0123456789abcdef" for name in ("balanced", "balanced-wide"))
+    for folder in (former, other):
+        folder.mkdir(parents=True)
+    assert bench("--rows", "60")[0] == 0
+    assert (former.exists(), other.exists()) == (False, True)
+
+
 def test_a_preset_that_there_is_not_is_told_before_any_work(bench):
     code, _, error = bench("--preset", "huge")
     assert code == 1
-    assert error.startswith("error: no preset 'huge'; expected one of balanced, compact, fine, small")
+    assert error.startswith("error: no preset 'huge'; expected one of balanced, compact, compact_balanced,")
     with pytest.raises(ConfigError):
         preset_params("../params")
 

@@ -233,4 +233,4 @@ def test_version_and_check(ae, tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text("source: {name: cifar}\npaths: {reports: /tmp/x}\n")
     assert fails_with_one_line(ae("check"), "2 problem(s)", "source.name", "'cifar'", "paths.reports")
     (tmp_path / "params.yaml").write_text("bench: {presets: [small, smal]}\n")
-    assert fails_with_one_line(ae("check"), "no preset 'smal'; expected one of balanced, compact, fine, small")
+    assert fails_with_one_line(ae("check"), "no preset 'smal'; expected one of balanced, compact, compact_balanced,")

@@ -46,6 +46,8 @@ TRAINING_CODE = (
 )
 _PACKAGE = Path(__file__).parents[1]
 _TIMED_RUNS = 2
+# Of the digest in a folder's name: "compact-<digits>" is not a former "compact-fine-<digits>".
+_DIGITS = 16
 
 
 def trained_codec(
@@ -55,9 +57,9 @@ def trained_codec(
 
     Codecs of the same preset and other inputs are removed. Raises TrainingError, DataError, ConfigError, TargetError.
     """
-    folder = work / f"{preset}-{_inputs(params, train, validation)[:16]}"
+    folder = work / f"{preset}-{_inputs(params, train, validation)[:_DIGITS]}"
     with locked_folder(work):
-        for former in work.glob(f"{preset}-*"):
+        for former in work.glob(f"{preset}-{'[0-9a-f]' * _DIGITS}"):
             if former != folder:
                 shutil.rmtree(former)
         if not folder.exists():
