@@ -133,6 +133,40 @@ def test_every_quality_of_ours_has_a_line_and_a_layout_is_no_quality():
     assert fine.name not in verdict.summary
 
 
+def test_a_smaller_codec_of_ours_that_is_as_good_is_the_one_to_use():
+    large, compact = point(OURS, 60.0, 0.008, 100_000, "large"), point(OURS, 70.0, 0.007, 5_000, "compact")
+    avif = point("AVIF mosaic", 200.0, 0.006)
+    few, many = judge([large, compact, avif], 10_000), judge([large, compact, avif], 76_000)
+    first, second = few.choices
+    assert (first.preset, first.better_preset, first.use) == (large.name, compact.name, OURS)
+    assert f"use {compact.name}, which takes 74 bits per row at an MSE of 0.00700" in first.sentence
+    # 760,000 bits of codec more, and 10 a row less.
+    assert f"{large.name} takes 140 bits per row, 60 bits per row without its codec, and less than" in first.sentence
+    assert "from 76,000 rows on" in first.sentence
+    assert (second.preset, second.better_preset) == (compact.name, None)
+    assert f"at the quality of: {compact.name}." in few.summary
+    assert many.choices[0].better_preset is None
+    assert f"use {large.name}" in many.choices[0].sentence
+
+
+def test_a_codec_of_ours_that_is_never_the_smaller_one_is_told():
+    large, compact = point(OURS, 60.0, 0.008, 100_000, "large"), point(OURS, 59.0, 0.007, 5_000, "compact")
+    assert "at no number of rows less" in judge([large, compact, ZSTD], 10_000).choices[0].sentence
+
+
+def test_a_worse_codec_of_ours_is_none_to_use_instead():
+    fine, compact = point(OURS, 60.0, 0.0069, 100_000, "fine"), point(OURS, 70.0, 0.007, 5_000, "compact")
+    assert [choice.better_preset for choice in judge([fine, compact, ZSTD], 10_000).choices] == [None, None]
+
+
+def test_where_others_are_smaller_than_all_of_ours_the_line_is_theirs():
+    large, compact = point(OURS, 60.0, 0.008, 100_000, "large"), point(OURS, 70.0, 0.007, 5_000, "compact")
+    first, second = judge([large, compact, point("AVIF mosaic", 72.0, 0.006)], 10_000).choices
+    assert (first.use, second.use) == ("AVIF mosaic", "AVIF mosaic")
+    assert "use AVIF mosaic" in first.sentence
+    assert first.better_preset == compact.name
+
+
 def test_the_summary_says_when_none_of_ours_ever_pays():
     assert "none of our codecs pays at any number" in judge([OWN, point("zstd", 50.0, 0.0)], 10).summary
     assert "from 800 rows on" in judge([OWN, ZSTD], 10).summary

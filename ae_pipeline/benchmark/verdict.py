@@ -26,6 +26,8 @@ class Choice:
     psnr: float | None
     bits: float
     """Of our codec, with its own bytes."""
+    better_preset: str | None
+    """Another codec of ours that is as good or better and takes fewer bits at this number of rows, if there is one."""
     use: str
     """The family that takes the fewest bits: ours or another."""
     best_alternative: str | None
@@ -56,7 +58,7 @@ def judge(points: list[Point], rows: int) -> Verdict:
     best = {
         mse: min((point for point in ours if point.mse == mse), key=lambda p: p.bits_at(rows)) for mse in _errors(ours)
     }
-    choices = [_choose(own, families, rows) for own in best.values()]
+    choices = [_choose(own, list(best.values()), families, rows) for own in best.values()]
     summary = _summary(choices, rows)
     measured = min((point.measured_rows for point in ours), default=0)
     if 0 < measured < _FEW_ROWS and any(choice.use != OURS for choice in choices):
@@ -101,34 +103,48 @@ def _errors(points: list[Point]) -> list[float]:
     return sorted({point.mse for point in points}, reverse=True)
 
 
-def _choose(own: Point, families: dict[str, list[Point]], rows: int) -> Choice:
+def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], rows: int) -> Choice:
     other = best_alternative(families, own.psnr, rows)
-    bits = own.bits_at(rows)
-    ours = other is None or bits <= other.bits
+    smallest = min((point for point in ours if point.mse <= own.mse), key=lambda point: point.bits_at(rows))
+    better = smallest if smallest.bits_at(rows) < own.bits_at(rows) else None
     even = break_even_rows(own, families)
+    wins = other is None or smallest.bits_at(rows) <= other.bits
     return Choice(
         preset=own.name,
         mse=own.mse,
         psnr=own.psnr,
-        bits=bits,
-        use=OURS if other is None or ours else other.point.family,
+        bits=own.bits_at(rows),
+        better_preset=better.name if better else None,
+        use=OURS if other is None or wins else other.point.family,
         best_alternative=other.point.name if other else None,
         best_alternative_family=other.point.family if other else None,
         best_alternative_bits=other.bits if other else None,
         break_even_rows=even,
-        sentence=_sentence(own, other, rows, even, families),
+        sentence=_quality(own, rows)
+        + (_another_of_ours(own, better, rows) if better and wins else _compared(own, other, rows, even, families)),
     )
 
 
-def _sentence(own: Point, other: Cost | None, rows: int, even: int | None, families: dict[str, list[Point]]) -> str:
-    quality = f"At MSE {own.mse:.5f}" + ("" if own.psnr is None else f" ({own.psnr:.1f} dB)") + f" and {_rows(rows)}"
+def _quality(own: Point, rows: int) -> str:
+    return f"At MSE {own.mse:.5f}" + ("" if own.psnr is None else f" ({own.psnr:.1f} dB)") + f" and {_rows(rows)}: "
+
+
+def _another_of_ours(own: Point, better: Point, rows: int) -> str:
+    even = break_even_rows(own, {OURS: [better]})
+    less = "at no number of rows less" if even is None else f"less than {better.name} from {even:,} rows on"
+    return (
+        f"use {better.name}, which takes {_bits(better.bits_at(rows))} at an MSE of {better.mse:.5f}; {own.name} takes "
+        f"{_bits(own.bits_at(rows))}, {_bits(own.bits_per_row)} without its codec, and {less}."
+    )
+
+
+def _compared(own: Point, other: Cost | None, rows: int, even: int | None, families: dict[str, list[Point]]) -> str:
     bits = own.bits_at(rows)
     if other is None:
-        return f"{quality}: use {own.name}, {_bits(bits)}; nothing else here is as good."
+        return f"use {own.name}, {_bits(bits)}; nothing else here is as good."
     if bits <= other.bits:
         since = "" if even is None else f" It pays from {even:,} rows on."
-        second = f"the next best is {_taking(other, rows)}"
-        return f"{quality}: use {own.name}, {_bits(bits)}; {second}.{since}"
+        return f"use {own.name}, {_bits(bits)}; the next best is {_taking(other, rows)}.{since}"
     verb = "keep" if other.point.psnr is None else "use"
     lossless = " and loses nothing" if other.point.psnr is None else ""
     later = (
@@ -137,7 +153,7 @@ def _sentence(own: Point, other: Cost | None, rows: int, even: int | None, famil
         else f"the codec's {own.codec_bytes:,} bytes pay for themselves from {even:,} rows on"
     )
     return (
-        f"{quality}: {verb} {_taking(other, rows)}{lossless}; "
+        f"{verb} {_taking(other, rows)}{lossless}; "
         f"{own.name} takes {_bits(bits)}, {_bits(own.bits_per_row)} without its codec, and {later}."
     )
 
@@ -183,9 +199,10 @@ def _bits(bits: float) -> str:
 
 
 def _summary(choices: list[Choice], rows: int) -> str:
-    won = [choice.preset for choice in choices if choice.use == OURS]
+    won = list(dict.fromkeys(choice.better_preset or choice.preset for choice in choices if choice.use == OURS))
     if won:
-        rest = "" if len(won) == len(choices) else " Elsewhere, use what its line names."
+        elsewhere = any(choice.use != OURS for choice in choices)
+        rest = " Elsewhere, use what its line names." if elsewhere else ""
         return f"At {_rows(rows)}, the autoencoder is the smallest at the quality of: {'; '.join(won)}.{rest}"
     uses = sorted({choice.use for choice in choices})
     later = [choice.break_even_rows for choice in choices if choice.break_even_rows is not None]
