@@ -71,6 +71,18 @@ def test_half_the_bits_everywhere_is_a_bd_rate_of_minus_one_half():
     assert bd_rate(halved, curve_of("a", BITS), math.inf)[0] == pytest.approx(1.0)
 
 
+def test_a_setting_that_a_mixture_beats_does_not_bend_the_curve():
+    """Between two settings in bits and error: what mixing them beats changes nothing."""
+    anchor = [point("a", bits, error) for bits, error in ((100.0, 1e-1), (10_000.0, 1e-3))]
+    family = [point("b", 60.0, 8e-3), point("b", 300.0, 2e-3)]
+    between = [point("b", 180.0, error) for error in (7e-3, 5.01e-3, 2.5e-3)]  # the line is at 5e-3
+    rates = [bd_rate(anchor, [*family, more], math.inf)[0] for more in between]
+    without = bd_rate(anchor, family, math.inf)[0]
+    assert rates[:2] == [without, without]
+    assert rates[2] < without
+    assert bd_rate([*family, between[0]], anchor, math.inf) == bd_rate(family, anchor, math.inf)
+
+
 def test_bd_rate_is_the_area_between_straight_lines_over_what_both_cover():
     """Two points each: lines in log10(bits) over PSNR, whose mean difference is that in the middle."""
     anchor = [point("a", 100.0, 1e-1), point("a", 10_000.0, 1e-3)]  # 10 to 30 dB: log10 is 1 + psnr / 10

@@ -3,7 +3,8 @@
 G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", ITU-T SG16 VCEG-M33, 2001: the mean over
 PSNR of the difference of log10(bits). Curves are piecewise cubic and monotone (PCHIP) as in S. Pateux and J. Jung, "An
 Excel add-in for computing Bjontegaard metric and its evolution", VCEG-AE07, 2007: one cubic through all points, as in
-the first paper, can swing between them.
+the first paper, can swing between them. A family's curve goes through the convex hull of its settings, as in I.
+Katsavounidis and L. Guo, "Video codec comparison using the dynamic optimizer framework", SPIE 10752, 2018.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from scipy.interpolate import PchipInterpolator
 
-from ae_pipeline.benchmark.curves import FEWEST_POINTS, by_family, curve
+from ae_pipeline.benchmark.curves import FEWEST_POINTS, by_family, curve, hull
 from ae_pipeline.benchmark.points import OURS, Point
 
 
@@ -31,7 +32,7 @@ def bd_rate(anchor: list[Point], tested: list[Point], rows: float) -> tuple[floa
 
     None if a curve has fewer than two points, or they have no range of PSNR in common.
     """
-    curves = [curve(points, rows) for points in (anchor, tested)]
+    curves = [curve(hull(points, rows), rows) for points in (anchor, tested)]
     if any(len(psnr) < FEWEST_POINTS for psnr, _ in curves):
         return None
     low, high = max(psnr[0] for psnr, _ in curves), min(psnr[-1] for psnr, _ in curves)

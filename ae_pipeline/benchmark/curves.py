@@ -54,6 +54,25 @@ def front(points: Iterable[_Lossy], bits: Callable[[_Lossy], float]) -> list[_Lo
     return best
 
 
+def hull(points: Iterable[Point], rows: float) -> list[Point]:
+    """The lossy front without settings that a mixture of two others beats: some rows in one, the rest in the other.
+
+    Such a one, which nobody needs, would bend the curve: the family would seem worse for offering it.
+    """
+    best: list[Point] = []
+    for point in _lossy_front(points, rows):
+        while len(best) > 1 and _is_beaten_by_mixing(best[-1], best[-2], point, rows):
+            best.pop()
+        best.append(point)
+    return best
+
+
+def _is_beaten_by_mixing(point: Point, fewer: Point, more: Point, rows: float) -> bool:
+    start, end = fewer.bits_at(rows), more.bits_at(rows)
+    share = (point.bits_at(rows) - start) / (end - start)
+    return point.mse >= (1 - share) * fewer.mse + share * more.mse
+
+
 def curve(points: Iterable[Point], rows: float) -> tuple[np.ndarray, np.ndarray]:
     """PSNR in dB, rising, and the logarithm to base 10 of bits per row: the front, without lossless points."""
     best = _lossy_front(points, rows)

@@ -119,7 +119,9 @@ def draw(result: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(14, 6.6), layout="constrained", dpi=110)
     panels = figure.subplots(1, 2, sharey=True)
     counts = result["row_counts"]
-    figure.suptitle(f"{result['data_set']}: {counts['measured']:,} rows, {result['samples']}", fontsize=13)
+    title = f"{result['data_set']}: {counts['measured']:,} rows, {result['samples']}"
+    names = ", ".join(f"{number} {name}" for name, number in _numbers(result["rows"]).values())
+    figure.suptitle(f"{title}\nautoencoder: {names}" if names else title, fontsize=12)
     titles = ("without codec", f"with codec, shared by {counts['measured']:,} rows")
     for axis, key, title in zip(panels, ("bits_per_row", "bits_per_row_with_codec"), titles, strict=True):
         _draw_panel(axis, result["rows"], key)
@@ -131,6 +133,7 @@ def draw(result: dict[str, Any]) -> Figure:
 
 
 def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
+    numbers = _numbers(rows)
     families: dict[str, list[dict[str, Any]]] = {}
     for row in _shown(rows):
         families.setdefault(row["family"], []).append(row)
@@ -151,9 +154,9 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
             beaten = [row for row in own if row not in best]
             places = [row[key] for row in beaten], [row["psnr"] for row in beaten]
             axis.plot(*places, **{**_style(family), "linestyle": "none"}, markersize=15, zorder=3)
-            for number, row in enumerate(own):  # above and below in turn: neighbours may be near
-                offset = (0, -20 if number % 2 else 10)
-                _note(axis, row["name"], (row[key], row["psnr"]), offset, ha="center", **_BOLD)
+            for place, row in enumerate(own):  # above and below in turn: neighbours may be near
+                offset = (0, -20 if place % 2 else 10)
+                _note(axis, str(numbers[row["mse"]][1]), (row[key], row["psnr"]), offset, ha="center", **_BOLD)
     lossless = [row for row in rows if row["psnr"] is None]
     if lossless:
         least = min(lossless, key=lambda row: row[key])
@@ -192,6 +195,15 @@ def _codecs(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     for row in sorted(rows, key=lambda row: -row[key]):
         smallest[row["mse"]] = row
     return sorted(smallest.values(), key=lambda row: row[key])
+
+
+def _numbers(rows: list[dict[str, Any]]) -> dict[float, tuple[str, int]]:
+    """Name and number of each of our codecs, by its error, in the order of the table: names would cover each other."""
+    found: dict[float, tuple[str, int]] = {}
+    for row in rows:
+        if row["family"] == OURS and row["mse"] not in found:
+            found[row["mse"]] = row["name"].removesuffix(f" ({row['setting']})"), len(found) + 1
+    return found
 
 
 def _style(family: str) -> dict[str, Any]:
