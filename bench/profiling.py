@@ -149,7 +149,7 @@ def main() -> None:
     # What is loaded once is no part of a training.
     for params in jobs.values():
         for autocast in (False, True):
-            profile_training(params, samples, pixels[:2000].copy(), autocast=autocast, epochs=1)
+            profile_training(params, samples, pixels[:2000].copy(), autocast=autocast, epochs=8)
     training = {
         f"{name}, {'bfloat16' if autocast else 'float32'}": profile_training(
             params, samples, pixels, autocast=autocast, epochs=args.epochs
