@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def epoch_progress(epochs: int) -> Iterator[Callable[["Epoch"], None]]:
-    """Yield what `fit` calls after every epoch."""
+def epoch_progress(epochs: int, file: TextIO | None = None) -> Iterator[Callable[["Epoch"], None]]:
+    """Yield what `fit` calls after every epoch; lines go to `file` (default: standard output)."""
     terminal = sys.stderr.isatty()
     with tqdm(total=epochs, unit="epoch", desc="train", disable=not terminal) as bar:
 
@@ -22,7 +22,7 @@ def epoch_progress(epochs: int) -> Iterator[Callable[["Epoch"], None]]:
             bar.set_postfix_str(losses)
             bar.update()
             if not terminal:
-                print(f"epoch {epoch.epoch}/{epochs}  {losses}", flush=True)
+                print(f"epoch {epoch.epoch}/{epochs}  {losses}", file=file, flush=True)
 
         yield show
 

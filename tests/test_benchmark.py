@@ -27,6 +27,7 @@ from ae_pipeline.benchmark.run import _fitting
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import ConfigError
+from ae_pipeline.metrics import psnr_of
 from ae_pipeline.params import EncodeParams, Params, load_params
 from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.pixels import SampleSpec
@@ -119,10 +120,17 @@ def test_a_curve_costs_no_more_than_the_next_better_point_and_is_not_extended():
     assert cost([*points, point("a", 900.0, 0.0)], 30.1, math.inf).bits == 900
 
 
-def test_between_settings_that_are_far_apart_nothing_is_read():
+def test_between_settings_that_are_far_apart_rows_are_divided():
     points = [point("a", bits, mse, 0, str(bits)) for bits, mse in ((50.0, 0.01), (200.0, 0.002))]  # 7 dB
-    found = cost(points, 22.0, math.inf)
-    assert (found.bits, found.worse) == (200.0, None)
+    found = cost(points, psnr_of(0.004), math.inf)
+    assert found.bits == pytest.approx(50 + 0.75 * 150)
+    assert (found.point, found.worse) == (points[1], points[0])
+
+
+def test_less_than_half_a_decibel_in_common_is_no_bd_rate():
+    anchor = [point("a", 100.0, 1e-2), point("a", 200.0, 1e-3)]  # 20 to 30 dB
+    tested = [[point("b", 100.0, 10 ** -(start / 10)), point("b", 200.0, 1e-4)] for start in (29.6, 29.4)]
+    assert [bd_rate(anchor, points, math.inf) is None for points in tested] == [True, False]
 
 
 # Counting.
@@ -301,7 +309,7 @@ def bench(ae, workspace, monkeypatch):
 
 def test_the_command_writes_table_report_and_picture_and_a_second_run_does_not_train(bench, workspace):
     code, out, error = bench("--rows", "60")
-    assert (code, "epoch 1/" in out) == (0, True), error
+    assert (code, "epoch 1/" in error, "epoch" in out) == (0, True, False), error
     result = json.loads((workspace / "reports" / "bench.json").read_text())
     assert result["row_counts"] == {"measured": 60, "train": 540, "validation": 60, "test": 150}
     assert {"balanced (list)", "zstd 19", "JPEG q1, files"} <= {row["name"] for row in result["rows"]}
@@ -311,7 +319,7 @@ def test_the_command_writes_table_report_and_picture_and_a_second_run_does_not_t
     assert all(row["name"] in text for row in result["rows"])
     assert (workspace / "reports" / "bench.png").read_bytes().startswith(b"\x89PNG")
     again = bench("--rows", "60", "--json")
-    assert (again[0], "epoch" in again[1]) == (0, False)
+    assert (again[0], "epoch" in again[2]) == (0, False)
     same = {row["name"]: row["bits_per_row"] for row in json.loads(again[1])["rows"]}
     assert same == {row["name"]: row["bits_per_row"] for row in result["rows"]}
 
@@ -323,6 +331,14 @@ def test_codecs_of_other_inputs_make_room_and_those_of_other_presets_stay(bench,
         folder.mkdir(parents=True)
     assert bench("--rows", "60")[0] == 0
     assert (former.exists(), other.exists()) == (False, True)
+
+
+def test_a_kept_codec_that_is_damaged_is_trained_again(bench, workspace):
+    (weights,) = (workspace / "data" / ".work" / "benchmark").glob("balanced-[0-9a-f]*/weights.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    code, _, error = bench("--rows", "60")
+    assert (code, "epoch 1/" in error, len(weights.read_bytes())) == (0, True, len(whole))
 
 
 def test_a_preset_that_there_is_not_is_told_before_any_work(bench):

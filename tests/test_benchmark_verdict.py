@@ -165,6 +165,20 @@ def test_where_others_are_smaller_than_all_of_ours_the_line_is_theirs():
     assert (first.use, second.use) == ("AVIF mosaic", "AVIF mosaic")
     assert "use AVIF mosaic" in first.sentence
     assert first.better_preset == compact.name
+    assert first.sentence.endswith(f" Of ours, {compact.name} is as good and takes 74 bits per row.")
+
+
+def test_fast_settings_of_image_codecs_are_told():
+    assert "bench.image_effort: best" in judge([OWN, *WEBP], 1000, "fast").summary
+    assert "image_effort" not in judge([OWN, *WEBP], 1000).summary
+
+
+def test_far_from_a_setting_rows_are_divided_between_its_neighbours():
+    far = [point("AVIF mosaic", 48.0, 0.006, setting="q1"), point("AVIF mosaic", 66.0, 0.001, setting="q2")]
+    choice = judge([OWN, *far], 1000).choices[0]
+    assert (choice.use, choice.best_alternative) == ("AVIF mosaic", far[1].name)
+    assert choice.best_alternative_bits == pytest.approx(48 + 0.2 * 18)  # a fifth of the way in MSE, from .006 to .001
+    assert "q1 takes 48 bits per row, q2 66 bits per row" in choice.sentence
 
 
 def test_the_summary_says_when_none_of_ours_ever_pays():

@@ -15,10 +15,13 @@ from scipy.interpolate import PchipInterpolator
 from ae_pipeline.benchmark.curves import FEWEST_POINTS, by_family, curve, hull
 from ae_pipeline.benchmark.points import OURS, Point
 
+# Over less, a mean says nothing.
+_LEAST_DB = 0.5
+
 
 @dataclass(frozen=True)
 class Saving:
-    """`change` -0.3: on average 30% fewer bits than the anchor; None if the curves have no quality in common."""
+    """`change` -0.3: on average 30% fewer bits than the anchor; None without enough qualities in common."""
 
     anchor: str
     with_codec: bool
@@ -30,13 +33,13 @@ class Saving:
 def bd_rate(anchor: list[Point], tested: list[Point], rows: float) -> tuple[float, float, float] | None:
     """Relative change in bits from `anchor` to `tested` when `rows` rows share each codec, and the PSNR it is over.
 
-    None if a curve has fewer than two points, or they have no range of PSNR in common.
+    None if a curve has fewer than two points, or they have less than half a decibel in common.
     """
     curves = [curve(hull(points, rows), rows) for points in (anchor, tested)]
     if any(len(psnr) < FEWEST_POINTS for psnr, _ in curves):
         return None
     low, high = max(psnr[0] for psnr, _ in curves), min(psnr[-1] for psnr, _ in curves)
-    if low >= high:
+    if high - low < _LEAST_DB:
         return None
     before, after = (float(PchipInterpolator(psnr, logs).integrate(low, high)) for psnr, logs in curves)
     return 10 ** ((after - before) / (high - low)) - 1, float(low), float(high)

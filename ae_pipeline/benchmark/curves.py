@@ -12,7 +12,8 @@ from ae_pipeline.benchmark.points import Point
 
 # A curve through fewer points is none.
 FEWEST_POINTS = 2
-# Between settings that are further apart, dB, nobody knows what a setting in between would take.
+# Between settings that are further apart, dB, nobody knows what another one would take; but rows can be divided between
+# the two.
 _WIDEST_GAP = 4.0
 
 
@@ -88,7 +89,8 @@ def cost(points: list[Point], psnr: float | None, rows: float) -> Cost | None:
     """The fewest bits per row of one family at this quality or a better one; None if it does not reach it.
 
     Between two points, where a setting in between would lie, the curve counts: piecewise cubic and monotone, as in
-    `bd_rate`. `psnr` None asks for lossless points.
+    `bd_rate`; where they are more than 4 dB apart, some rows in one setting and the rest in the other. `psnr` None asks
+    for lossless points.
     """
     wanted = math.inf if psnr is None else psnr
     good = [point for point in points if point.psnr is None or point.psnr >= wanted]
@@ -98,8 +100,13 @@ def cost(points: list[Point], psnr: float | None, rows: float) -> Cost | None:
     bits, worse = best.bits_at(rows), None
     reached, logs = curve(points, rows)
     place = int(np.searchsorted(reached, wanted))
-    if 0 < place < len(reached) and reached[place] - reached[place - 1] <= _WIDEST_GAP and wanted < reached[place]:
-        read = 10 ** float(PchipInterpolator(reached, logs)(wanted))
+    if 0 < place < len(reached) and wanted < reached[place]:
+        fewer, more = _lossy_front(points, rows)[place - 1 : place + 1]
+        if reached[place] - reached[place - 1] <= _WIDEST_GAP:
+            read = 10 ** float(PchipInterpolator(reached, logs)(wanted))
+        else:
+            share = (fewer.mse - 10 ** (-wanted / 10)) / (fewer.mse - more.mse)
+            read = fewer.bits_at(rows) + share * (more.bits_at(rows) - fewer.bits_at(rows))
         if read < bits:
-            bits, worse = read, _lossy_front(points, rows)[place - 1]
+            bits, worse = read, fewer
     return Cost(bits, best, worse)

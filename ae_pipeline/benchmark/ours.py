@@ -1,6 +1,7 @@
 """Our codecs in the benchmark: every preset trained once, and measured through real stores in every layout."""
 
 import shutil
+import sys
 import tempfile
 from dataclasses import asdict
 from functools import partial
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.benchmark.points import OURS, Point, Rows, timed
+from ae_pipeline.codec import Codec
 from ae_pipeline.codec_building import build_codec
+from ae_pipeline.errors import CodecError
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams, Params
 from ae_pipeline.progress import epoch_progress
@@ -53,7 +56,7 @@ _DIGITS = 16
 def trained_codec(
     preset: str, params: Params, train: SampleSet, validation: SampleSet, work: Path, git: dict[str, Any]
 ) -> Path:
-    """The folder of a preset's codec below `work`; trained if no codec of the same inputs is there.
+    """The folder of a preset's codec below `work`; trained if no codec of the same inputs is there, or a damaged one.
 
     Codecs of the same preset and other inputs are removed. Raises TrainingError, DataError, ConfigError, TargetError.
     """
@@ -62,10 +65,20 @@ def trained_codec(
         for former in work.glob(f"{preset}-{'[0-9a-f]' * _DIGITS}"):
             if former != folder:
                 shutil.rmtree(former)
+        if folder.exists() and not _is_whole(folder):
+            shutil.rmtree(folder)
         if not folder.exists():
-            with epoch_progress(params.train.epochs) as on_epoch:
+            with epoch_progress(params.train.epochs, sys.stderr) as on_epoch:  # what is printed may be JSON
                 build_codec(train, validation, params, folder, git, on_epoch)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        Codec.load(folder)
+    except CodecError:
+        return False
+    return True
 
 
 def measure_preset(preset: str, codec: Path, rows: Rows, params: EncodeParams) -> list[Point]:

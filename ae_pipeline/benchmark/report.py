@@ -17,7 +17,8 @@ _COLOURS = {
     "AVIF": "#7048a8",
 }
 _GREY = "#444444"
-_BOLD = {"color": _COLOURS[OURS], "fontweight": "bold"}
+_DISC = 13
+_IN_DISC: dict[str, Any] = {"color": "white", "fontsize": 8, "fontweight": "bold", "ha": "center", "va": "center"}
 # How the families of one codec are told apart: line and marker.
 _KINDS = {"mosaic": ("-", "o"), "files": (":", "x"), "files, header once": ("--", ".")}
 # Decibel below the worst image or codec of ours at which the picture ends.
@@ -63,7 +64,7 @@ def _savings(result: dict[str, Any]) -> list[str]:
     comparable = [line for line in result["bd_rate"] if line["change"] is not None]
     if not comparable:
         return [
-            "No average saving (BD-rate): our curve and the others need two points each, and qualities in common.",
+            "No average saving (BD-rate): our curve and the others need two points each, and half a decibel in common.",
             "",
         ]
     lines = [
@@ -77,7 +78,10 @@ def _savings(result: dict[str, Any]) -> list[str]:
         over = f"{line['psnr_from']:.1f} to {line['psnr_to']:.1f} dB"
         lines.append(f"| {line['anchor']} | {counted} | {line['change']:+.0%} | {over} |")
     if len(comparable) < len(result["bd_rate"]):
-        lines += ["", "Where a line is missing, one of the curves has a single point, or they share no qualities."]
+        lines += [
+            "",
+            "Where a line is missing, one of the curves has a single point, or they share less than half a decibel.",
+        ]
     return [*lines, ""]
 
 
@@ -143,7 +147,7 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
         axis.plot(
             [row[key] for row in best],
             [row["psnr"] for row in best],
-            markersize=15 if bold else 4.5,
+            markersize=_DISC if bold else 4.5,
             linewidth=2.2 if bold else 1.3,
             zorder=3 if bold else 2,
             label=family,
@@ -153,10 +157,9 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
             own = _codecs(points, key)
             beaten = [row for row in own if row not in best]
             places = [row[key] for row in beaten], [row["psnr"] for row in beaten]
-            axis.plot(*places, **{**_style(family), "linestyle": "none"}, markersize=15, zorder=3)
-            for place, row in enumerate(own):  # above and below in turn: neighbours may be near
-                offset = (0, -20 if place % 2 else 10)
-                _note(axis, str(numbers[row["mse"]][1]), (row[key], row["psnr"]), offset, ha="center", **_BOLD)
+            axis.plot(*places, **{**_style(family), "linestyle": "none"}, markersize=_DISC, zorder=3)
+            for row in own:
+                axis.annotate(str(numbers[row["mse"]][1]), (row[key], row["psnr"]), zorder=4, **_IN_DISC)
     lossless = [row for row in rows if row["psnr"] is None]
     if lossless:
         least = min(lossless, key=lambda row: row[key])
@@ -208,7 +211,7 @@ def _numbers(rows: list[dict[str, Any]]) -> dict[float, tuple[str, int]]:
 
 def _style(family: str) -> dict[str, Any]:
     codec = next((name for name in _COLOURS if family.startswith(name)), OURS)
-    line, marker = _KINDS.get(family.removeprefix(codec).strip(), ("-", "*" if family == OURS else "s"))
+    line, marker = _KINDS.get(family.removeprefix(codec).strip(), ("-", "o" if family == OURS else "s"))
     return {"color": _COLOURS[codec], "linestyle": line, "marker": marker}
 
 

@@ -64,7 +64,7 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         "machine": _machine(),
         "git": git,
         "image_effort": params.bench.image_effort,
-        "verdict": asdict(judge(points, len(rows))),
+        "verdict": asdict(judge(points, len(rows), params.bench.image_effort)),
         "bd_rate": [asdict(saving) for saving in savings(points, len(rows))],
         "left_out": [*unfit, *left_out],
         "rows": [asdict(point) for point in points],

@@ -50,8 +50,8 @@ class Verdict:
     """Where our codecs stop, and what takes over there; None without codecs of ours."""
 
 
-def judge(points: list[Point], rows: int) -> Verdict:
-    """What to use when `rows` rows share the codecs; `points` are the whole table."""
+def judge(points: list[Point], rows: int, image_effort: str = "best") -> Verdict:
+    """What to use when `rows` rows share the codecs; `points` are the whole table, `image_effort` as in params.yaml."""
     families = by_family(points)
     ours = families.pop(OURS, [])
     # Layouts of one codec have the same error: the smaller one stands for it.
@@ -66,6 +66,8 @@ def judge(points: list[Point], rows: int) -> Verdict:
             f" Only {_rows(measured)} were measured: fixed bytes of files, such as page headers, count as bits of "
             "each, and shift the rows from which a codec pays; measure more to know."
         )
+    if image_effort == "fast":
+        summary += " Image codecs ran with fast settings; AVIF and JPEG XL take less with bench.image_effort: best."
     return Verdict(rows, summary, choices, _limit(ours, families, rows))
 
 
@@ -109,6 +111,12 @@ def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], row
     better = smallest if smallest.bits_at(rows) < own.bits_at(rows) else None
     even = break_even_rows(own, families)
     wins = other is None or smallest.bits_at(rows) <= other.bits
+    if better and wins:
+        words = _another_of_ours(own, better, rows)
+    else:
+        words = _compared(own, other, rows, even, families)
+        if better:
+            words += f" Of ours, {better.name} is as good and takes {_bits(better.bits_at(rows))}."
     return Choice(
         preset=own.name,
         mse=own.mse,
@@ -120,8 +128,7 @@ def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], row
         best_alternative_family=other.point.family if other else None,
         best_alternative_bits=other.bits if other else None,
         break_even_rows=even,
-        sentence=_quality(own, rows)
-        + (_another_of_ours(own, better, rows) if better and wins else _compared(own, other, rows, even, families)),
+        sentence=_quality(own, rows) + words,
     )
 
 
