@@ -36,7 +36,10 @@ def preset_values(name: str) -> dict[str, Any]:
 
 def _overrides(name: str) -> dict[str, Any]:
     if name not in preset_names():
-        raise ConfigError(f"no preset {name!r}; expected one of {', '.join(preset_names())} (ae_pipeline/presets)")
+        raise ConfigError(
+            f"no preset {name!r}; expected one of {', '.join(preset_names())}: correct it where you named it, or in "
+            "bench.presets of params.yaml"
+        )
     found: dict[str, Any] = YAML(typ="safe", pure=True).load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     return found
 

@@ -85,7 +85,10 @@ def _fitting(presets: dict[str, Params], spec: SampleSpec) -> tuple[dict[str, Pa
         else:
             fit[name] = params
     if not fit:
-        raise ConfigError(f"no preset of bench.presets is for samples of {spec.describe()}: {'; '.join(unfit)}")
+        raise ConfigError(
+            f"none of the presets {', '.join(presets)} is for samples of {spec.describe()}: {'; '.join(unfit)}; choose "
+            "others (--preset, or bench.presets in params.yaml)"
+        )
     return fit, unfit
 
 

@@ -53,6 +53,9 @@ def _value(root: Node | None, dotted: str) -> Node | None:
 
 
 def _as_yaml(value: Any) -> str:
+    if isinstance(value, float):
+        # 8e-05 is a text to readers of YAML 1.1, such as PyYAML; 8.0e-05 is a number to all.
+        return re.sub(r"^(-?\d+)e", r"\1.0e", json.dumps(value))
     return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)
 
 
