@@ -31,6 +31,12 @@ def reason(setting, losses, known, *, margin=0.05, max_mse=None, **train):
     return str(found)
 
 
+def test_a_trial_at_its_last_epoch_is_measured_whatever_it_has_lost():
+    known = [finished({SIZE: 8}, 60, 0.01, losses=(0.1, 0.05, 0.02, 0.01))]
+    assert reason({SIZE: 9}, [0.5, 0.5, 0.5], known) is not None
+    assert reason({SIZE: 9}, [0.5, 0.5, 0.5, 0.5], known) is None
+
+
 def test_the_interval_is_students():
     found = estimate([1.0, 2.0, 3.0])
     assert found.mean == 2.0

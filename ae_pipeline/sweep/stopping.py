@@ -1,8 +1,9 @@
 """When a trial cannot win any more. Optuna's own pruners know one objective, and a sweep has two: bits and MSE.
 
-After half of the epochs, every epoch's validation loss is taken for what it may become at best: times the largest
-relative gain that any finished trial still made after that epoch, and `margin` below that. If the setting has finished
-with other seeds, what it may become is their mean if that is lower: bad luck stops nothing. Training then stops
+After half of the epochs and before the last, every epoch's validation loss is taken for what it may become at best:
+times the largest relative gain that any finished trial still made after that epoch, and `margin` below that. If the
+setting has finished with other seeds, what it may become is their mean if that is lower: bad luck stops nothing.
+Training then stops
 
 - where the loss is the MSE: if another setting ended, through its quantiser, below that and takes no more bits, or
   more by less than `margin` of its latents' own (ids, attributes and footers are the same for all). How many bits this
@@ -56,7 +57,7 @@ class StopRule:
     def check(self, params: Params, setting: Setting, losses: list[float], finished: list[Trial]) -> None:
         """Raise StopTrial if the trial with these validation losses so far cannot win against `finished` ones."""
         weight = _rate_weight(params)
-        if weight is None or 2 * len(losses) <= params.train.epochs:
+        if weight is None or not params.train.epochs / 2 < len(losses) < params.train.epochs:
             return
         gains = [_gain(trial, len(losses)) for trial in finished if trial.epochs == params.train.epochs]
         if not gains:
