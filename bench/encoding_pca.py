@@ -26,6 +26,7 @@ import reporting  # before torch: it sets GOMP_SPINCOUNT
 from sklearn.decomposition import PCA
 
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.encoding import encode_samples
 from ae_pipeline.store.layouts import LAYOUTS
@@ -35,12 +36,7 @@ NETWORKS = [
     "784-128-784, floats",
     "784-448-224-32, integers",
     "784-448-224-32, floats",
-    "small",
-    "balanced",
-    "fine",
-    "compact",
-    "compact_balanced",
-    "compact_fine",
+    *BenchParams().presets,
 ]
 KINDS = ("float32", "quantised", "quantised, and error")
 ROWS = 10_000

@@ -171,6 +171,7 @@ def test_where_others_are_smaller_than_all_of_ours_the_line_is_theirs():
 def test_fast_settings_of_image_codecs_are_told():
     assert "bench.image_effort: best" in judge([OWN, *WEBP], 1000, "fast").summary
     assert "image_effort" not in judge([OWN, *WEBP], 1000).summary
+    assert "image_effort" not in judge([OWN, ZSTD, *PCA], 1000, "fast").summary
 
 
 def test_far_from_a_setting_rows_are_divided_between_its_neighbours():

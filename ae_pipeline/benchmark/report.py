@@ -124,7 +124,7 @@ def draw(result: dict[str, Any]) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     counts = result["row_counts"]
     title = f"{result['data_set']}: {counts['measured']:,} rows, {result['samples']}"
-    names = ", ".join(f"{number} {name}" for name, number in _numbers(result["rows"]).values())
+    names = ", ".join(f"{number} {name}" for name, number in _numbers(result["rows"]).items())
     figure.suptitle(f"{title}\nautoencoder: {names}" if names else title, fontsize=12)
     titles = ("without codec", f"with codec, shared by {counts['measured']:,} rows")
     for axis, key, title in zip(panels, ("bits_per_row", "bits_per_row_with_codec"), titles, strict=True):
@@ -159,7 +159,7 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
             places = [row[key] for row in beaten], [row["psnr"] for row in beaten]
             axis.plot(*places, **{**_style(family), "linestyle": "none"}, markersize=_DISC, zorder=3)
             for row in own:
-                axis.annotate(str(numbers[row["mse"]][1]), (row[key], row["psnr"]), zorder=4, **_IN_DISC)
+                axis.annotate(str(numbers[_codec_name(row)]), (row[key], row["psnr"]), zorder=4, **_IN_DISC)
     lossless = [row for row in rows if row["psnr"] is None]
     if lossless:
         least = min(lossless, key=lambda row: row[key])
@@ -200,13 +200,15 @@ def _codecs(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     return sorted(smallest.values(), key=lambda row: row[key])
 
 
-def _numbers(rows: list[dict[str, Any]]) -> dict[float, tuple[str, int]]:
-    """Name and number of each of our codecs, by its error, in the order of the table: names would cover each other."""
-    found: dict[float, tuple[str, int]] = {}
-    for row in rows:
-        if row["family"] == OURS and row["mse"] not in found:
-            found[row["mse"]] = row["name"].removesuffix(f" ({row['setting']})"), len(found) + 1
-    return found
+def _numbers(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """The number of each of our codecs, by its name, in the order of the table: names would cover each other."""
+    ours = [row for row in rows if row["family"] == OURS and row["psnr"] is not None]
+    return {name: number for number, name in enumerate(dict.fromkeys(map(_codec_name, ours)), 1)}
+
+
+def _codec_name(row: dict[str, Any]) -> str:
+    """Of one of our points, without its layout."""
+    return str(row["name"]).removesuffix(f" ({row['setting']})")
 
 
 def _style(family: str) -> dict[str, Any]:

@@ -7,8 +7,10 @@ those with the codec, for a codec is kept beside its rows.
 from dataclasses import dataclass
 
 from ae_pipeline.benchmark.curves import Cost, by_family, cost
+from ae_pipeline.benchmark.image_formats import FORMATS
 from ae_pipeline.benchmark.points import OURS, Point
 
+_IMAGE_CODECS = tuple(form.name for form in FORMATS)
 # Nobody has more rows.
 _MOST_ROWS = 2**50
 # In fewer rows the fixed bytes of files weigh.
@@ -66,7 +68,7 @@ def judge(points: list[Point], rows: int, image_effort: str = "best") -> Verdict
             f" Only {_rows(measured)} were measured: fixed bytes of files, such as page headers, count as bits of "
             "each, and shift the rows from which a codec pays; measure more to know."
         )
-    if image_effort == "fast":
+    if image_effort == "fast" and any(family.startswith(_IMAGE_CODECS) for family in families):
         summary += " Image codecs ran with fast settings; AVIF and JPEG XL take less with bench.image_effort: best."
     return Verdict(rows, summary, choices, _limit(ours, families, rows))
 
