@@ -53,7 +53,8 @@ def preset(
     gate = load_params(params).evaluate.gate
     limits = ", ".join(f"{limit} {value:g}" for limit, value in gate if value not in (None, True, False))
     print(
-        f"written to {params}; evaluate.gate there asks for {limits or 'no error in particular'}: does that fit {name}?"
+        f"written to {params}. The quality gate there (evaluate.gate) is unchanged: {limits or 'no limit on errors'}. "
+        f"A codec of `{name}` that does not meet it stops `dvc repro` after training; set the gate to what you need"
     )
 
 

@@ -45,9 +45,30 @@ def open_idx(path: Path) -> np.ndarray:
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    """Write a uint8 array (N, ...) as an uncompressed IDX file."""
-    head = struct.pack(f">HBB{values.ndim}I", 0, 0x08, values.ndim, *values.shape)
-    path.write_bytes(head + np.ascontiguousarray(values, np.uint8).tobytes())
+    """Write an array (N, ...) as an uncompressed IDX file, in its own dtype.
+
+    The format lacks some dtypes, such as int64: their values are written in the first of its types that holds them all.
+    Raises DataError if none does; no value is changed.
+    """
+    code = next((code for code, kind in _DTYPES.items() if values.dtype.newbyteorder(">") == np.dtype(kind)), None)
+    if code is None:
+        code = next((code for code, kind in _DTYPES.items() if _holds(kind, values)), None)
+    if code is None:
+        names = ", ".join(np.dtype(kind).newbyteorder("=").name for kind in _DTYPES.values())
+        raise DataError(
+            f"{path}: no IDX type holds these values of type {values.dtype}; convert them to one of {names}"
+        )
+    head = struct.pack(f">HBB{values.ndim}I", 0, code, values.ndim, *values.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + values.astype(_DTYPES[code]).tobytes())
+
+
+def _holds(kind: str, values: np.ndarray) -> bool:
+    """Whether a cast to `kind` changes no value."""
+    with np.errstate(all="ignore"):  # a value that does not fit is what this looks for
+        there = values.astype(kind)
+        # Equality alone compares int64 with float64 as floats; the way back alone does not see a sign that wraps.
+        return bool((there == values).all() and (there.astype(values.dtype) == values).all())
 
 
 def copy_uncompressed(source: Path, target: Path, limit: int = 1 << 36) -> None:

@@ -26,8 +26,12 @@ def run(params: Params, root: Path) -> None:
     write_csv(root / params.paths.reports / "history.csv", [asdict(epoch) for epoch in fitted.history])
     ended = "stopped early" if fitted.stopped_early else "ended"
     integers = header.provenance.get("integers")
-    rounded = f"; in integers after {integers['epochs']} more: {integers['loss']:.6f}" if integers else ""
+    rounded = (
+        f"; {integers['loss']:.6f} after {integers['epochs']} more epochs that round the network to integers"
+        if integers
+        else ""
+    )
     print(
-        f"{ended} after {len(fitted.history)} epochs; best epoch {fitted.best_epoch} with validation_loss "
+        f"{ended} after {len(fitted.history)} epochs; best epoch {fitted.best_epoch} with a validation loss of "
         f"{fitted.best.validation_loss:.6f}{rounded}; codec {header.fingerprint[:12]}"
     )
