@@ -27,6 +27,7 @@ from ae_pipeline.params import EncodeParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet, Shard
 from ae_pipeline.store.encoding import (
+    check_names,
     check_samples,
     create_store,
     has_manifest,
@@ -172,7 +173,8 @@ def _create(
     refuse_existing_store(store)
     if not sets:
         raise DataError(f"no data set to make {store} of; give at least one")
-    for samples in sets[1:]:
+    for samples in sets:
+        check_names(samples)
         check_columns(samples.files[0], attribute_columns(samples), attribute_columns(sets[0]), sets[0].files[0])
     pieces, skipped = _new_pieces(sets, set())
     jobs = plan_jobs(pieces, header.fingerprint, params)

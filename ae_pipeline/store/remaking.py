@@ -58,6 +58,8 @@ class Compared:
     """Of these, parts for which a file of the right name was given, with rows that no part holds; and its path."""
     rows_not_in_store: int = 0
     """Rows of the given data that the store does not hold."""
+    left_out: list[str] = field(default_factory=list)
+    """What lies beside the files of the given data, and is no part of it, in words."""
 
 
 def find_shards(sources: list[SampleSet]) -> Shards:
@@ -103,7 +105,7 @@ def compare_with_source(
     for samples in sources:
         check_samples(samples, codec.header, store.codec_path)
     shards = find_shards(sources)
-    compared = Compared()
+    compared = Compared(left_out=[samples.left_out for samples in sources if samples.left_out])
     work = []
     for part in parts:
         job = plan_part(store.manifest, part, shards)
@@ -117,7 +119,11 @@ def compare_with_source(
             "were encoded, unchanged"
         )
     held = {part.shard.digest for part in store.manifest.parts}
-    others = {shard.path.name: str(shard.path) for digest, (_, shard) in shards.items() if digest not in held}
+    others = {
+        samples.file_name(shard.path): str(shard.path)
+        for digest, (samples, shard) in shards.items()
+        if digest not in held
+    }
     files = {part.name: part.shard.file for part in parts}
     compared.renewed = {name: others[files[name]] for name in compared.not_compared if files[name] in others}
     compared.rows_not_in_store = sum(shard.rows for digest, (_, shard) in shards.items() if digest not in held)
