@@ -95,7 +95,7 @@ def test_old_times_beyond_microseconds_are_refused_by_name(tmp_path):
     value = (0).to_bytes(8, "little") + (2_458_850).to_bytes(4, "little")
     assert file.read_bytes().count(value) == 1
     file.write_bytes(file.read_bytes().replace(value, bytes(8) + (2**32 - 1).to_bytes(4, "little")))
-    with pytest.raises(DataError, match="column `t` .* of years that microseconds do not reach"):
+    with pytest.raises(DataError, match=r"column `t` .* of years that microseconds do not reach"):
         SampleSet.open(file, SPEC)
 
 
@@ -199,7 +199,7 @@ def test_pixels_may_be_lists_in_lists_as_the_shape_says(tmp_path, outer, inner, 
 def test_lists_of_arrows_list_view_are_refused_before_arrow_empties_them(codec, tmp_path):
     column = pa.array([[1], [2, 3]], pa.list_view(pa.int64()))
     samples = write_rows(tmp_path / "a.parquet", random_pixels((2, *SHAPE), "uint8"), tags=column)
-    with pytest.raises(DataError, match="column `tags` is of type list_view.*write it as plain lists"):
+    with pytest.raises(DataError, match=r"column `tags` is of type list_view.*write it as plain lists"):
         encode(samples, codec, tmp_path / "store")
 
 
