@@ -7,9 +7,11 @@ again wherever the same data is, whatever it is called there.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import cpu_count
@@ -162,7 +164,28 @@ def _compare(store: LatentStore, remade: Remade, folder: Path, compared: Compare
 
 
 def _same_values(one: pa.Table, other: pa.Table) -> bool:
-    # `equals` says that NaN differs from NaN; their encodings do not.
+    columns = ([column.combine_chunks() for column in table.columns] for table in (one, other))
+    return one.schema.equals(other.schema) and all(map(_same, *columns))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arrays of one type hold the same values. `equals` says that NaN differs from NaN."""
     if one.equals(other):
         return True
-    return one.schema.equals(other.schema) and one.to_pylist().__repr__() == other.to_pylist().__repr__()
+    if len(one) != len(other) or not one.is_null().equals(other.is_null()):
+        return False
+    if pa.types.is_floating(one.type):
+        found, expected = (array.drop_null().to_numpy(zero_copy_only=False) for array in (one, other))
+        both_nan = np.isnan(found) & np.isnan(expected)
+        return bool(np.all(both_nan | ((found == expected) & (np.signbit(found) == np.signbit(expected)))))
+    parts = (_parts(array) for array in (one, other))
+    return pa.types.is_nested(one.type) and all(map(_same, *parts))
+
+
+def _parts(array: Any) -> list[Any]:
+    """What a nested array consists of beside its nulls."""
+    if pa.types.is_struct(array.type):
+        return list(array.flatten())
+    if pa.types.is_map(array.type):
+        array = array.cast(pa.list_(pa.struct([array.type.key_field, array.type.item_field])))
+    return [pc.list_value_length(array), array.flatten()]
