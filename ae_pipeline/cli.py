@@ -79,7 +79,6 @@ def encode(
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.progress import row_progress
     from ae_pipeline.provenance import git_state
-    from ae_pipeline.sample_files import readable_name
     from ae_pipeline.store.encoding import encode_samples, unfinished_work
     from ae_pipeline.store.storage import is_url
     from ae_pipeline.summary import describe_store, largest_error
@@ -95,7 +94,7 @@ def encode(
                 folder,
                 store,
                 settings,
-                name=readable_name(data.name),
+                name=data.name,
                 git=git_state(Path.cwd()),
                 progress=progress,
             )

@@ -169,11 +169,7 @@ def _folder(store: str) -> Path:
 
 def _name(data: list[Path]) -> str:
     """What the manifest calls them."""
-    from ae_pipeline.sample_files import readable_name
-
-    return ", ".join(readable_name(path.name) for path in data[:3]) + (
-        f" and {len(data) - 3} more" if len(data) > 3 else ""
-    )
+    return ", ".join(path.name for path in data[:3]) + (f" and {len(data) - 3} more" if len(data) > 3 else "")
 
 
 def _rows(store: str, snapshot: int | None) -> int:

@@ -9,7 +9,7 @@ become columns of text. What such writers leave beside the data is left out and 
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -58,6 +58,11 @@ def find_files(path: Path) -> FoundFiles:
 def readable_name(name: str) -> str:
     r"""A file's name as text for manifests: bytes that are no UTF-8 are spelt out (`caf\xe9`), others stay."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def key_in_path(file: Path, names: Collection[str]) -> str | None:
+    """The first folder `key=value` above a file whose key is one of these names."""
+    return next((part for part in file.parts[:-1] if "=" in part and unquote(part.split("=")[0]) in names), None)
 
 
 def describe_left_out(names: tuple[str, ...], place: Path) -> str:
@@ -123,7 +128,8 @@ class _Walk:
         elif _is_leftover(folder.name):
             self.left_out.append(f"{name}/")
         else:
-            self._nested += [self._name(file) for file in _files_below(folder)]
+            for file in _files_below(folder):
+                (self.left_out if _is_leftover(file.name) else self._nested).append(self._name(file))
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
@@ -140,8 +146,8 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _is_leftover(name: str) -> bool:
-    """Names that Spark, Hadoop, pandas and pyarrow pass over, too, and files of Windows for its own use."""
-    return name.startswith(("_", ".")) or name.lower().endswith(".crc") or name.lower() in _SYSTEM
+    """Names that Spark, pandas and pyarrow pass over, too, and files that DVC and Windows keep for themselves."""
+    return name.startswith(("_", ".")) or name.lower().endswith((".crc", ".dvc")) or name.lower() in _SYSTEM
 
 
 def _is_parquet(file: Path) -> bool:

@@ -17,6 +17,7 @@ from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import cpu_count
 from ae_pipeline.errors import DataError
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.sample_files import key_in_path
 from ae_pipeline.samples import SampleSet, Shard
 from ae_pipeline.store.encoding import check_samples
 from ae_pipeline.store.latent_store import LatentStore
@@ -116,9 +117,12 @@ def compare_with_source(
         else:
             work.append((part, job))
     if not work:
+        columns = {column.name for column in store.manifest.columns}
+        above = next(filter(None, (key_in_path(samples.files[0], columns) for samples in sources)), None)
+        hint = f", and give the folder above `{above}`, whose key is a column in the store" if above else ""
         raise DataError(
             f"none of the {len(parts)} parts of {store.location} was made from the given data; give the files that "
-            "were encoded, unchanged"
+            f"were encoded, unchanged{hint}"
         )
     held = {part.shard.digest for part in store.manifest.parts}
     others = {
