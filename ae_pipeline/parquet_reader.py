@@ -8,6 +8,7 @@ fixed size where one is missing, and knows only paths in UTF-8.
 """
 
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +30,10 @@ _ARROW_SCHEMA = b"ARROW:schema"
 @contextmanager
 def open_parquet(file: Path, int96: str = "ns", metadata: Any = None) -> Iterator[pq.ParquetFile]:
     """A Parquet file; `metadata` is its footer, if that is known already. Raises DataError if it is none."""
-    source = _source(file)
+    source = None
     try:
         try:
+            source = _source(file)
             found = read_footer(source) if metadata is None else metadata
             parquet = pq.ParquetFile(
                 source,
@@ -48,19 +50,16 @@ def open_parquet(file: Path, int96: str = "ns", metadata: Any = None) -> Iterato
         with parquet:
             yield parquet
     finally:
-        if not isinstance(source, Path):
+        if isinstance(source, pa.NativeFile):
             source.close()
 
 
-def _source(file: Path) -> Path | io.BufferedReader:
-    """Arrow opens paths itself, side by side and without Python; but not those that are no UTF-8."""
+def _source(file: Path) -> Path | pa.NativeFile:
+    """Arrow takes paths in UTF-8 only; others are opened by their bytes."""
     try:
         str(file).encode()
     except UnicodeEncodeError:
-        try:
-            return open(file, "rb")  # its user closes it
-        except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror}; give permission, or choose another") from None
+        return pa.OSFile(os.fsencode(file))
     return file
 
 
@@ -76,7 +75,7 @@ def int96_unit(columns: Mapping[Path, list[str]], stored: Mapping[str, str]) -> 
     `stored` are names and types of a store's columns: if it has such a column in microseconds, and these hold all, it
     is microseconds. Reads the columns. Raises DataError where no unit holds all.
     """
-    names = {path.split(".")[0] for paths in columns.values() for path in paths}
+    names = {name for paths in columns.values() for path in paths for name in (path, path.split(".")[0])}
     in_us = any("timestamp[us" in stored.get(name, "") for name in names)
     fits: dict[TimeUnit, dict[str, str]] = {"ns": {}, "us": {}}
     for file, paths in columns.items():

@@ -377,7 +377,7 @@ def test_old_times_and_missing_lists_are_found_in_such_files_too(tmp_path):
 
 
 def test_many_files_are_opened_one_after_the_other_and_closed(tmp_path):
-    """Python's file objects are not closed by Arrow."""
+    """Files that Arrow is given open are not closed by it."""
     for number in range(20):
         shutil.copy(rows_file(tmp_path / "plain.parquet", number), not_utf8(tmp_path, b"%d\xe9.parquet" % number))
     before = len(list(Path("/proc/self/fd").iterdir()))

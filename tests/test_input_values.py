@@ -5,11 +5,13 @@ import datetime
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from handmade import encode, random_codec, random_pixels, write_rows
+from inboxes import run, settle, store_of, stored
 
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.decoding import decode_store
@@ -148,6 +150,65 @@ def test_times_of_different_units_are_compared_exactly_or_refused(ae, codec, tmp
         assert (code, err.count("\n")) == (1, 1)
         assert "fine: timestamp[ns]" in err
     assert not (tmp_path / "out2.parquet").exists()
+
+
+def test_dates_of_years_that_python_does_not_have_can_be_asked_for(codec, tmp_path):
+    """Arrow's statistics are Python's dates."""
+    days = pa.array([2**31 - 1, -(2**31), 0], pa.int32()).cast(pa.date32())
+    times = pa.array([2**62, -(2**62), 0], pa.timestamp("us"))
+    samples = write_rows(tmp_path / "a.parquet", random_pixels((3, *SHAPE), "uint8"), day=days, time=times)
+    store = encode(samples, codec, tmp_path / "store")
+    for condition, ids in (
+        ("day > '2020-01-01'", [0]),
+        ("time < '2020-01-01'", [1, 2]),
+        ("day IS NOT NULL", [0, 1, 2]),
+    ):
+        found = [table["id"].to_pylist() for table in store.scan(columns=["id"], filter=condition)]
+        assert found == [ids]
+    (decoded,) = decode_store(store, tmp_path / "decoded", device="cpu").files
+    assert pq.read_table(decoded)["day"].combine_chunks().equals(days)
+    assert pq.read_table(decoded)["time"].combine_chunks().equals(times)
+
+
+def test_an_arrow_condition_in_another_unit_is_exact_or_refused_and_no_damage(codec, tmp_path):
+    far, near = pa.array(FAR, pa.timestamp("us")), pa.array(NEAR, pa.timestamp("us"))
+    samples = write_rows(tmp_path / "a.parquet", random_pixels((4, *SHAPE), "uint8"), far=far, near=near)
+    store = encode(samples, codec, tmp_path / "store")
+    second = pa.scalar(1_577_836_800_000_002_000, pa.timestamp("ns"))
+    assert [len(table) for table in store.scan(filter=pc.field("near") >= second)] == [2]
+    assert [len(table) for table in store.scan(filter=pc.field("far") > second)] == [1]
+    with pytest.raises(
+        ConfigError, match=r"the condition does not fit the store's columns: .* out of bounds timestamp"
+    ):
+        list(store.scan(filter=pc.field("far") > pa.scalar(5, pa.timestamp("ns"))))
+
+
+def test_the_inbox_takes_times_of_other_units_where_they_are_the_same(codec, tmp_path):
+    box = tmp_path / "data/inbox"
+    old_file(box / "a.parquet", t=pa.array(FAR, pa.timestamp("us")))
+    old_file(box / "b.parquet", t=pa.array(NEAR, pa.timestamp("us")))
+    old_file(box / "c.parquet", t=FINE)
+    settle(box)
+    done = run(tmp_path, codec)
+    assert (done.rows, list(done.quarantined)) == (8, ["c.parquet"])
+    assert "not all of its values fit timestamp[us]" in done.quarantined["c.parquet"]
+    assert stored(store_of(tmp_path, codec))["t"].to_pylist() == [*FAR, *NEAR]
+
+
+# --- tensors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["list", "binary", "coded"])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2, 1)], ids=["C order", "transposed"])
+def test_tensors_are_attributes_in_any_order_of_their_axes(codec, tmp_path, axes, layout):
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(24.0).reshape(3, 2, 4).transpose(axes))
+    pixels = [row.tobytes() for row in random_pixels((3, *SHAPE), "uint8")]
+    pq.write_table(pa.table({"x": tensors, "pixels": pixels}), tmp_path / "a.parquet")
+    store = encode(SampleSet.open(tmp_path / "a.parquet", SPEC), codec, tmp_path / "store", layout=layout)
+    (found,) = store.scan(columns=["x"], filter=pc.field("id") > 0)
+    assert found["x"].combine_chunks().equals(tensors[1:])
+    (decoded,) = decode_store(store, tmp_path / "decoded", device="cpu").files
+    assert pq.read_table(decoded)["x"].combine_chunks().equals(tensors)
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------

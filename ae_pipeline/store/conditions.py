@@ -128,7 +128,12 @@ def ranges_of(metadata: Any, group: int, names: Collection[str]) -> Ranges:
     for number in range(row_group.num_columns):
         column = row_group.column(number)
         statistics = column.statistics if column.path_in_schema in names else None
-        if statistics is None or not statistics.has_min_max or not _is_comparable(statistics.min):
+        if statistics is None or not statistics.has_min_max:
+            continue
+        try:
+            if not _is_comparable(statistics.min):
+                continue
+        except (OverflowError, ValueError):  # a date of a year that Python does not have
             continue
         nulls = not statistics.has_null_count or statistics.null_count > 0
         nan = isinstance(statistics.min, float)  # statistics pass over NaN: there may be some
