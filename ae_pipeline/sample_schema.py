@@ -45,6 +45,21 @@ def spec_of(file: Path, schema: pa.Schema, expected: SampleSpec | None) -> Sampl
     return spec
 
 
+def one_schema(schemas: Mapping[Path, pa.Schema], expected: SampleSpec | None) -> tuple[pa.Schema, SampleSpec]:
+    """What all files have in common. Raises DataError where one differs."""
+    first, common = next(iter(schemas.items()))
+    for file, schema in schemas.items():
+        if not schema.equals(common, check_metadata=False):
+            which = schema_difference(schema, common)
+            raise DataError(f"{file} has other columns than {first}: {which}; give all files the same")
+    spec = spec_of(first, common, expected)
+    for file, schema in schemas.items():
+        stated = stated_spec(file, schema)
+        if stated not in (None, spec):
+            raise DataError(f"{file} holds samples of {stated.describe()}, expected {spec.describe()} as {first} has")
+    return common, spec
+
+
 def stated_spec(file: Path, schema: pa.Schema) -> SampleSpec | None:
     """Shape and dtype that the file's own metadata state, if any. Raises DataError where they cannot be read."""
     stated = (schema.metadata or {}).get(METADATA_KEY)

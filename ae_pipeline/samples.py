@@ -31,12 +31,10 @@ from ae_pipeline.sample_files import FoundFiles, Keys, describe_left_out, find_f
 from ae_pipeline.sample_schema import (
     ROW_ID,
     attribute_fields,
+    one_schema,
     refuse_key_columns,
     same_as_key,
     sample_schema,
-    schema_difference,
-    spec_of,
-    stated_spec,
 )
 
 ID = ROW_ID
@@ -110,7 +108,7 @@ class SampleSet:
         for file in old_times if unit != "ns" else ():
             with open_parquet(file, unit) as parquet:
                 schemas[file] = parquet.schema_arrow
-        schema, spec = _one_schema(schemas, expected)
+        schema, spec = one_schema(schemas, expected)
         refuse_key_columns(found, schema)
         shards = [shard for shard in shards if shard.rows]
         if not shards:
@@ -290,21 +288,6 @@ class ShardWriter:
 def id_encoding(id_type: pa.DataType) -> str:
     """Delta encoding makes rising integer ids nearly free."""
     return "DELTA_BINARY_PACKED" if id_type in (pa.int32(), pa.int64()) else "PLAIN"
-
-
-def _one_schema(schemas: Mapping[Path, pa.Schema], expected: SampleSpec | None) -> tuple[pa.Schema, SampleSpec]:
-    """What all files have in common. Raises DataError where one differs."""
-    first, common = next(iter(schemas.items()))
-    for file, schema in schemas.items():
-        if not schema.equals(common, check_metadata=False):
-            which = schema_difference(schema, common)
-            raise DataError(f"{file} has other columns than {first}: {which}; give all files the same")
-    spec = spec_of(first, common, expected)
-    for file, schema in schemas.items():
-        stated = stated_spec(file, schema)
-        if stated not in (None, spec):
-            raise DataError(f"{file} holds samples of {stated.describe()}, expected {spec.describe()} as {first} has")
-    return common, spec
 
 
 def _shards(file: Path, metadata: Any) -> Iterator[Shard]:

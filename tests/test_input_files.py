@@ -243,7 +243,7 @@ def test_a_store_says_the_folders_of_its_files(codec, hive, tmp_path):
         (pa.array([None] * 3, pa.int8()), "month=__HIVE_DEFAULT_PARTITION__", True),
         (pa.array([7] * 3), "month=July", False),
     ],
-    ids=str,
+    ids=lambda value: str(value.type).split(",")[0] if isinstance(value, pa.Array) else str(value),
 )
 def test_a_key_that_a_column_has_too_must_say_the_same(tmp_path, column, folder, same):
     rows_file(tmp_path / folder / "a.parquet", 1, month=column)
