@@ -16,7 +16,7 @@ import typer
 
 from ae_pipeline.cli_bench import bench, preset
 from ae_pipeline.cli_decode import decode
-from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, show
+from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, note_left_out, show
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.cli_sweep import sweep
@@ -90,7 +90,13 @@ def encode(
         settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
         with row_progress("encode", samples.rows) as progress:
             written = encode_samples(
-                samples, folder, store, settings, name=data.name, git=git_state(Path.cwd()), progress=progress
+                samples,
+                folder,
+                store,
+                settings,
+                name=data.name,
+                git=git_state(Path.cwd()),
+                progress=progress,
             )
     unfinished = [] if is_url(store) else unfinished_work(Path(store))
     described = describe_store(written) | {"largest_error": largest_error(written)}
@@ -150,6 +156,7 @@ def evaluate(
             refuse_existing(report)
         samples = _open_samples(data, folder)
         train_samples = SampleSet.open(train, samples.spec) if train else None
+        note_left_out(train_samples)
         measured = evaluate_codec(folder, samples, EncodeParams(layout=layout, device=device), train=train_samples)
     if report:
         write_tables(report / "tables", measured)
@@ -261,7 +268,9 @@ def _open_samples(data: Path, codec: Path) -> Any:
     from ae_pipeline.codec_header import read_header
     from ae_pipeline.samples import SampleSet
 
-    return SampleSet.open(data, read_header(codec).spec)
+    samples = SampleSet.open(data, read_header(codec).spec)
+    note_left_out(samples)
+    return samples
 
 
 def _evaluate_store(data: Path, store: str, device: str) -> dict[str, Any]:
@@ -274,6 +283,7 @@ def _evaluate_store(data: Path, store: str, device: str) -> dict[str, Any]:
     opened = LatentStore.open(store)
     header = opened.codec_header()
     samples = SampleSet.open(data, header.spec)
+    note_left_out(samples)
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode_store(opened, Path(folder, "decoded"), device=device)
         return {**store_sizes(opened), **compare_rows(samples, decoded, header.scaling).means()}

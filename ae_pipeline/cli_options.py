@@ -1,12 +1,16 @@
 """What the command line's files share: options that several commands take, and how results are printed."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ae_pipeline.errors import printable
+
+if TYPE_CHECKING:
+    from ae_pipeline.samples import SampleSet
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
@@ -26,3 +30,9 @@ def show(values: dict[str, Any], *, as_json: bool) -> None:
     from ae_pipeline.summary import format_values
 
     print(printable(format_values(values)))
+
+
+def note_left_out(samples: "SampleSet | None") -> None:
+    """Say on standard error what lies beside the files of a data set and is no part of it."""
+    if samples is not None and samples.left_out:
+        print(printable(f"note: {samples.left_out}"), file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ae_pipeline.cli_options import AsJson, Device, StorePlace, show
+from ae_pipeline.cli_options import AsJson, Device, StorePlace, note_left_out, show
 from ae_pipeline.errors import ConfigError, printable
 
 if TYPE_CHECKING:
@@ -192,10 +192,11 @@ def _open_sources(data: list[Path], store: str | Path, codec: Path | None) -> li
     from ae_pipeline.store.manifest import CODEC_FOLDER, holds_part_of_store, read_manifest
     from ae_pipeline.store.storage import open_storage
 
-    spec = None
+    spec, stored = None, None
     try:
-        samples = read_manifest(store).samples
-        spec = SampleSpec(tuple(samples.shape), samples.dtype)
+        manifest = read_manifest(store)
+        spec = SampleSpec(tuple(manifest.samples.shape), manifest.samples.dtype)
+        stored = {column.name: column.type for column in manifest.columns}
     except StoreError:
         if not holds_part_of_store(open_storage(store)):
             raise
@@ -203,7 +204,10 @@ def _open_sources(data: list[Path], store: str | Path, codec: Path | None) -> li
             spec = read_header(codec or Path(store, CODEC_FOLDER)).spec
         except CodecError:
             spec = None  # then the files have to say it
-    return [SampleSet.open(path, spec) for path in data]
+    sets = [SampleSet.open(path, spec, stored) for path in data]
+    for samples in sets:
+        note_left_out(samples)
+    return sets
 
 
 def _compare(store: str, verified: "Verified", source: list[Path], device: str) -> dict[str, Any] | None:

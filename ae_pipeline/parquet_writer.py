@@ -43,7 +43,7 @@ class RowGroupWriter:
         try:
             self._writer = pq.ParquetWriter(
                 temporary,
-                self._to_file(self._schema.empty_table()).schema,
+                self._to_file(pa.Table.from_batches([], self._schema)).schema,
                 compression="zstd",
                 compression_level=ZSTD_LEVEL,
                 write_page_checksum=True,

@@ -66,16 +66,15 @@ def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path, ids: pa.Chun
         which = name_rows(ids, array.is_null().to_numpy(zero_copy_only=False))
         raise DataError(f"{path}: no pixels in {which}; remove them first")
     kind = array.type
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        _check_lengths(pc.binary_length(array), spec.nbytes, "bytes", spec, path)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        _check_lengths(pc.binary_length(array), spec.nbytes, "bytes", spec, path, ids)
         array = array.cast(pa.binary(spec.nbytes))
     if pa.types.is_fixed_size_binary(array.type):
         start = array.offset * array.type.byte_width
         flat = np.frombuffer(array.buffers()[1], np.uint8)[start : start + len(array) * array.type.byte_width]
         pixels = flat.view(np.dtype(spec.dtype).newbyteorder("<"))
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        _check_lengths(pc.list_value_length(array), spec.size, "values", spec, path)
-        pixels = _cast(array.flatten(), spec, path)
+    elif _is_list(kind):
+        pixels = _cast(_flat(array, spec, path, ids), spec, path)
     else:
         raise DataError(f"{path}: `{PIXELS}` is of type {kind}, expected binary or a list of numbers")
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
@@ -94,12 +93,53 @@ def name_rows(ids: pa.ChunkedArray | None, bad: np.ndarray) -> str:
     return f"{rows} (id {', '.join(some)}{', ...' if count > _NAMED else ''})"
 
 
-def _check_lengths(array: pa.Array, wanted: int, what: str, spec: SampleSpec, path: Path) -> None:
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _flat(array: pa.Array, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | None) -> pa.Array:
+    """All values, C order, of rows that are lists of numbers, or lists in lists as the shape says."""
+    depth, kind = 0, array.type
+    while _is_list(kind):
+        depth, kind = depth + 1, kind.value_type
+    if depth == 1:
+        _check_lengths(pc.list_value_length(array), spec.size, "values", spec, path, ids)
+        return array.flatten()
+    if depth != len(spec.shape):
+        raise DataError(
+            f"{path}: `{PIXELS}` has lists in lists, {depth} deep, expected {len(spec.shape)} for "
+            f"{spec.describe()}, or one list of {spec.size} values for each row"
+        )
+    rows = len(array)
+    for level, size in enumerate(spec.shape, 1):
+        lengths = pc.fill_null(pc.list_value_length(array), -1).to_numpy(zero_copy_only=False)
+        wrong = (lengths != size).reshape(rows, -1).any(axis=1)
+        if wrong.any():
+            what = "values" if level == depth else "lists"
+            found = f"lists of {_counted(lengths.min(), lengths.max())} {what}" if lengths.min() >= 0 else "null"
+            raise DataError(
+                f"{path}: `{PIXELS}` has {found} at depth {level}, expected {size} {what} for {spec.describe()}, in "
+                f"{name_rows(ids, wrong)}; correct them first"
+            )
+        array = array.flatten()
+    return array
+
+
+def _check_lengths(
+    lengths: pa.Array, wanted: int, what: str, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | None
+) -> None:
     """Every row must have the same number of values (or bytes), which the spec gives."""
-    found = pc.min_max(array).as_py()
+    found = pc.min_max(lengths).as_py()
     if found["min"] != wanted or found["max"] != wanted:
-        count = found["min"] if found["min"] == found["max"] else f"{found['min']} to {found['max']}"
-        raise DataError(f"{path}: rows have {count} {what}, expected {wanted} for {spec.describe()}")
+        wrong = pc.not_equal(lengths, wanted).to_numpy(zero_copy_only=False)
+        raise DataError(
+            f"{path}: rows have {_counted(found['min'], found['max'])} {what}, expected {wanted} for "
+            f"{spec.describe()}: {name_rows(ids, wrong)}"
+        )
+
+
+def _counted(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _cast(values: pa.Array, spec: SampleSpec, path: Path) -> np.ndarray:

@@ -8,11 +8,11 @@
 
 The canonical layout, which `prepare` and `decode` write: column `id` (int64 or string), any attribute columns, and
 `pixels` (fixed-size binary: one sample's values, C order, little-endian). Shape and dtype stand in the Parquet
-metadata under `ae_pipeline.samples`. Reading also takes Parquet files of other people: `pixels` as binary or as a list
-of numbers, with or without `id`.
+metadata under `ae_pipeline.samples`. Reading also takes Parquet files of other people: `pixels` as binary or as lists
+of numbers, with or without `id`, in folders `key=value`, whose keys become columns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +21,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.parquet_limits import read_footer
+from ae_pipeline.parquet_reader import int96_columns, int96_unit, missing_fixed_list, open_parquet
 from ae_pipeline.parquet_writer import RowGroupWriter, rechunk
 from ae_pipeline.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
-from ae_pipeline.sample_schema import sample_schema, schema_difference, spec_of, stated_spec
+from ae_pipeline.sample_files import FoundFiles, Keys, describe_left_out, find_files, readable_name
+from ae_pipeline.sample_schema import (
+    ROW_ID,
+    attribute_fields,
+    one_schema,
+    refuse_key_columns,
+    same_as_key,
+    sample_schema,
+)
 
-ID = "id"
+ID = ROW_ID
 # A file with more rows than this is read as several shards, cut between its row groups.
 SHARD_ROWS = 100_000
 
@@ -55,43 +62,58 @@ class Block:
 class SampleSet:
     """A data set on disk; nothing but footers is read until rows are asked for."""
 
-    def __init__(self, files: tuple[Path, ...], schema: pa.Schema, spec: SampleSpec, shards: tuple[Shard, ...]):
+    def __init__(
+        self,
+        files: tuple[Path, ...],
+        schema: pa.Schema,
+        spec: SampleSpec,
+        shards: tuple[Shard, ...],
+        *,
+        found: FoundFiles | None = None,
+        int96: str = "ns",
+        stored: Mapping[str, str] | None = None,
+    ):
+        """`found`: what the files' folders say; `int96`: unit of the files' INT96 times; `stored`: see `open`."""
         self.files = files
         self.spec = spec
         self.shards = shards
         self._schema = schema
+        self._origin = FoundFiles(files[0].parent, files) if found is None else found
+        self._int96 = int96
+        self._stored = stored or {}
         self._digests: dict[Path, str] = {}
 
     @classmethod
-    def open(cls, path: Path, expected: SampleSpec | None = None) -> "SampleSet":
+    def open(
+        cls, path: Path, expected: SampleSpec | None = None, stored: Mapping[str, str] | None = None
+    ) -> "SampleSet":
         """Open a Parquet file, or a folder of them (in name order).
 
-        `expected` gives shape and dtype where the files do not say them, and is checked where they do.
+        `expected` gives shape and dtype where the files do not say them, and is checked where they do. `stored` are
+        names and types of the columns of a store that the rows are meant for: of types that several hold the values of,
+        its own is chosen. Columns of INT96 times are read for this; of all else, only footers.
         Raises DataError for what cannot be read or does not fit.
         """
-        files = _parquet_files(path)
-        schemas: list[pa.Schema] = []
+        found = find_files(path)
+        schemas: dict[Path, pa.Schema] = {}
         shards: list[Shard] = []
-        for file in files:
-            parquet = _open_parquet(file)
-            schemas.append(parquet.schema_arrow)
-            shards += _shards(file, parquet.metadata)
-            parquet.close()
-        for file, schema in zip(files, schemas, strict=True):
-            if not schema.equals(schemas[0], check_metadata=False):
-                which = schema_difference(schema, schemas[0])
-                raise DataError(f"{file} has other columns than {files[0]}: {which}; give all files the same")
-        spec = spec_of(files[0], schemas[0], expected)
-        for file, schema in zip(files, schemas, strict=True):
-            stated = stated_spec(file, schema)
-            if stated not in (None, spec):
-                raise DataError(
-                    f"{file} holds samples of {stated.describe()}, expected {spec.describe()} as {files[0]} has"
-                )
+        old_times: dict[Path, list[str]] = {}
+        for file in found.files:
+            with open_parquet(file) as parquet:
+                schemas[file] = parquet.schema_arrow
+                shards += _shards(file, parquet.metadata)
+                old_times[file] = int96_columns(parquet.metadata)
+        old_times = {file: columns for file, columns in old_times.items() if columns}
+        unit = int96_unit(old_times, stored or {})
+        for file in old_times if unit != "ns" else ():
+            with open_parquet(file, unit) as parquet:
+                schemas[file] = parquet.schema_arrow
+        schema, spec = one_schema(schemas, expected)
+        refuse_key_columns(found, schema)
         shards = [shard for shard in shards if shard.rows]
         if not shards:
             raise DataError(f"{path} holds no rows; expected at least one")
-        return cls(files, schemas[0], spec, tuple(shards))
+        return cls(found.files, schema, spec, tuple(shards), found=found, int96=unit, stored=stored)
 
     @property
     def rows(self) -> int:
@@ -110,29 +132,40 @@ class SampleSet:
 
     @cached_property
     def attributes_schema(self) -> pa.Schema:
-        """Columns beside the pixels, id first (made up from the row number where the files have none)."""
-        fields = [field.with_metadata(None) for field in self._schema if field.name not in (ID, PIXELS)]
-        numbers = pa.field(ID, pa.int64(), nullable=False)
-        first = self._schema.field(ID).with_metadata(None) if self.has_ids else numbers
-        if pa.types.is_dictionary(first.type):  # pandas writes categories so
-            first = first.with_type(first.type.value_type)
-        return pa.schema([first, *fields])
+        """Columns beside the pixels, id first (made up from the row number where the files have none), keys last."""
+        fields = attribute_fields(self._schema, self._stored)
+        keys = self._origin.keys.get(self.files[0], ())
+        return pa.schema([*fields, *(pa.field(name, pa.string()) for name, _ in keys if name not in fields.names)])
+
+    @property
+    def left_out(self) -> str | None:
+        """What lies beside the files and is no part of the data set, in words."""
+        found = self._origin
+        return describe_left_out(found.left_out, found.root) if found.left_out else None
 
     @property
     def changed_by(self) -> dict[str, Any]:
         """What decides the rows beside the bytes of the files, as JSON; nothing where they are read as they are."""
-        return {}
+        return {} if self._int96 == "ns" else {"int96": self._int96}
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) that identifies the data set: over name and SHA-256 of every file, read side by side."""
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(self._file_digest, self.files))
-        return sha256_json([[file.name, digest] for file, digest in zip(self.files, digests, strict=True)])
+        return sha256_json([[self.file_name(file), digest] for file, digest in zip(self.files, digests, strict=True)])
 
     def shard_digest(self, shard: Shard) -> str:
-        """SHA-256 (hex) that identifies one shard by content, not by name."""
-        return sha256_json([self._file_digest(shard.path), list(shard.row_groups)])
+        """SHA-256 (hex) that identifies one shard by content, not by name; by its keys, too, if they are columns."""
+        keys = [[name, value] for name, value in self._keys(shard.path) if name not in self._schema.names]
+        return sha256_json([self._file_digest(shard.path), list(shard.row_groups), *([keys] if keys else [])])
+
+    def file_name(self, file: Path) -> str:
+        """What a store calls the file: its name, with the folders that are its keys."""
+        return readable_name(file.relative_to(self._origin.root).as_posix() if self._keys(file) else file.name)
+
+    def _keys(self, file: Path) -> Keys:
+        return self._origin.keys.get(file, ())
 
     def blocks(self, shard: Shard, rows: int) -> Iterator[Block]:
         """Yield the shard's rows in blocks of `rows`; only the last one may be shorter.
@@ -141,26 +174,37 @@ class SampleSet:
         """
         first_row = sum(s.rows for s in self.shards[: self.shards.index(shard)])
         for table in rechunk(self._tables(shard, rows), rows):
-            attributes = table.drop_columns([PIXELS])
+            attributes = self._with_keys(shard.path, table.drop_columns([PIXELS]))
             if not self.has_ids:
                 numbers = np.arange(first_row, first_row + table.num_rows)
                 attributes = attributes.add_column(0, self.attributes_schema.field(ID), [numbers])
             attributes = attributes.select(self.attributes_schema.names).replace_schema_metadata(None)
-            if pa.types.is_dictionary(attributes.field(ID).type):
-                attributes = attributes.set_column(
-                    0, self.attributes_schema.field(ID), attributes[ID].cast(self.attributes_schema.field(ID).type)
-                )
+            for place, field in enumerate(self.attributes_schema):
+                if attributes.field(place).type != field.type:
+                    attributes = attributes.set_column(place, field, attributes.column(place).cast(field.type))
             pixels = to_numpy(table.column(PIXELS), self.spec, shard.path, attributes.column(ID))
             yield Block(attributes, pixels)
             first_row += table.num_rows
+
+    def _with_keys(self, file: Path, attributes: pa.Table) -> pa.Table:
+        """The same with the file's keys as columns. Raises DataError where a column of its own says otherwise."""
+        for name, value in self._keys(file):
+            if name not in self._schema.names:
+                text = pa.repeat(pa.scalar(value, pa.string()), len(attributes))
+                attributes = attributes.append_column(name, text)
+            elif not same_as_key(attributes.column(name), value):
+                raise DataError(
+                    f"{file}: its column `{name}` has other values than the key in its folder's name, "
+                    f"{name}={value}; rename or drop one of them"
+                )
+        return attributes
 
     def refuse_missing_ids(self, shard: Shard, start: int, attributes: pa.Table) -> None:
         """Raise DataError if a row has no id; `start` is the place in the shard of the first row of `attributes`."""
         ids = attributes.column(ID)
         if not ids.null_count:
             return
-        before = sum(other.rows for other in self.shards[: self.shards.index(shard)] if other.path == shard.path)
-        first = before + start + int(np.flatnonzero(ids.is_null())[0])
+        first = self._row_in_file(shard, start + int(np.flatnonzero(ids.is_null())[0]))
         raise DataError(
             f"{shard.path}: row {first:,} (the first one is 0) and perhaps others have no id; give every row one, or "
             "drop the column"
@@ -175,7 +219,7 @@ class SampleSet:
         )
 
     def _tables(self, shard: Shard, rows: int) -> Iterator[pa.Table]:
-        with _open_parquet(shard.path) as parquet:
+        with open_parquet(shard.path, self._int96) as parquet:
             try:
                 # Shards are read side by side: Arrow's own threads would only have them wait for each other.
                 for batch in parquet.iter_batches(rows, list(shard.row_groups), use_threads=False):
@@ -184,7 +228,27 @@ class SampleSet:
             except MemoryError:  # Arrow's is one of its exceptions
                 raise
             except (pa.ArrowException, OSError) as error:
+                if "all lists to be of size" in str(error):
+                    self._refuse_missing_list(shard)
                 raise DataError(f"{shard.path} is damaged: {first_line(error)}; make or fetch it again") from None
+
+    def _refuse_missing_list(self, shard: Shard) -> None:
+        """Raise DataError if a list of a fixed size is missing, which Arrow cannot read."""
+        found = missing_fixed_list(shard.path, shard.row_groups)
+        if found:
+            name, row = found
+            what = "no pixels" if name == PIXELS else f"no list in column `{name}`"
+            advice = (
+                "remove them first"
+                if name == PIXELS
+                else ("fill them with values, or write the column as lists of any length, in which nulls can be read")
+            )
+            which = f"row {self._row_in_file(shard, row):,} (the first one is 0) and perhaps others"
+            raise DataError(f"{shard.path}: {what} in {which}; {advice}") from None
+
+    def _row_in_file(self, shard: Shard, row: int) -> int:
+        """Place in its file of a row of a shard."""
+        return row + sum(s.rows for s in self.shards[: self.shards.index(shard)] if s.path == shard.path)
 
     def _file_digest(self, file: Path) -> str:
         if file not in self._digests:
@@ -224,36 +288,6 @@ class ShardWriter:
 def id_encoding(id_type: pa.DataType) -> str:
     """Delta encoding makes rising integer ids nearly free."""
     return "DELTA_BINARY_PACKED" if id_type in (pa.int32(), pa.int64()) else "PLAIN"
-
-
-def _parquet_files(path: Path) -> tuple[Path, ...]:
-    if path.is_file():
-        return (path,)
-    if not path.is_dir():
-        raise DataError(f"no data set at {path}; expected a Parquet file or a folder of them")
-    files = tuple(sorted(file for file in path.glob("*.parquet") if not file.name.startswith(("_", "."))))
-    nested = [
-        file for file in path.glob("*/**/*.parquet") if not file.relative_to(path).parts[0].startswith(("_", "."))
-    ]
-    if nested:
-        raise DataError(
-            f"{path} has Parquet files in sub-folders ({nested[0].relative_to(path)} and {len(nested) - 1} more), "
-            "whose rows would be left out; put all files into one folder, or encode the sub-folders one by one"
-        )
-    if not files:
-        images = "; image files are for the inbox, see `inbox` in params.yaml" if any(path.glob("*.png")) else ""
-        raise DataError(f"no *.parquet files in {path}; expected a Parquet file or a folder of them{images}")
-    return files
-
-
-def _open_parquet(file: Path) -> pq.ParquetFile:
-    try:
-        metadata = read_footer(file)
-        return pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
-    except MemoryError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{file} is not a readable Parquet file: {first_line(error)}; make or fetch it again") from None
 
 
 def _shards(file: Path, metadata: Any) -> Iterator[Shard]:

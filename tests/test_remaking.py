@@ -15,7 +15,7 @@ from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import MANIFEST_NAME
 from ae_pipeline.store.part_writer import PartWriter
 from ae_pipeline.store.pieces import cut
-from ae_pipeline.store.remaking import Compared, compare_with_source
+from ae_pipeline.store.remaking import Compared, _same_values, compare_with_source
 from ae_pipeline.store.verifying import verify_store
 
 
@@ -126,3 +126,26 @@ def test_attributes_that_are_not_numbers_compare(tmp_path):
         patch.setattr(pa, "__version__", "99.0")  # other bytes: rows are compared
         (tmp_path / "work").rmdir()
         assert compare(store, data, tmp_path).different == {}
+
+
+def test_attributes_are_compared_value_by_value_nan_and_far_times_included():
+    nan = float("nan")
+    columns = {
+        "number": [nan, 1.0, None],
+        "time": pa.array([2**62, 0, None], pa.timestamp("us")),
+        "list": [[nan], None, []],
+        "fixed": pa.array([[nan, 1], None, [2, 3]], pa.list_(pa.float32(), 2)),
+        "struct": [{"a": nan, "b": 1}, {"a": 1.0, "b": 2}, None],
+        "map": pa.array([[("k", nan)], [], None], pa.map_(pa.string(), pa.float64())),
+    }
+    assert _same_values(pa.table(columns), pa.table(columns))
+    changes = {
+        "number": [nan, nan, None],
+        "time": pa.array([2**62 - 1, 0, None], pa.timestamp("us")),
+        "list": [[nan], [], []],
+        "fixed": pa.array([[nan, 1], None, [nan, 3]], pa.list_(pa.float32(), 2)),
+        "struct": [{"a": nan, "b": 7}, {"a": 1.0, "b": 2}, None],
+        "map": pa.array([[("j", nan)], [], None], pa.map_(pa.string(), pa.float64())),
+    }
+    for name, values in changes.items():
+        assert not _same_values(pa.table(columns), pa.table({**columns, name: values})), name

@@ -166,11 +166,26 @@ def test_floats_are_read_from_doubles_and_a_pandas_frame_is_a_data_set(tmp_path)
 
 GOOD = [bytes(6)] * 3
 UNUSABLE = {
-    "bytes of another size": ([*GOOD, bytes(5)], "rows have 5 to 6 bytes, expected 6 for uint8 2x3"),
+    "bytes of another size": ([*GOOD, bytes(5)], "rows have 5 to 6 bytes, expected 6 for uint8 2x3: 1 row (id 3)"),
     "fixed bytes of another size": (pa.array([bytes(5)], pa.binary(5)), "5 bytes per row, expected 6"),
-    "a shorter list": ([[1] * 6, [1] * 5], "rows have 5 to 6 values, expected 6 for uint8 2x3"),
+    "a shorter list": ([[1] * 6, [1] * 5], "rows have 5 to 6 values, expected 6 for uint8 2x3: 1 row (id 1)"),
     "fixed lists of another size": (pa.array([[1] * 12], pa.list_(pa.uint8(), 12)), "rows have 12 values, expected 6"),
-    "lists of lists": ([[[1] * 3] * 2], "rows have 2 values, expected 6"),
+    "lists of too many lists": (
+        [[[1] * 2] * 3],
+        "lists of 3 lists at depth 1, expected 2 lists for uint8 2x3, in 1 row (id 0)",
+    ),
+    "a short list in a list": (
+        [[[1] * 3] * 2, [[1] * 3, [1] * 2]],
+        "lists of 2 to 3 values at depth 2, expected 3 values for uint8 2x3, in 1 row (id 1)",
+    ),
+    "a list in a list that is null": (
+        [[[1] * 3, None], [[1] * 3] * 2],
+        "has null at depth 2, expected 3 values for uint8 2x3, in 1 row (id 0)",
+    ),
+    "lists nested too deeply": (
+        [[[[1]] * 3] * 2],
+        "has lists in lists, 3 deep, expected 2 for uint8 2x3, or one list of 6",
+    ),
     "a row without pixels": ([*GOOD, None], "no pixels in 1 row (id 3); remove them first"),
     "a value that is null": ([[1] * 6, [1] * 5 + [None]], "1 values in `pixels` are missing"),
     "a value out of range": ([[1] * 5 + [256]], "int64 values that do not fit uint8"),

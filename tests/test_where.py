@@ -1,6 +1,7 @@
 """Conditions as SQL has them: what they choose, with DuckDB as the judge, and what they refuse."""
 
 import random
+from decimal import Decimal
 from functools import partial
 
 import duckdb
@@ -83,6 +84,37 @@ def group_ranges(table, rows, tmp_path):
     metadata = pq.read_metadata(tmp_path / "t.parquet")
     for group in range(metadata.num_row_groups):
         yield ranges_of(metadata, group, set(table.column_names)), table.slice(group * rows, rows)
+
+
+PRICES = ["0.1", "0.2", "-0.1", None, "99999999.9", "-99999999.9", "0", "1.5", "7", "0.3", "0.1", "1"]
+EXACT = [None, *["1234567890123456789.12345678901234567"] * 2, "0", *["12345678901234567.89"] * 8]
+DECIMALS = pa.table(
+    {
+        "row": TABLE["row"],
+        "price": pa.array([None if text is None else Decimal(text) for text in PRICES], pa.decimal128(9, 1)),
+        "exact": pa.array([None if text is None else Decimal(text) for text in EXACT], pa.decimal128(38, 17)),
+    }
+)
+OF_DECIMALS = """
+price = 0.1 | price = 0.15 | price < 0.15 | price <= 0.15 | price > 0.15 | price >= 0.15 | price <> 0.15 | price = 7
+price > -0.15 | price < -0.15 | price >= -0.1 | price IN (0.1, 0.15, 7) | price NOT IN (0.15) | price IN (1000000000)
+price < 1000000000 | price > 1000000000 | price <> 1000000000 | price > -1000000000 | price <= -1000000000
+price BETWEEN 0.05 AND 0.25 | price > 99999999.95 | price < -99999999.95 | NOT price < 0.15 | price < 1e300
+price = 1.50 | price > 1e0 | exact IN (12345678901234567.89, 0) | exact < 1234567890123456789.123456789012345671
+exact = 12345678901234567.89 | exact > 12345678901234567.88 | exact = 1234567890123456789.12345678901234567
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [text.strip() for line in OF_DECIMALS.strip().splitlines() for text in line.split(" | ")]
+)
+def test_decimals_are_compared_with_what_is_written_not_with_what_it_is_rounded_to(text):
+    assert chosen(text, DECIMALS) == chosen_by_duckdb(text, DECIMALS)
+
+
+def test_a_number_of_more_digits_than_a_float_has_is_no_other_one():
+    big = TABLE.filter(parse_where("big = 9007199254740993.0", TABLE.schema)[0].expression)
+    assert big["big"].to_pylist() == [2**53 + 1]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])

@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 
 from ae_pipeline.codec import BLOCK_ROWS
 from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.sample_schema import refuse_alike
 from ae_pipeline.samples import ID, Block, SampleSet, Shard
 from ae_pipeline.store.appending import as_written
 from ae_pipeline.store.encoding import check_id_type
-from ae_pipeline.store.part_writer import RESERVED
+from ae_pipeline.store.part_writer import BESIDE, RESERVED
 
 FILE_DIGEST = "file_sha256"
 FILE_DIGEST_TYPE = pa.binary(32)
@@ -122,7 +123,7 @@ class FittedFile(SampleSet):
         inbox; `digest`: SHA-256 (hex) of what came; `columns`: of `store`, None if the file begins it.
         """
         self._samples, self._name, self._sha256, self._store = samples, name, digest, store
-        self._names_rows = converted or not samples.has_ids
+        self._names_rows, self._begins = converted or not samples.has_ids, columns is None
         self._found = samples.attributes_schema.remove(0) if self._names_rows else samples.attributes_schema
         self.columns = new_columns(self._found, converted=converted) if columns is None else columns
         if self._names_rows and FILE_DIGEST not in self.columns.names and self.columns.field(ID).type == pa.int64():
@@ -149,6 +150,10 @@ class FittedFile(SampleSet):
             raise DataError(
                 f"{file}: column names {', '.join(taken)} are reserved in an inbox's store; rename or drop them"
             )
+        if self._begins:
+            ids = "the ids, which are made up where a file has none" if self._names_rows else "the rows' ids"
+            beside = {**BESIDE, ID: ids, FILE_DIGEST: "which an inbox's store keeps for itself"}
+            refuse_alike(file, self._found, beside)
         check_fits(file, self._found, self.columns, self._store)
         for shard in self.shards:
             start = 0
@@ -204,6 +209,8 @@ def cast_exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         changed = np.flatnonzero((old != new) & ~(np.isnan(old) & np.isnan(new)))
         if changed.size:
             raise pa.ArrowInvalid(f"{old[changed[0]]} would become {new[changed[0]]}")
+    elif not before.equals(after):  # Arrow checks these casts itself; it is not to be the only one
+        raise pa.ArrowInvalid("some would change")
     return cast
 
 

@@ -25,8 +25,10 @@ from ae_pipeline.errors import CodecError, DataError, TargetError
 from ae_pipeline.files import finished_file, locked_folder, sha256_json, sync_folder
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.pixels import SampleSpec
+from ae_pipeline.sample_files import key_in_path, readable_name
 from ae_pipeline.samples import SampleSet, Shard
 from ae_pipeline.store.encoding import (
+    check_names,
     check_samples,
     create_store,
     has_manifest,
@@ -155,9 +157,14 @@ def stored_attributes(manifest: Manifest) -> list[ColumnEntry]:
 def check_columns(file: Path, found: list[ColumnEntry], expected: list[ColumnEntry], where: Path | str) -> None:
     """Raise DataError unless a data set has the columns that `where` has, in the same order and types."""
     if found != expected:
+        here = {column.name for column in found}
+        above = key_in_path(file, {column.name for column in expected} - here)
+        advice = (
+            f"give the folder above `{above}`, whose key is a column there" if above else "give it the same columns"
+        )
         raise DataError(
-            f"{file} has the columns {_listed(found)}, expected {_listed(expected)} as in {where}; give it the same "
-            "columns, or encode it into a store of its own"
+            f"{file} has the columns {_listed(found)}, expected {_listed(expected)} as in {where}; {advice}, or encode "
+            "it into a store of its own"
         )
 
 
@@ -172,13 +179,14 @@ def _create(
     refuse_existing_store(store)
     if not sets:
         raise DataError(f"no data set to make {store} of; give at least one")
-    for samples in sets[1:]:
+    for samples in sets:
+        check_names(samples)
         check_columns(samples.files[0], attribute_columns(samples), attribute_columns(sets[0]), sets[0].files[0])
     pieces, skipped = _new_pieces(sets, set())
     jobs = plan_jobs(pieces, header.fingerprint, params)
     shards = [job.samples.shard_digest(job.shard) for job in jobs]
     rows = sum(job.shard.rows for job in jobs)
-    source = SourceEntry(name=options.pop("name"), digest=sha256_json(shards), rows=rows)
+    source = SourceEntry(name=readable_name(options.pop("name")), digest=sha256_json(shards), rows=rows)
     key = sha256_json([header.fingerprint, []])
     made = create_store(store, jobs, codec_path, params, source=source, key=key, **options)
     return Appended(made, made.manifest.parts, skipped)
@@ -269,7 +277,9 @@ def grown(store: LatentStore, parts: list[PartEntry], *, name: str, git: dict[st
             "format": STORE_FORMAT,
             "snapshot": old.snapshot + 1,
             "parent": old.snapshot,
-            "source": SourceEntry(name=name, digest=sha256_json([part.shard.digest for part in both]), rows=rows),
+            "source": SourceEntry(
+                name=readable_name(name), digest=sha256_json([part.shard.digest for part in both]), rows=rows
+            ),
             "parts": both,
             "totals": Totals(rows=rows, bytes_in=rows * row_bytes, bytes_parts=sum(part.bytes for part in both)),
             "probe": old.probe or measure_probe(store),  # a store of format 1 has none

@@ -13,6 +13,7 @@ import math
 import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal, localcontext
 from itertools import product
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+Number = int | float | Decimal
 Outcomes = frozenset[bool | None]
 ANY: Outcomes = frozenset({True, False, None})
 
@@ -66,13 +68,16 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def compare(name: str, kind: pa.DataType, sign: str, value: Any) -> Condition:
-    """A column with a constant (bool, int, float or str). Raises ValueError if it cannot be one of the column's type.
+    """A column with a constant (bool, int, float, Decimal or str).
 
-    Numbers compare as numbers: no integer is 6.5 or beyond its type. A column of 32-bit floats is compared with the
-    constant as a 32-bit float, so that `error = 0.1` finds what was written as 0.1.
+    Numbers compare as numbers: no integer is 6.5 or beyond its type, and no decimal of one digit is 0.15. A column of
+    32-bit floats is compared with the constant as a 32-bit float, so that `error = 0.1` finds what was written as 0.1.
+    Raises ValueError if the constant cannot be one of the column's type.
     """
     if pa.types.is_integer(kind) and _is_number(value):
         return _compare_integers(name, kind, sign, value)
+    if pa.types.is_decimal(kind) and _is_number(value):
+        return _compare_decimals(name, kind, sign, value)
     constant = _constant(value, kind)
     test = COMPARISONS[sign]
     return Condition(test(pc.field(name), constant), lambda ranges: _of_range(ranges.get(name), sign, constant.as_py()))
@@ -82,6 +87,9 @@ def among(name: str, kind: pa.DataType, values: Collection[Any]) -> Condition:
     """A column with a set of constants, as SQL's IN. Raises ValueError as `compare`."""
     if pa.types.is_integer(kind) and all(_is_number(value) for value in values):
         values = [int(value) for value in values if _fits(value, kind)]  # no other can be in such a column
+    if pa.types.is_decimal(kind) and all(_is_number(value) for value in values):
+        finite = [as_decimal(value) for value in values if math.isfinite(value)]
+        values = [value for value in finite if _floored(value, kind) == value]  # no other can be in such a column
     scalars = [_constant(value, kind) for value in values]
     if pa.types.is_floating(kind) and any(scalar.as_py() == 0 for scalar in scalars):
         scalars += [pa.scalar(0.0, kind), pa.scalar(-0.0, kind)]  # equal, but a set tells them apart
@@ -120,7 +128,12 @@ def ranges_of(metadata: Any, group: int, names: Collection[str]) -> Ranges:
     for number in range(row_group.num_columns):
         column = row_group.column(number)
         statistics = column.statistics if column.path_in_schema in names else None
-        if statistics is None or not statistics.has_min_max or not _is_comparable(statistics.min):
+        if statistics is None or not statistics.has_min_max:
+            continue
+        try:
+            if not _is_comparable(statistics.min):
+                continue
+        except (OverflowError, ValueError):  # a date of a year that Python does not have
             continue
         nulls = not statistics.has_null_count or statistics.null_count > 0
         nan = isinstance(statistics.min, float)  # statistics pass over NaN: there may be some
@@ -129,12 +142,12 @@ def ranges_of(metadata: Any, group: int, names: Collection[str]) -> Ranges:
     return found
 
 
-def _compare_integers(name: str, kind: pa.DataType, sign: str, value: float) -> Condition:
+def _compare_integers(name: str, kind: pa.DataType, sign: str, value: Number) -> Condition:
     """Every comparison with a number as one with an integer of the column's type, or one that is always the same."""
     limits = np.iinfo(kind.to_pandas_dtype())
     if math.isnan(value):
         return _constantly(name, sign == "<>")
-    if isinstance(value, float) and (math.isinf(value) or value != int(value)):
+    if not isinstance(value, int) and (math.isinf(value) or value != int(value)):
         if sign in ("=", "<>"):
             return _constantly(name, sign == "<>")
         # Nothing lies between an integer and the fraction above it.
@@ -146,6 +159,37 @@ def _compare_integers(name: str, kind: pa.DataType, sign: str, value: float) -> 
     constant = pa.scalar(int(value), kind)
     test = COMPARISONS[sign]
     return Condition(test(pc.field(name), constant), lambda ranges: _of_range(ranges.get(name), sign, int(value)))
+
+
+def _compare_decimals(name: str, kind: pa.DataType, sign: str, value: Number) -> Condition:
+    """The same with decimals of the column's scale, to which Arrow rounds without a word."""
+    if not math.isfinite(value):
+        if math.isnan(value) or sign in ("=", "<>"):
+            return _constantly(name, sign == "<>")
+        return _constantly(name, (value > 0) == (sign in ("<", "<=")))
+    exact = as_decimal(value)
+    floor = _floored(exact, kind)
+    if floor is None:  # more digits than the column's values can have
+        return _constantly(name, sign in (("<", "<=", "<>") if value > 0 else (">", ">=", "<>")))
+    if floor != exact:
+        if sign in ("=", "<>"):
+            return _constantly(name, sign == "<>")
+        sign = "<=" if sign in ("<", "<=") else ">"
+    return Condition(COMPARISONS[sign](pc.field(name), pa.scalar(floor, kind)))
+
+
+def as_decimal(value: Number) -> Decimal:
+    """A number as it is written: 0.1 is a tenth."""
+    return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+
+
+def _floored(exact: Decimal, kind: pa.DataType) -> Decimal | None:
+    """The greatest decimal of the column's scale that is not above a number; None if it has too many digits."""
+    if exact and exact.adjusted() + 1 + kind.scale > kind.precision:
+        return None
+    with localcontext(prec=kind.precision + 1):
+        floor = exact.quantize(Decimal(1).scaleb(-kind.scale), rounding=ROUND_FLOOR)
+    return floor if not floor or floor.adjusted() + 1 + kind.scale <= kind.precision else None
 
 
 def _constantly(name: str, result: bool) -> Condition:
@@ -188,6 +232,7 @@ def _constant(value: Any, kind: pa.DataType) -> pa.Scalar:
         bool: pa.types.is_boolean(kind),
         int: pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind),
         float: pa.types.is_floating(kind) or pa.types.is_decimal(kind),
+        Decimal: pa.types.is_floating(kind) or pa.types.is_decimal(kind),
         str: pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_temporal(kind),
     }
     if not fits[type(value)]:
@@ -198,23 +243,23 @@ def _constant(value: Any, kind: pa.DataType) -> pa.Scalar:
                 return pa.scalar(float(np.float32(value)), kind)
         if pa.types.is_floating(kind) or pa.types.is_integer(kind):
             return pa.scalar(float(value) if pa.types.is_floating(kind) else value, kind)
-        return pa.scalar(value).cast(kind)
+        return pa.scalar(value, kind) if isinstance(value, Decimal) else pa.scalar(value).cast(kind)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         raise ValueError(f"{value!r} with a column of type {kind}") from None
 
 
-def _fits(value: float, kind: pa.DataType) -> bool:
+def _fits(value: Number, kind: pa.DataType) -> bool:
     limits = np.iinfo(kind.to_pandas_dtype())
     return limits.min <= value <= limits.max and value == int(value)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def _is_comparable(value: Any) -> bool:
     """Whether Python orders such values as Parquet's statistics do (strings: by code point)."""
-    return _is_number(value) or isinstance(value, str)
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
 
 
 def _both(first: Condition, second: Condition, join: Callable[..., bool | None]) -> Callable[[Ranges], Outcomes]:

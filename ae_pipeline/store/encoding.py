@@ -33,6 +33,8 @@ from ae_pipeline.files import (
 )
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
+from ae_pipeline.sample_files import readable_name
+from ae_pipeline.sample_schema import refuse_alike
 from ae_pipeline.samples import ID, SampleSet
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import (
@@ -50,6 +52,7 @@ from ae_pipeline.store.manifest import (
     read_manifest,
     write_manifest,
 )
+from ae_pipeline.store.part_writer import BESIDE
 from ae_pipeline.store.probe import measure_probe
 from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 from ae_pipeline.store.storage import as_place, open_storage
@@ -79,7 +82,8 @@ def encode_samples(
         refuse_existing_store(store)
     header = read_header(codec_path)
     check_samples(samples, header, codec_path)
-    source = SourceEntry(name=name, digest=samples.digest, rows=samples.rows)
+    check_names(samples)
+    source = SourceEntry(name=readable_name(name), digest=samples.digest, rows=samples.rows)
     jobs = _jobs(samples, header, params)
     # A run that was stopped after its last step is to be repeated like any other.
     if is_finished(store, jobs):
@@ -135,6 +139,15 @@ def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> 
 def check_ids(samples: SampleSet) -> None:
     """Raise DataError unless the ids are of a type that a store keeps."""
     check_id_type(samples.files[0], samples.attributes_schema.field(ID).type)
+
+
+def check_names(samples: SampleSet) -> None:
+    """Raise DataError for columns that a new store does not take: readers could not tell them from others.
+
+    Stores that have such columns were written before this was checked; they are read, repaired and grow as ever.
+    """
+    ids = "the rows' ids" if samples.has_ids else "the row numbers that are ids where a file has no column of that name"
+    refuse_alike(samples.files[0], samples.attributes_schema, {**BESIDE, ID: ids})
 
 
 def check_id_type(file: Path, kind: pa.DataType) -> None:

@@ -58,9 +58,10 @@ def export_images(
     Raises ConfigError for rows that are no images, TargetError if `out` exists already.
     """
     check_image(spec)
-    if FILE in attributes.names:
+    taken = next((name for name in attributes.names if name.casefold() == FILE), None)
+    if taken:
         raise ConfigError(
-            f"a column is called `{FILE}`, as the index's column of file names is; choose others (--columns)"
+            f"a column is called `{taken}`, as the index's column of file names is; choose others (--columns)"
         )
     schema = pa.schema([attributes.field(ID), pa.field(FILE, pa.string(), nullable=False), *list(attributes)[1:]])
     names = _FileNames()

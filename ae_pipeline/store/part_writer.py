@@ -10,11 +10,18 @@ import pyarrow as pa
 from ae_pipeline.errors import DataError
 from ae_pipeline.parquet_limits import MOST_ROW_GROUP_BYTES
 from ae_pipeline.parquet_writer import RowGroupWriter
+from ae_pipeline.pixels import PIXELS
 from ae_pipeline.samples import ID, id_encoding
 from ae_pipeline.store.layouts import LATENT, LAYOUTS
 
 ERROR = "error"
 RESERVED = (LATENT, ERROR, "residual", "residual_bound")
+BESIDE = {
+    ID: "the rows' ids",
+    PIXELS: "the samples",
+    **dict.fromkeys(RESERVED, "which a latent store keeps for itself"),
+}
+"""Names that stand beside attributes in stores and data sets, each with what it is."""
 PART_KEY = b"ae_pipeline.part"
 _ERROR_FRACTION_BITS = 8
 

@@ -7,14 +7,17 @@ again wherever the same data is, whatever it is called there.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import cpu_count
 from ae_pipeline.errors import DataError
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.sample_files import key_in_path
 from ae_pipeline.samples import SampleSet, Shard
 from ae_pipeline.store.encoding import check_samples
 from ae_pipeline.store.latent_store import LatentStore
@@ -58,6 +61,8 @@ class Compared:
     """Of these, parts for which a file of the right name was given, with rows that no part holds; and its path."""
     rows_not_in_store: int = 0
     """Rows of the given data that the store does not hold."""
+    left_out: list[str] = field(default_factory=list)
+    """What lies beside the files of the given data, and is no part of it, in words."""
 
 
 def find_shards(sources: list[SampleSet]) -> Shards:
@@ -103,7 +108,7 @@ def compare_with_source(
     for samples in sources:
         check_samples(samples, codec.header, store.codec_path)
     shards = find_shards(sources)
-    compared = Compared()
+    compared = Compared(left_out=[samples.left_out for samples in sources if samples.left_out])
     work = []
     for part in parts:
         job = plan_part(store.manifest, part, shards)
@@ -112,12 +117,19 @@ def compare_with_source(
         else:
             work.append((part, job))
     if not work:
+        columns = {column.name for column in store.manifest.columns}
+        above = next(filter(None, (key_in_path(samples.files[0], columns) for samples in sources)), None)
+        hint = f", and give the folder above `{above}`, whose key is a column in the store" if above else ""
         raise DataError(
             f"none of the {len(parts)} parts of {store.location} was made from the given data; give the files that "
-            "were encoded, unchanged"
+            f"were encoded, unchanged{hint}"
         )
     held = {part.shard.digest for part in store.manifest.parts}
-    others = {shard.path.name: str(shard.path) for digest, (_, shard) in shards.items() if digest not in held}
+    others = {
+        samples.file_name(shard.path): str(shard.path)
+        for digest, (samples, shard) in shards.items()
+        if digest not in held
+    }
     files = {part.name: part.shard.file for part in parts}
     compared.renewed = {name: others[files[name]] for name in compared.not_compared if files[name] in others}
     compared.rows_not_in_store = sum(shard.rows for digest, (_, shard) in shards.items() if digest not in held)
@@ -156,7 +168,28 @@ def _compare(store: LatentStore, remade: Remade, folder: Path, compared: Compare
 
 
 def _same_values(one: pa.Table, other: pa.Table) -> bool:
-    # `equals` says that NaN differs from NaN; their encodings do not.
+    columns = ([column.combine_chunks() for column in table.columns] for table in (one, other))
+    return one.schema.equals(other.schema) and all(map(_same, *columns))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arrays of one type hold the same values. `equals` says that NaN differs from NaN."""
     if one.equals(other):
         return True
-    return one.schema.equals(other.schema) and one.to_pylist().__repr__() == other.to_pylist().__repr__()
+    if len(one) != len(other) or not one.is_null().equals(other.is_null()):
+        return False
+    if pa.types.is_floating(one.type):
+        found, expected = (array.drop_null().to_numpy(zero_copy_only=False) for array in (one, other))
+        both_nan = np.isnan(found) & np.isnan(expected)
+        return bool(np.all(both_nan | ((found == expected) & (np.signbit(found) == np.signbit(expected)))))
+    parts = (_parts(array) for array in (one, other))
+    return pa.types.is_nested(one.type) and all(map(_same, *parts))
+
+
+def _parts(array: Any) -> list[Any]:
+    """What a nested array consists of beside its nulls."""
+    if pa.types.is_struct(array.type):
+        return list(array.flatten())
+    if pa.types.is_map(array.type):
+        array = array.cast(pa.list_(pa.struct([array.type.key_field, array.type.item_field])))
+    return [pc.list_value_length(array), array.flatten()]

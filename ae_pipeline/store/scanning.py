@@ -11,6 +11,7 @@ statistics in a part's footer, and within a row group the other columns once the
 import re
 import reprlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,7 +138,7 @@ def _among_ids(store: LatentStore, ids: frozenset[int | str]) -> Condition:
 def _statistics_may_tell(store: LatentStore, condition: pc.Expression) -> pc.Expression | None:
     schema, text = store.schema(), str(condition)
     try:
-        schema.empty_table().filter(condition)
+        pa.Table.from_batches([], schema).filter(condition)
     except pa.ArrowException as error:
         raise _unfit(store, error) from None
     return None if any(field.name in text for field in schema if pa.types.is_floating(field.type)) else condition
@@ -164,7 +165,8 @@ def _groups(parquet: pq.ParquetFile, wanted: Wanted) -> list[int]:
         footer = pa.BufferOutputStream()
         parquet.metadata.write_metadata_file(footer)
         fragment = ds.ParquetFileFormat().make_fragment(pa.BufferReader(footer.getvalue()))
-        groups = [group.id for group in fragment.subset(filter=wanted.prunes).row_groups]
+        with suppress(pa.ArrowInvalid):  # a time that does not fit the column's unit: the rows say so better
+            groups = [group.id for group in fragment.subset(filter=wanted.prunes).row_groups]
     if wanted.condition is None:
         return groups
     names = frozenset({ID}) if wanted.needs is None else wanted.needs

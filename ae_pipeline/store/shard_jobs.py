@@ -104,7 +104,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         id_max=ids[1],
         job=job.digest,
         shard=ShardEntry(
-            file=job.shard.path.name,
+            file=job.samples.file_name(job.shard.path),
             row_groups=list(job.shard.row_groups),
             digest=job.samples.shard_digest(job.shard),
         ),

@@ -77,6 +77,7 @@ def _deep(compared: dict[str, Any]) -> list[str]:
         for name in compared["not_compared"]
     ]
     lines += _several("not compared", reasons)
+    lines += _several("left out", compared["left_out"])
     if compared["rows_not_in_store"]:
         lines.append(f"{'not in store':<14}{compared['rows_not_in_store']:,} rows of the data: do not delete them")
     return lines

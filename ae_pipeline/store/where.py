@@ -9,13 +9,14 @@ Anything else is refused, also where sqlglot notes it as an addition to a node t
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.errors import ConfigError, first_line
-from ae_pipeline.store.conditions import COMPARISONS, Condition, among, compare, is_null
+from ae_pipeline.store.conditions import COMPARISONS, Condition, among, as_decimal, compare, is_null
 
 _TAKEN = "comparisons (=, <>, <, <=, >, >=), AND, OR, NOT, IN, BETWEEN, IS NULL and LIKE of columns and constants"
 _SHOWN = 300  # characters of a condition in a message
@@ -133,7 +134,7 @@ class _Translation:
         return node.name, self._schema.field(node.name).type
 
 
-def _constant(node: Any) -> bool | int | float | str:
+def _constant(node: Any) -> bool | int | float | Decimal | str:
     node = _bare(node)
     kind = type(node).__name__
     if kind == "Boolean":
@@ -156,7 +157,8 @@ def _constant(node: Any) -> bool | int | float | str:
         raise _UnknownError(f"{text[:20]}...") from None
     if isinstance(value, float) and math.isinf(value):
         raise _UnknownError(text[:40])
-    return value
+    exact = Decimal(text)
+    return value if as_decimal(value) == exact else exact  # more digits than a float has
 
 
 def _bare(node: Any) -> Any:

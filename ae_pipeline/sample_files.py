@@ -1,0 +1,182 @@
+"""Which files a data set is, and what their folders say: no file of a folder is passed over without a word.
+
+    found = find_files(Path("data"))
+    found.files, found.keys, found.left_out
+
+A folder may hold Parquet files under any name, and folders `key=value` as Hive, Spark and pandas write them, whose keys
+become columns of text. What such writers leave beside the data is left out and listed; anything else is refused.
+"""
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from ae_pipeline.errors import DataError
+
+Keys = tuple[tuple[str, str | None], ...]
+"""Names and values of the folders that a file lies in, outermost first."""
+_ENDINGS = (".parquet", ".pq", ".parq")
+_MAGIC = (b"PAR1", b"PARE")  # the second one begins encrypted files: reading says why that fails
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_SYSTEM = ("thumbs.db", "desktop.ini")
+_NAMED = 20
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files in name order, what their folders say of them, and what lies beside them."""
+
+    root: Path
+    files: tuple[Path, ...]
+    keys: Mapping[Path, Keys] = field(default_factory=dict)
+    """Of files in folders `key=value`; the same names for all."""
+    left_out: tuple[str, ...] = ()
+    """Paths below `root`; of folders that are left out as a whole, they end with `/`."""
+
+
+def find_files(path: Path) -> FoundFiles:
+    """A Parquet file, or those of a folder. Raises DataError for files that are no Parquet, or are in sub-folders."""
+    if path.is_file():
+        return FoundFiles(path.parent, (path,))
+    if not path.is_dir():
+        raise DataError(f"no data set at {path}; expected a Parquet file or a folder of them")
+    walk = _Walk(path)
+    walk.look_into(path, ())
+    walk.refuse_others()
+    files = tuple(sorted(walk.keys))
+    if not files:
+        raise DataError(f"no *.parquet files in {path}; expected a Parquet file or a folder of them")
+    for file in files[1:]:
+        _refuse_other_keys(file, walk.keys[file], files[0], walk.keys[files[0]])
+    keys = walk.keys if walk.keys[files[0]] else {}
+    return FoundFiles(path, files, keys, tuple(sorted(walk.left_out)))
+
+
+def readable_name(name: str) -> str:
+    r"""A file's name as text for manifests: bytes that are no UTF-8 are spelt out (`caf\xe9`), others stay."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def key_in_path(file: Path, names: Collection[str]) -> str | None:
+    """The first folder `key=value` above a file whose key is one of these names."""
+    return next((part for part in file.parts[:-1] if "=" in part and unquote(part.split("=")[0]) in names), None)
+
+
+def describe_left_out(names: tuple[str, ...], place: Path) -> str:
+    """How many there are, and the first of them. For messages."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    files = "1 file or folder" if len(names) == 1 else f"{len(names):,} files or folders"
+    return f"{files} in {place} left out, as no data goes by such names: {', '.join(names[:_NAMED])}{more}"
+
+
+class _Walk:
+    """Goes through a folder and its folders `key=value`, and sorts what it finds."""
+
+    def __init__(self, root: Path):
+        self._root = root
+        self._above: list[tuple[int, int]] = []
+        self._foreign: list[str] = []
+        self._nested: list[str] = []
+        self.keys: dict[Path, Keys] = {}
+        self.left_out: list[str] = []
+
+    def look_into(self, folder: Path, keys: Keys) -> None:
+        """Raises DataError for a link that leads back to a folder above it."""
+        status = folder.stat()
+        this = (status.st_dev, status.st_ino)
+        if this in self._above:
+            raise DataError(f"{folder} is a link to a folder that it lies in; remove the link")
+        self._above.append(this)
+        for item in sorted(folder.iterdir()):
+            name = self._name(item)
+            if item.is_dir():
+                self._sort_folder(item, name, keys)
+            elif _is_leftover(item.name):
+                self.left_out.append(name)
+            elif _is_parquet(item):
+                self.keys[item] = keys
+            else:
+                self._foreign.append(name)
+        self._above.pop()
+
+    def refuse_others(self) -> None:
+        """Raise DataError for what is neither data nor a known leftover."""
+        if self._nested:
+            raise DataError(
+                f"{self._root} has files in sub-folders ({_first(self._nested)}), whose rows would be left out; put "
+                "all files into one folder, name the folders key=value where they say something of the rows, or encode "
+                "the sub-folders one by one"
+            )
+        if self._foreign:
+            images = any(name.lower().endswith((".png", ".jpg", ".jpeg")) for name in self._foreign)
+            raise DataError(
+                f"{self._root} has files that are not Parquet ({_first(self._foreign)}), which would be left out; move "
+                "them elsewhere, or give the Parquet files in a folder of their own"
+                + "; image files are for the inbox, see `inbox` in params.yaml"
+                * images
+            )
+
+    def _sort_folder(self, folder: Path, name: str, keys: Keys) -> None:
+        key = _key_of(folder)
+        if key is not None:
+            if key[0] in dict(keys):
+                raise DataError(f"{folder} is the second folder of its path for the key `{key[0]}`; rename one")
+            self.look_into(folder, (*keys, key))
+        elif _is_leftover(folder.name):
+            self.left_out.append(f"{name}/")
+        else:
+            for file in _files_below(folder):
+                (self.left_out if _is_leftover(file.name) else self._nested).append(self._name(file))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+
+def _first(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(place, name) for name in sorted(names))
+
+
+def _is_leftover(name: str) -> bool:
+    """Names that Spark, pandas and pyarrow pass over, too, and files that DVC and Windows keep for themselves."""
+    return name.startswith(("_", ".")) or name.lower().endswith((".crc", ".dvc")) or name.lower() in _SYSTEM
+
+
+def _is_parquet(file: Path) -> bool:
+    """By its ending, or else by its first bytes."""
+    if not file.is_file():  # a pipe would have us wait; a link may lead nowhere
+        return False
+    if file.name.lower().endswith(_ENDINGS):
+        return True
+    with open(file, "rb") as opened:
+        return opened.read(4) in _MAGIC
+
+
+def _key_of(folder: Path) -> tuple[str, str | None] | None:
+    """What a folder's name `key=value` says. Raises DataError for what is no text."""
+    matched = re.fullmatch(r"([^.=][^=]*)=(.*)", folder.name, re.DOTALL)
+    if not matched:
+        return None
+    try:
+        folder.name.encode()
+        key, value = (unquote(text, errors="strict") for text in matched.groups())
+    except UnicodeError:
+        raise DataError(f"{folder}: its name is no UTF-8, and cannot be a column's; rename it") from None
+    return key, None if value == _HIVE_NULL else value
+
+
+def _refuse_other_keys(file: Path, keys: Keys, first: Path, expected: Keys) -> None:
+    found, wanted = ([name for name, _ in some] for some in (keys, expected))
+    if found != wanted:
+        some, others = (
+            f"folders for {', '.join(names)}" if names else "no folder key=value" for names in (found, wanted)
+        )
+        raise DataError(f"{file} lies in {some}, but {first} in {others}; give all files the same keys")
