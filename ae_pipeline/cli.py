@@ -233,6 +233,22 @@ def serve(
     serve_all(load_params(params), Path.cwd(), prefect_port=prefect_port, mlflow_port=mlflow_port)
 
 
+@app.command()
+def worker() -> None:
+    """Run the deployments on this machine: a worker for the Prefect server that is set. Recovers first."""
+    from ae_pipeline.worker import start_worker
+
+    start_worker(Path.cwd())
+
+
+@app.command()
+def recover() -> None:
+    """Have Prefect close the flow runs that were killed on this machine, and free their deployments."""
+    from ae_pipeline.worker import recover as recover_runs
+
+    recover_runs(Path.cwd())
+
+
 app.add_typer(store_app)
 app.add_typer(registry_app)
 app.command()(decode)
