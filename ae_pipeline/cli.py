@@ -177,13 +177,16 @@ def stage(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Run one stage in this folder, whether it is needed or not. Use `dvc repro` to run what is."""
+    from ae_pipeline.ownership import one_stage
     from ae_pipeline.params import load_params
     from ae_pipeline.stages import STAGES, run_stage
 
     if name not in STAGES:
         raise ConfigError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
+    loaded = load_params(params)
     try:
-        run_stage(name, load_params(params), Path.cwd())
+        with one_stage(Path.cwd(), name):
+            run_stage(name, loaded, Path.cwd())
     except TargetError as error:
         raise TargetError(f"{error}; `dvc repro --force --single-item {name}` does that") from None
 
