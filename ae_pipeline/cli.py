@@ -184,13 +184,16 @@ def stage(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Run one stage in this folder, whether it is needed or not. Use `dvc repro` to run what is."""
+    from ae_pipeline.ownership import one_stage
     from ae_pipeline.params import load_params
     from ae_pipeline.stages import STAGES, run_stage
 
     if name not in STAGES:
         raise ConfigError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
+    loaded = load_params(params)
     try:
-        run_stage(name, load_params(params), Path.cwd())
+        with one_stage(Path.cwd(), name):
+            run_stage(name, loaded, Path.cwd())
     except TargetError as error:
         raise TargetError(f"{error}; `dvc repro --force --single-item {name}` does that") from None
 
@@ -238,6 +241,22 @@ def serve(
     from ae_pipeline.serving import serve as serve_all
 
     serve_all(load_params(params), Path.cwd(), prefect_port=prefect_port, mlflow_port=mlflow_port)
+
+
+@app.command()
+def worker() -> None:
+    """Run the deployments on this machine: a worker for the Prefect server that is set. Recovers first."""
+    from ae_pipeline.worker import start_worker
+
+    start_worker(Path.cwd())
+
+
+@app.command()
+def recover() -> None:
+    """Have Prefect close the flow runs that were killed on this machine, and free their deployments."""
+    from ae_pipeline.worker import recover as recover_runs
+
+    recover_runs(Path.cwd())
 
 
 app.add_typer(store_app)

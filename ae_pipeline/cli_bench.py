@@ -23,12 +23,14 @@ def bench(
 ) -> None:
     """Measure codecs, PCA, image codecs and compressors on the test split, and say which to use. Takes minutes."""
     from ae_pipeline.benchmark.run import run_benchmark
+    from ae_pipeline.ownership import BENCH, one_stage
     from ae_pipeline.params import load_params
 
     loaded = load_params(params)
     changes = {"presets": preset} if preset else {}
     chosen = loaded.bench.model_copy(update=changes | ({"max_rows": rows} if rows else {}))
-    result = run_benchmark(loaded.model_copy(update={"bench": chosen}), Path.cwd(), _tell)
+    with one_stage(Path.cwd(), "bench", BENCH):
+        result = run_benchmark(loaded.model_copy(update={"bench": chosen}), Path.cwd(), _tell)
     if as_json:
         print(json.dumps(result, indent=2))
         return

@@ -5,12 +5,30 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import TargetError
+
+# What a stage has checked before anything gets its final name: that it still is the owner of its outputs.
+_checks: list[Callable[[], None]] = []
+
+
+@contextmanager
+def checked_before_naming(check: Callable[[], None]) -> Iterator[None]:
+    """In the block, nothing gets its final name unless `check`, which raises an error if not, lets it."""
+    _checks.append(check)
+    try:
+        yield
+    finally:
+        _checks.remove(check)
+
+
+def _check_owner() -> None:
+    for check in _checks:
+        check()
 
 
 def canonical_json(value: Any) -> bytes:
@@ -56,6 +74,7 @@ def finished_file(path: Path, *, sync_name: bool = True) -> Iterator[Path]:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        _check_owner()
         os.replace(temporary, path)
         if sync_name:
             sync_folder(path.parent)
@@ -110,6 +129,7 @@ def rename_folder(finished: Path, path: Path) -> None:
         if item.is_dir():
             sync_folder(item)
     sync_folder(finished)
+    _check_owner()
     try:
         os.replace(finished, path)
     except OSError as error:  # another writer was faster, the disk is full, or `path` is on another file system

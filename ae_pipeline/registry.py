@@ -27,6 +27,7 @@ from ae_pipeline.files import write_json
 from ae_pipeline.params import Params
 from ae_pipeline.registered_model import CHAMPION, RegisteredModel, find_model, open_model, settle
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.workspace import check_prepared
 
 if TYPE_CHECKING:
     from ae_pipeline.promotion import Verdict
@@ -144,6 +145,8 @@ def _compare(params: Params, root: Path, held_out: Path | None) -> tuple[Outcome
     """The comparison, and what it was of: history and challenger."""
     from ae_pipeline.promotion import compare_codecs  # torch, which moving an alias does not need
 
+    if held_out is None:
+        check_prepared(params, root)
     with tempfile.TemporaryDirectory() as folder:
         with open_model(params, root, "compare") as model:
             entries, old, new = model.entries, model.champion, model.challenger

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -22,8 +23,8 @@ from ae_pipeline.errors import ServeError
 from ae_pipeline.files import make_folder
 from ae_pipeline.params import Params
 from ae_pipeline.tracking_store import tracking_uri, ui_command
+from ae_pipeline.worker import POOL
 
-POOL = "ae-pipeline"
 _PREFECT = [sys.executable, "-m", "prefect"]
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 120.0
@@ -67,7 +68,8 @@ def serve(params: Params, root: Path, *, prefect_port: int, mlflow_port: int) ->
         environment["PREFECT_API_URL"] = _start_prefect(prefect_port, environment, logs, children)
         _run([*_PREFECT, "work-pool", "create", POOL, "--type", "process", "--overwrite"], environment, root)
         _run([*_PREFECT, "deploy", "--all"], environment, root)
-        worker = [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process", "--name", f"serve-{os.getpid()}"]
+        # It first puts right what a power cut left; worker.log says what that was.
+        worker = [sys.executable, "-m", "ae_pipeline", "worker"]
         children.append(_start("worker", worker, environment, root, logs))
         print(f"Prefect  {environment['PREFECT_API_URL'].removesuffix('/api')}")
         print(f"MLflow   {environment['AE_MLFLOW_URL']}")
@@ -130,14 +132,16 @@ def _start(name: str, command: list[str], environment: dict[str, str], folder: P
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (no other threads)
+            preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
         )
     return Child(name, process, log)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """In the child, before it becomes the command: SIGTERM when we die, also by kill -9 (Linux: man 2 prctl)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before we asked for the signal
+        os._exit(1)
 
 
 def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:

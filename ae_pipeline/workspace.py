@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.drift_reference import REFERENCE_NAME, read_reference
+from ae_pipeline.dvc_lock import check_shape, check_whole
 from ae_pipeline.errors import WorkspaceError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import Params
@@ -77,7 +78,8 @@ class Workspace:
 
     @cached_property
     def data_digests(self) -> dict[str, str]:
-        """Digest of each split, as in provenance and manifests."""
+        """Digest of each split, as in provenance and manifests. Raises WorkspaceError if they are not `prepare`'s."""
+        check_whole(self.lock["stages"], self.root, [self.params.paths.prepared])
         return {split: SampleSet.open(self.prepared / split).digest for split in ("train", "validation", "test")}
 
     def files(self) -> Iterator[tuple[Path, str | None]]:
@@ -108,8 +110,8 @@ class Workspace:
 def read_workspace(params: Params, root: Path) -> Workspace:
     """Read what the stages left.
 
-    Raises WorkspaceError if they have not run, or not all of them for the same codec; DataError or CodecError for a
-    report of theirs that cannot be read.
+    Raises WorkspaceError if they have not run, or not all of them for the same codec, or if what they made was changed
+    since; DataError or CodecError for a report of theirs that cannot be read.
     """
     reports = root / params.paths.reports
     try:
@@ -120,6 +122,7 @@ def read_workspace(params: Params, root: Path) -> Workspace:
     except FileNotFoundError as error:
         raise WorkspaceError(f"{error.filename} is missing; run `dvc repro` first") from None
     _check_of_one_piece(lock["stages"], params)
+    _check_unchanged(lock["stages"], params, root)
     header = read_header(root / params.paths.codec)
     # Others will read them once they are published: the summary, and `monitor` in production.
     if (reports / _ROUND_TRIP).exists():
@@ -127,6 +130,12 @@ def read_workspace(params: Params, root: Path) -> Workspace:
     if (reports / REFERENCE_NAME).exists():
         read_reference(reports / REFERENCE_NAME, header.fingerprint)
     return Workspace(params, root, lock, header, metrics, history)
+
+
+def check_prepared(params: Params, root: Path) -> None:
+    """Raise WorkspaceError if the splits are not those that `prepare` made, byte for byte; if there is a dvc.lock."""
+    if (root / "dvc.lock").exists():
+        check_whole(_read_lock(root / "dvc.lock")["stages"], root, [params.paths.prepared])
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -184,6 +193,14 @@ def _check_of_one_piece(stages: dict[str, Any], params: Params) -> None:
                 raise WorkspaceError(
                     f"params.yaml has another {name} than stage `{stage}` ran with; run `dvc repro` first"
                 )
+
+
+def _check_unchanged(stages: dict[str, Any], params: Params, root: Path) -> None:
+    """A stage that outlived its DVC, or anybody else, may have written over what the last run made."""
+    paths = params.paths
+    reports = ("history.csv", "metrics.json", "tables", "pictures", REFERENCE_NAME, _ROUND_TRIP)
+    check_whole(stages, root, [paths.codec, *(f"{paths.reports}/{name}" for name in reports)])
+    check_shape(stages, root, [paths.latents])
 
 
 def _md5(stages: dict[str, Any], stage: str, path: str) -> str | None:

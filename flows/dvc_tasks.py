@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from ruamel.yaml import YAML
 
+from ae_pipeline.errors import BusyError
+from ae_pipeline.ownership import REBUILD, RUNNER, Process, hold
 from flows.plain_errors import FlowError
 
 _LAST_LINES = 15
@@ -46,10 +47,6 @@ class StageError(FlowError):
         super().__init__(f"stage `{stage}` failed")
         self.in_full = f"{self}{_reason(code, lines)}"
         """With what the stage said last; for the flow run's state, which is read without the log."""
-
-
-class BusyError(FlowError):
-    """Another rebuild or DVC command is at work in this checkout."""
 
 
 @dataclass(frozen=True)
@@ -80,27 +77,14 @@ def run_stage(stage: str, workspace: Path, *, force: bool = False) -> StageRun:
 
 @contextmanager
 def only_rebuild(workspace: Path, who: str) -> Iterator[None]:
-    """Hold the checkout's rebuild lock, which the operating system frees when the process dies.
+    """Hold the workspace: no other flow, and no stage that somebody starts by hand, is at work in it meanwhile.
 
     Raises BusyError that names the holder. Prefect's concurrency limit covers deployments only, and stays taken for
-    minutes after a kill; this covers flows run by hand as well.
+    minutes after a kill.
     """
-    folder = workspace / ".dvc" / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / "rebuild.holder"
-    try:
-        with FileLock(folder / "rebuild.lock", timeout=0):
-            _end_leftovers(folder / _CHILD)
-            holder.write_text(f"{who}, process {os.getpid()}", encoding="utf-8")
-            try:
-                yield
-            finally:
-                holder.unlink(missing_ok=True)
-    except Timeout:
-        by = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-        raise BusyError(
-            f"{workspace.resolve()} is being rebuilt by {by}; this run is refused. Run it again when that one has ended"
-        ) from None
+    with hold(workspace, REBUILD, f"{who}, process {os.getpid()}"):
+        _end_leftovers(workspace / ".dvc" / "tmp" / _CHILD)
+        yield
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
@@ -164,7 +148,9 @@ def _process(command: list[str], workspace: Path) -> Iterator[subprocess.Popen[s
     """
     # Stages run `python`: this one. Unbuffered, so that their lines are logged when they are said.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path}
+    # Stages end when this process does, whoever ends it and however.
+    runner = Process.of(psutil.Process()).text
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path, RUNNER: runner}
     process = subprocess.Popen(
         command, cwd=workspace, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

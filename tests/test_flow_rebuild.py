@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 
+import psutil
 import pytest
 from filelock import FileLock
 from prefect_server import until
@@ -139,8 +140,11 @@ def test_a_killed_run_is_closed_by_the_next_one_which_finishes_the_work(clone, s
     process = start_flow("rebuild")
     until(lambda: any("epoch 1/400" in line for line in server.logs(server.runs()[-1])), 90)
     killed = server.runs()[-1]
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("stage" in one.cmdline() for one in family)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert psutil.wait_procs(family, 15)[1] == []
     clone.change({"train": {"epochs": 13}})
     run = rebuild()
     assert run.state.is_completed()

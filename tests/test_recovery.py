@@ -1,0 +1,217 @@
+"""After a power cut the next start closes dead runs and frees their slots; nobody else's. Real servers and workers."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+
+import psutil
+import pytest
+from clone import Clone
+from prefect.client.schemas.objects import State, StateType
+from prefect_server import PrefectServer, free_port, until
+from ruamel.yaml import YAML
+
+pytestmark = pytest.mark.slow
+
+# Python runs a module of this name at its start: it stops a flow run before it is Running, or its first stage.
+HOLD = """
+import os, pathlib, sys, time
+hold = pathlib.Path(os.environ["HOLD"])
+def wait(kind):
+    if (hold / kind).exists():
+        (hold / f"{kind}.reached").write_text(str(os.getpid()))
+        while (hold / kind).exists():
+            time.sleep(0.05)
+if "PREFECT__FLOW_RUN_ID" in os.environ:
+    wait("PENDING")
+if sys.orig_argv[-2:] == ["stage", "download"]:
+    wait("RUNNING")
+"""
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    clone = Clone(tmp_path_factory.mktemp("served"))
+    path = clone.folder / "prefect.yaml"
+    yaml = YAML()
+    tree = yaml.load(path)
+    for deployment in tree["deployments"]:
+        deployment["schedules"] = []
+    yaml.dump(tree, path)
+    return clone
+
+
+@pytest.fixture
+def hold(tmp_path, monkeypatch):
+    """A folder; a file in it called as a state holds runs in that state."""
+    (tmp_path / "sitecustomize.py").write_text(HOLD)
+    (tmp_path / "hold").mkdir()
+    monkeypatch.setenv("HOLD", str(tmp_path / "hold"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "hold"
+
+
+def start(clone, *arguments, log, **environment):
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=clone.folder, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+def cut_power(process):
+    """End a process and all that it started, at once."""
+    root = psutil.Process(process.pid)
+    root.suspend()
+    family = root.children(recursive=True)
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    root.kill()
+    process.wait()
+    psutil.wait_procs(family, 10)
+
+
+def nightly(client):
+    return client.read_deployment_by_name("rebuild/nightly")
+
+
+def new_run(view, **parameters):
+    with view.client() as client:
+        return client.create_flow_run_from_deployment(nightly(client).id, parameters=parameters)
+
+
+def read(view, run):
+    with view.client() as client:
+        return client.read_flow_run(run.id)
+
+
+def slots(view):
+    with view.client() as client:
+        name = f"deployment:{nightly(client).id}"
+        return client.read_global_concurrency_limit_by_name(name).active_slots
+
+
+def is_in(view, run, kind):
+    return read(view, run).state_type == kind
+
+
+@pytest.mark.parametrize("kind", ["RUNNING", "PENDING"])
+def test_after_a_power_cut_serve_closes_the_run_and_its_deployment_goes_on(clone, hold, tmp_path, kind):
+    ports = [str(free_port()), str(free_port())]
+    serve = partial(
+        start, clone, "ae_pipeline", "serve", "--prefect-port", ports[0], "--mlflow-port", ports[1],
+        log=tmp_path / "serve.log", PREFECT_HOME=str(tmp_path / "home"),
+    )  # fmt: skip
+    view = PrefectServer(tmp_path)
+    view.api = f"http://127.0.0.1:{ports[0]}/api"
+
+    def served():
+        return (tmp_path / "serve.log").read_text().count("Ctrl-C ends")
+
+    (hold / kind).touch()
+    process = serve()
+    try:
+        until(served, 180)
+        dead = new_run(view, until="download", force=True)
+        until((hold / f"{kind}.reached").exists, 120)
+        assert read(view, dead).state_type == kind
+        assert slots(view) == 1
+        cut_power(process)
+        (hold / kind).unlink()
+        process = serve()
+        until(lambda: served() == 2, 180)
+        run = new_run(view, until="download")
+        until(lambda: is_in(view, run, StateType.COMPLETED), 60)
+        assert read(view, dead).state.is_crashed()
+        assert "killed, or lost power" in read(view, dead).state.message
+        assert all(task.state.is_final() for task in view.tasks(dead))
+        assert slots(view) == 0
+        log = (tmp_path / "home/logs/worker.log").read_text()
+        assert f"run {dead.name} had been left as" in log
+    finally:
+        (hold / kind).unlink(missing_ok=True)
+        process.terminate()
+        process.wait(120)
+
+
+@pytest.fixture
+def server(tmp_path):
+    with PrefectServer(tmp_path) as server:
+        yield server
+
+
+def test_a_workers_start_recovers_and_spares_what_lives_or_is_elsewhere(clone, hold, server, tmp_path):
+    environment = server.environment
+    clone.run("prefect", "work-pool", "create", "ae-pipeline", "--type", "process", **environment)
+    clone.run("prefect", "deploy", "--all", **environment)
+    worker = partial(start, clone, "ae_pipeline", "worker", log=tmp_path / "worker.log", **environment)
+    recover = partial(clone.run, sys.executable, "-m", "ae_pipeline", "recover", **environment)
+    (hold / "RUNNING").touch()
+    process = worker()
+    try:
+        run = new_run(server, until="download", force=True)
+        until((hold / "RUNNING.reached").exists, 120)
+        assert recover() == (0, "")
+        assert is_in(server, run, StateType.RUNNING)
+
+        process.kill()  # its run goes on
+        process.wait()
+        assert recover() == (0, "")
+        assert (is_in(server, run, StateType.RUNNING), slots(server)) == (True, 1)
+
+        with server.client() as client:
+            elsewhere = {}
+            for kind, pid in ((StateType.RUNNING, "elsewhere:1"), (StateType.PENDING, None)):
+                made = client.create_flow_run_from_deployment(nightly(client).id)
+                client.set_flow_run_state(made.id, State(type=kind), force=True)
+                client.update_flow_run(made.id, infrastructure_pid=pid)
+                client.update_flow_run_labels(made.id, {"prefect.worker.name": "elsewhere:7"})
+                elsewhere[made.id] = kind
+        host, pid = read(server, run).infrastructure_pid.split(":")
+        assert host == socket.gethostname()
+        family = [psutil.Process(int(pid)), *psutil.Process(int(pid)).children(recursive=True)]
+        for one in family:
+            one.kill()
+        psutil.wait_procs(family, 10)
+        code, output = recover()
+        assert (code, output) == (
+            0,
+            f"run {run.name} had been left as Running by a process that is gone; it is Crashed now\n",
+        )
+        assert read(server, run).state.is_crashed()
+        with server.client() as client:
+            assert {key: client.read_flow_run(key).state_type for key in elsewhere} == elsewhere
+            # The second of these two has never asked for a slot.
+            for key in elsewhere:
+                client.delete_flow_run(key)
+        (hold / "RUNNING").unlink()
+        process = worker()
+        run = new_run(server, until="download")
+        until(lambda: is_in(server, run, StateType.COMPLETED), 60)
+    finally:
+        (hold / "RUNNING").unlink(missing_ok=True)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.terminate()
+        process.wait(60)
+
+
+def test_recover_without_a_server_says_what_is_missing(clone, hold):
+    for command in ("recover", "worker"):
+        code, output = clone.run(sys.executable, "-m", "ae_pipeline", command, check=False, PREFECT_HOME=str(hold))
+        assert (code, output.count("\n")) == (1, 1)
+        assert output.startswith("error: no Prefect server is set; set PREFECT_API_URL")
+        url = f"http://me:secret@127.0.0.1:{free_port()}/api"
+        code, output = clone.run(
+            sys.executable, "-m", "ae_pipeline", command, check=False, PREFECT_HOME=str(hold), PREFECT_API_URL=url
+        )
+        assert (code, output.count("\n")) == (1, 1)
+        assert output.startswith("error: Prefect at 127.0.0.1 failed: ")
+        assert "secret" not in output
