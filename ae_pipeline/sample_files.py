@@ -55,11 +55,6 @@ def find_files(path: Path) -> FoundFiles:
     return FoundFiles(path, files, keys, tuple(sorted(walk.left_out)))
 
 
-def readable_name(name: str) -> str:
-    r"""A file's name as text for manifests: bytes that are no UTF-8 are spelt out (`caf\xe9`), others stay."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
 def key_in_path(file: Path, names: Collection[str]) -> str | None:
     """The first folder `key=value` above a file whose key is one of these names."""
     return next((part for part in file.parts[:-1] if "=" in part and unquote(part.split("=")[0]) in names), None)

@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.files import recorded_name, sha256_file, sha256_json
 from ae_pipeline.parquet_reader import int96_columns, int96_unit, missing_fixed_list, open_parquet
 from ae_pipeline.parquet_writer import RowGroupWriter, rechunk
 from ae_pipeline.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
-from ae_pipeline.sample_files import FoundFiles, Keys, describe_left_out, find_files, readable_name
+from ae_pipeline.sample_files import FoundFiles, Keys, describe_left_out, find_files
 from ae_pipeline.sample_schema import (
     ROW_ID,
     attribute_fields,
@@ -162,7 +162,7 @@ class SampleSet:
 
     def file_name(self, file: Path) -> str:
         """What a store calls the file: its name, with the folders that are its keys."""
-        return readable_name(file.relative_to(self._origin.root).as_posix() if self._keys(file) else file.name)
+        return recorded_name(file.relative_to(self._origin.root).as_posix() if self._keys(file) else file.name)
 
     def _keys(self, file: Path) -> Keys:
         return self._origin.keys.get(file, ())

@@ -22,10 +22,10 @@ from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.devices import choose_device
 from ae_pipeline.errors import CodecError, DataError, TargetError
-from ae_pipeline.files import finished_file, locked_folder, sha256_json, sync_folder
+from ae_pipeline.files import finished_file, locked_folder, recorded_name, sha256_json, sync_folder
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.sample_files import key_in_path, readable_name
+from ae_pipeline.sample_files import key_in_path
 from ae_pipeline.samples import SampleSet, Shard
 from ae_pipeline.store.encoding import (
     check_names,
@@ -186,7 +186,7 @@ def _create(
     jobs = plan_jobs(pieces, header.fingerprint, params)
     shards = [job.samples.shard_digest(job.shard) for job in jobs]
     rows = sum(job.shard.rows for job in jobs)
-    source = SourceEntry(name=readable_name(options.pop("name")), digest=sha256_json(shards), rows=rows)
+    source = SourceEntry(name=recorded_name(options.pop("name")), digest=sha256_json(shards), rows=rows)
     key = sha256_json([header.fingerprint, []])
     made = create_store(store, jobs, codec_path, params, source=source, key=key, **options)
     return Appended(made, made.manifest.parts, skipped)
@@ -278,7 +278,7 @@ def grown(store: LatentStore, parts: list[PartEntry], *, name: str, git: dict[st
             "snapshot": old.snapshot + 1,
             "parent": old.snapshot,
             "source": SourceEntry(
-                name=readable_name(name), digest=sha256_json([part.shard.digest for part in both]), rows=rows
+                name=recorded_name(name), digest=sha256_json([part.shard.digest for part in both]), rows=rows
             ),
             "parts": both,
             "totals": Totals(rows=rows, bytes_in=rows * row_bytes, bytes_parts=sum(part.bytes for part in both)),

@@ -25,6 +25,7 @@ from ae_pipeline.files import (
     is_free,
     locked_folder,
     make_folder,
+    recorded_name,
     refuse_existing,
     rename_folder,
     require_one_file_system,
@@ -33,7 +34,6 @@ from ae_pipeline.files import (
 )
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
-from ae_pipeline.sample_files import readable_name
 from ae_pipeline.sample_schema import refuse_alike
 from ae_pipeline.samples import ID, SampleSet
 from ae_pipeline.store.latent_store import LatentStore
@@ -83,7 +83,7 @@ def encode_samples(
     header = read_header(codec_path)
     check_samples(samples, header, codec_path)
     check_names(samples)
-    source = SourceEntry(name=readable_name(name), digest=samples.digest, rows=samples.rows)
+    source = SourceEntry(name=recorded_name(name), digest=samples.digest, rows=samples.rows)
     jobs = _jobs(samples, header, params)
     # A run that was stopped after its last step is to be repeated like any other.
     if is_finished(store, jobs):

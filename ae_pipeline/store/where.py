@@ -143,7 +143,7 @@ def _constant(node: Any) -> bool | int | float | Decimal | str:
         value = _constant(node.this)
         if isinstance(value, bool | str):
             raise _UnknownError(node.sql())
-        return -value
+        return value.copy_negate() if isinstance(value, Decimal) else -value  # whose minus rounds to 28 digits
     if kind == "Cast" and node.this.is_string:
         raise _UnknownError(f"{node.sql()} (a time or date is a plain text here: {node.this.sql()})")
     if kind != "Literal":
