@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ae_pipeline.parquet_columns import nested_deeper
 from ae_pipeline.thrift import read_struct
 
 MOST_ROW_GROUP_BYTES = 512 << 20
@@ -52,9 +53,12 @@ def read_footer(source: Path | IO[bytes] | io.RawIOBase) -> Any:
         _check_schema(source)
         with pq.ParquetFile(source, pre_buffer=False) as parquet:
             metadata = parquet.metadata
-    for column in range(metadata.num_columns):
-        if metadata.schema.column(column).path.count(".") > _DEEPEST_COLUMN:
-            raise ValueError(f"its columns are nested deeper than {_DEEPEST_COLUMN} levels")
+    dots = max((metadata.schema.column(n).path.count(".") for n in range(metadata.num_columns)), default=0)
+    # Dots may be of names, too.
+    if dots > _DEEPEST_COLUMN and any(
+        nested_deeper(field.type, _DEEPEST_COLUMN) for field in metadata.schema.to_arrow_schema()
+    ):
+        raise ValueError(f"its columns are nested deeper than {_DEEPEST_COLUMN} levels")
     return metadata
 
 
@@ -77,7 +81,7 @@ def chunk_size(data: bytes, metadata: Any, group: int, column: int) -> int:
         referring = sum(page.values for page in pages if page.encoding in _BY_DICTIONARY)
         longest = sum(page.uncompressed for page in pages if page.is_dictionary)
         if size + referring * longest > MOST_ROW_GROUP_BYTES:
-            size += _expanded(data, metadata, group, column)
+            size += _expanded(data, metadata, group, column, longest=longest, most=referring * longest)
     if size > MOST_ROW_GROUP_BYTES:
         raise ValueError(f"column {schema.path} would take {size} bytes in row group {group}, {_allowed()}")
     return size
@@ -155,13 +159,27 @@ def _number(fields: Any, key: int) -> int:
     return value
 
 
-def _expanded(data: bytes, metadata: Any, group: int, column: int) -> int:
-    """Bytes of texts whose dictionary alone could be too much, counted while they are still numbers."""
-    path = metadata.schema.column(column).path
-    file = _Chunk(data, chunk_range(metadata, group, column)[0])
-    with pq.ParquetFile(file, metadata=metadata, read_dictionary=[path], pre_buffer=False) as parquet:
-        table = parquet.read_row_group(group, columns=[path], use_threads=False)
-    return sum(_text_bytes(chunk) for chunk in table.column(0).chunks)
+def _expanded(data: bytes, metadata: Any, group: int, column: int, *, longest: int, most: int) -> int:
+    """Bytes of texts whose dictionary alone could be too much, counted while they are still numbers.
+
+    `longest`: bytes that one text takes at most, `most`: that all of them do.
+    """
+    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    file, path = _Chunk(data, chunk_range(metadata, group, column)[0]), paths[column]
+    # Arrow is told by its path which column to leave as numbers. Where several have one, it takes the last.
+    last = column == len(paths) - 1 - paths[::-1].index(path)
+    if not last and metadata.schema.column(column).max_repetition_level:
+        return most
+    dictionary = [path] if last else []
+    with pq.ParquetFile(file, metadata=metadata, read_dictionary=dictionary, pre_buffer=False) as parquet:
+        rows = metadata.row_group(group).num_rows if last else max(1, MOST_ROW_GROUP_BYTES // longest)
+        options = {"row_groups": [group], "column_indices": [column], "use_threads": False}
+        size = 0
+        for batch in parquet.reader.iter_batches(rows, **options):
+            size += _text_bytes(batch.column(0))
+            if size > MOST_ROW_GROUP_BYTES:
+                break
+    return size
 
 
 def _text_bytes(array: Any) -> int:

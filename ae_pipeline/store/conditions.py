@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ae_pipeline.parquet_columns import flat_columns
+
 Outcomes = frozenset[bool | None]
 ANY: Outcomes = frozenset({True, False, None})
 
@@ -117,15 +119,16 @@ def ranges_of(metadata: Any, group: int, names: Collection[str]) -> Ranges:
     """The ranges of these columns in a row group of a Parquet file, by its statistics."""
     found = {}
     row_group = metadata.row_group(group)
-    for number in range(row_group.num_columns):
-        column = row_group.column(number)
-        statistics = column.statistics if column.path_in_schema in names else None
+    for name, place in flat_columns(metadata).items():
+        if name not in names:
+            continue
+        statistics = row_group.column(place).statistics
         if statistics is None or not statistics.has_min_max or not _is_comparable(statistics.min):
             continue
         nulls = not statistics.has_null_count or statistics.null_count > 0
         nan = isinstance(statistics.min, float)  # statistics pass over NaN: there may be some
         if not nan or not (math.isnan(statistics.min) or math.isnan(statistics.max)):
-            found[column.path_in_schema] = Range(statistics.min, statistics.max, nulls, nan)
+            found[name] = Range(statistics.min, statistics.max, nulls, nan)
     return found
 
 

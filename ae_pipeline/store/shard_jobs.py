@@ -21,6 +21,7 @@ from ae_pipeline.devices import cpu_count, one_torch_thread, use_one_torch_threa
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.parquet_columns import NamedColumnsFile
 from ae_pipeline.parquet_limits import read_footer
 from ae_pipeline.samples import ID, Block, SampleSet, Shard
 from ae_pipeline.store.layouts import LATENT
@@ -187,7 +188,7 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
 
 
 def _ranges_in(path: Path) -> Iterator[IdRange]:
-    with pq.ParquetFile(path) as parquet:
+    with NamedColumnsFile(path) as parquet:
         for batch in parquet.iter_batches(batch_size=65_536, columns=[ID]):
             yield _id_range(batch.column(0))
 
