@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.parquet_columns import nested_deeper
 from ae_pipeline.thrift import read_struct
 
@@ -27,6 +28,8 @@ _DEEPEST_COLUMN = 100
 # these are left to it alone: our own look takes longer.
 _MOST_ITEMS = 10_000
 _SCHEMA = 2
+_TAIL_BYTES = 8  # the length of the footer, and PAR1
+_MOST_FOOTER_BYTES = 256 << 20
 _COMPRESSIONS = ("ZSTD", "UNCOMPRESSED")
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _DELTA_BINARY_PACKED, _RLE_DICTIONARY, _BYTE_STREAM_SPLIT = 0, 2, 3, 5, 8, 9
@@ -44,15 +47,11 @@ def read_footer(source: Path | IO[bytes] | io.RawIOBase) -> Any:
 
     Raises ValueError for a schema that would crash Arrow, and what Arrow raises for what is no footer.
     """
-    try:
-        with pq.ParquetFile(source, thrift_container_size_limit=_MOST_ITEMS, pre_buffer=False) as parquet:
-            metadata = parquet.metadata
-    except OSError as error:
-        if "size limit" not in str(error):
-            raise
-        _check_schema(source)
-        with pq.ParquetFile(source, pre_buffer=False) as parquet:
-            metadata = parquet.metadata
+    with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
+        size, length = _footer_length(file)
+        if length > min(_MOST_FOOTER_BYTES, size):
+            raise ValueError(f"its footer has {length:,} bytes, at most {min(_MOST_FOOTER_BYTES, size):,} are allowed")
+        metadata = _read_footer(arrow_file(source) if isinstance(source, Path) else file, file)
     dots = max((metadata.schema.column(n).path.count(".") for n in range(metadata.num_columns)), default=0)
     # Dots may be of names, too.
     if dots > _DEEPEST_COLUMN and any(
@@ -60,6 +59,28 @@ def read_footer(source: Path | IO[bytes] | io.RawIOBase) -> Any:
     ):
         raise ValueError(f"its columns are nested deeper than {_DEEPEST_COLUMN} levels")
     return metadata
+
+
+def _footer_length(file: Any) -> tuple[int, int]:
+    """Bytes of the file and, as it says, of its footer; 0 where it is too short to say."""
+    size = file.seek(0, io.SEEK_END)
+    if size < _TAIL_BYTES:
+        return size, 0
+    file.seek(size - _TAIL_BYTES)
+    tail = file.read(_TAIL_BYTES)
+    return size, int.from_bytes(tail[:4], "little") if tail[4:] == b"PAR1" else 0
+
+
+def _read_footer(source: Any, file: Any) -> Any:
+    try:
+        with pq.ParquetFile(source, thrift_container_size_limit=_MOST_ITEMS, pre_buffer=False) as parquet:
+            return parquet.metadata
+    except OSError as error:
+        if "size limit" not in str(error):
+            raise
+        _check_schema(file)
+        with pq.ParquetFile(source, pre_buffer=False) as parquet:
+            return parquet.metadata
 
 
 def chunk_size(data: bytes, metadata: Any, group: int, column: int) -> int:
@@ -116,14 +137,11 @@ def _allowed() -> str:
     return f"at most {MOST_ROW_GROUP_BYTES} are allowed"
 
 
-def _check_schema(source: Path | IO[bytes] | io.RawIOBase) -> None:
+def _check_schema(file: Any) -> None:
     """Raise ValueError unless the schema in the footer has few items."""
-    with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(size - 8)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(max(0, size - 8 - length))
-        fields, _ = read_struct(memoryview(file.read(length)), 0)
+    size, length = _footer_length(file)
+    file.seek(max(0, size - _TAIL_BYTES - length))
+    fields, _ = read_struct(memoryview(file.read(length)), 0)
     schema = fields.get(_SCHEMA)
     if not isinstance(schema, list) or len(schema) > _MOST_ITEMS:
         raise ValueError(f"its schema has more than {_MOST_ITEMS} items")

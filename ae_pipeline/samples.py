@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.parquet_limits import read_footer
@@ -249,7 +250,8 @@ def _parquet_files(path: Path) -> tuple[Path, ...]:
 def _open_parquet(file: Path) -> pq.ParquetFile:
     try:
         metadata = read_footer(file)
-        return pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
+        options = {"metadata": metadata, "page_checksum_verification": True, "pre_buffer": False}
+        return pq.ParquetFile(arrow_file(file), **options)
     except MemoryError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import write_json
 from ae_pipeline.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE
@@ -103,7 +104,7 @@ def read_column(store: Path, part: PartEntry, name: str) -> list[Any]:
     """One column of a part, its page checksums checked. Raises StoreError."""
     path = store / part.name
     try:
-        with NamedColumnsFile(path, page_checksum_verification=True, pre_buffer=False) as parquet:
+        with NamedColumnsFile(arrow_file(path), page_checksum_verification=True, pre_buffer=False) as parquet:
             return list(parquet.read([name]).column(0).to_pylist())
     except MemoryError:  # Arrow's is one of its exceptions
         raise

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.devices import choose_device
@@ -274,7 +275,7 @@ def written_by(git: dict[str, Any]) -> dict[str, Any]:
 
 def columns_of(part: Path) -> list[ColumnEntry]:
     """Names and types of a part's columns."""
-    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(part)]
+    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(arrow_file(part))]
 
 
 def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:

@@ -42,7 +42,7 @@ from ae_pipeline.store.manifest import (
 from ae_pipeline.store.part_file import PartFile
 from ae_pipeline.store.part_writer import ERROR, RESERVED
 from ae_pipeline.store.pieces import VerifiedFile
-from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
+from ae_pipeline.store.storage import LocalStorage, Storage, copy_file, open_storage, place_of
 
 CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
 # Permission, too many open files, memory.
@@ -102,8 +102,7 @@ class LatentStore:
             for name in CODEC_FILES:
                 inside = f"{CODEC_FOLDER}/{name}"
                 with self._reading(inside):
-                    data = read_whole(self.storage, inside, most=self.manifest.codec.bytes)
-                (folder / name).write_bytes(data)
+                    copy_file(self.storage, inside, folder / name, most=self.manifest.codec.bytes)
             self._fetched = folder
         return self._fetched
 

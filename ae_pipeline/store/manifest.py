@@ -25,7 +25,7 @@ CODEC_FOLDER = "_codec"
 SNAPSHOTS_FOLDER = "_snapshots"
 # Whoever goes through all of them must come to an end.
 MOST_SNAPSHOTS = 999_999
-_LARGEST_MANIFEST = 256 << 20
+LARGEST_MANIFEST = 256 << 20
 _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
 Count = Annotated[int, Field(ge=0)]
@@ -274,7 +274,7 @@ def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
 def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
     """A manifest as it stands there. Raises StoreError."""
     try:
-        return read_whole(storage, name, most=_LARGEST_MANIFEST)
+        return read_whole(storage, name, most=LARGEST_MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
         if isinstance(storage, LocalStorage) and not storage.path.exists():
             raise StoreError(

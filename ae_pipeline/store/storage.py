@@ -17,6 +17,8 @@ import fsspec
 
 from ae_pipeline.errors import ConfigError, PipelineError, StoreError, UnreachableError, first_line
 
+_BLOCK = 8 << 20
+
 
 class Storage(Protocol):
     """Files below one place, by name.
@@ -170,10 +172,22 @@ def is_url(place: Any) -> bool:
 
 def read_whole(storage: Storage, name: str, *, most: int) -> bytes:
     """A small file. Raises StoreError if it has more than `most` bytes, before it is read."""
+    return storage.read_range(name, 0, _size_at_most(storage, name, most))
+
+
+def copy_file(storage: Storage, name: str, path: Path, *, most: int) -> None:
+    """A file to a local path, block by block. Raises StoreError as `read_whole`."""
+    size = _size_at_most(storage, name, most)
+    with open(path, "wb") as file:
+        for start in range(0, size, _BLOCK):
+            file.write(storage.read_range(name, start, min(_BLOCK, size - start)))
+
+
+def _size_at_most(storage: Storage, name: str, most: int) -> int:
     found = storage.size(name)
     if found > most:
         raise StoreError(f"{place_of(storage, name)} has {found} bytes, expected at most {most}; restore the store")
-    return storage.read_range(name, 0, most)
+    return found
 
 
 def place_of(storage: Storage, name: str) -> str:
