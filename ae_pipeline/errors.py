@@ -116,6 +116,7 @@ def exit_code_of(main: Callable[[], None]) -> int:
 
     SIGTERM ends `main` as Ctrl-C does: by an exception, so that what is half done is cleared away.
     """
+    _spell_out()
     try:
         with _sigterm_as_exit():
             main()
@@ -147,6 +148,13 @@ def exit_code_of(main: Callable[[], None]) -> int:
             print(_ENDED[ended.code], file=sys.stderr)
         raise
     return 0
+
+
+def _spell_out() -> None:
+    """What a terminal or pipe cannot show, such as an umlaut in ASCII, is spelt out and never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -26,6 +26,11 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
+def recorded_name(name: str) -> str:
+    r"""A file's name as it stands in JSON and digests: bytes that are no UTF-8 are spelt out, as `caf\xe9`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes, read in pieces."""
     with open(path, "rb") as file:

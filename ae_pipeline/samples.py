@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.files import recorded_name, sha256_file, sha256_json
 from ae_pipeline.parquet_limits import read_footer
 from ae_pipeline.parquet_writer import RowGroupWriter, rechunk
 from ae_pipeline.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
@@ -129,7 +129,9 @@ class SampleSet:
         """SHA-256 (hex) that identifies the data set: over name and SHA-256 of every file, read side by side."""
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(self._file_digest, self.files))
-        return sha256_json([[file.name, digest] for file, digest in zip(self.files, digests, strict=True)])
+        return sha256_json(
+            [[recorded_name(file.name), digest] for file, digest in zip(self.files, digests, strict=True)]
+        )
 
     def shard_digest(self, shard: Shard) -> str:
         """SHA-256 (hex) that identifies one shard by content, not by name."""

@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ae_pipeline.codec_header import Samples, Sha256
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
-from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.files import recorded_name, sha256_json, write_json
 from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.params_base import problems
 from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
@@ -28,6 +28,7 @@ MOST_SNAPSHOTS = 999_999
 LARGEST_MANIFEST = 256 << 20
 _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
+FileName = Annotated[str, BeforeValidator(lambda name: recorded_name(name) if isinstance(name, str) else name)]
 Count = Annotated[int, Field(ge=0)]
 PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
 PartName = Annotated[str, Field(pattern=PART_NAME)]
@@ -41,7 +42,7 @@ class _Entry(BaseModel):
 class ShardEntry(_Entry):
     """The input shard that a part was made from."""
 
-    file: str
+    file: FileName
     row_groups: list[Count]
     digest: Sha256
 
@@ -81,7 +82,7 @@ class LatentEntry(_Entry):
 class SourceEntry(_Entry):
     """The data set that was encoded."""
 
-    name: str
+    name: FileName
     digest: Sha256
     rows: Count
 

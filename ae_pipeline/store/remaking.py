@@ -14,6 +14,7 @@ import pyarrow as pa
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import cpu_count
 from ae_pipeline.errors import DataError
+from ae_pipeline.files import recorded_name
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet, Shard
 from ae_pipeline.store.encoding import check_samples
@@ -117,7 +118,9 @@ def compare_with_source(
             "were encoded, unchanged"
         )
     held = {part.shard.digest for part in store.manifest.parts}
-    others = {shard.path.name: str(shard.path) for digest, (_, shard) in shards.items() if digest not in held}
+    others = {
+        recorded_name(shard.path.name): str(shard.path) for digest, (_, shard) in shards.items() if digest not in held
+    }
     files = {part.name: part.shard.file for part in parts}
     compared.renewed = {name: others[files[name]] for name in compared.not_compared if files[name] in others}
     compared.rows_not_in_store = sum(shard.rows for digest, (_, shard) in shards.items() if digest not in held)
