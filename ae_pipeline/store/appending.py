@@ -46,7 +46,7 @@ from ae_pipeline.store.manifest import (
     SourceEntry,
     Totals,
     read_manifest,
-    refuse_linked_folders,
+    refuse_links,
     snapshot_path,
     write_manifest,
 )
@@ -95,7 +95,7 @@ def append_samples(
         return append_remote(store, sets, codec_path, params, name=name, git=git, work=work, progress=progress)
     with locked_folder(store):
         old = read_manifest(store)
-        refuse_linked_folders(store)
+        refuse_links(store)
         jobs, skipped = plan_append(LatentStore(store, old), sets, codec_path, params)
         if not jobs:
             _clear_leftovers(store, old)

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ae_pipeline.codec_header import Samples, Sha256
-from ae_pipeline.errors import NewerFormatError, StoreError, first_line
+from ae_pipeline.errors import LinkedStoreError, NewerFormatError, StoreError, first_line
 from ae_pipeline.files import recorded_name, sha256_json, write_json
 from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.params_base import problems
-from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
+from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole, refuse_cache_link
 
 STORE_FORMAT = 2
 _READABLE = (1, 2)
@@ -160,6 +160,8 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     storage = open_storage(store)
     try:
         newest = parse_manifest(manifest_bytes(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
+    except LinkedStoreError:
+        raise
     except StoreError as error:
         try:
             kept = kept_snapshots(storage)
@@ -221,8 +223,13 @@ def kept_snapshots(storage: Storage) -> list[int]:
     return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
 
 
-def refuse_linked_folders(store: Path) -> None:
-    """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else."""
+def refuse_links(store: Path) -> None:
+    """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else.
+
+    So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
+    """
+    for name in LocalStorage(store).names():
+        refuse_cache_link(store / name)
     for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
         if (store / name).is_symlink():
             raise StoreError(f"{store / name} is a link; the files of a store must lie in it: put the folder there")

@@ -26,7 +26,7 @@ from ae_pipeline.store.manifest import (
     manifest_bytes,
     parse_manifest,
     read_manifest,
-    refuse_linked_folders,
+    refuse_links,
 )
 from ae_pipeline.store.part_repairs import repair_folder, repair_parts
 from ae_pipeline.store.rebuilding import rebuild_folder, rebuild_manifest
@@ -78,7 +78,7 @@ def repair_store(
     found = verify_store(store)  # raises if there is no store: a lock would make a folder
     if found.whole and not _left(store):
         return Repaired(str(store), snapshot=found.snapshot)
-    refuse_linked_folders(store)
+    refuse_links(store)
     with locked_folder(store):
         for path in _left(store):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -16,7 +16,7 @@ from ae_pipeline.store.manifest import (
     snapshot_name,
 )
 from ae_pipeline.store.snapshots import VACUUMED_NAME, Vacuumed, read_vacuumed
-from ae_pipeline.store.storage import Storage, place_of, read_whole
+from ae_pipeline.store.storage import LocalStorage, Storage, place_of, read_whole, refuse_cache_link
 
 _BLOCK = 8 << 20
 _NAMED = 100
@@ -53,6 +53,9 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
     Raises StoreError if there is no store, or no such snapshot.
     """
     found = Snapshots(storage.names())
+    if isinstance(storage, LocalStorage):
+        for name in found.names:
+            refuse_cache_link(storage.path / name)
     if snapshot is not None:
         return _read_one(storage, snapshot, found)
     newest = _read_newest(storage, found)

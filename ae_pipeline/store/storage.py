@@ -8,6 +8,7 @@ How a local store is written is in `files.py` and `encoding.py`, one at a URL in
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any, Protocol
 
 import fsspec
 
-from ae_pipeline.errors import ConfigError, PipelineError, StoreError, UnreachableError, first_line
+from ae_pipeline.errors import ConfigError, LinkedStoreError, PipelineError, StoreError, UnreachableError, first_line
 
 _BLOCK = 8 << 20
+# How DVC calls a file in its cache, wherever that is.
+_CACHED = re.compile(r"(^|/)[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 class Storage(Protocol):
@@ -72,6 +75,7 @@ class LocalStorage:
         for part in name.split("/"):
             path /= part
             if path.is_symlink():
+                refuse_cache_link(path)
                 raise OSError("is a link; the files of a store must lie in it")
         if path.exists() and not path.is_file():
             raise OSError("is no regular file")
@@ -168,6 +172,19 @@ def as_place(place: Path | str) -> Path | str:
 def is_url(place: Any) -> bool:
     """Whether a place is an fsspec URL, not a path."""
     return "://" in str(place) or "::" in str(place)
+
+
+def refuse_cache_link(path: Path) -> None:
+    """Raise LinkedStoreError for a link into DVC's cache, which DVC makes of every file with `cache.type symlink`.
+
+    It is not followed either: where a cache is, a stranger's store could say as well. DVC puts files in its place.
+    """
+    if path.is_symlink() and _CACHED.search(str(path.readlink())):
+        raise LinkedStoreError(
+            f"{path} is a link into DVC's cache, and links inside a store are not followed; nothing is damaged: in the "
+            "DVC repository run `dvc config cache.type reflink,hardlink,copy`, then `dvc checkout --relink`, which "
+            "puts the files themselves there; then run the same command again"
+        )
 
 
 def read_whole(storage: Storage, name: str, *, most: int) -> bytes:
