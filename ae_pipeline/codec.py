@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from ae_pipeline.arithmetic import Arithmetic, FloatArithmetic, IntegerArithmetic
+from ae_pipeline.arrow_files import is_utf8
 from ae_pipeline.codec_header import (
     FLOAT_FORMAT,
     HEADER_NAME,
@@ -88,7 +89,7 @@ class Codec:
         try:
             if sha256_file(path) != header.weights_sha256:
                 raise CodecError(f"{path} was changed: its SHA-256 does not match {HEADER_NAME}; restore the codec")
-            state = load_file(path)
+            state = load_file(path) if is_utf8(path) else load(path.read_bytes())
         except (OSError, SafetensorError) as error:
             raise CodecError(f"cannot read {path}: {first_line(error)}; restore the codec") from None
         model = _unallocated_model(header, folder, most_layers=len(state))

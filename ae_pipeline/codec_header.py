@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ae_pipeline.errors import CodecError, DataError, first_line
-from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.files import read_small, sha256_json, write_json
 from ae_pipeline.params_base import problems
 from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.pixels import DTYPES, SampleSpec
@@ -145,9 +145,7 @@ def read_header(folder: Path) -> CodecHeader:
     try:
         if path.exists() and not path.is_file():
             raise CodecError(f"{path} is no regular file; restore the codec")
-        if path.stat().st_size > _LARGEST_HEADER:
-            raise CodecError(f"{path} is larger than {_LARGEST_HEADER} bytes; that is not a codec")
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_small(path, _LARGEST_HEADER))
     except (FileNotFoundError, NotADirectoryError):
         inside = folder / "_codec"
         hint = (

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ae_pipeline.codec_header import Finite, Sha256
 from ae_pipeline.errors import CodecError, DataError, first_line
-from ae_pipeline.files import canonical_json, finished_file
+from ae_pipeline.files import canonical_json, finished_file, read_small
 from ae_pipeline.params_base import problems
 
 REFERENCE_NAME = "drift_reference.json"
@@ -103,9 +103,7 @@ def read_reference(path: Path, codec_fingerprint: str | None = None) -> DriftRef
     """Read and check a reference. Raises DataError if it is missing or damaged, CodecError if of another codec."""
     again = "run `dvc repro evaluate`, or fetch it from the codec's run again"
     try:
-        if path.stat().st_size > _LARGEST_REFERENCE:
-            raise DataError(f"{path} is larger than {_LARGEST_REFERENCE} bytes; that is not a drift reference")
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_small(path, _LARGEST_REFERENCE))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"no drift reference at {path}; {again}") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ PipelineError
     DownloadError   no mirror served the files of a source
   TrainingError     the loss became NaN or diverged
   CodecError        a codec folder: missing, damaged, of an unknown version, not the one that was expected
-  StoreError        a latent store: missing, incomplete, damaged, of an unknown version
+  StoreError        a latent store: missing, incomplete, damaged, of an unknown version, made of links
     DamagedPartError  a file of a store that is missing or not what was written; the others can be read
   UnreachableError  a store at a URL whose server does not answer or refuses: nothing is known of its files
   TargetError       what is to be written exists already, or cannot be written
@@ -59,6 +59,10 @@ class StoreError(PipelineError):
 
 class NewerFormatError(StoreError):
     """A store that a later version of this package wrote: nothing of it is known to be damaged."""
+
+
+class LinkedStoreError(StoreError):
+    """A store whose files DVC has replaced by links into its cache: nothing of it is known to be damaged."""
 
 
 class DamagedPartError(StoreError):
@@ -121,6 +125,7 @@ def exit_code_of(main: Callable[[], None]) -> int:
 
     SIGTERM ends `main` as Ctrl-C does: by an exception, so that what is half done is cleared away.
     """
+    _spell_out()
     try:
         with _sigterm_as_exit():
             main()
@@ -152,6 +157,13 @@ def exit_code_of(main: Callable[[], None]) -> int:
             print(_ENDED[ended.code], file=sys.stderr)
         raise
     return 0
+
+
+def _spell_out() -> None:
+    """What a terminal or pipe cannot show, such as an umlaut in ASCII, is spelt out and never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

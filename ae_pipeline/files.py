@@ -12,6 +12,8 @@ from typing import Any
 
 from ae_pipeline.errors import TargetError
 
+MOST_TEXT_BYTES = 64 << 20
+"""Of a file of JSON, YAML or CSV that people or stages wrote: those that are made have some kilobytes."""
 # What a stage has checked before anything gets its final name: that it still is the owner of its outputs.
 _checks: list[Callable[[], None]] = []
 
@@ -50,6 +52,15 @@ def sha256_file(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_small(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
+    """All bytes of a file. Raises ValueError if it has more than `most`, before one of them is read."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it has {size:,} bytes, expected at most {most:,}")
+        return file.read(size) if size else file.read(most)  # pipes and the like have no size
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.errors import ConfigError
+from ae_pipeline.files import read_small
 from ae_pipeline.params_base import Count, NonNegative, Positive, Section, Seed, Size
 from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.params_model import ModelParams
@@ -259,10 +260,10 @@ class Params(Section):
 def load_params(path: Path) -> Params:
     """Read and check params.yaml; raise one ConfigError that lists every problem."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small(path).decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"no {path} here; run this in the folder that holds it, or name it with --params") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     try:
         # The parser that DVC uses, so that both read the same values (YAML 1.2: 1e-3 is a number).

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ae_pipeline.arrow_files import arrow_file
+from ae_pipeline.parquet_columns import nested_deeper
 from ae_pipeline.thrift import read_struct
 
 MOST_ROW_GROUP_BYTES = 512 << 20
@@ -26,6 +28,8 @@ _DEEPEST_COLUMN = 100
 # these are left to it alone: our own look takes longer.
 _MOST_ITEMS = 10_000
 _SCHEMA = 2
+_TAIL_BYTES = 8  # the length of the footer, and PAR1
+_MOST_FOOTER_BYTES = 256 << 20
 _COMPRESSIONS = ("ZSTD", "UNCOMPRESSED")
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _DELTA_BINARY_PACKED, _RLE_DICTIONARY, _BYTE_STREAM_SPLIT = 0, 2, 3, 5, 8, 9
@@ -43,19 +47,40 @@ def read_footer(source: Path | IO[bytes] | io.RawIOBase) -> Any:
 
     Raises ValueError for a schema that would crash Arrow, and what Arrow raises for what is no footer.
     """
+    with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
+        size, length = _footer_length(file)
+        if length > min(_MOST_FOOTER_BYTES, size):
+            raise ValueError(f"its footer has {length:,} bytes, at most {min(_MOST_FOOTER_BYTES, size):,} are allowed")
+        metadata = _read_footer(arrow_file(source) if isinstance(source, Path) else file, file)
+    dots = max((metadata.schema.column(n).path.count(".") for n in range(metadata.num_columns)), default=0)
+    # Dots may be of names, too.
+    if dots > _DEEPEST_COLUMN and any(
+        nested_deeper(field.type, _DEEPEST_COLUMN) for field in metadata.schema.to_arrow_schema()
+    ):
+        raise ValueError(f"its columns are nested deeper than {_DEEPEST_COLUMN} levels")
+    return metadata
+
+
+def _footer_length(file: Any) -> tuple[int, int]:
+    """Bytes of the file and, as it says, of its footer; 0 where it is too short to say."""
+    size = file.seek(0, io.SEEK_END)
+    if size < _TAIL_BYTES:
+        return size, 0
+    file.seek(size - _TAIL_BYTES)
+    tail = file.read(_TAIL_BYTES)
+    return size, int.from_bytes(tail[:4], "little") if tail[4:] == b"PAR1" else 0
+
+
+def _read_footer(source: Any, file: Any) -> Any:
     try:
         with pq.ParquetFile(source, thrift_container_size_limit=_MOST_ITEMS, pre_buffer=False) as parquet:
-            metadata = parquet.metadata
+            return parquet.metadata
     except OSError as error:
         if "size limit" not in str(error):
             raise
-        _check_schema(source)
+        _check_schema(file)
         with pq.ParquetFile(source, pre_buffer=False) as parquet:
-            metadata = parquet.metadata
-    for column in range(metadata.num_columns):
-        if metadata.schema.column(column).path.count(".") > _DEEPEST_COLUMN:
-            raise ValueError(f"its columns are nested deeper than {_DEEPEST_COLUMN} levels")
-    return metadata
+            return parquet.metadata
 
 
 def chunk_size(data: bytes, metadata: Any, group: int, column: int) -> int:
@@ -77,7 +102,7 @@ def chunk_size(data: bytes, metadata: Any, group: int, column: int) -> int:
         referring = sum(page.values for page in pages if page.encoding in _BY_DICTIONARY)
         longest = sum(page.uncompressed for page in pages if page.is_dictionary)
         if size + referring * longest > MOST_ROW_GROUP_BYTES:
-            size += _expanded(data, metadata, group, column)
+            size += _expanded(data, metadata, group, column, longest=longest, most=referring * longest)
     if size > MOST_ROW_GROUP_BYTES:
         raise ValueError(f"column {schema.path} would take {size} bytes in row group {group}, {_allowed()}")
     return size
@@ -112,14 +137,11 @@ def _allowed() -> str:
     return f"at most {MOST_ROW_GROUP_BYTES} are allowed"
 
 
-def _check_schema(source: Path | IO[bytes] | io.RawIOBase) -> None:
+def _check_schema(file: Any) -> None:
     """Raise ValueError unless the schema in the footer has few items."""
-    with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(size - 8)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(max(0, size - 8 - length))
-        fields, _ = read_struct(memoryview(file.read(length)), 0)
+    size, length = _footer_length(file)
+    file.seek(max(0, size - _TAIL_BYTES - length))
+    fields, _ = read_struct(memoryview(file.read(length)), 0)
     schema = fields.get(_SCHEMA)
     if not isinstance(schema, list) or len(schema) > _MOST_ITEMS:
         raise ValueError(f"its schema has more than {_MOST_ITEMS} items")
@@ -155,13 +177,27 @@ def _number(fields: Any, key: int) -> int:
     return value
 
 
-def _expanded(data: bytes, metadata: Any, group: int, column: int) -> int:
-    """Bytes of texts whose dictionary alone could be too much, counted while they are still numbers."""
-    path = metadata.schema.column(column).path
-    file = _Chunk(data, chunk_range(metadata, group, column)[0])
-    with pq.ParquetFile(file, metadata=metadata, read_dictionary=[path], pre_buffer=False) as parquet:
-        table = parquet.read_row_group(group, columns=[path], use_threads=False)
-    return sum(_text_bytes(chunk) for chunk in table.column(0).chunks)
+def _expanded(data: bytes, metadata: Any, group: int, column: int, *, longest: int, most: int) -> int:
+    """Bytes of texts whose dictionary alone could be too much, counted while they are still numbers.
+
+    `longest`: bytes that one text takes at most, `most`: that all of them do.
+    """
+    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    file, path = _Chunk(data, chunk_range(metadata, group, column)[0]), paths[column]
+    # Arrow is told by its path which column to leave as numbers. Where several have one, it takes the last.
+    last = column == len(paths) - 1 - paths[::-1].index(path)
+    if not last and metadata.schema.column(column).max_repetition_level:
+        return most
+    dictionary = [path] if last else []
+    with pq.ParquetFile(file, metadata=metadata, read_dictionary=dictionary, pre_buffer=False) as parquet:
+        rows = metadata.row_group(group).num_rows if last else max(1, MOST_ROW_GROUP_BYTES // longest)
+        options = {"row_groups": [group], "column_indices": [column], "use_threads": False}
+        size = 0
+        for batch in parquet.reader.iter_batches(rows, **options):
+            size += _text_bytes(batch.column(0))
+            if size > MOST_ROW_GROUP_BYTES:
+                break
+    return size
 
 
 def _text_bytes(array: Any) -> int:

@@ -8,7 +8,6 @@ fixed size where one is missing, and knows only paths in UTF-8.
 """
 
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.parquet_columns import NamedColumnsFile, leaf_columns
 from ae_pipeline.parquet_limits import read_footer
 
 TimeUnit = Literal["ns", "us"]
@@ -33,9 +34,9 @@ def open_parquet(file: Path, int96: str = "ns", metadata: Any = None) -> Iterato
     source = None
     try:
         try:
-            source = _source(file)
+            source = arrow_file(file)
             found = read_footer(source) if metadata is None else metadata
-            parquet = pq.ParquetFile(
+            parquet = NamedColumnsFile(
                 source,
                 metadata=found,
                 page_checksum_verification=True,
@@ -54,19 +55,13 @@ def open_parquet(file: Path, int96: str = "ns", metadata: Any = None) -> Iterato
             source.close()
 
 
-def _source(file: Path) -> Path | pa.NativeFile:
-    """Arrow takes paths in UTF-8 only; others are opened by their bytes."""
-    try:
-        str(file).encode()
-    except UnicodeEncodeError:
-        return pa.OSFile(os.fsencode(file))
-    return file
-
-
 def int96_columns(metadata: Any) -> list[str]:
-    """Paths of the columns whose times are INT96, as Impala and Spark wrote them."""
-    columns = (metadata.schema.column(number) for number in range(metadata.num_columns))
-    return [column.path for column in columns if column.physical_type == "INT96"]
+    """Names of the columns with times that are INT96, at any depth, as Impala and Spark wrote them."""
+    leaves = [metadata.schema.column(number).physical_type for number in range(metadata.num_columns)]
+    if "INT96" not in leaves:
+        return []
+    columns = leaf_columns(metadata.schema.to_arrow_schema())
+    return [name for name, places in columns.items() if "INT96" in leaves[places.start : places.stop]]
 
 
 def int96_unit(columns: Mapping[Path, list[str]], stored: Mapping[str, str]) -> TimeUnit:
@@ -75,14 +70,13 @@ def int96_unit(columns: Mapping[Path, list[str]], stored: Mapping[str, str]) -> 
     `stored` are names and types of a store's columns: if it has such a column in microseconds, and these hold all, it
     is microseconds. Reads the columns. Raises DataError where no unit holds all.
     """
-    names = {name for paths in columns.values() for path in paths for name in (path, path.split(".")[0])}
-    in_us = any("timestamp[us" in stored.get(name, "") for name in names)
+    in_us = any("timestamp[us" in stored.get(name, "") for names in columns.values() for name in names)
     fits: dict[TimeUnit, dict[str, str]] = {"ns": {}, "us": {}}
-    for file, paths in columns.items():
-        for path in paths:
-            for unit, wrong in zip(fits, _lost(file, path), strict=True):
+    for file, names in columns.items():
+        for name in names:
+            for unit, wrong in zip(fits, _lost(file, name), strict=True):
                 if wrong:
-                    fits[unit].setdefault(f"{file}: column `{path}`", wrong)
+                    fits[unit].setdefault(f"{file}: column `{name}`", wrong)
     if fits["ns"] and fits["us"]:
         far, fine = (next(iter(fits[unit].items())) for unit in fits)
         both = f"{far[0]} has INT96 times {far[1]}"
@@ -94,7 +88,7 @@ def int96_unit(columns: Mapping[Path, list[str]], stored: Mapping[str, str]) -> 
     return "us" if fits["ns"] or (in_us and not fits["us"]) else "ns"
 
 
-def _lost(file: Path, path: str) -> tuple[str, str]:
+def _lost(file: Path, name: str) -> tuple[str, str]:
     """What nanoseconds and what microseconds would lose of a column of INT96 times; empty for nothing.
 
     Milliseconds hold every such time, to the millisecond. In finer units what is too large wraps around, but what they
@@ -102,11 +96,11 @@ def _lost(file: Path, path: str) -> tuple[str, str]:
     """
     beyond_ns = beyond_us = finer = False
     with open_parquet(file, "ms") as ms, open_parquet(file, "us") as us, open_parquet(file, "ns") as ns:
-        batches = (parquet.iter_batches(_BLOCK_ROWS, columns=[path], use_threads=False) for parquet in (ms, us, ns))
+        batches = (parquet.iter_batches(_BLOCK_ROWS, columns=[name], use_threads=False) for parquet in (ms, us, ns))
         try:
             for some in zip(*batches, strict=True):
                 for one in zip(*(_times(batch.columns) for batch in some), strict=True):
-                    if one[0].type == one[2].type:  # another column of that path
+                    if one[0].type == one[2].type:  # a time that is no INT96, beside one that is
                         continue
                     exact, micro, nano = (np.asarray(array.cast(pa.int64()).drop_null()) for array in one)
                     beyond_ns |= bool((nano // 1_000_000 != exact).any())

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.files import finished_file
 
 # Higher levels gain nothing on latents, and on pixels less than they cost.
@@ -41,8 +42,9 @@ class RowGroupWriter:
     def __enter__(self) -> "RowGroupWriter":
         temporary = self._finished.__enter__()
         try:
+            self._sink = arrow_file(temporary, "w")
             self._writer = pq.ParquetWriter(
-                temporary,
+                self._sink,
                 self._to_file(pa.Table.from_batches([], self._schema)).schema,
                 compression="zstd",
                 compression_level=ZSTD_LEVEL,
@@ -72,6 +74,8 @@ class RowGroupWriter:
             if error[0] is None and self._pending_rows:
                 self._flush(self._pending_rows)
             self._writer.close()
+            if isinstance(self._sink, pa.NativeFile):
+                self._sink.close()
         except BaseException:
             self._finished.__exit__(*sys.exc_info())
             raise

@@ -29,6 +29,7 @@ _PREFECT = [sys.executable, "-m", "prefect"]
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
+_LAST_BYTES = 64 << 10  # of a log, which may have grown for months
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Child:
     def check(self) -> None:
         """Raise ServeError if it ended."""
         if self.process.poll() is not None:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - _LAST_BYTES))
+                lines = log.read().decode("utf-8", errors="replace").splitlines()
             last = next((line for line in reversed(lines) if line.strip()), "no output")
             raise ServeError(f"{self.name} ended with code {self.process.returncode}: {last.strip()} (see {self.log})")
 

@@ -1,12 +1,13 @@
 """CSV tables: the history of a training, and what the pictures show."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import WorkspaceError, first_line
-from ae_pipeline.files import finished_file
+from ae_pipeline.files import finished_file, read_small
 
 HISTORY = ("epoch", "train_loss", "validation_loss", "learning_rate")
 """Columns of a training's history."""
@@ -23,8 +24,8 @@ def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
     """What write_csv wrote: these columns, and perhaps others, and every value a number. Raises WorkspaceError."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
+        text = io.StringIO(read_small(path).decode("utf-8"), newline="")
+        lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(text)]
     except FileNotFoundError:
         raise WorkspaceError(f"{path} is missing; run `dvc repro` first") from None
     except (ValueError, TypeError, csv.Error) as error:  # TypeError: more or fewer values than columns

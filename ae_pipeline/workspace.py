@@ -15,7 +15,7 @@ from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.drift_reference import REFERENCE_NAME, read_reference
 from ae_pipeline.dvc_lock import check_shape, check_whole
 from ae_pipeline.errors import WorkspaceError, first_line
-from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.files import read_small, sha256_file, sha256_json
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.tables import HISTORY, read_csv
@@ -141,7 +141,7 @@ def check_prepared(params: Params, root: Path) -> None:
 def read_values(path: Path) -> dict[str, Any]:
     """A JSON object that a stage wrote. Raises WorkspaceError."""
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_small(path))
     except FileNotFoundError:
         raise WorkspaceError(f"{path} is missing; run `dvc repro` first") from None
     except (ValueError, RecursionError) as error:
@@ -162,7 +162,7 @@ def check_numbers(path: Path, values: Any, names: Iterable[str]) -> None:
 def _read_lock(path: Path) -> dict[str, Any]:
     """What DVC wrote, as plain values: a tag that names a Python object is an error, and makes none."""
     try:
-        lock = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        lock = YAML(typ="safe", pure=True).load(read_small(path).decode("utf-8"))
     except (YAMLError, ValueError, RecursionError) as error:
         raise WorkspaceError(
             f"{path} is not readable YAML: {first_line(error)}; take it from git again, or remove it and run "

@@ -11,6 +11,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
+from ae_pipeline.files import read_small
 from ae_pipeline.params import Params, load_params
 from ae_pipeline.tracking import Published, publish
 from flows import artifacts
@@ -97,7 +98,7 @@ def _show(params: Params, workspace: Path, before: dict[str, Any], now: dict[str
 
 def _read(metrics: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(read_small(metrics))
     except (FileNotFoundError, ValueError):
         return {}
     return found

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import write_json
 from ae_pipeline.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE
 from ae_pipeline.inbox.converting import IMAGES_NAME
 from ae_pipeline.inbox.files import remove_temporary
+from ae_pipeline.parquet_columns import NamedColumnsFile
 from ae_pipeline.samples import ID
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import MANIFEST_NAME, PartEntry
@@ -103,7 +104,7 @@ def read_column(store: Path, part: PartEntry, name: str) -> list[Any]:
     """One column of a part, its page checksums checked. Raises StoreError."""
     path = store / part.name
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as parquet:
+        with NamedColumnsFile(arrow_file(path), page_checksum_verification=True, pre_buffer=False) as parquet:
             return list(parquet.read([name]).column(0).to_pylist())
     except MemoryError:  # Arrow's is one of its exceptions
         raise

@@ -17,9 +17,10 @@ from typing import Any
 import fsspec
 
 from ae_pipeline.errors import ConfigError, DataError, PipelineError, first_line
-from ae_pipeline.files import finished_file, make_folder, sha256_file, write_json
+from ae_pipeline.files import finished_file, make_folder, read_small, sha256_file, write_json
 from ae_pipeline.params_operation import InboxParams
 
+_LARGEST_LEDGER = 1 << 30
 _UNFINISHED = (".tmp", ".part", ".crdownload")
 # What file systems call the time of the last change, and what else changes with a file's content.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
@@ -155,7 +156,7 @@ class Ledger:
         self._location = location
         self._new: dict[str, dict[str, Any]] = {}
         try:
-            values = json.loads(path.read_bytes())
+            values = json.loads(read_small(path, _LARGEST_LEDGER))
             self._old = values["files"] if values["location"] == location else {}
         except (OSError, ValueError, KeyError, TypeError):
             self._old = {}

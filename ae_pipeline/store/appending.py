@@ -48,7 +48,7 @@ from ae_pipeline.store.manifest import (
     SourceEntry,
     Totals,
     read_manifest,
-    refuse_linked_folders,
+    refuse_links,
     snapshot_path,
     write_manifest,
 )
@@ -97,7 +97,7 @@ def append_samples(
         return append_remote(store, sets, codec_path, params, name=name, git=git, work=work, progress=progress)
     with locked_folder(store):
         old = read_manifest(store)
-        refuse_linked_folders(store)
+        refuse_links(store)
         jobs, skipped = plan_append(LatentStore(store, old), sets, codec_path, params)
         if not jobs:
             _clear_leftovers(store, old)

@@ -21,6 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ae_pipeline.parquet_columns import flat_columns
+
 Number = int | float | Decimal
 Outcomes = frozenset[bool | None]
 ANY: Outcomes = frozenset({True, False, None})
@@ -125,9 +127,8 @@ def ranges_of(metadata: Any, group: int, names: Collection[str]) -> Ranges:
     """The ranges of these columns in a row group of a Parquet file, by its statistics."""
     found = {}
     row_group = metadata.row_group(group)
-    for number in range(row_group.num_columns):
-        column = row_group.column(number)
-        statistics = column.statistics if column.path_in_schema in names else None
+    for name, place in flat_columns(metadata).items():
+        statistics = row_group.column(place).statistics if name in names else None
         if statistics is None or not statistics.has_min_max:
             continue
         try:
@@ -138,7 +139,7 @@ def ranges_of(metadata: Any, group: int, names: Collection[str]) -> Ranges:
         nulls = not statistics.has_null_count or statistics.null_count > 0
         nan = isinstance(statistics.min, float)  # statistics pass over NaN: there may be some
         if not nan or not (math.isnan(statistics.min) or math.isnan(statistics.max)):
-            found[column.path_in_schema] = Range(statistics.min, statistics.max, nulls, nan)
+            found[name] = Range(statistics.min, statistics.max, nulls, nan)
     return found
 
 

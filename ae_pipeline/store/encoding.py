@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.devices import choose_device
-from ae_pipeline.errors import CodecError, DataError, StoreError, TargetError
+from ae_pipeline.errors import CodecError, DataError, LinkedStoreError, StoreError, TargetError
 from ae_pipeline.files import (
     clear_folder,
     finished_file,
@@ -250,6 +251,8 @@ def is_finished(store: Path | str, jobs: list[ShardJob]) -> bool:
             and [part.job for part in manifest.parts] == [job.digest for job in jobs]
             and all(sha256_file(store / name) == digest for name, digest in files.items())
         )
+    except LinkedStoreError:
+        raise  # it may be just that one
     except (StoreError, OSError):
         return False
 
@@ -287,7 +290,7 @@ def written_by(git: dict[str, Any]) -> dict[str, Any]:
 
 def columns_of(part: Path) -> list[ColumnEntry]:
     """Names and types of a part's columns."""
-    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(part)]
+    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(arrow_file(part))]
 
 
 def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:

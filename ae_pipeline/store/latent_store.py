@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.errors import DamagedPartError, StoreError, first_line
 from ae_pipeline.files import sha256_file
+from ae_pipeline.parquet_columns import leaf_columns
 from ae_pipeline.samples import ID
 from ae_pipeline.store.layouts import LATENT, LAYOUTS
 from ae_pipeline.store.manifest import (
@@ -41,7 +42,7 @@ from ae_pipeline.store.manifest import (
 from ae_pipeline.store.part_file import PartFile
 from ae_pipeline.store.part_writer import ERROR, RESERVED
 from ae_pipeline.store.pieces import VerifiedFile
-from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
+from ae_pipeline.store.storage import LocalStorage, Storage, copy_file, open_storage, place_of
 
 CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
 # Permission, too many open files, memory.
@@ -101,8 +102,7 @@ class LatentStore:
             for name in CODEC_FILES:
                 inside = f"{CODEC_FOLDER}/{name}"
                 with self._reading(inside):
-                    data = read_whole(self.storage, inside, most=self.manifest.codec.bytes)
-                (folder / name).write_bytes(data)
+                    copy_file(self.storage, inside, folder / name, most=self.manifest.codec.bytes)
             self._fetched = folder
         return self._fetched
 
@@ -278,7 +278,7 @@ class LatentStore:
 
 
 def column_bytes(metadata: Any, name: str) -> int:
-    """Compressed bytes of a column, given by its top-level name, in one Parquet file."""
+    """Compressed bytes of a column of the table, all that is nested in it, in one Parquet file."""
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    columns = (group.column(number) for group in groups for number in range(group.num_columns))
-    return sum(column.total_compressed_size for column in columns if column.path_in_schema.split(".")[0] == name)
+    places = leaf_columns(metadata.schema.to_arrow_schema())[name]
+    return sum(group.column(place).total_compressed_size for group in groups for place in places)

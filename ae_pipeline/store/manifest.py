@@ -9,14 +9,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ae_pipeline.codec_header import Samples, Sha256
-from ae_pipeline.errors import NewerFormatError, StoreError, first_line
-from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.errors import LinkedStoreError, NewerFormatError, StoreError, first_line
+from ae_pipeline.files import recorded_name, sha256_json, write_json
 from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.params_base import problems
-from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole
+from ae_pipeline.store.storage import LocalStorage, Storage, open_storage, place_of, read_whole, refuse_cache_link
 
 STORE_FORMAT = 2
 _READABLE = (1, 2)
@@ -25,9 +25,10 @@ CODEC_FOLDER = "_codec"
 SNAPSHOTS_FOLDER = "_snapshots"
 # Whoever goes through all of them must come to an end.
 MOST_SNAPSHOTS = 999_999
-_LARGEST_MANIFEST = 256 << 20
+LARGEST_MANIFEST = 256 << 20
 _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
+FileName = Annotated[str, BeforeValidator(lambda name: recorded_name(name) if isinstance(name, str) else name)]
 Count = Annotated[int, Field(ge=0)]
 PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
 PartName = Annotated[str, Field(pattern=PART_NAME)]
@@ -41,7 +42,7 @@ class _Entry(BaseModel):
 class ShardEntry(_Entry):
     """The input shard that a part was made from."""
 
-    file: str
+    file: FileName
     row_groups: list[Count]
     digest: Sha256
 
@@ -81,7 +82,7 @@ class LatentEntry(_Entry):
 class SourceEntry(_Entry):
     """The data set that was encoded."""
 
-    name: str
+    name: FileName
     digest: Sha256
     rows: Count
 
@@ -159,6 +160,8 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     storage = open_storage(store)
     try:
         newest = parse_manifest(manifest_bytes(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
+    except LinkedStoreError:
+        raise
     except StoreError as error:
         try:
             kept = kept_snapshots(storage)
@@ -220,8 +223,13 @@ def kept_snapshots(storage: Storage) -> list[int]:
     return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
 
 
-def refuse_linked_folders(store: Path) -> None:
-    """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else."""
+def refuse_links(store: Path) -> None:
+    """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else.
+
+    So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
+    """
+    for name in LocalStorage(store).names():
+        refuse_cache_link(store / name)
     for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
         if (store / name).is_symlink():
             raise StoreError(f"{store / name} is a link; the files of a store must lie in it: put the folder there")
@@ -274,7 +282,7 @@ def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
 def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
     """A manifest as it stands there. Raises StoreError."""
     try:
-        return read_whole(storage, name, most=_LARGEST_MANIFEST)
+        return read_whole(storage, name, most=LARGEST_MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
         if isinstance(storage, LocalStorage) and not storage.path.exists():
             raise StoreError(

@@ -16,7 +16,7 @@ from ae_pipeline.samples import ID
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import Manifest, PartEntry
 from ae_pipeline.store.part_writer import ERROR, PART_KEY, part_metadata
-from ae_pipeline.store.pieces import DamagedError, digest
+from ae_pipeline.store.pieces import DamagedError, short_digest
 from ae_pipeline.store.storage import LocalStorage, Storage, place_of
 
 _BLOCK = 8 << 20
@@ -78,12 +78,15 @@ def _check_bytes(storage: Storage, part: PartEntry, copy: BinaryIO | None) -> No
     changed = []
     start = 0
     for size, wanted in pieces:
-        data = storage.read_range(part.name, start, size)
-        whole.update(data)
-        if wanted not in (None, digest(data)):
+        piece = hashlib.sha256()
+        for block in range(start, start + size, _BLOCK):
+            data = storage.read_range(part.name, block, min(_BLOCK, start + size - block))
+            whole.update(data)
+            piece.update(data)
+            if copy:
+                copy.write(data)
+        if wanted not in (None, short_digest(piece)):
             changed.append(f"{start} to {start + size}")
-        if copy:
-            copy.write(data)
         start += size
     if changed:
         raise DamagedError(f"bytes {', '.join(changed)} were changed")

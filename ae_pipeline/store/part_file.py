@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ae_pipeline.parquet_columns import NamedColumnsFile
 from ae_pipeline.parquet_writer import rechunk
 from ae_pipeline.store.layouts import LATENT, Layout
 
 
-class PartFile(pq.ParquetFile):  # type: ignore[misc]
+class PartFile(NamedColumnsFile):
     """Rows come with latents as the layout has them in memory.
 
     Raises ValueError for values that no writer of a store can have written: Arrow also takes texts that are no UTF-8,

@@ -29,6 +29,8 @@ from ae_pipeline.store.storage import Storage, place_of
 _MAGIC = b"PAR1"
 _DIGITS = 32
 _BLOCK = 8 << 20
+# What compression may add where it finds nothing, and headers of pages.
+_FRAMES = 16 << 20
 
 
 class DamagedError(ValueError):
@@ -59,7 +61,12 @@ def cut(path: Path) -> list[str]:
 
 def digest(data: bytes) -> str:
     """The first 32 hexadecimal digits of the SHA-256."""
-    return hashlib.sha256(data).hexdigest()[:_DIGITS]
+    return short_digest(hashlib.sha256(data))
+
+
+def short_digest(whole: "hashlib._Hash") -> str:
+    """The same of what a hash has been given."""
+    return whole.hexdigest()[:_DIGITS]
 
 
 class VerifiedFile(io.RawIOBase):
@@ -79,6 +86,8 @@ class VerifiedFile(io.RawIOBase):
         self._starts = list(accumulate((size for size, _ in self._pieces), initial=0))
         if self._pieces and self._starts[-1] != part.bytes:
             raise DamagedError(f"{self._where}: its pieces in the manifest have {self._starts[-1]} bytes together")
+        for size, _ in self._pieces:
+            self._refuse_large(size)
         if not self._pieces:
             self._check_whole()
         self._position = 0
@@ -131,11 +140,18 @@ class VerifiedFile(io.RawIOBase):
         """Bytes from here on; all there are if `size` is negative."""
         start = min(self._position, self._part.bytes)
         end = self._part.bytes if size is None or size < 0 else min(start + size, self._part.bytes)
+        self._refuse_large(end - start)
         data = (self._verified if self._pieces else self._unverified)(start, end)
         if self._metadata:
             self._check_size(start, end, data)
         self._position = start + len(data)
         return data
+
+    def _refuse_large(self, size: int) -> None:
+        """Raise DamagedError for more bytes than a column chunk or a footer can have, before they are read."""
+        most = MOST_ROW_GROUP_BYTES + _FRAMES
+        if size > most:
+            raise DamagedError(f"{self._where} has {size} bytes in one piece, at most {most} are allowed")
 
     def _check_size(self, start: int, end: int, data: bytes) -> None:
         """Raise DamagedError unless these bytes are one column chunk, of a row group that is not too large."""

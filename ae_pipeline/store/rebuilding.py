@@ -23,6 +23,7 @@ from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.encoding import check_samples, copy_codec, first_manifest, partial_folder
 from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
+    LARGEST_MANIFEST,
     MANIFEST_NAME,
     PART_NAME,
     Manifest,
@@ -33,7 +34,7 @@ from ae_pipeline.store.manifest import (
 )
 from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 from ae_pipeline.store.snapshots import read_vacuumed
-from ae_pipeline.store.storage import LocalStorage
+from ae_pipeline.store.storage import LocalStorage, read_whole
 
 # Of 64 digits of a digest. By chance no two values of the world's agree in so many.
 _DIGITS_PROOF = 60
@@ -102,8 +103,8 @@ def rebuild_folder(store: Path) -> Path:
 def salvage(store: Path) -> Salvaged:
     """Read what is left of `_manifest.json`."""
     try:
-        text = (store / MANIFEST_NAME).read_bytes().decode("utf-8", "replace")
-    except FileNotFoundError:
+        text = read_whole(LocalStorage(store), MANIFEST_NAME, most=LARGEST_MANIFEST).decode("utf-8", "replace")
+    except (FileNotFoundError, StoreError):  # StoreError: too large to be one
         text = ""
 
     def value(pattern: str) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 from ae_pipeline.codec import Codec
 from ae_pipeline.devices import choose_device
 from ae_pipeline.errors import CodecError, PipelineError, StoreError, TargetError
-from ae_pipeline.files import locked_folder, sha256_file, sha256_json
+from ae_pipeline.files import locked_folder, recorded_name, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.appending import Appended, grown, part_number, plan_append, snapshot_key
@@ -133,7 +133,7 @@ def _work_folder(files: RemoteFiles, work: Path | None, key: str) -> Iterator[Pa
             yield Path(folder)
         return
     name = PurePosixPath(files.base).name
-    with locked_folder(work / f".{name}.{sha256_json([files.location, key])[:16]}.partial") as folder:
+    with locked_folder(work / f".{name}.{sha256_json([recorded_name(files.location), key])[:16]}.partial") as folder:
         yield folder
         shutil.rmtree(folder)
 

@@ -23,9 +23,10 @@ from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     SNAPSHOTS_FOLDER,
+    manifest_bytes,
     parse_manifest,
     read_manifest,
-    refuse_linked_folders,
+    refuse_links,
 )
 from ae_pipeline.store.part_repairs import repair_folder, repair_parts
 from ae_pipeline.store.rebuilding import rebuild_folder, rebuild_manifest
@@ -77,7 +78,7 @@ def repair_store(
     found = verify_store(store)  # raises if there is no store: a lock would make a folder
     if found.whole and not _left(store):
         return Repaired(str(store), snapshot=found.snapshot)
-    refuse_linked_folders(store)
+    refuse_links(store)
     with locked_folder(store):
         for path in _left(store):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -121,7 +122,7 @@ class _Repair:
             if name != MANIFEST_NAME and not name.startswith(f"{SNAPSHOTS_FOLDER}/"):
                 continue
             if self._is_only_misspelt(name):
-                write_json(self._store / name, json.loads((self._store / name).read_bytes()))
+                write_json(self._store / name, json.loads(manifest_bytes(LocalStorage(self._store), name)))
                 self.done.files.append(name)
             elif name == MANIFEST_NAME:
                 self._rebuild(damage.reason)
@@ -144,7 +145,7 @@ class _Repair:
             inside = f"{CODEC_FOLDER}/{name}"
             if other is None:
                 self.done.failed[inside] = f"{reason}; give a folder with a copy of the codec (--codec)"
-            elif damage_of_file(LocalStorage(other), name, recorded.get(name)):
+            elif damage_of_file(LocalStorage(other), name, recorded.get(name), manifest.codec.bytes):
                 self.done.failed[inside] = f"{reason}, and {other / name} is not a copy of it"
             else:
                 make_folder(self._store / CODEC_FOLDER)
@@ -177,7 +178,7 @@ class _Repair:
     def _is_only_misspelt(self, name: str) -> bool:
         """Whether all values of a manifest are as they were, which their digest says, and only its spelling is not."""
         try:
-            data = (self._store / name).read_bytes()
+            data = manifest_bytes(LocalStorage(self._store), name)
             if name == VACUUMED_NAME:
                 read_vacuumed(self._store)
             else:

@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from ae_pipeline.errors import ConfigError, DamagedPartError, first_line
+from ae_pipeline.parquet_columns import inner_types
 from ae_pipeline.samples import ID
 from ae_pipeline.store.conditions import Condition, among, ranges_of
 from ae_pipeline.store.latent_store import LatentStore, OnDamaged
@@ -141,7 +142,14 @@ def _statistics_may_tell(store: LatentStore, condition: pc.Expression) -> pc.Exp
         pa.Table.from_batches([], schema).filter(condition)
     except pa.ArrowException as error:
         raise _unfit(store, error) from None
-    return None if any(field.name in text for field in schema if pa.types.is_floating(field.type)) else condition
+    # A number in place of a name may be that of any column.
+    if "FieldPath(" in text or any(field.name in text for field in schema if _holds_floats(field.type)):
+        return None
+    return condition
+
+
+def _holds_floats(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or any(_holds_floats(inner) for inner in inner_types(kind))
 
 
 def _unfit(store: LatentStore, error: BaseException) -> ConfigError:
@@ -179,18 +187,18 @@ def _read_group(store: LatentStore, parquet: pq.ParquetFile, group: int, names: 
         return parquet.read_row_group(group, columns=names or [ID])
     needs = None if wanted.needs is None else sorted(wanted.needs)
     tested = parquet.read_row_group(group, columns=needs, use_threads=needs is None or len(needs) > 1)
+    numbers = "\0"
+    while numbers in tested.column_names:  # names are the data's
+        numbers += "\0"
     try:
-        hits = tested.append_column(_ROW, [np.arange(len(tested))]).filter(wanted.condition.expression)
+        hits = tested.append_column(numbers, [np.arange(len(tested))]).filter(wanted.condition.expression)
     except MemoryError:  # Arrow's is one of its exceptions
         raise
     except pa.ArrowException as error:  # found by the values alone: integers of different types that do not compare
         raise _unfit(store, error) from None
     others = [name for name in names if name not in tested.column_names]
     if others and len(hits):
-        more = parquet.read_row_group(group, columns=others).take(hits[_ROW])
+        more = parquet.read_row_group(group, columns=others).take(hits[numbers])
         for name in others:
             hits = hits.append_column(more.schema.field(name), more[name])
     return hits
-
-
-_ROW = "\0row"  # no column of a store is called so

@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.codec import BLOCK_ROWS, Codec
 from ae_pipeline.devices import cpu_count, one_torch_thread, use_one_torch_thread
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.parquet_columns import NamedColumnsFile
 from ae_pipeline.parquet_limits import read_footer
 from ae_pipeline.samples import ID, Block, SampleSet, Shard
 from ae_pipeline.store.layouts import LATENT
@@ -172,7 +174,8 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
         return False
     try:
         cut(path)  # raises for what would take too much memory
-        with pq.ParquetFile(path, metadata=read_footer(path), page_checksum_verification=True) as parquet:
+        options = {"metadata": read_footer(path), "page_checksum_verification": True}
+        with pq.ParquetFile(arrow_file(path), **options) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
             names = [*job.samples.attributes_schema.names, LATENT, ERROR]
             if (schema.metadata, schema.names, rows) != (part_metadata(job.digest), names, job.shard.rows):
@@ -187,7 +190,7 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
 
 
 def _ranges_in(path: Path) -> Iterator[IdRange]:
-    with pq.ParquetFile(path) as parquet:
+    with NamedColumnsFile(arrow_file(path)) as parquet:
         for batch in parquet.iter_batches(batch_size=65_536, columns=[ID]):
             yield _id_range(batch.column(0))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
 from ae_pipeline.store.manifest import (
+    LARGEST_MANIFEST,
     MANIFEST_NAME,
     Manifest,
     holds_part_of_store,
@@ -15,7 +16,7 @@ from ae_pipeline.store.manifest import (
     snapshot_name,
 )
 from ae_pipeline.store.snapshots import VACUUMED_NAME, Vacuumed, read_vacuumed
-from ae_pipeline.store.storage import Storage, place_of
+from ae_pipeline.store.storage import LocalStorage, Storage, place_of, read_whole, refuse_cache_link
 
 _BLOCK = 8 << 20
 _NAMED = 100
@@ -52,6 +53,9 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
     Raises StoreError if there is no store, or no such snapshot.
     """
     found = Snapshots(storage.names())
+    if isinstance(storage, LocalStorage):
+        for name in found.names:
+            refuse_cache_link(storage.path / name)
     if snapshot is not None:
         return _read_one(storage, snapshot, found)
     newest = _read_newest(storage, found)
@@ -77,19 +81,22 @@ def state_of(storage: Storage) -> list[bytes | None]:
     found: list[bytes | None] = []
     for name in (MANIFEST_NAME, VACUUMED_NAME):
         try:
-            found.append(hashlib.sha256(storage.read_range(name, 0, storage.size(name))).digest())
-        except OSError:
+            found.append(hashlib.sha256(read_whole(storage, name, most=LARGEST_MANIFEST)).digest())
+        except (OSError, StoreError):
             found.append(None)
     return found
 
 
-def damage_of_file(storage: Storage, name: str, wanted: str | None) -> str | None:
-    """What is wrong with a file whose SHA-256 is known; None if nothing is."""
+def damage_of_file(storage: Storage, name: str, wanted: str | None, most: int) -> str | None:
+    """What is wrong with a file of at most `most` bytes whose SHA-256 is known; None if nothing is."""
     if wanted is None:
         return "has no digest in the manifest"
     whole = hashlib.sha256()
     try:
-        for start in range(0, storage.size(name), _BLOCK):
+        size = storage.size(name)
+        if size > most:
+            return f"has {size} bytes, expected at most {most}"
+        for start in range(0, size, _BLOCK):
             whole.update(storage.read_range(name, start, _BLOCK))
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"
@@ -134,7 +141,7 @@ def _read_newest(storage: Storage, found: Snapshots) -> Manifest | None:
 
 def _check_spelling(storage: Storage, name: str) -> None:
     """A digest is over a manifest's values: it says nothing of the spaces between them."""
-    data = storage.read_range(name, 0, storage.size(name))
+    data = read_whole(storage, name, most=LARGEST_MANIFEST)
     if data != json_bytes(json.loads(data)):
         raise StoreError("was changed between its values, which are as they were")
 

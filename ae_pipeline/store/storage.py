@@ -8,6 +8,7 @@ How a local store is written is in `files.py` and `encoding.py`, one at a URL in
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,11 @@ from typing import Any, Protocol
 
 import fsspec
 
-from ae_pipeline.errors import ConfigError, PipelineError, StoreError, UnreachableError, first_line
+from ae_pipeline.errors import ConfigError, LinkedStoreError, PipelineError, StoreError, UnreachableError, first_line
+
+_BLOCK = 8 << 20
+# How DVC calls a file in its cache, wherever that is.
+_CACHED = re.compile(r"(^|/)[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 class Storage(Protocol):
@@ -70,6 +75,7 @@ class LocalStorage:
         for part in name.split("/"):
             path /= part
             if path.is_symlink():
+                refuse_cache_link(path)
                 raise OSError("is a link; the files of a store must lie in it")
         if path.exists() and not path.is_file():
             raise OSError("is no regular file")
@@ -168,12 +174,37 @@ def is_url(place: Any) -> bool:
     return "://" in str(place) or "::" in str(place)
 
 
+def refuse_cache_link(path: Path) -> None:
+    """Raise LinkedStoreError for a link into DVC's cache, which DVC makes of every file with `cache.type symlink`.
+
+    It is not followed either: where a cache is, a stranger's store could say as well. DVC puts files in its place.
+    """
+    if path.is_symlink() and _CACHED.search(str(path.readlink())):
+        raise LinkedStoreError(
+            f"{path} is a link into DVC's cache, and links inside a store are not followed; nothing is damaged: in the "
+            "DVC repository run `dvc config cache.type reflink,hardlink,copy`, then `dvc checkout --relink`, which "
+            "puts the files themselves there; then run the same command again"
+        )
+
+
 def read_whole(storage: Storage, name: str, *, most: int) -> bytes:
     """A small file. Raises StoreError if it has more than `most` bytes, before it is read."""
+    return storage.read_range(name, 0, _size_at_most(storage, name, most))
+
+
+def copy_file(storage: Storage, name: str, path: Path, *, most: int) -> None:
+    """A file to a local path, block by block. Raises StoreError as `read_whole`."""
+    size = _size_at_most(storage, name, most)
+    with open(path, "wb") as file:
+        for start in range(0, size, _BLOCK):
+            file.write(storage.read_range(name, start, min(_BLOCK, size - start)))
+
+
+def _size_at_most(storage: Storage, name: str, most: int) -> int:
     found = storage.size(name)
     if found > most:
         raise StoreError(f"{place_of(storage, name)} has {found} bytes, expected at most {most}; restore the store")
-    return storage.read_range(name, 0, most)
+    return found
 
 
 def place_of(storage: Storage, name: str) -> str:

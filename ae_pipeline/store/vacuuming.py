@@ -23,7 +23,7 @@ from ae_pipeline.store.manifest import (
     Manifest,
     kept_snapshots,
     read_manifest,
-    refuse_linked_folders,
+    refuse_links,
     snapshot_path,
 )
 from ae_pipeline.store.snapshots import Vacuumed, parts_of_snapshots, read_vacuumed, write_vacuumed
@@ -64,7 +64,7 @@ def vacuum_store(store: Path, keep: int = 1, *, dry_run: bool = False) -> Vacuum
 def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
     """The same for who has locked the store."""
     newest = read_manifest(store)
-    refuse_linked_folders(store)
+    refuse_links(store)
     there = kept_snapshots(LocalStorage(store))
     if there and there[-1] > newest.snapshot:
         raise StoreError(

@@ -133,7 +133,8 @@ def damaged_codec_files(store: LatentStore) -> list[tuple[str, str]]:
     wanted: dict[Any, str] = dict(store.manifest.codec.files)
     found = []
     for name in CODEC_FILES:
-        reason = damage_of_file(store.storage, f"{CODEC_FOLDER}/{name}", wanted.get(name))
+        inside, most = f"{CODEC_FOLDER}/{name}", store.manifest.codec.bytes  # of both files together
+        reason = damage_of_file(store.storage, inside, wanted.get(name), most)
         if reason:
             found.append((name, reason))
     return found

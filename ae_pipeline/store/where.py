@@ -34,6 +34,12 @@ def parse_where(text: str, schema: pa.Schema) -> tuple[Condition, frozenset[str]
         tree = sqlglot.parse_one(text, into=exp.Condition)
     except (sqlglot.errors.SqlglotError, RecursionError) as error:
         raise ConfigError(f"cannot understand the condition {shown}: {_plain(error)}; expected {_TAKEN}") from None
+    for column in tree.find_all(exp.Column):
+        path = ".".join(part.name for part in column.parts)
+        if len(column.parts) > 1 and path in schema.names:
+            raise ConfigError(
+                f'the condition {shown} names {path} without quotes; write the column as "{path}", in double quotes'
+            )
     columns = frozenset(column.name for column in tree.find_all(exp.Column))
     for name in sorted(columns):
         if name not in schema.names:
