@@ -8,15 +8,25 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from ae_pipeline.address_space import require_addresses
 from ae_pipeline.cli_bench import bench, preset
 from ae_pipeline.cli_decode import decode
-from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, note_left_out, show
+from ae_pipeline.cli_options import (
+    DEFAULT_PARAMS,
+    AsJson,
+    Device,
+    ParamsFile,
+    Snapshot,
+    complete_once_named,
+    note_left_out,
+    show,
+)
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.cli_sweep import sweep
@@ -49,6 +59,8 @@ def options(
 CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
 # What people are told of a new store; `info` says the rest.
 _WRITTEN = ["store", "rows", "bytes_in", "bytes_out", "ratio", "bits_per_row", "bits_per_row_with_codec", "parts"]
+# They load PyTorch.
+_COMPUTING = {"encode", "decode", "evaluate", "stage", "append", "verify", "repair", "sweep", "bench"}
 ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
 
 
@@ -60,7 +72,13 @@ def main() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # No command loads a model by MLflow; should one ever, no pickle in it runs. `serve` and `mlflow-ui` hand it on.
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    sys.exit(exit_code_of(app))
+    sys.exit(exit_code_of(_run))
+
+
+def _run() -> None:
+    if sys.argv[1:2] and sys.argv[1] in _COMPUTING and "--help" not in sys.argv:
+        require_addresses()
+    app()
 
 
 @app.command()
@@ -85,7 +103,8 @@ def encode(
 
     if not is_url(store):
         refuse_inside(Path(store), data, "the data")
-    with _codec(codec, model) as folder:
+    whole = nullcontext() if is_url(store) else complete_once_named("store", Path(store), as_json=as_json)
+    with whole, _codec(codec, model) as folder:
         samples = _open_samples(data, folder)
         settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
         with row_progress("encode", samples.rows) as progress:
@@ -98,11 +117,11 @@ def encode(
                 git=git_state(Path.cwd()),
                 progress=progress,
             )
-    unfinished = [] if is_url(store) else unfinished_work(Path(store))
-    described = describe_store(written) | {"largest_error": largest_error(written)}
-    show(described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}, as_json=as_json)
-    for folder in unfinished:
-        print(printable(f"note: {folder} is left of other unfinished work; remove it if nobody is to finish it"))
+        described = describe_store(written) | {"largest_error": largest_error(written)}
+        shown = described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}
+        show(shown, as_json=as_json)
+    for left in [] if is_url(store) else unfinished_work(Path(store)):
+        print(printable(f"note: {left} is left of other unfinished work; remove it if nobody is to finish it"))
 
 
 @app.command()

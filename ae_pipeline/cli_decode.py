@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.cli_options import AsJson, Device, Snapshot, StorePlace, show
+from ae_pipeline.cli_options import AsJson, Device, Snapshot, StorePlace, complete_once_named, show
 from ae_pipeline.errors import ConfigError, DamagedPartError, printable
 
 if TYPE_CHECKING:
@@ -66,10 +66,11 @@ def decode(
     if chosen is not None:
         _refuse_absent(opened, chosen, damage if skip_damaged else None)
     selection = {"filter": where, "ids": chosen, "columns": _listed([columns] if columns else None, "--columns")}
-    result = _decode(opened, out, selection, output_format, device, damage if skip_damaged else None)
-    if skip_damaged:
-        result |= {"missing_parts": len(damage.parts), "missing_rows": damage.rows}
-    show(result, as_json=as_json)
+    with complete_once_named("out", out, as_json=as_json):
+        result = _decode(opened, out, selection, output_format, device, damage if skip_damaged else None)
+        if skip_damaged:
+            result |= {"missing_parts": len(damage.parts), "missing_rows": damage.rows}
+        show(result, as_json=as_json)
     if damage.parts:
         damage.report(chosen=where is not None or chosen is not None)
         raise typer.Exit(INCOMPLETE)

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.errors import printable
+from ae_pipeline.errors import is_out_of_memory, printable
+from ae_pipeline.files import is_free
 
 if TYPE_CHECKING:
     from ae_pipeline.samples import SampleSet
@@ -20,6 +23,20 @@ Snapshot = Annotated[
     int | None, typer.Option(min=1, help="The store as of an earlier snapshot (`ae-pipeline info` lists them).")
 ]
 DEFAULT_PARAMS = Path("params.yaml")
+
+
+@contextmanager
+def complete_once_named(kind: str, result: Path, *, as_json: bool) -> Iterator[None]:
+    """A result that has its name is complete: if memory is lacking after that, to tell of it, nothing has failed."""
+    before = not is_free(result)
+    try:
+        yield
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        if before or is_free(result) or not is_out_of_memory(error):
+            raise
+        if as_json:
+            print(json.dumps({kind: str(result)}))
+        print(printable(f"note: {result} is complete; memory was lacking to tell more of it"), file=sys.stderr)
 
 
 def show(values: dict[str, Any], *, as_json: bool) -> None:

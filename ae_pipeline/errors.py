@@ -18,6 +18,7 @@ PipelineError
   TrackingError     the tracking server cannot be reached, or lacks what was asked for
 """
 
+import errno
 import signal
 import sys
 import threading
@@ -26,6 +27,12 @@ from contextlib import contextmanager
 from typing import Any
 
 _AGAIN = "nothing incomplete has a final name, run the same command again to go on"
+# Of the loader of libraries, glibc, torch, cuBLAS, C++, oneDNN, Python's threads.
+_NO_MEMORY = (
+    *("failed to map segment", "annot allocate memory", "allocate memory", "ALLOC_FAILED", "bad_alloc"),
+    *("could not create a primitive", "can't start new thread"),
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _ENDED = {130: f"interrupted; {_AGAIN}", 143: f"terminated; {_AGAIN}"}
 
 
@@ -102,8 +109,8 @@ class TrackingError(PipelineError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message, for use inside one of ours."""
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    """The first line of a library's message that says something, for use inside one of ours."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
 
 
 def printable(text: str) -> str:
@@ -112,12 +119,19 @@ def printable(text: str) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory could not be had: Python, Arrow, torch and CUDA each say so in their own way."""
+    """Whether memory could not be had: Python, Arrow, torch, CUDA and the loader each say so in their own way."""
     return (
         isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or type(error).__name__ == "OutOfMemoryError"  # torch is not imported for this
-        or (isinstance(error, RuntimeError) and any(word in str(error) for word in ("allocate memory", "ALLOC_FAILED")))
+        or (isinstance(error, RuntimeError | ImportError | OSError | SystemError) and bool(_memory_line(error)))
     )
+
+
+def _memory_line(error: BaseException) -> str | None:
+    """The line of a message that says so, if one does."""
+    lines = str(error).splitlines()
+    return next((line.strip() for line in lines if any(sign in line for sign in _NO_MEMORY)), None)
 
 
 def exit_code_of(main: Callable[[], None]) -> int:
@@ -132,22 +146,14 @@ def exit_code_of(main: Callable[[], None]) -> int:
     except PipelineError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return 1
-    except OSError as error:
-        # A full disk, a lost mount, missing permission: found by any write; nothing incomplete has a final name.
-        place = f" ({error.filename})" if error.filename else ""
-        reason = error.strerror or first_line(error)
-        advice = "free space, give permission, or choose another path, then run the same command again"
-        print(printable(f"error: {reason}{place}; {advice}"), file=sys.stderr)
-        return 1
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except (MemoryError, RuntimeError, ImportError, OSError, SystemError) as error:
+        if is_out_of_memory(error):
+            reason = _out_of_memory(error)
+        elif isinstance(error, OSError):
+            reason = _not_possible(error)
+        else:
             raise
-        print(
-            f"error: out of memory: {first_line(error)}; give it more, choose another device, set train.batch_size or "
-            "encode.row_group_rows lower, or let fewer processors work at once (on Linux: taskset -c 0), as each one "
-            "holds rows of its own",
-            file=sys.stderr,
-        )
+        print(printable(f"error: {reason}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(_ENDED[130], file=sys.stderr)
@@ -157,6 +163,24 @@ def exit_code_of(main: Callable[[], None]) -> int:
             print(_ENDED[ended.code], file=sys.stderr)
         raise
     return 0
+
+
+def _out_of_memory(error: BaseException) -> str:
+    return (
+        f"out of memory: {_memory_line(error) or first_line(error)}; give it more (`ulimit -v` shows a limit), choose "
+        "another device, set the rows of a row group lower (--row-group-rows, in params.yaml encode.row_group_rows) or "
+        "for a training train.batch_size, or let fewer processors work at once (on Linux: taskset -c 0), as each one "
+        "holds rows of its own"
+    )
+
+
+def _not_possible(error: OSError) -> str:
+    """A full disk, a lost mount, missing permission: found by any write; nothing incomplete has a final name."""
+    place = f" ({error.filename})" if error.filename else ""
+    if error.filename2 is not None:  # of copying and renaming: a full disk is the target's
+        place = f" ({error.filename2})" if error.errno in _FULL else f" ({error.filename} to {error.filename2})"
+    advice = "free space, give permission, or choose another path, then run the same command again"
+    return f"{error.strerror or first_line(error)}{place}; {advice}"
 
 
 def _spell_out() -> None:

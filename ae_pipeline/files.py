@@ -97,6 +97,10 @@ def finished_file(path: Path, *, sync_name: bool = True) -> Iterator[Path]:
     except OSError as error:
         if error.filename is None:  # Arrow and NumPy do not say which file could not be written
             error.filename = str(path)
+        # Nobody knows the temporary name. Of copies, the second one is the target.
+        for name in ("filename", "filename2"):
+            if getattr(error, name) in (temporary, str(temporary)):
+                setattr(error, name, str(path))
         raise
     finally:
         temporary.unlink(missing_ok=True)

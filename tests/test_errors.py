@@ -1,7 +1,11 @@
 """How a run ends that the user, the system or the lack of memory ends: one line, and an exit code that says which."""
 
+import errno
+import json
 import os
+import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +15,8 @@ import pytest
 import torch
 from handmade import encode, random_codec, random_pixels, write_rows
 
+from ae_pipeline import address_space
+from ae_pipeline.cli_options import complete_once_named
 from ae_pipeline.errors import DamagedPartError, StoreError, exit_code_of
 from ae_pipeline.store.decoding import decode_store
 
@@ -19,12 +25,13 @@ SCARCE = """
 import resource, sys
 import numpy, torch, pyarrow.parquet, safetensors.torch
 import ae_pipeline.store.decoding, ae_pipeline.store.encoding, ae_pipeline.summary
-from ae_pipeline.cli import main
+from ae_pipeline.cli import app
+from ae_pipeline.errors import exit_code_of
 torch.nn.functional.linear(torch.ones(8, 8), torch.ones(8, 8))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = used + (int(sys.argv.pop(1)) << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-main()
+sys.exit(exit_code_of(app))  # `main` would refuse the limit before any work
 """
 
 
@@ -74,12 +81,88 @@ def raising(error):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore."),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("can't start new thread"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        ImportError(
+            "\n\nIMPORTANT: PLEASE READ THIS\n\nOriginal error was: a.so: failed to map segment from shared object"
+        ),
+        OSError("libcublasLt.so.13: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "file"),
     ],
-    ids=["Python", "CUDA", "CPU", "cuBLAS"],
+    ids=["Python", "CUDA", "CPU", "cuBLAS", "C++", "oneDNN", "thread", "library", "NumPy", "CUDA library", "system"],
 )
 def test_every_way_to_say_out_of_memory_is_one_line(error, capsys):
     assert exit_code_of(raising(error)) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith("error: out of memory: ")
+    assert "IMPORTANT" not in told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS and /proc")
+def test_under_any_limit_of_addresses_encode_and_decode_end_in_one_line_or_well(tmp_path):
+    random_codec(tmp_path / "codec", (28, 28), latent_size=8, model_name="conv")
+    write_rows(tmp_path / "data.parquet", random_pixels((4000, 28, 28), "uint8"), id=list(range(4000)))
+    store = encode(tmp_path / "data.parquet", tmp_path / "codec", tmp_path / "store")
+    taken = subprocess.run([sys.executable, "-c", address_space._LOAD], capture_output=True, text=True, check=True)
+    taken = int(taken.stdout) * resource.getpagesize()
+    ended = set()
+    for number, part in enumerate((0.1, 0.6, 0.75, 0.8, 0.9, 1.5)):
+        limit = int(part * taken) >> 10
+        codes = set()
+        for command, out in (
+            (["encode", tmp_path / "data.parquet", "--codec", tmp_path / "codec", "--store"], tmp_path / f"s{number}"),
+            (["decode", store.path, "--out"], tmp_path / f"d{number}"),
+        ):
+            words = shlex.join(map(str, [sys.executable, "-m", "ae_pipeline", *command, out, "--device", "cpu"]))
+            done = subprocess.run(
+                ["bash", "-c", f"ulimit -v {limit}; exec {words}"], capture_output=True, text=True, check=False
+            )
+            codes.add(done.returncode)
+            assert done.returncode in (0, 1), (part, done.stderr)
+            assert out.exists() == (done.returncode == 0)
+            if done.returncode:
+                (line,) = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("\r")]
+                assert line.startswith("error: out of memory: ")
+        ended.add(max(codes))
+    assert ended == {0, 1}
+
+
+def test_a_result_that_has_its_name_is_complete_whatever_memory_is_lacking_afterwards(tmp_path, capsys):
+    with complete_once_named("out", tmp_path / "out", as_json=True):
+        (tmp_path / "out").write_bytes(b"result")
+        raise MemoryError
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {"out": str(tmp_path / "out")}
+    assert told.err == f"note: {tmp_path / 'out'} is complete; memory was lacking to tell more of it\n"
+    for place in ("out", "other"):  # was there before; is not there
+        with pytest.raises(MemoryError), complete_once_named("out", tmp_path / place, as_json=True):
+            raise MemoryError
+    (tmp_path / "new").mkdir()
+    with pytest.raises(RuntimeError, match="a bug"), complete_once_named("out", tmp_path / "new", as_json=True):
+        raise RuntimeError("a bug")
+
+
+def test_a_disk_that_is_full_while_a_codec_is_copied_is_the_targets(tmp_path):
+    """A limit of file sizes stands for it: small enough for the part, too small for the weights."""
+    random_codec(tmp_path / "codec", hidden_size=4000)
+    write_rows(tmp_path / "data.parquet", random_pixels((5, 5, 4), "uint8"), id=list(range(5)))
+    command = "encode data.parquet --codec codec --store store --device cpu"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 100; exec {sys.executable} -m ae_pipeline {command}"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.match(r"error: File too large \(\.store\.[0-9a-f]{16}\.partial/_codec/weights\.safetensors\); free", line)
+
+
+def test_a_module_that_is_missing_keeps_its_traceback():
+    with pytest.raises(ImportError, match="No module named"):
+        exit_code_of(raising(ImportError("No module named 'torch'")))
 
 
 def test_other_runtime_errors_are_ours_and_keep_their_traceback():
