@@ -199,6 +199,8 @@ def test_results_that_are_not_those_of_dvc_lock_are_refused_until_the_next_repro
 
 
 def test_what_checkout_and_experiments_leave_is_taken(clone):
+    clone.change({"encode": {"layout": "binary", "row_group_rows": 500}})
+    clone.dvc("repro")
     clone.commit("results")
     clone.dvc("exp", "run", "-S", "encode.layout=list", "--name", "other")
     clone.run("ae-pipeline", "summary")
