@@ -16,13 +16,19 @@ from ae_pipeline.params import Params, load_params
 from ae_pipeline.registry import champion_version
 from ae_pipeline.tracking_store import fetch_codec, tracking_uri
 from flows import artifacts
-from flows.plain_errors import run_by_hand
+from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin
 
 _TWO_HOURS = 7200
 
 
-@flow(name="encode_new", timeout_seconds=_TWO_HOURS, persist_result=False, result_serializer="json")
+@flow(
+    name="encode_new",
+    timeout_seconds=_TWO_HOURS,
+    persist_result=False,
+    result_serializer="json",
+    on_crashed=[explain_parameters],
+)
 def encode_new(workspace: Path = Path()) -> Any:
     """Take the files that are new in params.yaml's inbox; bad ones go to its quarantine.
 

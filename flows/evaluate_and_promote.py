@@ -15,13 +15,19 @@ from ae_pipeline.registry import Outcome
 from ae_pipeline.registry import evaluate_and_promote as evaluate_and_promote_challenger
 from ae_pipeline.tracking_store import tracking_uri
 from flows import artifacts
-from flows.plain_errors import run_by_hand
+from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin
 
 _TWO_HOURS = 7200
 
 
-@flow(name="evaluate_and_promote", timeout_seconds=_TWO_HOURS, persist_result=False, result_serializer="json")
+@flow(
+    name="evaluate_and_promote",
+    timeout_seconds=_TWO_HOURS,
+    persist_result=False,
+    result_serializer="json",
+    on_crashed=[explain_parameters],
+)
 def evaluate_and_promote(workspace: Path = Path()) -> Any:
     """Promote the challenger if params.yaml's conditions hold; record the verdict either way.
 

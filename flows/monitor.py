@@ -16,14 +16,20 @@ from prefect.states import Completed, Failed
 from ae_pipeline.monitoring import BatchDrift, Monitored, draw_batch, mark_reported, monitor_batches
 from ae_pipeline.params import Params, load_params
 from flows import artifacts
-from flows.plain_errors import run_by_hand
+from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin
 
 REBUILD = "rebuild/nightly"
 _HALF_AN_HOUR = 1800
 
 
-@flow(name="monitor", timeout_seconds=_HALF_AN_HOUR, persist_result=False, result_serializer="json")
+@flow(
+    name="monitor",
+    timeout_seconds=_HALF_AN_HOUR,
+    persist_result=False,
+    result_serializer="json",
+    on_crashed=[explain_parameters],
+)
 def monitor(workspace: Path = Path(), on_drift: Literal["fail", "warn"] = "fail", trigger_rebuild: bool = False) -> Any:
     """Measure the batches that were encoded since the last time.
 

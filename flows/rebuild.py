@@ -16,14 +16,20 @@ from ae_pipeline.params import Params, load_params
 from ae_pipeline.tracking import Published, publish
 from flows import artifacts
 from flows.dvc_tasks import StageError, StageRun, only_rebuild, run_stage, stage_names
-from flows.plain_errors import run_by_hand
+from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin
 
 Stage = Literal["download", "prepare", "train", "evaluate", "encode", "decode", "publish"]
 _TWELVE_HOURS = 12 * 3600
 
 
-@flow(name="rebuild", timeout_seconds=_TWELVE_HOURS, persist_result=False, result_serializer="json")
+@flow(
+    name="rebuild",
+    timeout_seconds=_TWELVE_HOURS,
+    persist_result=False,
+    result_serializer="json",
+    on_crashed=[explain_parameters],
+)
 def rebuild(workspace: Path = Path(), until: Stage | None = None, force: bool = False) -> Any:
     """Run the stages of dvc.yaml that are not up to date, each as a task of its own.
 

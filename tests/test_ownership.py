@@ -99,6 +99,19 @@ def test_a_stage_ends_with_its_dvc_and_the_next_repro_finishes_the_work(clone, s
     assert ran(output) == [stage]
 
 
+def test_a_stage_ends_with_its_dvc_also_with_a_shell_between_them(clone, start_held, tmp_path):
+    """As with shells that do not become the command that they are told to run."""
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\n/bin/sh "$@"\nexit $?\n')
+    shell.chmod(0o755)
+    dvc, process, _ = start_held("evaluate", "dvc", "repro", "-f", "-s", "evaluate", SHELL=str(shell))
+    assert process.parent().pid != dvc.pid
+    dvc.kill()
+    dvc.wait()
+    until(lambda: has_ended(process), 10)
+    clone.dvc("repro")
+
+
 def test_a_stage_whose_dvc_ends_before_it_began_does_not_begin(clone, start_held):
     dvc, process, held = start_held("evaluate", "dvc", "repro", "-f", "-s", "evaluate", AT_START="1")
     dvc.kill()
@@ -199,6 +212,8 @@ def test_results_that_are_not_those_of_dvc_lock_are_refused_until_the_next_repro
 
 
 def test_what_checkout_and_experiments_leave_is_taken(clone):
+    clone.change({"encode": {"layout": "binary", "row_group_rows": 500}})
+    clone.dvc("repro")
     clone.commit("results")
     clone.dvc("exp", "run", "-S", "encode.layout=list", "--name", "other")
     clone.run("ae-pipeline", "summary")

@@ -77,6 +77,15 @@ def cut_power(process):
     psutil.wait_procs(family, 10)
 
 
+def stop_worker(process):
+    """One that waits for a run ends at the second signal."""
+    for _ in range(2):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+    process.wait(60)
+
+
 def nightly(client):
     return client.read_deployment_by_name("rebuild/nightly")
 
@@ -196,11 +205,7 @@ def test_a_workers_start_recovers_and_spares_what_lives_or_is_elsewhere(clone, h
         until(lambda: is_in(server, run, StateType.COMPLETED), 60)
     finally:
         (hold / "RUNNING").unlink(missing_ok=True)
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        process.terminate()
-        process.wait(60)
+        stop_worker(process)
 
 
 def test_recover_without_a_server_says_what_is_missing(clone, hold):
@@ -215,3 +220,36 @@ def test_recover_without_a_server_says_what_is_missing(clone, hold):
         assert (code, output.count("\n")) == (1, 1)
         assert output.startswith("error: Prefect at 127.0.0.1 failed: ")
         assert "secret" not in output
+
+
+def test_a_misspelt_parameter_is_named_with_the_valid_ones(clone, hold, server, tmp_path):
+    environment = server.environment
+    clone.run("prefect", "work-pool", "create", "ae-pipeline", "--type", "process", **environment)
+    clone.run("prefect", "deploy", "--all", **environment)
+    expected = "rebuild has no parameter `untill`; it has `workspace`, `until`, `force`"
+    process = start(clone, "ae_pipeline", "worker", log=tmp_path / "worker.log", **environment)
+    try:
+        run = new_run(server, untill="train")
+        # The worker tells of the end of the process a second time.
+        log = tmp_path / "worker.log"
+        until(lambda: "flow_runs.worker - Check the flow run logs" in log.read_text(), 120)
+        found = read(server, run).state
+        assert (found.name, found.message) == ("Failed", expected)
+        assert "Traceback" not in "\n".join(server.logs(run))
+        ask = partial(clone.run, "prefect", "deployment", "run", "rebuild/nightly", check=False, **environment)
+        code, output = ask("-p", "untill=train")
+        assert (code, "untill" in output, "'until'" in output) == (1, True, True)
+        code, output = ask("-p", "until=trai")
+        assert (code, "for field 'until'" in output, "'train'" in output) == (1, True, True)
+    finally:
+        stop_worker(process)
+
+
+def test_an_option_that_a_flow_does_not_have_is_named_with_those_that_it_has(clone):
+    run = partial(clone.run, sys.executable, "-m", "flows.rebuild", check=False)
+    for given, named in (("--untill=train", "No such option: --untill"), ("--until=trai", "'trai' is not one of")):
+        code, output = run(given)
+        assert (code, output.count("\n")) == (2, 1)
+        assert output.startswith("error: ")
+        assert named in output
+        assert "the options are --workspace, --until, --force" in output

@@ -199,10 +199,12 @@ def test_every_deployment_is_of_a_flow_with_parameters_that_it_has(deployment):
 
 def test_every_flow_has_a_deployment_and_the_monitor_starts_one_that_there_is():
     from flows.monitor import REBUILD
+    from flows.recovery import FLOWS as RECOVERED
 
     flows = {path.stem for path in FLOWS.glob("*.py") if "\n@flow(" in path.read_text()}
     named = {Path(item["entrypoint"].split(":")[0]).stem: item["name"] for item in DEPLOYMENTS}
     assert flows == set(named)
+    assert flows == set(RECOVERED)
     assert f"rebuild/{named['rebuild']}" == REBUILD
 
 
