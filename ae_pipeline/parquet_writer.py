@@ -43,7 +43,7 @@ class RowGroupWriter:
         try:
             self._writer = pq.ParquetWriter(
                 temporary,
-                self._to_file(self._schema.empty_table()).schema,
+                self._to_file(_without_rows(self._schema)).schema,
                 compression="zstd",
                 compression_level=ZSTD_LEVEL,
                 write_page_checksum=True,
@@ -82,6 +82,11 @@ class RowGroupWriter:
         self._writer.write_table(self._to_file(table.slice(0, rows)), row_group_size=rows)
         self._pending = [table.slice(rows)]
         self._pending_rows -= rows
+
+
+def _without_rows(schema: pa.Schema) -> pa.Table:
+    """Not `Schema.empty_table`: it cannot make tensors with a permutation, nor lists or structs of tensors."""
+    return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

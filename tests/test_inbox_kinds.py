@@ -110,7 +110,10 @@ def test_deep_images(box, tmp_path):
     put_image(box / "b.png", 2)
     done = run(tmp_path, tmp_path / "codec")
     assert (done.files, list(done.quarantined)) == (["a.png"], ["b.png"])
-    assert "b.png is of Pillow's mode L, whose values are not uint16 5x4" in done.quarantined["b.png"]
+    assert (
+        "b.png has unsigned values of 8 bits, expected uint16 as the codec has (uint16 5x4)"
+        in done.quarantined["b.png"]
+    )
 
 
 def test_images_that_lose_something_are_counted(codec, box, tmp_path):

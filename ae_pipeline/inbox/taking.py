@@ -18,15 +18,14 @@ from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import make_folder, sha256_file
 from ae_pipeline.inbox.columns import FittedFile, check_image_fits, new_columns
 from ae_pipeline.inbox.converting import (
-    IMAGE_SUFFIXES,
     IMAGES_NAME,
     ImageBatch,
     convert_idx,
     is_idx,
     labels_names,
-    read_image,
 )
 from ae_pipeline.inbox.files import Inbox, InboxFile, Ledger
+from ae_pipeline.inbox.images import IMAGE_SUFFIXES, read_image
 from ae_pipeline.params_operation import InboxParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet
