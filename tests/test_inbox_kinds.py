@@ -47,12 +47,12 @@ def test_real_mnist(mnist_raw, tmp_path, box):
     assert run(tmp_path, tmp_path / "mnist-codec").rows == 10_000
 
 
-def test_labels_without_images_are_quarantined(codec, box, tmp_path):
-    write_idx(box / "x-labels-idx1-ubyte", np.arange(6))
+def test_images_of_one_dimension_are_quarantined(codec, box, tmp_path):
+    write_idx(box / "x-images-idx3-ubyte", np.arange(6))
     settle(box)
     done = run(tmp_path, codec)
     assert (
-        "has one dimension, as labels have, but there is no file of images" in done.quarantined["x-labels-idx1-ubyte"]
+        "has one dimension, as labels have, but there is no file of images" in done.quarantined["x-images-idx3-ubyte"]
     )
 
 

@@ -122,6 +122,7 @@ class FittedFile(SampleSet):
         inbox; `digest`: SHA-256 (hex) of what came; `columns`: of `store`, None if the file begins it.
         """
         self._samples, self._name, self._sha256, self._store = samples, name, digest, store
+        self.name = name
         self._names_rows = converted or not samples.has_ids
         self._found = samples.attributes_schema.remove(0) if self._names_rows else samples.attributes_schema
         self.columns = new_columns(self._found, converted=converted) if columns is None else columns

@@ -1,4 +1,4 @@
-"""IDX files and images to canonical shards.
+"""IDX files, and images once they are read (`images.py`), to canonical shards.
 
 An IDX file becomes one file of samples, whose ids are row numbers, with the attribute `label` if there is a file of
 labels. All images of one run become one file of samples, in name order, with the columns of their store: ids are their
@@ -6,7 +6,6 @@ paths, `file_sha256` says which file each row was made from, so that a store kno
 else is null.
 """
 
-import re
 from pathlib import Path
 from types import TracebackType
 
@@ -24,19 +23,6 @@ IMAGES_NAME = "_images.parquet"
 _BLOCK_ROWS = 1024
 
 
-def is_idx(name: str) -> bool:
-    """Whether a file is called as MNIST's are."""
-    return re.search(r"idx\d*-ubyte(\.gz)?$", name.lower()) is not None
-
-
-def labels_names(images: str) -> list[str]:
-    """What the labels of an IDX file of images may be called."""
-    if not re.search(r"images-idx\d+", images):
-        return []
-    labels = re.sub(r"images-idx\d+(?!.*images-idx)", "labels-idx1", images)
-    return [labels.removesuffix(".gz"), labels.removesuffix(".gz") + ".gz"]
-
-
 def convert_idx(source: Path, labels: Path | None, target: Path, spec: SampleSpec) -> None:
     """Write the rows of an IDX file as a canonical shard. Raises DataError if it or its labels do not fit."""
     unpacked = target.with_name("unpacked")
@@ -49,11 +35,13 @@ def convert_idx(source: Path, labels: Path | None, target: Path, spec: SampleSpe
     if found != spec.describe():
         raise DataError(f"{source} holds samples of {found}, expected {spec.describe()} as the codec has")
     fields = [pa.field(ID, pa.int64(), nullable=False)]
-    found_labels = None if labels is None else _read_labels(labels, target.with_name("labels"), len(values))
+    found_labels = None if labels is None else read_labels(labels, target.with_name("labels"), len(values))
     if found_labels is not None:
         fields.append(pa.field(LABEL, pa.from_numpy_dtype(found_labels.dtype)))
     schema = pa.schema(fields)
-    with ShardWriter(target, schema, spec) as writer:
+    # Its final name may be as long as names can be, and has no room for what an unfinished file is called.
+    short = target.with_name("converted.parquet")
+    with ShardWriter(short, schema, spec) as writer:
         for start in range(0, len(values), _BLOCK_ROWS):
             pixels = values[start : start + _BLOCK_ROWS]
             stop = start + len(pixels)
@@ -61,9 +49,11 @@ def convert_idx(source: Path, labels: Path | None, target: Path, spec: SampleSpe
             if found_labels is not None:
                 columns.append(pa.array(found_labels[start:stop]))
             writer.write(pa.Table.from_arrays(columns, schema=schema), pixels)
+    short.rename(target)
 
 
-def _read_labels(source: Path, unpacked: Path, rows: int) -> np.ndarray:
+def read_labels(source: Path, unpacked: Path, rows: int) -> np.ndarray:
+    """The labels (rows,) of an IDX file, which is unpacked there. Raises DataError unless they are so many."""
     labels = _open(source, unpacked)
     if labels.shape != (rows,):
         raise DataError(f"{source} has shape {list(labels.shape)}; expected one label for each of {rows} images")

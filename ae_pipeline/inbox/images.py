@@ -2,8 +2,9 @@
 
     read_image(path, codec.spec).pixels
 
-Kept are the values as they stand in the file (`image_headers.py`), turned as its orientation says. Nothing is resized or
-rescaled, but for grey of 1, 2 and 4 bits, which is spread over 0 to 255 as PNG and TIFF define it: that loses nothing.
+The values are kept as they stand in the file (`image_headers.py`), turned as its orientation says. Nothing is resized.
+Nothing is rescaled, but for values of fewer than 8 bits, which are spread over 0 to 255 as the formats define it: that
+loses nothing.
 Colour becomes grey, and transparency is dropped, where the samples have no place for them: `ReadImage` says so.
 """
 
