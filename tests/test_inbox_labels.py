@@ -1,4 +1,4 @@
-"""Images and labels in IDX files find each other, however both are spelt; nothing is encoded without labels too early."""
+"""Images and labels in IDX files find each other, however spelt; nothing is encoded without labels too early."""
 
 import gzip
 import itertools

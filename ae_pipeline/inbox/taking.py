@@ -17,10 +17,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ae_pipeline.errors import DataError, TargetError
+from ae_pipeline.codec import BLOCK_ROWS
+from ae_pipeline.errors import DataError, TargetError, first_line
 from ae_pipeline.files import make_folder, sha256_file
 from ae_pipeline.idx import idx_name
-from ae_pipeline.inbox.columns import FittedFile, check_image_fits, new_columns
+from ae_pipeline.inbox.columns import FittedFile, another_store, check_image_fits, new_columns
 from ae_pipeline.inbox.converting import IMAGES_NAME, ImageBatch, convert_idx
 from ae_pipeline.inbox.faults import Fault, fault_of, reason_of
 from ae_pipeline.inbox.files import Inbox, InboxFile, why_unsettled
@@ -34,7 +35,6 @@ from ae_pipeline.params_operation import InboxParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet
 
-_SAMPLE_ROWS = 1024
 _CHANGING = "somebody changed it, or took it away, while it was read"
 _READ_KINDS = f"*.parquet, *idx*-ubyte, *idx*-ubyte.gz, *{', *'.join(IMAGE_SUFFIXES)}"
 
@@ -140,9 +140,10 @@ class _Taking:
             remembered = self._ledger.look_up(file)
             if remembered and self._is_done(*remembered):
                 self._refuse_late(labels, file, remembered[1])
+            elif self._is_labels(file) and self._is_used(file):
+                self.taken.known += 1  # its images are gone
             elif held and (remembered or self._is_labels(file)):
-                if not self._is_used(file):
-                    self._wait(file, held)
+                self._wait(file, held)
             else:
                 self._look_at(file, labels)
         except Exception as error:  # other people's bytes in other people's libraries
@@ -184,7 +185,7 @@ class _Taking:
             if self._is_done("", keys):
                 self._refuse_late(labels, file, keys)
                 return keys
-            _check(samples)
+            _check(samples, self._store)
             if file.name in self._pairs.held:
                 self._ledger.note(file, digest, keys)
                 raise _HeldError
@@ -325,11 +326,34 @@ class _Taking:
             self._put_aside(labels, self._fetch(labels), self._digest(labels), belongs, None)
 
 
-def _check(samples: FittedFile) -> None:
-    """Read all of a file, and write some of it: what cannot be encoded is found now. Raises what is wrong with it."""
+def _check(samples: FittedFile, store: Path) -> None:
+    """Read all of a file, as encoding will, and what of it Parquet may not give back. Raises what is wrong with it."""
     samples.check()
-    block = next(samples.blocks(samples.shards[0], _SAMPLE_ROWS))
-    pq.write_table(block.attributes.slice(0, _SAMPLE_ROWS), pa.BufferOutputStream())
+    names = [field.name for field in samples.attributes_schema if not _is_plain(field.type)]
+    for shard in samples.shards if names else ():
+        for block in samples.blocks(shard, BLOCK_ROWS):
+            for name in names:
+                _check_column(samples.files[0], block.attributes.select([name]), store)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return not (pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
+
+
+def _check_column(file: Path, column: pa.Table, store: Path) -> None:
+    """Write a column and read it again: a part that cannot be read would be found when it is too late."""
+    written = pa.BufferOutputStream()
+    try:
+        pq.write_table(column, written)
+        pq.read_table(pa.BufferReader(written.getvalue()))
+    except MemoryError:  # Arrow's is one of its exceptions
+        raise
+    except (pa.ArrowException, NotImplementedError, OSError) as error:
+        raise DataError(
+            f"{file}: Parquet would not give back column `{column.column_names[0]}` of type {column.schema.types[0]} "
+            f"({first_line(error)}): pyarrow cannot read lists of a fixed size where rows have none; give every row a "
+            f"value, {another_store(store)}"
+        ) from None
 
 
 def _said(error: Exception) -> str:
