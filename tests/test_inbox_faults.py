@@ -235,7 +235,7 @@ def test_an_unreadable_folder_is_named(codec, box, tmp_path):
         assert done.files == ["a.parquet"]
         assert done.failed == {"sub/": "the folder cannot be read (Permission denied); give permission"}
         box.chmod(0)
-        with pytest.raises(InboxError, match="cannot read the inbox data/inbox: .*Permission denied"):
+        with pytest.raises(InboxError, match=r"cannot read the inbox data/inbox: .*Permission denied"):
             run(tmp_path, codec)
     finally:
         box.chmod(0o755)
@@ -391,7 +391,7 @@ def test_the_second_bad_file_of_a_name_goes_back_under_that_name(codec, box, tmp
         (box / "a.parquet").write_bytes(text)
         settle(box)
         run(tmp_path, codec)
-    (second,) = [path for path in quarantine(tmp_path).glob("*-a.parquet")]
+    (second,) = quarantine(tmp_path).glob("*-a.parquet")
     put(second, 1)
     done = run(tmp_path, codec)
     assert (done.files, (quarantine(tmp_path) / "a.parquet").exists()) == (["a.parquet"], True)
@@ -437,7 +437,8 @@ def test_a_working_folder_that_is_not_utf8_is_no_hindrance_to_relative_paths(cod
     (root / "data" / "inbox" / "b.parquet").write_bytes(b"bad")
     settle(root / "data" / "inbox")
     script = (
-        "from pathlib import Path; from ae_pipeline.inbox.run import encode_inbox; from ae_pipeline.params import Params;"
+        "from pathlib import Path; from ae_pipeline.params import Params;"
+        "from ae_pipeline.inbox.run import encode_inbox;"
         "params = Params.model_validate({'encode': {'device': 'cpu'}});"
         f"done = encode_inbox(params, Path(), Path({str(codec)!r}), git={{'commit': None, 'dirty': None}});"
         "print(done.files, list(done.quarantined))"

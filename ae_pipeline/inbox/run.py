@@ -28,7 +28,8 @@ from ae_pipeline.inbox.batches import batch_facts, growing_stores, known_content
 from ae_pipeline.inbox.columns import FittedFile
 from ae_pipeline.inbox.faults import Fault, fault_of, reason_of
 from ae_pipeline.inbox.files import remove_temporary
-from ae_pipeline.inbox.taking import Taken, take_new
+from ae_pipeline.inbox.taken import Taken
+from ae_pipeline.inbox.taking import take_new
 from ae_pipeline.params import Params
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.provenance import git_state

@@ -11,17 +11,14 @@ its columns (`columns.py`), and all images of one run make one set. Whatever a f
 import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ae_pipeline.codec import BLOCK_ROWS
-from ae_pipeline.errors import DataError, TargetError, first_line
+from ae_pipeline.errors import DataError, TargetError
 from ae_pipeline.files import make_folder, sha256_file
 from ae_pipeline.idx import idx_name
-from ae_pipeline.inbox.columns import FittedFile, another_store, check_image_fits, new_columns
+from ae_pipeline.inbox.columns import FittedFile, check_image_fits, new_columns
 from ae_pipeline.inbox.converting import IMAGES_NAME, ImageBatch, convert_idx
 from ae_pipeline.inbox.faults import Fault, fault_of, reason_of
 from ae_pipeline.inbox.files import Inbox, InboxFile, why_unsettled
@@ -31,31 +28,14 @@ from ae_pipeline.inbox.ledger import Ledger
 from ae_pipeline.inbox.names import is_utf8, shown
 from ae_pipeline.inbox.pairing import pair
 from ae_pipeline.inbox.quarantine import FileChangedError, Quarantine
+from ae_pipeline.inbox.read_again import check_readable_again
+from ae_pipeline.inbox.taken import Taken
 from ae_pipeline.params_operation import InboxParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet
 
 _CHANGING = "somebody changed it, or took it away, while it was read"
 _READ_KINDS = f"*.parquet, *idx*-ubyte, *idx*-ubyte.gz, *{', *'.join(IMAGE_SUFFIXES)}"
-
-
-@dataclass
-class Taken:
-    """What is new: `sets` are ready to be appended. Files go by their path in the inbox.
-
-    Each of the others says why: `quarantined` cannot be used; `failed` could not be read or put into quarantine, and is
-    tried again by the next run; `why_waiting` is not ready; `left_alone` is not to be taken, by its name or kind.
-    """
-
-    sets: list[SampleSet] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    quarantined: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    why_waiting: dict[str, str] = field(default_factory=dict)
-    left_alone: dict[str, str] = field(default_factory=dict)
-    known: int = 0
-    colour_to_grey: int = 0
-    transparency_dropped: int = 0
 
 
 class _HeldError(Exception):
@@ -185,7 +165,8 @@ class _Taking:
             if self._is_done("", keys):
                 self._refuse_late(labels, file, keys)
                 return keys
-            _check(samples, self._store)
+            samples.check()
+            check_readable_again(samples, self._store)
             if file.name in self._pairs.held:
                 self._ledger.note(file, digest, keys)
                 raise _HeldError
@@ -324,36 +305,6 @@ class _Taking:
         if labels and list(self._pairs.labels_of.values()).count(labels) == 1:
             belongs = f"{shown(file.name)}, which it belongs to: {reason}"
             self._put_aside(labels, self._fetch(labels), self._digest(labels), belongs, None)
-
-
-def _check(samples: FittedFile, store: Path) -> None:
-    """Read all of a file, as encoding will, and what of it Parquet may not give back. Raises what is wrong with it."""
-    samples.check()
-    names = [field.name for field in samples.attributes_schema if not _is_plain(field.type)]
-    for shard in samples.shards if names else ():
-        for block in samples.blocks(shard, BLOCK_ROWS):
-            for name in names:
-                _check_column(samples.files[0], block.attributes.select([name]), store)
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    return not (pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
-
-
-def _check_column(file: Path, column: pa.Table, store: Path) -> None:
-    """Write a column and read it again: a part that cannot be read would be found when it is too late."""
-    written = pa.BufferOutputStream()
-    try:
-        pq.write_table(column, written)
-        pq.read_table(pa.BufferReader(written.getvalue()))
-    except MemoryError:  # Arrow's is one of its exceptions
-        raise
-    except (pa.ArrowException, NotImplementedError, OSError) as error:
-        raise DataError(
-            f"{file}: Parquet would not give back column `{column.column_names[0]}` of type {column.schema.types[0]} "
-            f"({first_line(error)}): pyarrow cannot read lists of a fixed size where rows have none; give every row a "
-            f"value, {another_store(store)}"
-        ) from None
 
 
 def _said(error: Exception) -> str:
