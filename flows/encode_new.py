@@ -26,7 +26,7 @@ _LOGGED, _SHOWN = 100, 1000  # files, in the log for each kind, and in an artifa
 
 @flow(name="encode_new", timeout_seconds=_TWO_HOURS, persist_result=False, result_serializer="json")
 def encode_new(workspace: Path = Path()) -> Any:
-    """Take the files that are new in params.yaml's inbox; bad ones go to its quarantine. The state names what is not in.
+    """Take the files that are new in params.yaml's inbox; bad ones go to its quarantine. The state names all not taken.
 
     Args:
         workspace: The checkout: the folder with params.yaml.

@@ -150,16 +150,17 @@ def test_killed_while_a_changed_file_leaves_the_quarantine_it_is_in_the_store_on
     write_idx(box / "x-labels.idx1-ubyte", np.arange(2))
     settle(box)
     assert run(template, codec).waiting == 1
-    put_table(quarantine / "sub" / "a.parquet", 1, id=["a"])
+    put_table(quarantine / "sub" / "a.parquet", 1, id=["a"], label=[5])
     write_idx(box / "x-images-idx3-ubyte", random_pixels((2, 5, 4), "uint8"))
     settle(box)
     left = killed_at_every_step(SCRIPT, template, tmp_path / "killed")
     assert len(left) > 20
     for folder in left:
-        run(folder, codec)
+        done = run(folder, codec)
+        assert (done.why_waiting, done.failed) == ({}, {})
         rows = stored(store_of(folder, codec))
         assert sorted(rows["id"].to_pylist()) == ["a", "x-images-idx3-ubyte#0", "x-images-idx3-ubyte#1"]
-        assert sorted(rows["label"].to_pylist(), key=str) == [0, 1, None]
+        assert sorted(rows["label"].to_pylist()) == [0, 1, 5]
         assert reasons(folder) == {}
         assert not (folder / "data" / "quarantine" / "sub" / "a.parquet").exists()
         again = run(folder, codec)

@@ -79,6 +79,9 @@ class Quarantine:
         for reason in self._reasons() if self._inbox.is_local else ():
             target = reason.with_name(reason.name.removesuffix(REASON_SUFFIX))
             try:
+                if not os.path.lexists(target) and _stated_digest(reason):  # somebody took the file away
+                    reason.unlink()
+                    continue
                 why = self._look_again(target, reason, now, settle_seconds)
             except FileNotFoundError:
                 continue
