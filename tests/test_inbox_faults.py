@@ -123,6 +123,22 @@ def test_a_quarantine_that_cannot_be_written_keeps_nothing_from_being_encoded(co
     assert list(run(tmp_path, codec).quarantined) == ["a.parquet"]
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
+@pytest.mark.parametrize("mode", [0o000, 0o500])
+def test_a_quarantine_that_may_not_be_entered_or_written(mode, codec, box, tmp_path):
+    (box / "a.parquet").write_bytes(b"bad")
+    settle(box)
+    put(box / "z.parquet", 1)
+    quarantine(tmp_path).mkdir()
+    quarantine(tmp_path).chmod(mode)
+    try:
+        done = run(tmp_path, codec)
+    finally:
+        quarantine(tmp_path).chmod(0o755)
+    assert done.files == ["z.parquet"]
+    assert done.failed["a.parquet"].endswith("and it cannot be put into quarantine: Permission denied")
+
+
 def test_where_a_name_leads_in_quarantine():
     assert put_name("a/b.parquet") == "a/b.parquet"
     assert put_name("../../etc/x") == "%2E%2E/%2E%2E/etc/x"

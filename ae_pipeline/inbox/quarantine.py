@@ -154,11 +154,14 @@ class Quarantine:
 
 
 def _is_free_for(target: Path, digest: str) -> bool:
-    try:
-        if os.path.lexists(target):
-            return bool(digest) and target.is_file() and not target.is_symlink() and sha256_file(target) == digest
+    """Whether there is nothing, or this very content. Raises OSError where that cannot be seen."""
+    if not os.path.lexists(target):
         return not _reason_of(target).is_dir()
-    except OSError:
+    if not digest or target.is_symlink() or not target.is_file():
+        return False
+    try:
+        return sha256_file(target) == digest
+    except OSError:  # another file, for all we know
         return False
 
 
