@@ -10,14 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-
-def is_utf8(path: Path) -> bool:
-    """Whether a path can be given to libraries that take UTF-8 only."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+from ae_pipeline.files import is_utf8
 
 
 def arrow_file(path: Path, mode: Literal["r", "w"] = "r") -> "Path | pa.NativeFile":

@@ -18,7 +18,6 @@ from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from ae_pipeline.arithmetic import Arithmetic, FloatArithmetic, IntegerArithmetic
-from ae_pipeline.arrow_files import is_utf8
 from ae_pipeline.codec_header import (
     FLOAT_FORMAT,
     HEADER_NAME,
@@ -31,7 +30,7 @@ from ae_pipeline.codec_header import (
 )
 from ae_pipeline.devices import one_torch_thread
 from ae_pipeline.errors import CodecError, ConfigError, DataError, first_line
-from ae_pipeline.files import finished_file, finished_folder, sha256_file
+from ae_pipeline.files import finished_file, finished_folder, is_utf8, sha256_file
 from ae_pipeline.integer import integerise
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder

@@ -1,12 +1,16 @@
 """The IDX file format of the MNIST database (LeCun, Cortes, Burges: "THE MNIST DATABASE of handwritten digits").
 
 Big-endian: two zero bytes, a dtype code, the number of dimensions, one uint32 per dimension, then the values.
+
+`idx_name` is the one place that knows how such files are called and which labels belong to which images.
 """
 
 import gzip
+import re
 import shutil
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,51 @@ from ae_pipeline.errors import DataError
 GZIP_MAGIC = b"\x1f\x8b"
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MOST_DIMENSIONS = 9
+_ROLE = r"images?|labels?"
+_NAME = re.compile(
+    rf"(?P<before>.*?)(?P<role>{_ROLE})?(?P<idx>(?P<gap>[-._ ]?)idx(?P<dimensions>\d*))?"
+    r"(?P<type>[-._ ](?:u?byte|u?short|u?int\d*|float\d*|double))?(?P<packed>\.gz)?",
+    re.IGNORECASE | re.DOTALL,
+)
+_SPLITS = {"t10k": "test"}  # two words for one
+
+
+@dataclass(frozen=True)
+class IdxName:
+    """What the name of an IDX file says. Images and labels with the same `key` belong together.
+
+    `spelling` is the name without what tells images from labels: of several files with the same key, those spelt alike.
+    """
+
+    role: str
+    key: str
+    spelling: str
+
+
+def idx_name(name: str) -> IdxName | None:
+    """What a file name, without folders, says if an IDX file may be called so; None for any other name.
+
+    train-images-idx3-ubyte, Train-Images.IDX3-UBYTE.gz, train_images.idx, images-idx3-ubyte, train-images, and the same
+    with `labels`, which have `idx1`. Without either word, one dimension means labels.
+    """
+    found = _NAME.fullmatch(name)
+    assert found is not None  # `before` matches anything
+    before, role = found["before"], found["role"]
+    if found["idx"] is None and (role is None or found["type"] or before[-1:].isalnum()):
+        return None
+    if found["idx"] and not (role or found["gap"] or found["type"] or not before):
+        return None  # `.midx` and the like
+    if role is None:  # `labels_train.idx1`: the word stands elsewhere
+        words = list(re.finditer(rf"(?<![a-z])(?:{_ROLE})(?![a-z])", before, re.IGNORECASE))
+        if words:
+            role = words[-1][0]
+            before = before[: words[-1].start()] + before[words[-1].end() :]
+        else:
+            role = "label" if found["dimensions"] == "1" else "image"
+    words_of_key = re.split(r"[-._ ]+", before.lower())
+    key = "-".join(_SPLITS.get(word, word) for word in words_of_key if word)
+    ending = (f"{found['gap']}idx" if found["idx"] else "") + (found["type"] or "") + (found["packed"] or "")
+    return IdxName("labels" if role.lower().startswith("label") else "images", key, before + ending)
 
 
 def open_idx(path: Path) -> np.ndarray:

@@ -18,7 +18,10 @@ class InboxParams(Section):
     quarantine: str = "data/quarantine"
     """Local folder that files which cannot be used are moved to (from a URL: copied to), with the reason beside."""
     settle_seconds: NonNegative = 30.0
-    """Files that changed less than this ago are left for the next run: somebody may still be writing them."""
+    """Files that changed less than this ago are left for the next run: somebody may still be writing them.
+
+    Where the time of change is no use, as it lies in the future, two runs so far apart must find the file unchanged.
+    """
 
 
 class DriftParams(Section):

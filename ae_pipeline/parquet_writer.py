@@ -45,7 +45,7 @@ class RowGroupWriter:
             self._sink = arrow_file(temporary, "w")
             self._writer = pq.ParquetWriter(
                 self._sink,
-                self._to_file(pa.Table.from_batches([], self._schema)).schema,
+                self._to_file(_without_rows(self._schema)).schema,
                 compression="zstd",
                 compression_level=ZSTD_LEVEL,
                 write_page_checksum=True,
@@ -86,6 +86,11 @@ class RowGroupWriter:
         self._writer.write_table(self._to_file(table.slice(0, rows)), row_group_size=rows)
         self._pending = [table.slice(rows)]
         self._pending_rows -= rows
+
+
+def _without_rows(schema: pa.Schema) -> pa.Table:
+    """Not `Schema.empty_table`: it cannot make tensors with a permutation, nor lists or structs of tensors."""
+    return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
+from ae_pipeline.inbox.names import shown
 from ae_pipeline.inbox.run import InboxRun, encode_inbox
 from ae_pipeline.params import Params, load_params
 from ae_pipeline.registry import champion_version
@@ -20,6 +21,7 @@ from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin
 
 _TWO_HOURS = 7200
+_LOGGED, _SHOWN = 100, 1000  # files, in the log for each kind, and in an artifact
 
 
 @flow(
@@ -30,7 +32,7 @@ _TWO_HOURS = 7200
     on_crashed=[explain_parameters],
 )
 def encode_new(workspace: Path = Path()) -> Any:
-    """Take the files that are new in params.yaml's inbox; bad ones go to its quarantine.
+    """Take the files that are new in params.yaml's inbox; bad ones go to its quarantine. The state names all not taken.
 
     Args:
         workspace: The checkout: the folder with params.yaml.
@@ -42,15 +44,17 @@ def encode_new(workspace: Path = Path()) -> Any:
     if version is None:
         return Completed(name="Skipped", message=f"{params.registered_model} has no champion yet; promote one first")
     run = _encode(params, workspace, version)
-    for file, reason in run.quarantined.items():
-        get_run_logger().warning("%s is in quarantine: %s", file, reason)
+    for what, files in (("in quarantine", run.quarantined), ("not encoded", run.failed), ("waiting", run.why_waiting)):
+        for file, reason in list(files.items())[:_LOGGED]:
+            get_run_logger().warning("%s is %s: %s", file, what, reason)
+        if len(files) > _LOGGED:
+            get_run_logger().warning("and %s more files are %s", len(files) - _LOGGED, what)
     if run.colour_to_grey:
         get_run_logger().warning("%s image(s) were converted from colour to grey", run.colour_to_grey)
     if run.transparency_dropped:
         get_run_logger().warning("the transparency of %s image(s) was dropped", run.transparency_dropped)
     _show(run, params, workspace, version)
-    message = f"{len(run.files)} file(s), {run.rows:,} rows encoded; {len(run.quarantined)} in quarantine"
-    return Completed(message=message)
+    return Completed(message=run.summary())
 
 
 @task(
@@ -72,11 +76,15 @@ def _show(run: InboxRun, params: Params, workspace: Path, version: str) -> None:
         run.statistics(), "encode-new-batch", f"Encoded with {params.registered_model} version {version}"
     )
     links = [f"- {artifacts.model_link(tracking_uri(params, workspace), params.registered_model, version)}"]
-    links.append(f"- store `{Path(run.store).resolve()}`")
+    links.append(f"- store `{shown(str(Path(run.store).resolve()))}`")
     artifacts.markdown("\n".join(links), "encode-new-links", "Where the results are")
     if run.quarantined:
         rows = [{"file": file, "reason": reason} for file, reason in run.quarantined.items()]
         artifacts.rows_table(rows, "encode-new-quarantine", "Files that could not be used")
+    others = {"failed": run.failed, "waiting": run.why_waiting, "left alone": run.left_alone}
+    rows = [{"file": file, "is": what, "why": why} for what, files in others.items() for file, why in files.items()]
+    if rows:
+        artifacts.rows_table(rows[:_SHOWN], "encode-new-not-taken", "Files that are not in a store, nor in quarantine")
 
 
 if __name__ == "__main__":

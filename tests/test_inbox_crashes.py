@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from handmade import random_pixels
 from inboxes import (
     GIT,
     params_with,
@@ -24,6 +25,7 @@ from inboxes import (
 from killing import killed_at_every_step
 
 from ae_pipeline.errors import TargetError
+from ae_pipeline.idx import write_idx
 from ae_pipeline.inbox.batches import statistics_path
 from ae_pipeline.inbox.run import encode_inbox
 from ae_pipeline.store.latent_store import LatentStore
@@ -47,7 +49,10 @@ def test_the_numbers_of_a_batch_stand_beside_the_store(codec, box, tmp_path):
     put(box / "b.parquet", 2)
     run(tmp_path, codec)
     again = json.loads(statistics_path(store, 1).read_text())
-    unknown = {"quarantined", "waiting", "known", "colour_to_grey", "transparency_dropped", "seconds"}
+    unknown = {
+        *("quarantined", "failed", "waiting", "why_waiting", "left_alone", "known"),
+        *("colour_to_grey", "transparency_dropped", "seconds"),
+    }
     assert {key for key in again if again[key] is None} == unknown
     assert {**written, **dict.fromkeys(unknown)} == again
     assert json.loads(statistics_path(store, 2).read_text())["rows"] == 30
@@ -131,4 +136,33 @@ def test_killed_at_any_step_every_file_is_in_the_store_once(kind, codec, tmp_pat
         assert (again.snapshot, again.files) == (done.snapshot, [])
         growing = folder / "data" / "growing"
         assert sorted(item.name for item in growing.iterdir()) == [".inbox", store.name, f"{store.name}.batches"]
+        assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_killed_while_a_changed_file_leaves_the_quarantine_it_is_in_the_store_once(codec, tmp_path):
+    """And while images and labels go in that waited for each other."""
+    template = tmp_path / "template"
+    box, quarantine = template / "data" / "inbox", template / "data" / "quarantine"
+    shutil.copytree(codec, template / "codec")
+    (box / "sub").mkdir(parents=True)
+    (box / "sub" / "a.parquet").write_text("half")
+    write_idx(box / "x-labels.idx1-ubyte", np.arange(2))
+    settle(box)
+    assert run(template, codec).waiting == 1
+    put_table(quarantine / "sub" / "a.parquet", 1, id=["a"], label=[5])
+    write_idx(box / "x-images-idx3-ubyte", random_pixels((2, 5, 4), "uint8"))
+    settle(box)
+    left = killed_at_every_step(SCRIPT, template, tmp_path / "killed")
+    assert len(left) > 20
+    for folder in left:
+        done = run(folder, codec)
+        assert (done.why_waiting, done.failed) == ({}, {})
+        rows = stored(store_of(folder, codec))
+        assert sorted(rows["id"].to_pylist()) == ["a", "x-images-idx3-ubyte#0", "x-images-idx3-ubyte#1"]
+        assert sorted(rows["label"].to_pylist()) == [0, 1, 5]
+        assert reasons(folder) == {}
+        assert not (folder / "data" / "quarantine" / "sub" / "a.parquet").exists()
+        again = run(folder, codec)
+        assert (again.files, again.why_waiting, again.failed) == ([], {}, {})
         assert not list(folder.rglob("*.tmp"))

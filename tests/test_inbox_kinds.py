@@ -47,12 +47,12 @@ def test_real_mnist(mnist_raw, tmp_path, box):
     assert run(tmp_path, tmp_path / "mnist-codec").rows == 10_000
 
 
-def test_labels_without_images_are_quarantined(codec, box, tmp_path):
-    write_idx(box / "x-labels-idx1-ubyte", np.arange(6))
+def test_images_of_one_dimension_are_quarantined(codec, box, tmp_path):
+    write_idx(box / "x-images-idx3-ubyte", np.arange(6))
     settle(box)
     done = run(tmp_path, codec)
     assert (
-        "has one dimension, as labels have, but there is no file of images" in done.quarantined["x-labels-idx1-ubyte"]
+        "has one dimension, as labels have, but there is no file of images" in done.quarantined["x-images-idx3-ubyte"]
     )
 
 
@@ -110,7 +110,10 @@ def test_deep_images(box, tmp_path):
     put_image(box / "b.png", 2)
     done = run(tmp_path, tmp_path / "codec")
     assert (done.files, list(done.quarantined)) == (["a.png"], ["b.png"])
-    assert "b.png is of Pillow's mode L, whose values are not uint16 5x4" in done.quarantined["b.png"]
+    assert (
+        "b.png has unsigned values of 8 bits, expected uint16 as the codec has (uint16 5x4)"
+        in done.quarantined["b.png"]
+    )
 
 
 def test_images_that_lose_something_are_counted(codec, box, tmp_path):

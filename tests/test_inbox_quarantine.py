@@ -69,7 +69,10 @@ BAD = {
     ),
     "half.png": (lambda path: path.write_bytes(png()[:-30]), "half.png is not a readable image"),
     "text.jpg": (lambda path: path.write_text("hello"), "text.jpg is not a readable image"),
-    "deep.png": (lambda path: put_image(path, 1, mode="I;16"), "deep.png is of Pillow's mode I;16"),
+    "deep.png": (
+        lambda path: put_image(path, 1, mode="I;16"),
+        "deep.png has unsigned values of 16 bits, expected uint8",
+    ),
     "many.tif": (
         lambda path: put_image(path, 1, save_all=True, append_images=[Image.new("L", (4, 5))]),
         "many.tif holds 2 images, expected one",

@@ -13,9 +13,10 @@ import pyarrow as pa
 from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import write_json
-from ae_pipeline.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE
+from ae_pipeline.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE, LABEL
 from ae_pipeline.inbox.converting import IMAGES_NAME
 from ae_pipeline.inbox.files import remove_temporary
+from ae_pipeline.inbox.names import shown
 from ae_pipeline.parquet_columns import NamedColumnsFile
 from ae_pipeline.samples import ID
 from ae_pipeline.store.latent_store import LatentStore
@@ -23,7 +24,10 @@ from ae_pipeline.store.manifest import MANIFEST_NAME, PartEntry
 from ae_pipeline.store.snapshots import added_parts
 
 _BLOCK_ROWS = 65_536
-_KNOWN_TO_THE_RUN = ("quarantined", "waiting", "known", "colour_to_grey", "transparency_dropped", "seconds")
+_KNOWN_TO_THE_RUN = (
+    *("quarantined", "failed", "waiting", "why_waiting", "left_alone", "known", "colour_to_grey"),
+    *("transparency_dropped", "seconds"),
+)
 # In stores from before other files were in them, too. A Parquet file may be called so: its rows name that file itself.
 _FORMER_IMAGES_NAME = "images.parquet"
 
@@ -72,8 +76,13 @@ def write_missing(store: Path) -> list[int]:
     missing = [number for number in missing if added_parts(store, number)[1]]  # a repair adds no rows
     for number in missing:
         unknown = dict.fromkeys(_KNOWN_TO_THE_RUN)
-        write_json(statistics_path(store, number), {**batch_facts(store, number), **unknown})
+        write_statistics(store, number, {**batch_facts(store, number), **unknown})
     return missing
+
+
+def write_statistics(store: Path, snapshot: int, facts: dict[str, Any]) -> None:
+    """Write a batch's numbers. The path of a store need not be UTF-8, which JSON is."""
+    write_json(statistics_path(store, snapshot), {**facts, "store": shown(facts["store"])})
 
 
 def growing_stores(growing: Path) -> list[Path]:
@@ -98,6 +107,20 @@ def known_contents(growing: Path) -> set[str]:
             if has_digests and part.shard.file in (IMAGES_NAME, _FORMER_IMAGES_NAME):
                 known |= {digest.hex() for digest in read_column(folder, part, FILE_DIGEST) if digest is not None}
     return known
+
+
+def stored_labels(growing: Path, keys: list[str]) -> list[Any] | None:
+    """The labels of the shards with these digests, in this order, from whatever store below `growing` holds them.
+
+    None where there are none: the store has no such column, or only nulls in it. Raises StoreError.
+    """
+    for folder in growing_stores(growing):
+        manifest = LatentStore.open(folder).manifest
+        parts = {part.shard.digest: part for part in manifest.parts}
+        if LABEL in [column.name for column in manifest.columns] and all(key in parts for key in keys):
+            labels = [label for key in keys for label in read_column(folder, parts[key], LABEL)]
+            return None if all(label is None for label in labels) else labels
+    return None
 
 
 def read_column(store: Path, part: PartEntry, name: str) -> list[Any]:

@@ -122,7 +122,7 @@ class FittedFile(SampleSet):
         """`samples` is the file as it is, or converted: then its ids are row numbers only. `name`: its path in the
         inbox; `digest`: SHA-256 (hex) of what came; `columns`: of `store`, None if the file begins it.
         """
-        self._samples, self._name, self._sha256, self._store = samples, name, digest, store
+        self._samples, self.name, self._sha256, self._store = samples, name, digest, store
         self._names_rows, self._begins = converted or not samples.has_ids, columns is None
         self._found = samples.attributes_schema.remove(0) if self._names_rows else samples.attributes_schema
         self.columns = new_columns(self._found, converted=converted) if columns is None else columns
@@ -138,7 +138,7 @@ class FittedFile(SampleSet):
     def changed_by(self) -> dict[str, Any]:
         """Name and columns; see SampleSet."""
         columns = [[field.name, str(field.type), field.nullable] for field in self.columns]
-        return {"fitted": {"name": self._name, "columns": columns}}
+        return {"fitted": {"name": self.name, "columns": columns}}
 
     def check(self) -> None:
         """Read all rows, as encoding will: what cannot be encoded is found now. Raises DataError."""
@@ -174,7 +174,7 @@ class FittedFile(SampleSet):
             return pa.nulls(len(table), field.type)
         column = table.column(field.name)
         if field.name == ID and self._names_rows:
-            return pc.binary_join_element_wise(self._name, column.cast(pa.string()), "#").cast(field.type)
+            return pc.binary_join_element_wise(self.name, column.cast(pa.string()), "#").cast(field.type)
         try:
             cast = cast_exactly(column, field.type)
         except pa.ArrowException as error:

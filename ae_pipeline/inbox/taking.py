@@ -4,45 +4,42 @@
     taken.sets, taken.files, taken.quarantined
 
 A file is known by its content, under whatever name. Files are read in name order; the first good one gives a new store
-its columns (`columns.py`), and all images of one run make one set.
+its columns (`columns.py`), and all images of one run make one set. Whatever a file does, the others are taken
+(`faults.py`), and nothing is passed over without a word: `Taken` names every file that is not in a store.
 """
 
 import shutil
+import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
-from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.files import make_folder, sha256_file
+from ae_pipeline.errors import DataError, TargetError
+from ae_pipeline.files import is_utf8, make_folder, sha256_file
+from ae_pipeline.idx import idx_name
 from ae_pipeline.inbox.columns import FittedFile, check_image_fits, new_columns
-from ae_pipeline.inbox.converting import (
-    IMAGE_SUFFIXES,
-    IMAGES_NAME,
-    ImageBatch,
-    convert_idx,
-    is_idx,
-    labels_names,
-    read_image,
-)
-from ae_pipeline.inbox.files import Inbox, InboxFile, Ledger
+from ae_pipeline.inbox.converting import IMAGES_NAME, ImageBatch, convert_idx
+from ae_pipeline.inbox.faults import Fault, fault_of, reason_of
+from ae_pipeline.inbox.files import Inbox, InboxFile, why_unsettled
+from ae_pipeline.inbox.images import IMAGE_SUFFIXES, read_image
+from ae_pipeline.inbox.late_labels import why_late
+from ae_pipeline.inbox.ledger import Ledger
+from ae_pipeline.inbox.names import shown
+from ae_pipeline.inbox.pairing import pair
+from ae_pipeline.inbox.quarantine import FileChangedError, Quarantine
+from ae_pipeline.inbox.read_again import check_readable_again
+from ae_pipeline.inbox.taken import Taken
 from ae_pipeline.params_operation import InboxParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import SampleSet
 
+_CHANGING = "somebody changed it, or took it away, while it was read"
+_READ_KINDS = f"*.parquet, *idx*-ubyte, *idx*-ubyte.gz, *{', *'.join(IMAGE_SUFFIXES)}"
 
-@dataclass
-class Taken:
-    """What is new: `sets` are ready to be appended. Files go by their path in the inbox."""
 
-    sets: list[SampleSet] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    quarantined: dict[str, str] = field(default_factory=dict)
-    waiting: int = 0
-    known: int = 0
-    colour_to_grey: int = 0
-    transparency_dropped: int = 0
+class _HeldError(Exception):
+    """The file is good, but has to wait."""
 
 
 def take_new(
@@ -54,21 +51,20 @@ def take_new(
     *,
     columns: pa.Schema | None,
     store: Path,
+    failed: dict[str, str] | None = None,
 ) -> Taken:
     """Find the files that are new, put the bad ones into quarantine, and make sample sets of the rest below `work`.
 
     `known` is what `known_contents` gives; `columns` the attributes of `store` (named in messages), None if it is
     not there yet. The sets live in `work`, or in the inbox itself, until they are appended. All images make one set.
+    `failed`: files that this run could not encode, and why; they are not tried again. Raises what is no file's fault.
     """
     inbox = Inbox(params, root)
-    inbox.sweep()
-    found = inbox.files()
     ledger = Ledger(work / "ledger.json", params.location)
     shutil.rmtree(work / "files", ignore_errors=True)
     with ExitStack() as stack:
-        taking = _Taking(inbox, found, ledger, spec, set(known), work / "files", columns, store, stack)
-        for file in found:
-            taking.take(file)
+        taking = _Taking(inbox, ledger, params, root, spec, set(known), work / "files", columns, store, stack)
+        taking.take_all(failed or {})
     if taking.images:
         taking.taken.sets.append(SampleSet.open(taking.images_path, spec))
     ledger.save()
@@ -81,8 +77,9 @@ class _Taking:
     def __init__(
         self,
         inbox: Inbox,
-        found: list[InboxFile],
         ledger: Ledger,
+        params: InboxParams,
+        root: Path,
         spec: SampleSpec,
         known: set[str],
         work: Path,
@@ -97,30 +94,40 @@ class _Taking:
         self._columns, self._store = columns, store
         self._known = known
         self._names: dict[str, str] = {}  # of local copies, for messages
-        self._rejected = inbox.put_aside_before()
-        self._by_name = {file.name: file for file in found}
-        self._labels_of = {
-            labels: file for file in found for labels in labels_names(file.name) if labels in self._by_name
-        }
+        self._settle_seconds = params.settle_seconds
+        self._quarantine = Quarantine(root / params.quarantine, inbox, ledger)
 
-    def take(self, file: InboxFile) -> None:
-        """Accept a file, put it into quarantine, or leave it alone."""
-        if file.name in self._labels_of:
-            return  # goes with its images
-        labels = next((self._by_name[name] for name in labels_names(file.name) if name in self._by_name), None)
-        if not file.settled or (labels and not labels.settled):
-            self.taken.waiting += 1
-            return
-        remembered = self._ledger.look_up(file)
-        if remembered and self._is_done(*remembered):
+    def take_all(self, failed: dict[str, str]) -> None:
+        """Accept every file, put it into quarantine, leave it alone, or say why not."""
+        self._quarantine.sweep()
+        self.taken.why_waiting |= self._quarantine.take_back(time.time(), self._settle_seconds)
+        self._rejected = self._quarantine.rejected()
+        listing = self._inbox.list()
+        self.taken.left_alone = {shown(name): why for name, why in listing.left_alone.items()}
+        self.taken.failed = {shown(name): why for name, why in (listing.unreadable | failed).items()}
+        self._pairs = pair(listing, self._is_used)
+        for file in listing.files:
+            if file.name not in failed and file.name not in self._pairs.images_of:  # labels go with their images
+                self._take(file)
+
+    def _take(self, file: InboxFile) -> None:
+        labels = self._pairs.labels_of.get(file.name)
+        held = self._pairs.held.get(file.name)
+        if why := self._why_unsettled(file, labels):
+            self._wait(file, why)
             return
         try:
-            self._look_at(file, labels)
-        except FileNotFoundError:
-            self.taken.waiting += 1  # somebody took it away, or is replacing it, while we looked
-        except PermissionError as error:
-            reason = f"{file.name} cannot be read ({error.strerror}); give permission, and put it into the inbox again"
-            self._put_aside(file, Path(file.path), "", reason, None)
+            remembered = self._ledger.look_up(file)
+            if remembered and self._is_done(*remembered):
+                self._refuse_late(labels, file, remembered[1])
+            elif self._is_labels(file) and self._is_used(file):
+                self.taken.known += 1  # its images are gone
+            elif held and (remembered or self._is_labels(file)):
+                self._wait(file, held)
+            else:
+                self._look_at(file, labels)
+        except Exception as error:  # other people's bytes in other people's libraries
+            self._give_up(file, Path(file.path) if self._inbox.is_local else None, "", error, None)
 
     def _look_at(self, file: InboxFile, labels: InboxFile | None) -> None:
         local = self._fetch(file)
@@ -138,15 +145,67 @@ class _Taking:
             return
         try:
             keys = self._accept(file, local, labels, digest)
-        except MemoryError:  # Arrow's is one of its exceptions, and not the file's fault
-            raise
-        except (DataError, pa.ArrowException) as error:
-            reason = first_line(error)
-            for path, name in self._names.items():
-                reason = reason.replace(path, name)
-            self._put_aside(file, local, digest, reason, labels)
+        except _HeldError:
+            self._wait(file, self._pairs.held[file.name])
+        except Exception as error:
+            self._give_up(file, local, digest, error, labels)
         else:
             self._ledger.note(file, digest, keys)
+
+    def _accept(self, file: InboxFile, local: Path, labels: InboxFile | None, digest: str) -> list[str]:
+        """Keys of a good file, which is new unless they are known. Raises DataError for a bad one."""
+        if not is_utf8(file.name):
+            raise DataError(f"{local} has a name that is not UTF-8, as names in a store are; rename it")
+        if Path(file.name).suffix.lower() in IMAGE_SUFFIXES:
+            self._add_image(file, local, digest)
+            keys = [digest]
+        else:
+            samples = self._open(file, local, labels, digest)
+            keys = [samples.shard_digest(shard) for shard in samples.shards]
+            if self._is_done("", keys):
+                self._refuse_late(labels, file, keys)
+                return keys
+            samples.check()
+            check_readable_again(samples, self._store)
+            if file.name in self._pairs.held:
+                self._ledger.note(file, digest, keys)
+                raise _HeldError
+            if not self._inbox.is_unchanged(file):
+                raise FileChangedError
+            self._columns = samples.columns
+            self.taken.sets.append(samples)
+            if labels:
+                self._ledger.note(labels, self._digest(labels), keys)
+        self._known.update(keys)
+        self.taken.files.append(file.name)
+        return keys
+
+    def _add_image(self, file: InboxFile, local: Path, digest: str) -> None:
+        image = read_image(local, self._spec)
+        columns = new_columns(pa.schema([]), converted=True) if self._columns is None else self._columns
+        check_image_fits(local, columns, self._store)
+        if not self._inbox.is_unchanged(file):
+            raise FileChangedError
+        if self.images is None:
+            make_folder(self._work)
+            self.images = self._stack.enter_context(ImageBatch(self.images_path, columns, self._spec))
+        self.images.add(file.name, digest, image.pixels)
+        self._columns = columns
+        self.taken.colour_to_grey += image.lost_colour
+        self.taken.transparency_dropped += image.lost_transparency
+
+    def _open(self, file: InboxFile, local: Path, labels: InboxFile | None, digest: str) -> FittedFile:
+        name = file.name.rsplit("/", 1)[-1]
+        path, converted = local, idx_name(name) is not None
+        if converted:
+            path = self._work / f"idx-{digest[:16]}" / name
+            make_folder(path.parent)
+            self._names[str(path)] = file.name
+            convert_idx(local, self._fetch(labels) if labels else None, path, self._spec)
+        elif not file.name.lower().endswith(".parquet"):
+            raise DataError(f"{local} is of no kind that is read; expected {_READ_KINDS}")
+        samples = SampleSet.open(path, self._spec)
+        return FittedFile(samples, file.name, digest, self._columns, self._store, converted=converted)
 
     def _fetch(self, file: InboxFile) -> Path:
         local = self._inbox.fetch(file, self._work / "fetched")
@@ -159,52 +218,94 @@ class _Taking:
         self.taken.known += done
         return done or digest in self._rejected
 
-    def _accept(self, file: InboxFile, local: Path, labels: InboxFile | None, digest: str) -> list[str]:
-        """Keys of a good file, which is new unless they are known. Raises DataError for a bad one."""
-        if Path(file.name).suffix.lower() in IMAGE_SUFFIXES:
-            self._add_image(file, local, digest)
-            keys = [digest]
+    def _is_used(self, labels: InboxFile) -> bool:
+        """Whether these labels are known to be in a store, with their images."""
+        remembered = self._ledger.look_up(labels)
+        if remembered is None and (before := self._ledger.before(labels)):
+            if before[0] != self._digest(labels):
+                return False
+            remembered = before
+            self._ledger.note(labels, *before)
+        return remembered is not None and bool(remembered[1]) and set(remembered[1]) <= self._known
+
+    def _digest(self, file: InboxFile) -> str:
+        """SHA-256 (hex) of a file; "" if it cannot be read: then it goes to the quarantine unread, or waits."""
+        try:
+            return sha256_file(self._fetch(file))
+        except Exception as error:
+            if fault_of(error) is Fault.RUN:
+                raise
+            return ""
+
+    def _is_labels(self, file: InboxFile) -> bool:
+        name = idx_name(file.name.rsplit("/", 1)[-1])
+        return name is not None and name.role == "labels"
+
+    def _refuse_late(self, labels: InboxFile | None, images: InboxFile, keys: list[str]) -> None:
+        """Put labels into quarantine that came, or changed, after their images were encoded: rows stay as they are."""
+        if labels is None or not keys or not set(keys) <= self._known or self._is_used(labels):
+            return
+        local = self._fetch(labels)
+        make_folder(self._work)
+        try:
+            why = why_late(local, shown(images.name), self._store.parent, keys, self._work / "labels")
+        except DataError as error:
+            self._give_up(labels, local, self._digest(labels), error, None)
+            return
+        if why is None:
+            self._ledger.note(labels, self._digest(labels), keys)
         else:
-            samples = self._open(file, local, labels, digest)
-            keys = [samples.shard_digest(shard) for shard in samples.shards]
-            if self._is_done("", keys):
-                return keys
-            samples.check()
-            self._columns = samples.columns
-            self.taken.sets.append(samples)
-        self._known.update(keys)
-        self.taken.files.append(file.name)
-        return keys
+            self._put_aside(labels, local, self._digest(labels), f"{shown(labels.name)} {why}", None)
 
-    def _add_image(self, file: InboxFile, local: Path, digest: str) -> None:
-        image = read_image(local, self._spec)
-        columns = new_columns(pa.schema([]), converted=True) if self._columns is None else self._columns
-        check_image_fits(local, columns, self._store)
-        if self.images is None:
-            make_folder(self._work)
-            self.images = self._stack.enter_context(ImageBatch(self.images_path, columns, self._spec))
-        self.images.add(file.name, digest, image.pixels)
-        self._columns = columns
-        self.taken.colour_to_grey += image.lost_colour
-        self.taken.transparency_dropped += image.lost_transparency
+    def _why_unsettled(self, file: InboxFile, labels: InboxFile | None) -> str | None:
+        """Why the file, or its labels, may still be written."""
+        for one in (file, labels) if labels else (file,):
+            now = time.time()
+            if why_unsettled(one, 0, self._settle_seconds, now):
+                unchanged = self._ledger.unchanged_for(one, now)
+                if why := why_unsettled(one, unchanged, self._settle_seconds, now):
+                    return why if one is file else f"its labels, {shown(one.name)}: {why}"
+        return None
 
-    def _open(self, file: InboxFile, local: Path, labels: InboxFile | None, digest: str) -> FittedFile:
-        path, converted = local, is_idx(file.name)
-        if converted:
-            path = self._work / f"idx-{digest[:16]}" / Path(file.name).name
-            make_folder(path.parent)
-            self._names[str(path)] = file.name
-            convert_idx(local, self._fetch(labels) if labels else None, path, self._spec)
-        elif not file.name.lower().endswith(".parquet"):
-            kinds = f"*.parquet, *idx*-ubyte, *idx*-ubyte.gz, *{', *'.join(IMAGE_SUFFIXES)}"
-            raise DataError(f"{local} is of no kind that is read; expected {kinds}")
-        samples = SampleSet.open(path, self._spec)
-        return FittedFile(samples, file.name, digest, self._columns, self._store, converted=converted)
+    def _wait(self, file: InboxFile, why: str) -> None:
+        self.taken.why_waiting[shown(file.name)] = why
+
+    def _give_up(
+        self, file: InboxFile, local: Path | None, digest: str, error: Exception, labels: InboxFile | None
+    ) -> None:
+        """What becomes of a file that raised this; `local` is None where it could not be had. Raises what is no file's
+        fault.
+        """
+        fault = fault_of(error)
+        if fault is Fault.RUN:
+            raise error
+        reason = reason_of(error, {str(local): file.name, **self._names})
+        if fault is Fault.CHANGING:
+            self._wait(file, _CHANGING)
+        elif local is not None and isinstance(error, PermissionError):
+            self._put_aside(file, local, digest, f"{reason}; give permission, and put it into the inbox again", labels)
+        elif local is None or fault is Fault.STORAGE:
+            self.taken.failed[shown(file.name)] = reason
+        else:
+            self._put_aside(file, local, digest, reason, labels)
 
     def _put_aside(self, file: InboxFile, local: Path, digest: str, reason: str, labels: InboxFile | None) -> None:
-        self._inbox.put_aside(file, local, digest, reason)
-        self.taken.quarantined[file.name] = reason
+        try:
+            self._quarantine.put(file, local, digest, reason)
+        except (OSError, TargetError, FileChangedError) as error:
+            if isinstance(error, OSError) and fault_of(error) is Fault.RUN:
+                raise
+            if fault_of(error) is Fault.CHANGING:
+                self._wait(file, _CHANGING)
+                return
+            self.taken.failed[shown(file.name)] = f"{reason}; and it cannot be put into quarantine: {_said(error)}"
+            return
+        self.taken.quarantined[shown(file.name)] = reason
         self._ledger.note(file, digest, [])
-        if labels:
-            path = self._fetch(labels)
-            self._put_aside(labels, path, sha256_file(path), f"{file.name}, which it belongs to: {reason}", None)
+        if labels and list(self._pairs.labels_of.values()).count(labels) == 1:
+            belongs = f"{shown(file.name)}, which it belongs to: {reason}"
+            self._put_aside(labels, self._fetch(labels), self._digest(labels), belongs, None)
+
+
+def _said(error: Exception) -> str:
+    return shown(str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error))

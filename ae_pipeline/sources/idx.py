@@ -2,7 +2,8 @@
 
     source: {name: idx, idx: {folder: /data/mine}}
 
-Expects train-images* and t10k-images* (or test-images*); train-labels* and t10k-labels* (or test-labels*) are optional.
+Expects files called as MNIST's, in any of the spellings that `idx.idx_name` knows: images of `train` and of `t10k` or
+`test`. Their labels are optional.
 """
 
 from pathlib import Path
@@ -10,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ae_pipeline.errors import DataError
-from ae_pipeline.idx import copy_uncompressed, open_idx
+from ae_pipeline.idx import copy_uncompressed, idx_name, open_idx
 from ae_pipeline.pixels import DTYPES
 from ae_pipeline.sources.base import RawSplit, Source
 
 IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 FILES = (IMAGES["train"], LABELS["train"], IMAGES["test"], LABELS["test"])
-_PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
+_WORDS = {"train": ("train",), "test": ("t10k", "test")}
 
 
 class IdxSource(Source):
@@ -31,13 +32,16 @@ class IdxSource(Source):
         if not self._folder.is_dir():
             raise DataError(f"no folder {self._folder}; set source.idx.folder to the one with the IDX files")
         originals: dict[Path, Path] = {}
-        for split, prefixes in _PREFIXES.items():
-            images = self._find(prefixes, "images")
+        for split, words in _WORDS.items():
+            images = self._find(split, "images")
             if images is None:
-                wanted = " or ".join(f"{prefix}-images*" for prefix in prefixes)
-                raise DataError(f"no {split} images in {self._folder}; expected a file named {wanted}")
+                wanted = " or ".join(f"{word}-images*" for word in words)
+                raise DataError(
+                    f"no {split} images in {self._folder}; expected a file named {wanted}, such as "
+                    f"{words[0]}-images-idx3-ubyte or {words[0]}-images.idx3-ubyte.gz"
+                )
             originals[raw / IMAGES[split]] = images
-            if labels := self._find(prefixes, "labels"):
+            if labels := self._find(split, "labels"):
                 originals[raw / LABELS[split]] = labels
         for copy, original in originals.items():
             copy_uncompressed(original, copy)
@@ -53,13 +57,18 @@ class IdxSource(Source):
         """Memory maps of the files."""
         return read_idx_splits(raw)
 
-    def _find(self, prefixes: tuple[str, ...], what: str) -> Path | None:
-        named = [path for prefix in prefixes for path in sorted(self._folder.glob(f"{prefix}-{what}*"))]
-        found = [path for path in named if path.is_file()]
+    def _find(self, split: str, role: str) -> Path | None:
+        found = [path for path in sorted(self._folder.iterdir()) if _is(path.name, split, role) and path.is_file()]
         if len(found) > 1:
             names = ", ".join(file.name for file in found)
-            raise DataError(f"{self._folder} holds several files for the same {what}: {names}; keep one of them")
+            raise DataError(f"{self._folder} holds several files for the same {role}: {names}; keep one of them")
         return found[0] if found else None
+
+
+def _is(file: str, split: str, role: str) -> bool:
+    """Whether a file is called so; it may have another ending of one's own, such as `.bin`."""
+    name = idx_name(file) or idx_name(Path(file).stem)
+    return name is not None and (name.key, name.role) == (split, role)
 
 
 def read_idx_splits(raw: Path) -> dict[str, RawSplit]:
