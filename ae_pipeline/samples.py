@@ -12,7 +12,7 @@ metadata under `ae_pipeline.samples`. Reading also takes Parquet files of other 
 of numbers, with or without `id`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +59,8 @@ class SampleSet:
         self.files = files
         self.spec = spec
         self.shards = shards
+        self.watch: Callable[[np.ndarray], None] | None = None
+        """Called with the pixels of every block that is read, (n, *shape), from the thread that reads it."""
         self._schema = schema
         self._digests: dict[Path, str] = {}
 
@@ -151,6 +153,8 @@ class SampleSet:
                     0, self.attributes_schema.field(ID), attributes[ID].cast(self.attributes_schema.field(ID).type)
                 )
             pixels = to_numpy(table.column(PIXELS), self.spec, shard.path, attributes.column(ID))
+            if self.watch is not None:
+                self.watch(pixels)
             yield Block(attributes, pixels)
             first_row += table.num_rows
 
