@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ae_pipeline.baselines import LARGEST_PCA, build_pca_codec, zstd_bytes
+from ae_pipeline.baselines import build_pca_codec, zstd_bytes
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import Scaling, read_header
 from ae_pipeline.comparison import RowMetrics, compare_rows, pairs, row_mse, scale
 from ae_pipeline.errors import GateError
 from ae_pipeline.mean_answer import fit_means, not_better_than_mean
 from ae_pipeline.metrics import psnr_of
-from ae_pipeline.params import EncodeParams, GateParams
+from ae_pipeline.params import LARGEST_PCA, EncodeParams, GateParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.decoding import decode_store
 from ae_pipeline.store.encoding import encode_samples
@@ -92,15 +92,17 @@ def evaluate_codec(
         pictured = _pictured(test, decoded, store, rows.values["mse"], seed)
         metrics = {**store_sizes(store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
         metrics["unquantised_mse"] = _unquantised_mse(codec_path, test)
-        metrics |= {"break_even_rows": _break_even_rows(metrics), **rows.beside_mean, **measure_range(test).as_metrics()}
+        metrics |= {
+            "break_even_rows": _break_even_rows(metrics),
+            **rows.beside_mean,
+            **measure_range(test).as_metrics(),
+        }
         pca_rows = None
         if train is not None and test.spec.size <= LARGEST_PCA:
             build_pca_codec(
                 train, header.model.latent_size, header.quantiser.levels, header.scaling, work / "pca_codec"
             )
-            pca_rows, pca_store, _ = through_store(
-                work / "pca_codec", test, params, work / "pca", train_means=means
-            )
+            pca_rows, pca_store, _ = through_store(work / "pca_codec", test, params, work / "pca", train_means=means)
             metrics |= {f"pca_{name}": value for name, value in pca_rows.means().items()}
             metrics["pca_r2"] = pca_rows.beside_mean["r2"]
             sizes = store_sizes(pca_store)
@@ -108,6 +110,14 @@ def evaluate_codec(
     # What was measured here counts, whatever the codec says of itself.
     metrics = {**header.provenance.get("metrics", {}), **metrics}
     return Evaluation(metrics, rows, pca_rows, pictured)
+
+
+def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metrics:
+    """Metrics of a store that `samples` were encoded into: what it takes, and what comes back."""
+    with tempfile.TemporaryDirectory() as folder:
+        decoded = decode_store(store, Path(folder, "decoded"), device=device)
+        rows = compare_rows(samples, decoded, store.codec_header().scaling)
+        return {**store_sizes(store), **rows.means(), **rows.beside_mean, **measure_range(samples).as_metrics()}
 
 
 def check_gate(metrics: Metrics, gate: GateParams) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.value_range import ValueRange
 
 _ROWS = 2048
 # Values in float64 at once (8 MiB).
@@ -132,23 +133,29 @@ def not_better_than_mean(metrics: dict[str, Any]) -> str | None:
     )
 
 
-def quality_warnings(metrics: dict[str, Any]) -> list[str]:
-    """What someone who reads only `mse` and `psnr` would miss; nothing for metrics of before there was this."""
+def warnings_of(metrics: dict[str, Any], scaling: Any, what: str) -> list[str]:
+    """What someone who reads only `mse` and `psnr` would miss of metrics of the data `what`.
+
+    `scaling` is the codec's, with offset and scale. Metrics of before there was this have no warnings.
+    """
     found = []
+    if "value_min" in metrics:
+        ends = [metrics[name] for name in ("value_min", "value_max", "value_low", "value_high")]
+        found += ValueRange(*ends).warnings(what, scaling.offset, scaling.scale)
     if (reason := not_better_than_mean(metrics)) is not None:
         found.append(reason)
     varying = metrics.get("values_with_variance") or 0
-    for name, what in (
+    for name, lost in (
         ("values_worse_than_mean", "come back worse than if each were answered by its mean"),
         ("values_decoded_constant", "vary but come back the same in every row"),
     ):
         count = metrics.get(name) or 0
         if count > _MANY * varying:
-            found.append(f"{count:,.0f} of a row's {varying:,.0f} values with variance {what} ({name})")
+            found.append(f"{count:,.0f} of a row's {varying:,.0f} values with variance {lost} ({name})")
     if metrics.get("snr") is not None and metrics["mean_mse"] < _SMALL_VARIANCE and metrics.get("psnr") is not None:
         found.append(
-            f"psnr is {metrics['psnr']:.1f} dB, but snr {metrics['snr']:.1f} dB: the values vary little within the range "
-            "they are scaled by, so judge by snr and r2"
+            f"psnr is {metrics['psnr']:.1f} dB, but snr {metrics['snr']:.1f} dB: the values vary little within the "
+            "range they are scaled by, so judge by snr and r2"
         )
     return found
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -95,10 +96,17 @@ class RangeWatch:
         if not self._outside:
             return []
         return [
-            f"{what}: {self._outside:,} of {self._rows:,} rows have values outside {self._low:g} to {self._high:g}, the "
-            f"range of the codec's train split (found: {self._least:g} to {self._greatest:g}). The codec was not trained "
-            "for these, and may cut them off; the column `error` tells how far they are off"
+            f"{what}: {self._outside:,} of {self._rows:,} rows have values outside {self._low:g} to {self._high:g}, "
+            f"the range of the codec's train split (found: {self._least:g} to {self._greatest:g}). The codec was not "
+            "trained for these, and may cut them off; the column `error` tells how far they are off"
         ]
+
+
+def watch_range(samples: SampleSet, scaling: Any) -> RangeWatch:
+    """Watch what is read of `samples` from now on; `scaling` is a codec's, with offset and scale."""
+    watch = RangeWatch(scaling.offset, scaling.scale)
+    samples.watch = watch.add
+    return watch
 
 
 def scaled_by(dtype: str, found: ValueRange | None = None) -> tuple[float, float]:
@@ -137,4 +145,3 @@ def _blocks(samples: SampleSet) -> Iterator[np.ndarray]:
     for shard in samples.shards:
         for block in samples.blocks(shard, _BLOCK_ROWS):
             yield block.pixels
-
