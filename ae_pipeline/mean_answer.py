@@ -8,9 +8,9 @@ An error in units of a range says little where values use a small part of it: on
 other scales, a quiet recording. The variance is what there is to know, so it is the unit here:
 
 - `r2` = 1 - MSE / variance, the coefficient of determination (Wright, "Correlation and causation", J. Agric. Res. 20,
-  1921; computed over all values together, as scikit-learn's `r2_score` with `multioutput="variance_weighted"`). 1 is
-  perfect, 0 is what the mean reaches. Without any variance it is 1 for what came back whole and 0 for anything else,
-  as there.
+  1921; over all values together, as scikit-learn's `r2_score` with `multioutput="variance_weighted"`, but errors in values
+  without variance count, too). 1 is perfect, 0 is what the mean reaches. Without any variance it is 1 for what came
+  back whole and 0 for anything else, as there.
 - `snr` = 10 log10(variance / MSE), in decibel: the signal-to-noise ratio of quantisation (Jayant and Noll, "Digital
   Coding of Waveforms", 1984, chapter 4; Gray and Neuhoff, "Quantization", IEEE Trans. Inf. Theory 44, 1998).
 
@@ -119,18 +119,19 @@ def fit_means(samples: SampleSet) -> np.ndarray:
 
 def not_better_than_mean(metrics: dict[str, Any]) -> str | None:
     """Why a codec with these metrics knows nothing of the rows; None if it does, or where that was not measured."""
+    reasons = []
     varying, dead = metrics.get("values_with_variance"), metrics.get("values_decoded_constant")
     if varying and dead == varying:
-        return f"every decoded row is the same, though {varying:,.0f} values of the rows vary"
+        reasons.append(f"every decoded row is the same, though {varying:,.0f} values of the rows vary")
     r2 = metrics.get("r2")
-    if r2 is None or r2 > 0:
-        return None
-    if not metrics.get("mean_mse"):
-        return f"the rows do not vary and do not come back as they are (mse {metrics['mse']:.6g})"
-    return (
-        f"mse is {metrics['mse']:.6g}, not better than the {metrics['mean_mse']:.6g} of answering each value's mean "
-        f"(r2 {r2:.3g})"
-    )
+    if r2 is not None and r2 <= 0 and not varying:
+        reasons.append(f"the rows do not vary and do not come back as they are (mse {metrics['mse']:.6g})")
+    elif r2 is not None and r2 <= 0:
+        reasons.append(
+            f"mse is {metrics['mse']:.6g}, not better than the {metrics['mean_mse']:.6g} of answering each value's mean "
+            f"(r2 {r2:.3g})"
+        )
+    return "; ".join(reasons) or None
 
 
 def warnings_of(metrics: dict[str, Any], scaling: Any, what: str) -> list[str]:
