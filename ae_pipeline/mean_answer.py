@@ -8,9 +8,9 @@ An error in units of a range says little where values use a small part of it: on
 other scales, a quiet recording. The variance is what there is to know, so it is the unit here:
 
 - `r2` = 1 - MSE / variance, the coefficient of determination (Wright, "Correlation and causation", J. Agric. Res. 20,
-  1921; over all values together, as scikit-learn's `r2_score` with `multioutput="variance_weighted"`, but errors in values
-  without variance count, too). 1 is perfect, 0 is what the mean reaches. Without any variance it is 1 for what came
-  back whole and 0 for anything else, as there.
+  1921; over all values together, as scikit-learn's `r2_score` with `multioutput="variance_weighted"`, but errors in
+  values without variance count, too). 1 is perfect, 0 is what the mean reaches. Without any variance it is 1 for what
+  came back whole and 0 for anything else, as there.
 - `snr` = 10 log10(variance / MSE), in decibel: the signal-to-noise ratio of quantisation (Jayant and Noll, "Digital
   Coding of Waveforms", 1984, chapter 4; Gray and Neuhoff, "Quantization", IEEE Trans. Inf. Theory 44, 1998).
 
@@ -128,8 +128,8 @@ def not_better_than_mean(metrics: dict[str, Any]) -> str | None:
         reasons.append(f"the rows do not vary and do not come back as they are (mse {metrics['mse']:.6g})")
     elif r2 is not None and r2 <= 0:
         reasons.append(
-            f"mse is {metrics['mse']:.6g}, not better than the {metrics['mean_mse']:.6g} of answering each value's mean "
-            f"(r2 {r2:.3g})"
+            f"mse is {metrics['mse']:.6g}, not better than the {metrics['mean_mse']:.6g} of answering each value's "
+            f"mean (r2 {r2:.3g})"
         )
     return "; ".join(reasons) or None
 

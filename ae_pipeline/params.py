@@ -174,7 +174,10 @@ class EncodeParams(Section):
 
 
 class GateParams(Section):
-    """What a codec must reach on the test split; null switches a condition off."""
+    """What a codec must reach on the test split; null switches a condition off.
+
+    Whatever is asked for, a codec that is not better than answering each value's mean fails (mean_answer.py).
+    """
 
     max_mse: Positive | None = None
     min_psnr: Positive | None = None

@@ -1,4 +1,4 @@
-"""Errors beside answering each value's mean: the numbers are NumPy's, and nothing that knows nothing passes the gate."""
+"""Errors beside answering each value's mean: the numbers are NumPy's, and what knows nothing fails the gate."""
 
 import json
 from pathlib import Path
