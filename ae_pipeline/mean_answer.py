@@ -145,14 +145,16 @@ def warnings_of(metrics: dict[str, Any], scaling: Any, what: str) -> list[str]:
         found += ValueRange(*ends).warnings(what, scaling.offset, scaling.scale)
     if (reason := not_better_than_mean(metrics)) is not None:
         found.append(reason)
+    if (metrics.get("pca_r2") or 1) <= 0:
+        found.append(f"PCA is not better than answering each value's mean, either (pca_r2 {metrics['pca_r2']:.3g})")
     varying = metrics.get("values_with_variance") or 0
     for name, lost in (
         ("values_worse_than_mean", "come back worse than if each were answered by its mean"),
-        ("values_decoded_constant", "vary but come back the same in every row"),
+        ("values_decoded_constant", "come back the same in every row"),
     ):
         count = metrics.get(name) or 0
         if count > _MANY * varying:
-            found.append(f"{count:,.0f} of a row's {varying:,.0f} values with variance {lost} ({name})")
+            found.append(f"{count:,.0f} of the {varying:,.0f} values of a row that vary {lost} ({name})")
     if metrics.get("snr") is not None and metrics["mean_mse"] < _SMALL_VARIANCE and metrics.get("psnr") is not None:
         found.append(
             f"psnr is {metrics['psnr']:.1f} dB, but snr {metrics['snr']:.1f} dB: the values vary little within the "
