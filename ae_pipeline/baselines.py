@@ -16,8 +16,6 @@ from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.samples import SampleSet
 
-# The covariance matrix has this many rows and columns at most (0.5 GB in float64).
-LARGEST_PCA = 8192
 ZSTD_LEVEL = 19
 _ZSTD_PIECE = 64 << 20
 _QUANTISER_ROWS = 50_000

@@ -30,7 +30,7 @@ from ae_pipeline.cli_options import (
 from ae_pipeline.cli_registry import registry_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.cli_sweep import sweep
-from ae_pipeline.errors import ConfigError, PipelineError, TargetError, exit_code_of, printable
+from ae_pipeline.errors import ConfigError, PipelineError, TargetError, exit_code_of, printable, warn
 
 app = typer.Typer(
     add_completion=False,
@@ -93,6 +93,7 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode a data set into a latent store."""
+    from ae_pipeline.codec_header import read_header
     from ae_pipeline.files import refuse_inside
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.progress import row_progress
@@ -100,12 +101,14 @@ def encode(
     from ae_pipeline.store.encoding import encode_samples, unfinished_work
     from ae_pipeline.store.storage import is_url
     from ae_pipeline.summary import describe_store, largest_error
+    from ae_pipeline.value_range import watch_range
 
     if not is_url(store):
         refuse_inside(Path(store), data, "the data")
     whole = nullcontext() if is_url(store) else complete_once_named("store", Path(store), as_json=as_json)
     with whole, _codec(codec, model) as folder:
         samples = _open_samples(data, folder)
+        watch = watch_range(samples, read_header(folder).scaling)
         settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
         with row_progress("encode", samples.rows) as progress:
             written = encode_samples(
@@ -120,6 +123,7 @@ def encode(
         described = describe_store(written) | {"largest_error": largest_error(written)}
         shown = described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}
         show(shown, as_json=as_json)
+    warn(watch.warnings(str(data)))
     for left in [] if is_url(store) else unfinished_work(Path(store)):
         print(printable(f"note: {left} is left of other unfinished work; remove it if nobody is to finish it"))
 
@@ -162,10 +166,12 @@ def evaluate(
     if store is not None:
         if codec or model or train or report:
             raise ConfigError("--store goes without --codec, --model, --train and --report")
-        show(_evaluate_store(data, store, device), as_json=as_json)
+        _evaluate_store(data, store, device, as_json=as_json)
         return
+    from ae_pipeline.codec_header import read_header
     from ae_pipeline.evaluation import evaluate_codec
     from ae_pipeline.files import refuse_existing, write_json
+    from ae_pipeline.mean_answer import warnings_of
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.report import write_pictures, write_tables
     from ae_pipeline.samples import SampleSet
@@ -177,24 +183,28 @@ def evaluate(
         train_samples = SampleSet.open(train, samples.spec) if train else None
         note_left_out(train_samples)
         measured = evaluate_codec(folder, samples, EncodeParams(layout=layout, device=device), train=train_samples)
+        warnings = warnings_of(measured.metrics, read_header(folder).scaling, str(data))
     if report:
         write_tables(report / "tables", measured)
         write_pictures(report / "pictures", measured, None)
         write_json(report / "metrics.json", measured.metrics)
     show(measured.metrics, as_json=as_json)
+    warn(warnings)
 
 
 @app.command()
 def check(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Check params.yaml; `dvc repro` would find a mistake only in the first stage that runs."""
+    """Check params.yaml and what it asks for; `dvc repro` would find a mistake only in the stage that meets it."""
     from ae_pipeline.benchmark.presets import preset_params
     from ae_pipeline.params import load_params
+    from ae_pipeline.preflight import preflight
     from ae_pipeline.sweep.space import parse_space
 
     loaded = load_params(params)
     for name in loaded.bench.presets:
         preset_params(name, loaded)
     parse_space(loaded.sweep.space, loaded, loaded.sweep.trials)
+    warn(preflight(loaded, Path.cwd()))
 
 
 @app.command()
@@ -311,20 +321,19 @@ def _open_samples(data: Path, codec: Path) -> Any:
     return samples
 
 
-def _evaluate_store(data: Path, store: str, device: str) -> dict[str, Any]:
-    from ae_pipeline.comparison import compare_rows
-    from ae_pipeline.evaluation import store_sizes
+def _evaluate_store(data: Path, store: str, device: str, *, as_json: bool) -> None:
+    from ae_pipeline.evaluation import evaluate_store
+    from ae_pipeline.mean_answer import warnings_of
     from ae_pipeline.samples import SampleSet
-    from ae_pipeline.store.decoding import decode_store
     from ae_pipeline.store.latent_store import LatentStore
 
     opened = LatentStore.open(store)
     header = opened.codec_header()
     samples = SampleSet.open(data, header.spec)
     note_left_out(samples)
-    with tempfile.TemporaryDirectory() as folder:
-        decoded = decode_store(opened, Path(folder, "decoded"), device=device)
-        return {**store_sizes(opened), **compare_rows(samples, decoded, header.scaling).means()}
+    metrics = evaluate_store(opened, samples, device)
+    show(metrics, as_json=as_json)
+    warn(warnings_of(metrics, header.scaling, str(data)))
 
 
 __all__ = ["PipelineError", "app", "main"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ae_pipeline.cli_options import AsJson, Device, StorePlace, note_left_out, show
-from ae_pipeline.errors import ConfigError, printable
+from ae_pipeline.errors import ConfigError, printable, warn
 
 if TYPE_CHECKING:
     from ae_pipeline.samples import SampleSet
@@ -37,12 +37,14 @@ def append(
     from ae_pipeline.provenance import git_state
     from ae_pipeline.store.appending import append_samples
     from ae_pipeline.store.latent_store import LatentStore
+    from ae_pipeline.value_range import watch_range
 
     opened = LatentStore.open(store)
     _warn_of_damage(opened)
     latent = opened.manifest.latent
     settings = EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows, device=device)
     sets = _open_sources(data, store, None)
+    watches = [watch_range(samples, opened.codec_header().scaling) for samples in sets]
     with row_progress("append", sum(samples.rows for samples in sets)) as progress:
         done = append_samples(
             store, sets, opened.codec_path, settings, name=_name(data), git=git_state(Path.cwd()), progress=progress
@@ -58,6 +60,8 @@ def append(
         },
         as_json=as_json,
     )
+    for watch, place in zip(watches, data, strict=True):
+        warn(watch.warnings(str(place)))
     if not done.parts and not as_json:
         print("nothing added: the store holds all of this data already")
 

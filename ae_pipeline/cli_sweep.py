@@ -81,6 +81,11 @@ def _check(swept: "Swept", params: "Params", *, write_params: bool) -> None:
     if results.best is None and not swept.missing:
         reasons = [trial.reason for trial in swept.trials if trial.state == "failed"]
         raise SweepError(f"no setting was trained to its end: {reasons[0] if reasons else 'all were stopped'}")
+    if results.chosen is None and any(item.worthless for item in results.front):
+        raise SweepError(
+            "no setting that could be chosen is better than answering each value's mean, whatever its MSE and PSNR: "
+            f"train longer (train.epochs), and look for outliers in the data, which widen its range; see {report}"
+        )
     if results.max_mse is not None and results.smallest is None and results.best is not None:
         raise SweepError(
             f"no setting has an MSE of at most {results.max_mse:g}; the best found is {results.best.describe()}. Try "

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import DataError, StoreError
+from ae_pipeline.mean_answer import MeanAnswer
 from ae_pipeline.metrics import METRICS, mse, psnr_of
 from ae_pipeline.samples import ID, Block, SampleSet
 from ae_pipeline.store.latent_store import LatentStore
@@ -16,6 +17,7 @@ from ae_pipeline.store.latent_store import LatentStore
 _ROWS = 2048
 # The error column has 8 fraction bits (0.2%); the rest is room for another machine's rounding of a pixel.
 _ERROR_TOLERANCE = 0.01
+_OF_DIFFERENCES = ("mse", "mae")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class RowMetrics:
 
     attributes: pa.Table
     values: dict[str, np.ndarray]
+    beside_mean: dict[str, float | int | None]
+    """How the error compares with answering each value's mean; see mean_answer.py."""
 
     def means(self) -> dict[str, float | None]:
         """Mean of every metric over all rows (None where it does not apply), and the PSNR of the mean MSE."""
@@ -33,16 +37,43 @@ class RowMetrics:
         return {**means, "psnr": psnr_of(float(self.values["mse"].mean()))}
 
 
-def compare_rows(original: SampleSet, decoded: SampleSet, scaling: Scaling) -> RowMetrics:
-    """Every metric of every row. Raises DataError where ids differ."""
+def compare_rows(
+    original: SampleSet, decoded: SampleSet, scaling: Scaling, train_means: np.ndarray | None = None
+) -> RowMetrics:
+    """Every metric of every row, and the error beside that of the means. Raises DataError where ids differ.
+
+    `train_means` are `fit_means` of the train split; without them the rows' own means are compared with.
+    """
     attributes: list[pa.Table] = []
     values: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
+    answer = MeanAnswer(train_means)
     for before, after in pairs(original, decoded):
         attributes.append(before.attributes)
         scaled = {"original": scale(before.pixels, scaling), "decoded": scale(after.pixels, scaling)}
         for name, metric in METRICS.items():
             values[name].append(metric(**scaled))
-    return RowMetrics(pa.concat_tables(attributes), {name: np.concatenate(rows) for name, rows in values.items()})
+        if before.pixels.dtype.kind == "f":
+            for name in _OF_DIFFERENCES:
+                values[name][-1] = METRICS[name](**differences(before.pixels, after.pixels, scaling))
+        answer.add(before.pixels, after.pixels)
+    return RowMetrics(
+        pa.concat_tables(attributes),
+        {name: np.concatenate(rows) for name, rows in values.items()},
+        answer.as_metrics(scaling.scale),
+    )
+
+
+def row_mse(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """MSE of each row (n,), of pixels (n, *shape)."""
+    if original.dtype.kind == "f":
+        return mse(**differences(original, decoded, scaling))
+    return mse(original=scale(original, scaling), decoded=scale(decoded, scaling))
+
+
+def differences(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> dict[str, np.ndarray]:
+    """Arguments for a metric of differences alone. Scaled first, floats far from the offset would all be the same."""
+    apart = (decoded.astype(np.float64) - original) / scaling.scale
+    return {"original": np.zeros_like(apart), "decoded": apart}
 
 
 def round_trip(original: SampleSet, decoded: SampleSet, store: LatentStore) -> dict[str, Any]:
@@ -52,9 +83,7 @@ def round_trip(original: SampleSet, decoded: SampleSet, store: LatentStore) -> d
     """
     scaling = store.codec_header().scaling
     total, worst, deviation, rows = 0.0, 0.0, 0.0, 0
-    compared = (
-        (mse(original=scale(a.pixels, scaling), decoded=scale(b.pixels, scaling)),) for a, b in pairs(original, decoded)
-    )
+    compared = ((row_mse(a.pixels, b.pixels, scaling),) for a, b in pairs(original, decoded))
     for (found,), (stored,) in _aligned(compared, _errors(store)):
         total += float(found.sum())
         worst = max(worst, float(found.max()))

@@ -22,7 +22,7 @@ import errno
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -116,6 +116,12 @@ def first_line(error: BaseException) -> str:
 def printable(text: str) -> str:
     """Text for a terminal: what cannot be seen, such as an escape sequence in a column name, is spelt out."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """A line for each on standard error: what is printed may be JSON."""
+    for warning in warnings:
+        print(printable(f"warning: {warning}"), file=sys.stderr, flush=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import ConfigError, DataError
 
 PIXELS = "pixels"
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
@@ -50,6 +50,17 @@ class SampleSpec:
     def describe(self) -> str:
         """For messages, e.g. `uint8 28x28`."""
         return f"{self.dtype} {'x'.join(map(str, self.shape))}"
+
+
+def image_shape(sample_shape: tuple[int, ...], model_name: str) -> tuple[int, int, int]:
+    """Height, width and channels of samples that are images. Raises ConfigError for others."""
+    if len(sample_shape) not in (2, 3):
+        raise ConfigError(
+            f"model.name: {model_name} needs samples of shape height x width (x channels), found {list(sample_shape)}; "
+            "use dense"
+        )
+    height, width, channels = (*sample_shape, 1)[:3]
+    return height, width, channels
 
 
 def from_numpy(values: np.ndarray, dtype: str) -> pa.FixedSizeBinaryArray:

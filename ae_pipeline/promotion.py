@@ -21,6 +21,8 @@ from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.devices import choose_device
 from ae_pipeline.errors import CodecError, DataError, GateError
 from ae_pipeline.evaluation import Metrics, check_gate, store_sizes, through_store
+from ae_pipeline.mean_answer import not_better_than_mean
+from ae_pipeline.metrics import psnr_of
 from ae_pipeline.params import EncodeParams, GateParams
 from ae_pipeline.params_operation import PromotionParams
 from ae_pipeline.samples import SampleSet, ShardWriter
@@ -40,6 +42,13 @@ class Measured:
     encode_rows_per_s: float
     """Of the arithmetic on one thread, the error column included; files take the same time with every codec."""
     decode_rows_per_s: float
+    beside_mean: dict[str, float | int | None]
+    """How its error compares with answering each value's mean over the held-out rows (mean_answer.py)."""
+
+    @property
+    def errors(self) -> Metrics:
+        """What the gate judges."""
+        return {"mse": self.mse, "psnr": psnr_of(self.mse), "bits_per_row": self.bits_per_row, **self.beside_mean}
 
 
 @dataclass(frozen=True)
@@ -100,8 +109,8 @@ class Verdict:
                 "| | champion | challenger |",
                 "|---|---|---|",
             ]
-            before = asdict(self.champion) if self.champion else {}
-            for name, value in asdict(self.challenger).items():
+            before = _flat(self.champion) if self.champion else {}
+            for name, value in _flat(self.challenger).items():
                 # 12 digits of a fingerprint, as everywhere for people
                 cells = (f"{x:.6g}" if isinstance(x, float) else str(x)[:12] for x in (before.get(name, "-"), value))
                 lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -152,10 +161,7 @@ def compare_codecs(
             **measured,
         }
     if current is None:
-        new = measured["challenger"]
-        found: Metrics = {"mse": new.mse, "psnr": None, "bits_per_row": new.bits_per_row}
-        if new.mse > 0:
-            found["psnr"] = -10 * math.log10(new.mse)
+        found = measured["challenger"].errors
         condition = _gate(gate or GateParams(beat_pca=False), {**found, **(evaluated or {})})
         reason = f"there is no champion yet, and the challenger {'passes' if condition.holds else 'fails'} the gate"
         return Verdict(condition.holds, f"{reason}: {condition.text}", (condition,), **facts)
@@ -163,7 +169,12 @@ def compare_codecs(
     conditions = _conditions(measured["champion"], measured["challenger"], difference, params)
     ratio = measured["challenger"].bits_per_row / measured["champion"].bits_per_row
     promote = all(condition.holds for condition in conditions)
-    return Verdict(promote, _reason(conditions), conditions, **facts, difference=difference, bits_ratio=ratio)
+    verdict = Verdict(promote, _reason(conditions), conditions, **facts, difference=difference, bits_ratio=ratio)
+    # Better than a champion that knows nothing is not good enough.
+    worthless = not_better_than_mean(measured["challenger"].errors)
+    return (
+        verdict.withheld("better_than_mean", f"the champion stays: {worthless}") if worthless and promote else verdict
+    )
 
 
 def paired_difference(champion: np.ndarray, challenger: np.ndarray, confidence: float) -> Difference:
@@ -219,6 +230,7 @@ def _measure(
             codec_bytes=int(sizes["codec_bytes"] or 0),
             encode_rows_per_s=speeds[name, "encode"],
             decode_rows_per_s=speeds[name, "decode"],
+            beside_mean=metrics.beside_mean,
         )
     return row_mse, measured
 
@@ -278,6 +290,12 @@ def _gate(gate: GateParams, metrics: Metrics) -> Condition:
         return Condition("gate", None, None, holds=False, text=str(error))
     mse, bits = metrics["mse"] or 0.0, metrics["bits_per_row"] or 0.0
     return Condition("gate", None, None, holds=True, text=f"MSE {mse:.6g} at {bits:.4g} bits per row (evaluate.gate)")
+
+
+def _flat(measured: Measured) -> dict[str, Any]:
+    """For the table: the comparison with the mean is lines of its own."""
+    values = asdict(measured)
+    return {**values, **values.pop("beside_mean")}
 
 
 def _reason(conditions: tuple[Condition, ...]) -> str:

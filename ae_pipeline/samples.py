@@ -12,7 +12,7 @@ metadata under `ae_pipeline.samples`. Reading also takes Parquet files of other 
 of numbers, with or without `id`, in folders `key=value`, whose keys become columns.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +77,8 @@ class SampleSet:
         self.files = files
         self.spec = spec
         self.shards = shards
+        self.watch: Callable[[np.ndarray], None] | None = None
+        """Called with the pixels of every block that is read, (n, *shape), from the thread that reads it."""
         self._schema = schema
         self._origin = FoundFiles(files[0].parent, files) if found is None else found
         self._int96 = int96
@@ -183,6 +185,8 @@ class SampleSet:
                 if attributes.field(place).type != field.type:
                     attributes = attributes.set_column(place, field, attributes.column(place).cast(field.type))
             pixels = to_numpy(table.column(PIXELS), self.spec, shard.path, attributes.column(ID))
+            if self.watch is not None:
+                self.watch(pixels)
             yield Block(attributes, pixels)
             first_row += table.num_rows
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec_header import CodecHeader
-from ae_pipeline.errors import StoreError
+from ae_pipeline.errors import StoreError, printable
+from ae_pipeline.mean_answer import warnings_of
 from ae_pipeline.params import Params
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import kept_snapshots, read_manifest
@@ -90,6 +91,7 @@ def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
         "codec": workspace.header.fingerprint,
         "codec_bytes": metrics["codec_bytes"],
         "metrics": metrics,
+        "warnings": warnings_of(metrics, workspace.header.scaling, "the test split"),
         "store": str(Path(params.paths.latents)),
         "pictures": str(Path(params.paths.reports) / "pictures"),
         "metrics_file": str(Path(params.paths.reports) / "metrics.json"),
@@ -117,6 +119,14 @@ def format_workspace(found: dict[str, Any]) -> str:
             f"test MSE {metrics['mse']:.5f} at {metrics['bits_per_row']:.0f} bits per row; PCA of the same latent size "
             f"{metrics['pca_mse']:.5f} at {metrics['pca_bits_per_row']:.0f}"
         )
+    if metrics.get("r2") is not None:
+        snr = "" if metrics["snr"] is None else f", snr {metrics['snr']:.2f} dB"
+        lines.append(
+            f"answering each value's mean has MSE {metrics['mean_mse']:.6g}, so r2 is {metrics['r2']:.4f}{snr}; "
+            f"{metrics['values_worse_than_mean']:,} of {metrics['values_with_variance']:,} values that vary come back "
+            "worse than their mean"
+        )
+    lines += [printable(f"warning: {warning}") for warning in found["warnings"]]
     places = (("stores", "store"), ("pictures", "pictures"), ("metrics", "metrics_file"), ("MLflow UI", "mlflow_ui"))
     return "\n".join([*lines, *(f"{label:<12}{found[key]}" for label, key in places)])
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.value_range import measure_range, scaled_by
 
 # Of the device's free memory, the share that the train split may take.
 _MEMORY_SHARE = 0.4
@@ -114,15 +115,8 @@ def open_rows(samples: SampleSet, mode: str, device: torch.device) -> Rows:
 
 def fit_scaling(samples: SampleSet) -> Scaling:
     """Integers are scaled by their type's range, floats by the least and greatest value of the train split."""
-    dtype = np.dtype(samples.spec.dtype)
-    if dtype.kind != "f":
-        limits = np.iinfo(dtype)
-        return Scaling(offset=float(limits.min), scale=float(limits.max - limits.min))
-    low, high = np.inf, -np.inf
-    for shard in samples.shards:
-        for block in samples.blocks(shard, _BLOCK_ROWS):
-            low, high = min(low, float(block.pixels.min())), max(high, float(block.pixels.max()))
-    return Scaling(offset=low, scale=high - low if high > low else 1.0)
+    offset, scale = scaled_by(samples.spec.dtype, measure_range(samples) if samples.spec.dtype == "float32" else None)
+    return Scaling(offset=offset, scale=scale)
 
 
 def _windows(blocks: Iterator[np.ndarray], rows: int) -> Iterator[np.ndarray]:

@@ -34,6 +34,7 @@ TRAINING_CODE = (
     "integer_training",
     "linear",
     "models",
+    "outlook",
     "parquet_limits",
     "parquet_writer",
     "pixels",
@@ -46,6 +47,7 @@ TRAINING_CODE = (
     "thrift",
     "training",
     "training_data",
+    "value_range",
 )
 _PACKAGE = Path(__file__).parents[1]
 _TIMED_RUNS = 2

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import torch
 
 from ae_pipeline.arithmetic import scale_pixels
-from ae_pipeline.baselines import LARGEST_PCA, fit_pca, pca_latents, pca_model, save_pca
+from ae_pipeline.baselines import fit_pca, pca_latents, pca_model, save_pca
 from ae_pipeline.benchmark.curves import front
 from ae_pipeline.benchmark.ours import measure_store
 from ae_pipeline.benchmark.points import Point, Rows
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.models.base import Autoencoder
-from ae_pipeline.params import EncodeParams
+from ae_pipeline.params import LARGEST_PCA, EncodeParams
 from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.parquet_writer import ZSTD_LEVEL
 from ae_pipeline.quantiser import Quantiser

@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from ae_pipeline.codec_header import Scaling
-from ae_pipeline.comparison import scale
-from ae_pipeline.metrics import mse, psnr_of, ssim
+from ae_pipeline.comparison import row_mse, scale
+from ae_pipeline.mean_answer import MeanAnswer
+from ae_pipeline.metrics import psnr_of, ssim
 from ae_pipeline.samples import SampleSet, ShardWriter
 
 OURS = "autoencoder"
@@ -70,6 +71,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def mean_mse(self) -> float:
+        """MSE of answering each value by its mean over these rows: who is not better knows nothing of them."""
+        answer = MeanAnswer()
+        answer.add(self.pixels, self.pixels)
+        return answer.as_metrics(self.scaling.scale)["mean_mse"] or 0.0
+
     def distortion(self, decoded: np.ndarray, chosen: slice | np.ndarray = slice(None)) -> Distortion:
         """Of decoded rows, (n, *shape); of the `chosen` ones if these are not all."""
         return distortion(self.pixels[chosen], decoded, self.scaling)
@@ -95,7 +102,7 @@ def distortion(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> D
     for start in range(0, len(original), _ROWS):
         block = slice(start, start + _ROWS)
         pair = {"original": scale(original[block], scaling), "decoded": scale(decoded[block], scaling)}
-        errors.append(mse(**pair))
+        errors.append(row_mse(original[block], decoded[block], scaling))
         similarities.append(ssim(**pair))
     error, similarity = float(np.concatenate(errors).mean()), np.concatenate(similarities)
     return Distortion(error, psnr_of(error), None if np.isnan(similarity).any() else float(similarity.mean()))

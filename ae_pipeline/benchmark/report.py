@@ -51,6 +51,7 @@ def format_report(result: dict[str, Any]) -> str:
         "",
         *_table(result["rows"]),
         "",
+        *_beside_mean(result),
         *(["## Left out", "", *(f"- {reason}" for reason in result["left_out"]), ""] if result["left_out"] else []),
         "## Machine",
         "",
@@ -82,6 +83,20 @@ def _savings(result: dict[str, Any]) -> list[str]:
             "",
             "Where a line is missing, one of the curves has a single point, or they share less than half a decibel.",
         ]
+    return [*lines, ""]
+
+
+def _beside_mean(result: dict[str, Any]) -> list[str]:
+    """What an answer without any knowledge of the rows reaches, and what is no better."""
+    mean_mse = result.get("mean_mse")  # results of before there was this have none
+    if not mean_mse:
+        return []
+    lines = [f"Answering each value by its mean over these rows has an MSE of {mean_mse:.6g}."]
+    worse = [row["name"] for row in result["rows"] if row["mse"] >= mean_mse]
+    if worse:
+        lines += ["", f"**Not better than that, and left out of the verdict: {', '.join(worse)}.**"]
+    for warning in result["warnings"]:
+        lines += ["", f"**{warning}.**"]
     return [*lines, ""]
 
 

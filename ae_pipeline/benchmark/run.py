@@ -29,6 +29,7 @@ from ae_pipeline.preparation import open_split
 from ae_pipeline.provenance import git_state, library_versions, machine
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.training_data import fit_scaling
+from ae_pipeline.value_range import range_of
 
 # All rows are held in memory, several times.
 _MOST_BYTES = 256 << 20
@@ -56,6 +57,10 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
     with tempfile.TemporaryDirectory() as folder:
         rows = take_rows(sets["test"], most, fit_scaling(sets["train"]), Path(folder))
         points, left_out = measure(rows, sets["train"], codecs, params, tell)
+        mean_mse = rows.mean_mse()
+        found = range_of([rows.pixels], len(rows))
+    # What is not better than answering the mean has no quality to be compared at.
+    useful = [point for point in points if point.mse < mean_mse or point.mse == 0]
     result = {
         "data_set": params.source.name,
         "samples": rows.samples.spec.describe(),
@@ -64,8 +69,10 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         "machine": _machine(),
         "git": git,
         "image_effort": params.bench.image_effort,
-        "verdict": asdict(judge(points, len(rows), params.bench.image_effort)),
-        "bd_rate": [asdict(saving) for saving in savings(points, len(rows))],
+        "mean_mse": mean_mse,
+        "warnings": found.warnings("the test split", rows.scaling.offset, rows.scaling.scale),
+        "verdict": asdict(judge(useful, len(rows), params.bench.image_effort)),
+        "bd_rate": [asdict(saving) for saving in savings(useful, len(rows))],
         "left_out": [*unfit, *left_out],
         "rows": [asdict(point) for point in points],
     }

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ae_pipeline.errors import ConfigError
-
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -131,17 +129,6 @@ class _BceWithLogits(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         raw, target = context.saved_tensors
         return torch.sigmoid(raw).sub_(target).mul_(gradients[0] / raw.numel()), None
-
-
-def image_shape(sample_shape: tuple[int, ...], model_name: str) -> tuple[int, int, int]:
-    """Height, width and channels of samples that are images. Raises ConfigError for others."""
-    if len(sample_shape) not in (2, 3):
-        raise ConfigError(
-            f"model.name: {model_name} needs samples of shape height x width (x channels), found {list(sample_shape)}; "
-            "use dense"
-        )
-    height, width, channels = (*sample_shape, 1)[:3]
-    return height, width, channels
 
 
 Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d

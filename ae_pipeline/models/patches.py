@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ae_pipeline.linear import Linear
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms, image_shape
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
+from ae_pipeline.pixels import image_shape
 
 
 class PatchAutoencoder(Autoencoder):

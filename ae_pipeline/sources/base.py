@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ae_pipeline.pixels import SampleSpec
+
 
 @dataclass(frozen=True)
 class RawSplit:
@@ -19,6 +21,15 @@ class RawSplit:
     """Rows have the ids first_id, first_id + 1, ...: unique over all splits and the same for ever."""
 
 
+@dataclass(frozen=True)
+class Announced:
+    """What a source will bring."""
+
+    spec: SampleSpec
+    train_rows: int
+    test_rows: int
+
+
 class Source(ABC):
     """A data set with a train and a test split."""
 
@@ -28,6 +39,13 @@ class Source(ABC):
 
         Raises DownloadError or DataError that names every place tried and how to supply the files by hand.
         """
+
+    def announce(self) -> Announced | None:
+        """What `fetch` would bring, as far as it can be told at once: no network, no values. None: it cannot.
+
+        `ae-pipeline check` asks. Raises DataError where `fetch` would for what is not there.
+        """
+        return None
 
     @abstractmethod
     def read(self, raw: Path) -> dict[str, RawSplit]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ae_pipeline.errors import DataError
-from ae_pipeline.idx import copy_uncompressed, idx_name, open_idx
-from ae_pipeline.pixels import DTYPES
-from ae_pipeline.sources.base import RawSplit, Source
+from ae_pipeline.idx import copy_uncompressed, describe_idx, idx_name, open_idx
+from ae_pipeline.pixels import DTYPES, SampleSpec
+from ae_pipeline.sources.base import Announced, RawSplit, Source
 
 IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
@@ -29,20 +29,7 @@ class IdxSource(Source):
 
     def fetch(self, raw: Path) -> None:
         """Copy the files into `raw`, uncompressed, under the names of MNIST."""
-        if not self._folder.is_dir():
-            raise DataError(f"no folder {self._folder}; set source.idx.folder to the one with the IDX files")
-        originals: dict[Path, Path] = {}
-        for split, words in _WORDS.items():
-            images = self._find(split, "images")
-            if images is None:
-                wanted = " or ".join(f"{word}-images*" for word in words)
-                raise DataError(
-                    f"no {split} images in {self._folder}; expected a file named {wanted}, such as "
-                    f"{words[0]}-images-idx3-ubyte or {words[0]}-images.idx3-ubyte.gz"
-                )
-            originals[raw / IMAGES[split]] = images
-            if labels := self._find(split, "labels"):
-                originals[raw / LABELS[split]] = labels
+        originals = {raw / name: path for name, path in self._originals().items()}
         for copy, original in originals.items():
             copy_uncompressed(original, copy)
         try:
@@ -53,9 +40,42 @@ class IdxSource(Source):
                 message = message.replace(str(copy), str(original))
             raise DataError(message) from None
 
+    def announce(self) -> Announced:
+        """From the headers of the user's files."""
+        originals = self._originals()
+        found: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+        for split, name in IMAGES.items():
+            dtype, shape = describe_idx(originals[name])
+            _check_images(originals[name], dtype, shape)
+            found[split] = dtype, shape
+            if (labels := originals.get(LABELS[split])) is not None:
+                _check_labels(labels, describe_idx(labels)[1], shape[0])
+        _check_alike(self._folder, found)
+        dtype, (train_rows, *sample_shape) = found["train"]
+        spec = SampleSpec(tuple(sample_shape), dtype.newbyteorder("=").name)
+        return Announced(spec, train_rows, found["test"][1][0])
+
     def read(self, raw: Path) -> dict[str, RawSplit]:
         """Memory maps of the files."""
         return read_idx_splits(raw)
+
+    def _originals(self) -> dict[str, Path]:
+        """The user's files by their names in MNIST. Raises DataError where images are missing."""
+        if not self._folder.is_dir():
+            raise DataError(f"no folder {self._folder}; set source.idx.folder to the one with the IDX files")
+        originals: dict[str, Path] = {}
+        for split, words in _WORDS.items():
+            images = self._find(split, "images")
+            if images is None:
+                wanted = " or ".join(f"{word}-images*" for word in words)
+                raise DataError(
+                    f"no {split} images in {self._folder}; expected a file named {wanted}, such as "
+                    f"{words[0]}-images-idx3-ubyte or {words[0]}-images.idx3-ubyte.gz"
+                )
+            originals[IMAGES[split]] = images
+            if labels := self._find(split, "labels"):
+                originals[LABELS[split]] = labels
+        return originals
 
     def _find(self, split: str, role: str) -> Path | None:
         found = [path for path in sorted(self._folder.iterdir()) if _is(path.name, split, role) and path.is_file()]
@@ -77,28 +97,41 @@ def read_idx_splits(raw: Path) -> dict[str, RawSplit]:
     first_id = 0
     for split in ("train", "test"):
         images = open_idx(raw / IMAGES[split])
-        if images.dtype.newbyteorder("=").name not in DTYPES or images.ndim < 2:
-            raise DataError(
-                f"{raw / IMAGES[split]} holds {images.dtype.newbyteorder('=').name} of shape {list(images.shape)}; "
-                f"expected at least two dimensions of {', '.join(DTYPES)}"
-            )
+        _check_images(raw / IMAGES[split], images.dtype, images.shape)
         if images.dtype.kind == "f" and not np.isfinite(images).all():
             raise DataError(f"{raw / IMAGES[split]} has NaN or infinite pixels; remove or repair those rows first")
         attributes = {}
         if (raw / LABELS[split]).exists():
             labels = open_idx(raw / LABELS[split])
-            if labels.shape != images.shape[:1]:
-                raise DataError(
-                    f"{raw / LABELS[split]} has shape {list(labels.shape)}; expected one label for each of "
-                    f"{len(images)} images"
-                )
+            _check_labels(raw / LABELS[split], labels.shape, len(images))
             attributes["label"] = labels
         splits[split] = RawSplit(images, attributes, first_id)
         first_id += len(images)
-    if splits["train"].pixels.shape[1:] != splits["test"].pixels.shape[1:]:
-        shapes = {name: list(split.pixels.shape[1:]) for name, split in splits.items()}
-        raise DataError(f"train and test images in {raw} differ in shape: {shapes}; expected one shape")
+    _check_alike(raw, {name: (split.pixels.dtype, split.pixels.shape) for name, split in splits.items()})
     return splits
+
+
+def _check_images(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    if dtype.newbyteorder("=").name not in DTYPES or len(shape) < 2:
+        raise DataError(
+            f"{path} holds {dtype.newbyteorder('=').name} of shape {list(shape)}; "
+            f"expected at least two dimensions of {', '.join(DTYPES)}"
+        )
+
+
+def _check_labels(path: Path, shape: tuple[int, ...], rows: int) -> None:
+    if shape != (rows,):
+        raise DataError(f"{path} has shape {list(shape)}; expected one label for each of {rows} images")
+
+
+def _check_alike(folder: Path, found: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> None:
+    """Both splits have one shape and one type: a codec that is trained on one is measured on the other."""
+    shapes = {name: list(shape[1:]) for name, (_, shape) in found.items()}
+    if shapes["train"] != shapes["test"]:
+        raise DataError(f"train and test images in {folder} differ in shape: {shapes}; expected one shape")
+    types = {name: dtype.newbyteorder("=").name for name, (dtype, _) in found.items()}
+    if types["train"] != types["test"]:
+        raise DataError(f"train and test images in {folder} differ in type: {types}; expected one type")
 
 
 SOURCE = IdxSource

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ae_pipeline.sources.base import RawSplit, Source
+from ae_pipeline.pixels import SampleSpec
+from ae_pipeline.sources.base import Announced, RawSplit, Source
 from ae_pipeline.sources.idx import FILES, read_idx_splits
 from ae_pipeline.sources.mirrors import (
     MIRROR_VARIABLE,
@@ -32,6 +33,10 @@ class Mnist(Source):
     def fetch(self, raw: Path) -> None:
         """Fetch and verify the four files."""
         fetch_verified(PINS, self._mirrors(), raw, how_to_supply("mnist"))
+
+    def announce(self) -> Announced:
+        """The files are pinned."""
+        return Announced(SampleSpec((28, 28), "uint8"), 60_000, 10_000)
 
     def read(self, raw: Path) -> dict[str, RawSplit]:
         """Memory maps of the files."""

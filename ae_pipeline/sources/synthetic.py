@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from ae_pipeline.idx import write_idx
-from ae_pipeline.sources.base import RawSplit, Source
+from ae_pipeline.pixels import SampleSpec
+from ae_pipeline.sources.base import Announced, RawSplit, Source
 from ae_pipeline.sources.idx import IMAGES, LABELS, read_idx_splits
 
 
@@ -24,6 +25,10 @@ class Synthetic(Source):
             images, labels = self._draw(np.random.default_rng([self._seed, number]), rows)
             write_idx(raw / IMAGES[split], images)
             write_idx(raw / LABELS[split], labels)
+
+    def announce(self) -> Announced:
+        """As the options say."""
+        return Announced(SampleSpec((self._height, self._width), "uint8"), self._rows["train"], self._rows["test"])
 
     def read(self, raw: Path) -> dict[str, RawSplit]:
         """Memory maps of the files."""

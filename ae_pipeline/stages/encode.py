@@ -7,12 +7,15 @@ their place together, by one rename: those that are finished are not lost while 
 from contextlib import suppress
 from pathlib import Path
 
+from ae_pipeline.codec_header import read_header
+from ae_pipeline.errors import warn
 from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
 from ae_pipeline.params import BENCHMARKS, SWEEPS, Params
 from ae_pipeline.progress import row_progress
 from ae_pipeline.provenance import git_state
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.encoding import encode_samples, remove_other
+from ae_pipeline.value_range import watch_range
 
 
 def run(params: Params, root: Path) -> None:
@@ -27,6 +30,7 @@ def run(params: Params, root: Path) -> None:
     for name in params.encode.data_sets:
         samples = SampleSet.open(root / params.paths.prepared / name)
         remove_other(stores / name, samples, codec, params.encode)
+        watch = watch_range(samples, read_header(codec).scaling)
         with row_progress(f"encode {name}", samples.rows) as progress:
             store = encode_samples(
                 samples,
@@ -40,6 +44,7 @@ def run(params: Params, root: Path) -> None:
             )
         totals = store.manifest.totals
         print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")
+        warn(watch.warnings(name))
     rename_folder(stores, latents)
     clear_folder(work, keep=[SWEEPS, BENCHMARKS])
     with suppress(OSError):  # not empty

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from ae_pipeline.codec_header import read_header
 from ae_pipeline.drift_fitting import fit_reference
 from ae_pipeline.drift_reference import REFERENCE_NAME, write_reference
+from ae_pipeline.errors import warn
 from ae_pipeline.evaluation import check_gate, evaluate_codec
 from ae_pipeline.files import write_json
+from ae_pipeline.mean_answer import warnings_of
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.tables import HISTORY, read_csv
@@ -25,10 +28,11 @@ def run(params: Params, root: Path) -> None:
     write_tables(reports / "tables", evaluation)
     write_pictures(reports / "pictures", evaluation, history)
     write_json(reports / "metrics.json", evaluation.metrics)
+    warn(warnings_of(evaluation.metrics, read_header(codec).scaling, "the test split"))
     check_gate(evaluation.metrics, params.evaluate.gate)
     # After the gate: nothing is encoded with a codec that fails it, so nothing will be compared.
     reference = fit_reference(codec, train, test, params.drift, params.evaluate.seed, device=params.encode.device)
     write_reference(reports / REFERENCE_NAME, reference)
-    shown = ("mse", "psnr", "bits_per_row", "pca_mse", "pca_bits_per_row", "zstd_bits_per_row")
+    shown = ("mse", "mean_mse", "r2", "snr", "psnr", "bits_per_row", "pca_mse", "pca_bits_per_row", "zstd_bits_per_row")
     found = {name: evaluation.metrics.get(name) for name in shown}
     print("  ".join(f"{name} {'-' if value is None else f'{value:.6g}'}" for name, value in found.items()))

@@ -4,6 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ae_pipeline.codec_building import build_codec
+from ae_pipeline.errors import warn
+from ae_pipeline.outlook import check_fits, look_ahead
 from ae_pipeline.params import Params
 from ae_pipeline.progress import epoch_progress
 from ae_pipeline.provenance import git_state
@@ -14,9 +16,15 @@ from ae_pipeline.tables import write_csv
 def run(params: Params, root: Path) -> None:
     """paths.prepared/{train,validation} -> paths.codec, paths.reports/history.csv"""
     prepared = root / params.paths.prepared
+    train = SampleSet.open(prepared / "train")
+    # Not after hours: what cannot work, or cannot pass, is said first.
+    check_fits(params, train.spec)
+    outlook = look_ahead(train, params)
+    print(outlook.describe(), flush=True)
+    warn(outlook.warnings)
     with epoch_progress(params.train.epochs) as on_epoch:
         header, fitted = build_codec(
-            SampleSet.open(prepared / "train"),
+            train,
             SampleSet.open(prepared / "validation"),
             params,
             root / params.paths.codec,

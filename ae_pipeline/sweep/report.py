@@ -41,6 +41,8 @@ def verdict(results: Results) -> list[str]:
             lines.append("its 95% interval reaches beyond the tolerance: another training may miss it")
     lines.append(f"knee: {'none, the curve has no bend' if results.knee is None else results.knee.describe()}")
     lines.append(f"lowest MSE: {'none' if results.best is None else results.best.describe()}")
+    if worthless := [describe(item.setting) for item in results.outcomes if item.worthless]:
+        lines.append(f"not better than answering each value's mean, whatever the PSNR: {'; '.join(worthless)}")
     return lines
 
 

@@ -37,6 +37,11 @@ class Outcome:
         """Trials that came to an end."""
         return sum(trial.state == "finished" for trial in self.trials)
 
+    @property
+    def worthless(self) -> bool:
+        """Whether a trial is not better than answering each value's mean, however small the MSE."""
+        return any(trial.worthless for trial in self.trials)
+
     def describe(self) -> str:
         """One line for people."""
         assert self.bits
@@ -50,7 +55,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """All settings, and those that have a name. `best` has the lowest MSE; `smallest` is within the tolerance."""
+    """All settings, and those that have a name.
+
+    `best` has the lowest MSE; `smallest` is within the tolerance, and better than answering each value's mean.
+    """
 
     outcomes: list[Outcome]
     front: list[Outcome]
@@ -61,8 +69,9 @@ class Results:
 
     @property
     def chosen(self) -> Outcome | None:
-        """With a tolerance the smallest within it, else the one at the knee."""
-        return self.knee if self.max_mse is None else self.smallest
+        """With a tolerance the smallest within it, else the one at the knee; never one that is worthless."""
+        found = self.knee if self.max_mse is None else self.smallest
+        return None if found is None or found.worthless else found
 
 
 def summarise(trials: list[Trial], max_mse: float | None) -> Results:
@@ -82,7 +91,9 @@ def summarise(trials: list[Trial], max_mse: float | None) -> Results:
         front=front,
         best=front[-1] if front else None,
         knee=None if at is None else front[at],
-        smallest=next((item for item in front if max_mse is not None and _mse(item) <= max_mse), None),
+        smallest=next(
+            (item for item in front if max_mse is not None and _mse(item) <= max_mse and not item.worthless), None
+        ),
         max_mse=max_mse,
     )
 
@@ -141,6 +152,7 @@ def _setting_json(outcome: Outcome, results: Results) -> dict[str, Any]:
         "mse_interval": _interval(outcome.mse),
         "psnr": None if outcome.mse is None else psnr_of(outcome.mse.mean),
         "on_front": outcome in results.front,
+        "better_than_mean": not outcome.worthless,
     }
 
 

@@ -10,6 +10,7 @@ from ae_pipeline.codec_building import build_codec
 from ae_pipeline.errors import CodecError, TrainingError
 from ae_pipeline.evaluation import store_sizes, through_store
 from ae_pipeline.files import clear_folder, make_folder
+from ae_pipeline.mean_answer import not_better_than_mean
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.sweep.space import Setting
@@ -60,6 +61,11 @@ class Trial:
         return float(self.metrics.get("latent_bits_per_row") or self.bits)
 
     @property
+    def worthless(self) -> bool:
+        """Whether it is not better than answering each value's mean over the validation rows; older trials: no."""
+        return not_better_than_mean(self.metrics) is not None
+
+    @property
     def mse(self) -> float:
         """Mean squared error through quantiser and store."""
         return float(self.metrics["mse"] or 0.0)
@@ -92,7 +98,7 @@ def run_trial(
     try:
         build_codec(*splits, params, work / "codec", git, note)
         rows, store, _ = through_store(work / "codec", splits[1], params.encode, work)
-        metrics = {**store_sizes(store), **rows.means()}
+        metrics = {**store_sizes(store), **rows.means(), **rows.beside_mean}
     except StopTrial as stopped:
         state, reason, behind = "stopped", str(stopped), stopped.behind
     except (TrainingError, CodecError) as error:  # CodecError: weights that cannot be stored
