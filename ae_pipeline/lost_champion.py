@@ -18,6 +18,7 @@ from typing import Any
 from ae_pipeline.champion_history import DONE, champion_before, current, read_entries
 from ae_pipeline.errors import TrackingError
 from ae_pipeline.params import Params
+from ae_pipeline.tracking_store import find_run
 
 CHAMPION_TAG = "ae_pipeline.champion"
 """Of a run: the registered models whose champion its codec was, as a JSON list."""
@@ -48,10 +49,10 @@ def check_not_lost(params: Params, root: Path, client: Any | None, model: Any | 
 
 def mark_champion(client: Any, name: str, run_id: str | None) -> None:
     """Let the run of a champion's training say so: that outlives the registered model."""
-    if run_id is None:
+    run = find_run(client, run_id)
+    if run is None or run.info.lifecycle_stage == "deleted":  # MLflow changes nothing in its trash
         return
-    tags = client.get_run(run_id).data.tags
-    names = _names(tags.get(CHAMPION_TAG))
+    names = _names(run.data.tags.get(CHAMPION_TAG))
     if name not in names:
         client.set_tag(run_id, CHAMPION_TAG, json.dumps(sorted({*names, name})))
 
@@ -62,14 +63,14 @@ def _in_history(model: Any | None) -> tuple[str, str] | None:
     last = next((entry for entry in reversed(moves) if entry.version is not None), None)
     if model is None or last is None:
         return None
-    taken = next((entry for entry in moves if entry.number > last.number), last)
+    noticed = next((entry.at for entry in moves if entry.number > last.number), last.at)
     there = _versions(model.client, model.name)
     if last.version in there:
         back = f"`ae-pipeline promote {last.version} --why ...` makes it champion again, "
-        return f"version {last.version}, from which the alias was taken by hand (noticed {taken.at})", back
-    before = champion_before(moves[: moves.index(taken)]) if taken is not last else champion_before(moves)
-    back = f"`ae-pipeline rollback --why ...` goes back to version {before}, " if before in there else ""
-    return f"version {last.version}, which was deleted (noticed {taken.at})", back
+        return f"version {last.version}, from which the alias was taken by hand (noticed {noticed})", back
+    before = champion_before([entry for entry in moves if entry.number <= last.number])
+    back = f"`ae-pipeline promote {before} --why ...` goes back to the one before, " if before in there else ""
+    return f"version {last.version}, which was deleted (noticed {noticed})", back
 
 
 def _in_mlflow(client: Any, name: str) -> tuple[str, str] | None:

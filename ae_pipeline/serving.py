@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ae_pipeline.errors import ServeError
+from ae_pipeline.errors import ServeError, without_secrets
 from ae_pipeline.files import make_folder
 from ae_pipeline.params import Params
 from ae_pipeline.tracking_store import tracking_uri, ui_command
@@ -69,8 +69,8 @@ def serve(params: Params, root: Path, *, prefect_port: int, mlflow_port: int) ->
         _run([*_PREFECT, "deploy", "--all"], environment, root)
         worker = [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process", "--name", f"serve-{os.getpid()}"]
         children.append(_start("worker", worker, environment, root, logs))
-        print(f"Prefect  {environment['PREFECT_API_URL'].removesuffix('/api')}")
-        print(f"MLflow   {environment['AE_MLFLOW_URL']}")
+        print(f"Prefect  {without_secrets(environment['PREFECT_API_URL']).removesuffix('/api')}")
+        print(f"MLflow   {without_secrets(environment['AE_MLFLOW_URL'])}")
         print(f"logs     {logs}\nCtrl-C ends all of it", flush=True)
         while True:
             for child in children:

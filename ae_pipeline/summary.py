@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec_header import CodecHeader
-from ae_pipeline.errors import StoreError
+from ae_pipeline.errors import StoreError, without_secrets
 from ae_pipeline.params import Params
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import kept_snapshots, read_manifest
@@ -93,7 +93,7 @@ def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
         "store": str(Path(params.paths.latents)),
         "pictures": str(Path(params.paths.reports) / "pictures"),
         "metrics_file": str(Path(params.paths.reports) / "metrics.json"),
-        "tracking_uri": tracking_uri(params, root),
+        "tracking_uri": without_secrets(tracking_uri(params, root)),
         "mlflow_ui": "make mlflow-ui",
     }
 

@@ -191,6 +191,18 @@ def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
     return folder
 
 
+def find_run(client: Any, run_id: str | None) -> Any | None:
+    """A run; None if there is none of that id, or no longer (`mlflow gc`)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id) if run_id else None
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
 def store_exists(params: Params, root: Path) -> bool:
     """Whether there is anything to ask: a local database may not have been made yet, and asking would make it."""
     uri = tracking_uri(params, root)
