@@ -17,7 +17,7 @@ import typer
 from ae_pipeline.cli_bench import bench, preset
 from ae_pipeline.cli_decode import decode
 from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, Device, ParamsFile, Snapshot, show
-from ae_pipeline.cli_registry import registry_app
+from ae_pipeline.cli_registry import registry_app, tracking_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.cli_sweep import sweep
 from ae_pipeline.errors import ConfigError, PipelineError, TargetError, exit_code_of, printable
@@ -235,6 +235,7 @@ def serve(
 
 app.add_typer(store_app)
 app.add_typer(registry_app)
+app.add_typer(tracking_app, name="tracking")
 app.command()(decode)
 app.command()(sweep)
 app.command()(bench)

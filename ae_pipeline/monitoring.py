@@ -110,7 +110,7 @@ def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: Dri
 
 
 def _reference(model: RegisteredModel, champion: Any) -> DriftReference:
-    if model.run_of(champion.version) is None:
+    if model.run_of(str(champion.version)) is None:
         raise TrackingError(
             f"the run of {champion.name} version {champion.version} was deleted, and {REFERENCE_NAME} with it; "
             "if its training is in this folder, `ae-pipeline publish` makes another run and version of it: promote that "

@@ -46,7 +46,7 @@ class RegisteredModel:
         if self._challenger is None:
             raise TrackingError(
                 f"{self.name} has no version with the alias {CHALLENGER}; `ae-pipeline publish` gives it to the training "
-                "that is in this folder"
+                "that is in this folder (`dvc repro` makes one)"
             )
         return str(self._challenger)
 
@@ -127,7 +127,7 @@ def open_model(params: Params, root: Path, command: str) -> Iterator[tuple[Regis
             assert found.champion is None  # or it was lost
             raise TrackingError(
                 f"no registered model {params.registered_model} at {found.uri}; `ae-pipeline publish` makes it of the "
-                "training that is in this folder"
+                "training that is in this folder (`dvc repro` makes one)"
             )
         yield found.model, found
 

@@ -171,14 +171,10 @@ def _compare(params: Params, root: Path, held_out: Path | None) -> tuple[Outcome
 
 
 def _departed(entry: Entry, version: str) -> str:
-    if entry.version is None:
-        what = f"the alias {CHAMPION} was taken away by hand (noticed {entry.at})"
-    else:
-        what = (
-            f"version {version} was champion until {entry.at}, when version {entry.version} was {entry.action} by "
-            f"{entry.by} ({entry.why})"
-        )
-    return f"{what}; only a person moves it back: `ae-pipeline promote {version} --why ...`"
+    return (
+        f"version {version} was champion until {entry.at}, when version {entry.version} was {entry.action} by "
+        f"{entry.by} ({entry.why}); only a person moves it back: `ae-pipeline promote {version} --why ...`"
+    )
 
 
 def _act(model: RegisteredModel, outcome: Outcome, by: str) -> Outcome:
