@@ -113,8 +113,8 @@ def _reference(model: RegisteredModel, champion: Any) -> DriftReference:
     if model.run_of(str(champion.version)) is None:
         raise TrackingError(
             f"the run of {champion.name} version {champion.version} was deleted, and {REFERENCE_NAME} with it; "
-            "if its training is in this folder, `ae-pipeline publish` makes another run and version of it: promote that "
-            "one, or another that has a run, with `ae-pipeline promote VERSION --why ...`"
+            "if its training is in this folder, `ae-pipeline publish` makes another run and version; promote that "
+            "version, or another one that has a run: `ae-pipeline promote VERSION --why ...`"
         )
     if REFERENCE_NAME not in [item.path for item in model.client.list_artifacts(champion.run_id)]:
         raise TrackingError(

@@ -45,8 +45,8 @@ class RegisteredModel:
         """The version that was published last. Raises TrackingError if there is none."""
         if self._challenger is None:
             raise TrackingError(
-                f"{self.name} has no version with the alias {CHALLENGER}; `ae-pipeline publish` gives it to the training "
-                "that is in this folder (`dvc repro` makes one)"
+                f"{self.name} has no version with the alias {CHALLENGER}; `ae-pipeline publish` gives it to the "
+                "training that is in this folder (`dvc repro` makes one)"
             )
         return str(self._challenger)
 

@@ -153,7 +153,8 @@ def _file(error: BaseException, uri: str) -> tuple[str, str] | None:
 
 
 def _permission(uri: str) -> str:
-    return f"make {uri.removeprefix('sqlite:///')} writable, or set paths.tracking or {_VARIABLE} to another place"
+    place = uri.removeprefix("sqlite:///")
+    return f"make it possible to write {place}, or set paths.tracking or {_VARIABLE} to another place"
 
 
 def _sentence(text: str) -> str:

@@ -67,7 +67,8 @@ def settle_location(database: Path, experiments: tuple[str, ...]) -> None:
             )
         _change(connection, strayed)
     print(
-        f"note: {database} came from {strayed.origin}; {len(strayed.changes)} addresses in it lead to its own folder now",
+        f"note: {database} came from {strayed.origin}; {len(strayed.changes)} addresses in it lead to its own folder "
+        "now",
         file=sys.stderr,
     )
 

@@ -1,5 +1,6 @@
 """Where MLflow keeps things: its address, a client for it, its pages, and the codecs of registered models."""
 
+import errno
 import logging
 import os
 import sqlite3
@@ -12,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from ae_pipeline.codec_header import read_header
-from ae_pipeline.errors import TrackingError, first_line
+from ae_pipeline.errors import TargetError, TrackingError, first_line
 from ae_pipeline.files import make_folder
 from ae_pipeline.params import Params
 from ae_pipeline.tracking_failures import explain
@@ -98,7 +99,10 @@ def _database(uri: str) -> Path:
 def _database_lock(uri: str) -> FileLock:
     """Two processes that create the tables at once ruin the database for good."""
     folder = _database(uri).parent
-    make_folder(folder)
+    try:
+        make_folder(folder)
+    except TargetError:
+        raise FileExistsError(errno.EEXIST, "a file is in the way of a folder", str(folder)) from None
     return FileLock(folder / ".publishing.lock", timeout=120)
 
 

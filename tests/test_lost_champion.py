@@ -235,5 +235,3 @@ def test_the_commands_say_it_in_one_line(champions, ae):
         assert err.startswith(f"error: {NAME} {GONE}")
         assert err.count("\n") == 1
     assert ae("history")[1].splitlines()[-1].startswith("*  none")
-
-
