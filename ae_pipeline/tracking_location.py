@@ -45,7 +45,8 @@ class Strayed:
     @property
     def origin(self) -> Path:
         """Where the store was."""
-        return next(iter(self.origins))
+        first = next(iter(self.origins))
+        return first.parent if first.name == ARTIFACTS else first
 
 
 def settle_location(database: Path, experiments: tuple[str, ...]) -> None:
