@@ -27,7 +27,7 @@ from ae_pipeline.cli_options import (
     note_left_out,
     show,
 )
-from ae_pipeline.cli_registry import registry_app
+from ae_pipeline.cli_registry import registry_app, tracking_app
 from ae_pipeline.cli_store import store_app
 from ae_pipeline.cli_sweep import sweep
 from ae_pipeline.errors import ConfigError, PipelineError, TargetError, exit_code_of, printable, warn
@@ -290,6 +290,7 @@ def recover() -> None:
 
 app.add_typer(store_app)
 app.add_typer(registry_app)
+app.add_typer(tracking_app, name="tracking")
 app.command()(decode)
 app.command()(sweep)
 app.command()(bench)

@@ -1,4 +1,4 @@
-"""The commands about the champion: promote, rollback, history, compare."""
+"""The commands about the champion and its MLflow store: promote, rollback, history, compare, tracking relocate."""
 
 import getpass
 import json
@@ -11,6 +11,7 @@ from ae_pipeline.cli_options import DEFAULT_PARAMS, AsJson, ParamsFile, show
 from ae_pipeline.errors import printable
 
 registry_app = typer.Typer()
+tracking_app = typer.Typer(no_args_is_help=True)
 
 Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 
@@ -70,6 +71,23 @@ def compare(
     else:
         outcome = compare_challenger(loaded, root, held_out=held_out)
     print(json.dumps(outcome.as_dict(), indent=2) if as_json else printable(outcome.describe()))
+
+
+@tracking_app.callback()
+def tracking() -> None:
+    """Take care of the MLflow store in params.yaml's paths.tracking."""
+
+
+@tracking_app.command()
+def relocate(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Make the store of a moved or copied checkout hold its own files; copies what lies only in its former place.
+
+    Every other command does so, too, but copies nothing. Needed before MLflow's own commands.
+    """
+    from ae_pipeline.params import load_params
+    from ae_pipeline.tracking_store import relocate_store
+
+    print(printable(relocate_store(load_params(params), Path.cwd())))
 
 
 def _user() -> str:

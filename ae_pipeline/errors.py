@@ -19,6 +19,7 @@ PipelineError
 """
 
 import errno
+import re
 import signal
 import sys
 import threading
@@ -36,8 +37,33 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _ENDED = {130: f"interrupted; {_AGAIN}", 143: f"terminated; {_AGAIN}"}
 
 
+_SCHEME = r"\b[A-Za-z][\w+.-]{0,30}://"
+_USER = re.compile(rf"({_SCHEME})(?<!abfs://)(?<!abfss://)(?<!wasb://)(?<!wasbs://)[^\s/?#'\"]{{0,500}}@")
+# SQLAlchemy takes a password with a slash in it. After a colon of http stands a port, if it is a number up to a slash.
+_PASSWORD = re.compile(
+    rf"(\bhttps?://(?![^\s:/]{{0,500}}:\d*(?:[/?#]|$))|(?!\bhttps?:){_SCHEME})[^\s:/?#@'\"]{{0,500}}:(?:(?!://)[^\s@'\"]){{0,500}}@"
+)
+_QUERY = re.compile(rf"({_SCHEME}[^\s?'\"]{{0,2000}}\?)[^\s'\"=]{{0,500}}=[^\s'\"]*[^\s'\".,;:)]")
+
+
+def without_secrets(text: str) -> str:
+    """The same text, where URLs have no user, no password and no query: what may be shown and logged.
+
+    Azure's `abfss://container@account` stays: what stands before its @ names a folder.
+    """
+    if "://" not in text:
+        return text
+    return _QUERY.sub(r"\1...", _USER.sub(r"\1", _PASSWORD.sub(r"\1", text)))
+
+
 class PipelineError(Exception):
-    """Base of all errors that are reported to the user as one line, without a traceback."""
+    """Base of all errors that are reported to the user as one line, without a traceback.
+
+    Whatever a message is made of, and wherever it is shown, it holds no user information of a URL.
+    """
+
+    def __init__(self, *values: Any):
+        super().__init__(*(without_secrets(value) if isinstance(value, str) else value for value in values))
 
 
 class ConfigError(PipelineError):

@@ -13,17 +13,17 @@ from typing import Any
 
 from ae_pipeline.drift import Drift, measure_store, read_errors
 from ae_pipeline.drift_reference import REFERENCE_NAME, DriftReference, read_reference
-from ae_pipeline.errors import TrackingError
+from ae_pipeline.errors import TrackingError, without_secrets
 from ae_pipeline.inbox.run import growing_store
+from ae_pipeline.lost_champion import MONITOR_TAG
 from ae_pipeline.params import Params
-from ae_pipeline.registered_model import find_model
+from ae_pipeline.registered_model import RegisteredModel, find_model
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.snapshots import added_parts
 from ae_pipeline.tracking import experiment_id
 from ae_pipeline.tracking_orphans import claim_run, close_orphans, process_tag
 from ae_pipeline.tracking_store import connect
 
-MONITOR_TAG = "ae_pipeline.monitor"
 STORE_TAG = "ae_pipeline.store"
 """A growing store's first part, which tells it from one that was begun in its place."""
 REPORTED_TAG = "ae_pipeline.reported"
@@ -63,15 +63,17 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
     Whoever has told people calls `mark_reported`.
     """
     name = params.registered_model
-    with find_model(params, root, "monitor") as (model, uri):
-        if model is None or model.champion is None:
+    with find_model(params, root, "monitor") as registry:
+        model, uri = registry.model, without_secrets(registry.uri)
+        if registry.champion is None or model is None:
             return Monitored(name, uri=uri)
-        champion = model.version(model.champion)
+        champion = model.version(registry.champion)
         path = growing_store(params, root, champion.tags["codec_fingerprint"])
         if not path.exists():
             return Monitored(name, model.champion, uri=uri)
-        reference = _reference(model.client, champion)
-        experiment = experiment_id(model.client, f"{params.tracking.experiment}-monitor", params, root, uri)
+        reference = _reference(model, champion)
+        monitored = f"{params.tracking.experiment}-monitor"
+        experiment = experiment_id(model.client, monitored, params, root, registry.uri)
         store = LatentStore.open(path)
         run_id = _run(model.client, experiment, champion, store)
         close_orphans(model.client, experiment)
@@ -107,14 +109,21 @@ def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: Dri
     return BatchDrift(snapshot, drift)
 
 
-def _reference(client: Any, champion: Any) -> DriftReference:
-    if REFERENCE_NAME not in [item.path for item in client.list_artifacts(champion.run_id)]:
+def _reference(model: RegisteredModel, champion: Any) -> DriftReference:
+    if model.run_of(str(champion.version)) is None:
         raise TrackingError(
-            f"the run of {champion.name} version {champion.version} has no {REFERENCE_NAME}: it was published by an "
-            "older ae-pipeline; run `dvc repro`, and promote the version that comes out"
+            f"the run of {champion.name} version {champion.version} was deleted, and {REFERENCE_NAME} with it; "
+            "if its training is in this folder, `ae-pipeline publish` makes another run and version; promote that "
+            "version, or another one that has a run: `ae-pipeline promote VERSION --why ...`"
+        )
+    if REFERENCE_NAME not in [item.path for item in model.client.list_artifacts(champion.run_id)]:
+        raise TrackingError(
+            f"the run of {champion.name} version {champion.version} has no {REFERENCE_NAME} (an older ae-pipeline made "
+            "none); if its training is in this folder, run `dvc repro evaluate` and `ae-pipeline publish`, otherwise "
+            "promote another version: `ae-pipeline promote VERSION --why ...`"
         )
     with tempfile.TemporaryDirectory() as folder:
-        found = client.download_artifacts(champion.run_id, REFERENCE_NAME, folder)
+        found = model.client.download_artifacts(champion.run_id, REFERENCE_NAME, folder)
         return read_reference(Path(found), champion.tags["codec_fingerprint"])
 
 

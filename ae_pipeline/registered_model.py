@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from ae_pipeline.champion_history import (
     read_entries,
 )
 from ae_pipeline.errors import TrackingError
+from ae_pipeline.lost_champion import check_not_lost, mark_champion
 from ae_pipeline.params import Params
 from ae_pipeline.tracking import CHALLENGER
-from ae_pipeline.tracking_store import connect, copy_codec, store_exists, tracking_uri
+from ae_pipeline.tracking_store import connect, copy_codec, find_run, store_exists, tracking_uri
 
 CHAMPION = "champion"
 
@@ -36,7 +37,7 @@ class RegisteredModel:
 
     @property
     def champion(self) -> str | None:
-        """The version in production."""
+        """The version that has the alias. Whether there never was one, `Registry.champion` says."""
         return current(self.entries)
 
     @property
@@ -44,8 +45,8 @@ class RegisteredModel:
         """The version that was published last. Raises TrackingError if there is none."""
         if self._challenger is None:
             raise TrackingError(
-                f"{self.name} has no version with the alias {CHALLENGER}; run `dvc repro`, which trains and publishes "
-                "one"
+                f"{self.name} has no version with the alias {CHALLENGER}; `ae-pipeline publish` gives it to the "
+                "training that is in this folder (`dvc repro` makes one)"
             )
         return str(self._challenger)
 
@@ -87,32 +88,61 @@ class RegisteredModel:
         self.client.set_registered_model_alias(self.name, CHAMPION, number)
         done = replace(entry, state=DONE)
         self.client.set_registered_model_tag(self.name, done.key, done.value)
+        mark_champion(self.client, self.name, done.run_id)
         self.entries.append(done)
         return done
 
+    def run_of(self, number: str) -> Any | None:
+        """MLflow's run of a version; None where there is none, or it was deleted."""
+        run = find_run(self.client, self.version(number).run_id or None)
+        return run if run is not None and run.info.lifecycle_stage == "active" else None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What an open connection found."""
+
+    params: Params
+    root: Path
+    uri: str
+    client: Any | None
+    """None where there is no database yet."""
+    model: RegisteredModel | None
+    """None where nothing has been published under this name."""
+
+    @property
+    def champion(self) -> str | None:
+        """The version in production; None before the first promotion. Raises TrackingError if it was lost."""
+        champion = self.model.champion if self.model else None
+        if champion is None:
+            check_not_lost(self.params, self.root, self.client, self.model)
+        return champion
+
 
 @contextmanager
-def open_model(params: Params, root: Path, command: str) -> Iterator[RegisteredModel]:
+def open_model(params: Params, root: Path, command: str) -> Iterator[tuple[RegisteredModel, Registry]]:
     """Connect and settle; `command` is what an error says to run again. Raises TrackingError if nothing is there."""
-    with find_model(params, root, command) as (model, uri):
-        if model is None:
+    with find_model(params, root, command) as found:
+        if found.model is None:
+            assert found.champion is None  # or it was lost
             raise TrackingError(
-                f"no registered model {params.registered_model} at {uri}; run `dvc repro`, which trains and publishes "
-                "one"
+                f"no registered model {params.registered_model} at {found.uri}; `ae-pipeline publish` makes it of the "
+                "training that is in this folder (`dvc repro` makes one)"
             )
-        yield model
+        yield found.model, found
 
 
 @contextmanager
-def find_model(params: Params, root: Path, command: str) -> Iterator[tuple[RegisteredModel | None, str]]:
-    """The same with None where nothing has been published, and MLflow's address."""
+def find_model(params: Params, root: Path, command: str) -> Iterator[Registry]:
+    """The same where nothing may have been published."""
     if not store_exists(params, root):
-        yield None, tracking_uri(params, root)  # looking for a champion makes no database
+        # Looking for a champion makes no database.
+        yield Registry(params, root, tracking_uri(params, root), None, None)
         return
     with connect(params, root, command) as (client, uri):
         name = params.registered_model
         found = client.search_registered_models(f"name = '{name}'")
-        yield (RegisteredModel(client, uri, name) if found else None), uri
+        yield Registry(params, root, uri, client, RegisteredModel(client, uri, name) if found else None)
 
 
 def settle(client: Any, name: str) -> list[Entry]:
@@ -146,7 +176,13 @@ def settle(client: Any, name: str) -> list[Entry]:
         )
         client.set_registered_model_tag(name, entry.key, entry.value)
         entries.append(entry)
+    if champion is not None:
+        mark_champion(client, name, _run_of(entries))
     return entries
+
+
+def _run_of(entries: list[Entry]) -> str | None:
+    return next((entry.run_id for entry in reversed(entries) if entry.state == DONE), None)
 
 
 def _next_number(entries: list[Entry]) -> int:

@@ -57,7 +57,7 @@ class Outcome:
     challenger: str
     verdict: "Verdict"
     run_id: str | None
-    """The challenger's run."""
+    """The challenger's run; null: it was deleted."""
     artifact: str | None
     """Where the verdict is logged in that run; null: it is not."""
     entry: Entry | None
@@ -84,7 +84,7 @@ def promote(params: Params, root: Path, version: str | None, why: str, by: str) 
     Raises TrackingError if there is no such version, it is champion already, or its codec cannot be fetched.
     """
     _check_why(why)
-    with open_model(params, root, "promote") as model:
+    with open_model(params, root, "promote") as (model, _):
         return model.move(version or model.challenger, PROMOTED, by=by, why=why)
 
 
@@ -94,9 +94,10 @@ def rollback(params: Params, root: Path, why: str, by: str) -> Entry:
     Raises TrackingError if there is none, or its version was deleted.
     """
     _check_why(why)
-    with open_model(params, root, "rollback") as model:
+    with open_model(params, root, "rollback") as (model, found):
         version = champion_before(model.entries)
         if version is None:
+            assert found.champion == model.champion  # or it was lost
             raise TrackingError(
                 f"{model.name} had no champion before {f'version {model.champion}' if model.champion else 'this'}; "
                 "`ae-pipeline promote VERSION` chooses one (`ae-pipeline history` shows what was)"
@@ -105,21 +106,24 @@ def rollback(params: Params, root: Path, why: str, by: str) -> Entry:
 
 
 def history(params: Params, root: Path) -> list[Entry]:
-    """Every move of the alias, oldest first."""
-    with open_model(params, root, "history") as model:
-        return model.entries
+    """Every move of the alias, oldest first. Raises TrackingError if there was a champion of which it knows nothing."""
+    with open_model(params, root, "history") as (model, found):
+        return model.entries if model.entries or found.champion is None else []
 
 
 def champion_version(params: Params, root: Path) -> str | None:
-    """The version in production; None before the first promotion, also where nothing has been published yet."""
-    with find_model(params, root, "history") as (model, _):
-        return model.champion if model else None
+    """The version in production; None before the first promotion, also where nothing has been published yet.
+
+    Raises TrackingError if there was a champion and it was lost.
+    """
+    with find_model(params, root, "history") as found:
+        return found.champion
 
 
 def compare(params: Params, root: Path, *, held_out: Path | None = None) -> Outcome:
     """Compare champion and challenger on held-out rows (default: the test split); nothing is moved or logged.
 
-    Raises TrackingError if there is no challenger; see `compare_codecs` for the others.
+    Raises TrackingError if there is no challenger, or the champion was lost; see `compare_codecs` for the others.
     """
     return _compare(params, root, held_out)[0]
 
@@ -132,7 +136,7 @@ def evaluate_and_promote(params: Params, root: Path, *, by: str, held_out: Path 
     """
     for _ in range(_ATTEMPTS):
         outcome, seen = _compare(params, root, held_out)
-        with open_model(params, root, "compare --promote") as model:
+        with open_model(params, root, "compare --promote") as (model, _):
             if seen == (model.entries, model.challenger):
                 return _act(model, outcome, by)
     raise TrackingError(
@@ -148,12 +152,11 @@ def _compare(params: Params, root: Path, held_out: Path | None) -> tuple[Outcome
     if held_out is None:
         check_prepared(params, root)
     with tempfile.TemporaryDirectory() as folder:
-        with open_model(params, root, "compare") as model:
-            entries, old, new = model.entries, model.champion, model.challenger
+        with open_model(params, root, "compare") as (model, found):
+            entries, old, new = model.entries, found.champion, model.challenger
             champion = model.fetch(old, Path(folder, "champion")) if old else None
             challenger = model.fetch(new, Path(folder, "challenger"))
-            run_id = model.version(new).run_id or None
-            evaluated = model.client.get_run(run_id).data.metrics if run_id else {}
+            run = model.run_of(new)
         verdict = compare_codecs(
             champion,
             challenger,
@@ -161,23 +164,20 @@ def _compare(params: Params, root: Path, held_out: Path | None) -> tuple[Outcome
             params.promotion,
             params.encode,
             gate=params.evaluate.gate,
-            evaluated=evaluated,
+            evaluated=run.data.metrics if run else {},
         )
     departure = deliberate_departure(entries, new)
     if departure is not None and old != new:
         verdict = verdict.withheld("not_taken_back", _departed(departure, new))
+    run_id = run.info.run_id if run else None
     return Outcome(params.registered_model, old, new, verdict, run_id, None, None), (entries, new)
 
 
 def _departed(entry: Entry, version: str) -> str:
-    if entry.version is None:
-        what = f"the alias {CHAMPION} was taken away by hand (noticed {entry.at})"
-    else:
-        what = (
-            f"version {version} was champion until {entry.at}, when version {entry.version} was {entry.action} by "
-            f"{entry.by} ({entry.why})"
-        )
-    return f"{what}; only a person moves it back: `ae-pipeline promote {version} --why ...`"
+    return (
+        f"version {version} was champion until {entry.at}, when version {entry.version} was {entry.action} by "
+        f"{entry.by} ({entry.why}); only a person moves it back: `ae-pipeline promote {version} --why ...`"
+    )
 
 
 def _act(model: RegisteredModel, outcome: Outcome, by: str) -> Outcome:

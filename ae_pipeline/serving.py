@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from ae_pipeline.errors import ServeError
+from ae_pipeline.errors import ServeError, without_secrets
 from ae_pipeline.files import make_folder
 from ae_pipeline.params import Params
 from ae_pipeline.tracking_store import tracking_uri, ui_command
@@ -74,8 +74,8 @@ def serve(params: Params, root: Path, *, prefect_port: int, mlflow_port: int) ->
         # It first puts right what a power cut left; worker.log says what that was.
         worker = [sys.executable, "-m", "ae_pipeline", "worker"]
         children.append(_start("worker", worker, environment, root, logs))
-        print(f"Prefect  {environment['PREFECT_API_URL'].removesuffix('/api')}")
-        print(f"MLflow   {environment['AE_MLFLOW_URL']}")
+        print(f"Prefect  {without_secrets(environment['PREFECT_API_URL']).removesuffix('/api')}")
+        print(f"MLflow   {without_secrets(environment['AE_MLFLOW_URL'])}")
         print(f"logs     {logs}\nCtrl-C ends all of it", flush=True)
         while True:
             for child in children:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec_header import CodecHeader
-from ae_pipeline.errors import StoreError, printable
+from ae_pipeline.errors import StoreError, printable, without_secrets
 from ae_pipeline.mean_answer import warnings_of
 from ae_pipeline.params import Params
 from ae_pipeline.store.latent_store import LatentStore
@@ -95,7 +95,7 @@ def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
         "store": str(Path(params.paths.latents)),
         "pictures": str(Path(params.paths.reports) / "pictures"),
         "metrics_file": str(Path(params.paths.reports) / "metrics.json"),
-        "tracking_uri": tracking_uri(params, root),
+        "tracking_uri": without_secrets(tracking_uri(params, root)),
         "mlflow_ui": "make mlflow-ui",
     }
 

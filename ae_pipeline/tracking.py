@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.errors import TrackingError
+from ae_pipeline.errors import TrackingError, without_secrets
 from ae_pipeline.params import Params
 from ae_pipeline.tracking_orphans import TRAINING_TAG, claim_run, close_orphans, process_tag
 from ae_pipeline.tracking_store import artifact_location, connect
@@ -34,7 +34,8 @@ class Published:
     model: str
     version: str
     outcome: str
-    """created, updated or unchanged"""
+    """created, or what was done to a run that was there, with commas: updated, registered (a new version of the model),
+    challenger moved; unchanged if nothing was"""
 
     def describe(self) -> str:
         """One line for people."""
@@ -58,26 +59,49 @@ def publish(params: Params, root: Path) -> Published:
         runs = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
         run = runs[0] if runs else _create_run(client, experiment, workspace)
         run_id = run.info.run_id
-        outcome = "unchanged" if run.data.tags.get(PUBLISHED_TAG) == workspace.digest else "updated"
-        if runs and (outcome == "updated" or run.info.status == "RUNNING"):
+        is_new = run.data.tags.get(PUBLISHED_TAG) != workspace.digest or _lacks_files(client, run_id, workspace)
+        if runs and (is_new or run.info.status == "RUNNING"):
             claim_run(client, run_id)
         close_orphans(client, experiment)
-        if outcome == "updated":
+        if is_new:
             _log_training(client, run, workspace)
             _log_results(client, run, workspace)
-        version = _model_version(client, run_id, workspace)
-        client.set_registered_model_alias(params.registered_model, CHALLENGER, version)
+        version, was_registered = _model_version(client, run_id, workspace)
+        was_moved = _point_challenger(client, params.registered_model, version)
         client.set_tag(run_id, PUBLISHED_TAG, workspace.digest)
         client.set_terminated(run_id, "FINISHED", run.info.end_time)
         return Published(
-            uri=uri,
+            uri=without_secrets(uri),
             experiment=params.tracking.experiment,
             experiment_id=experiment,
             run_id=run_id,
             model=params.registered_model,
             version=version,
-            outcome=outcome if runs else "created",
+            outcome=_outcome(bool(runs), is_new, was_registered, was_moved),
         )
+
+
+def _outcome(was_there: bool, is_new: bool, was_registered: bool, was_moved: bool) -> str:
+    if not was_there:
+        return "created"
+    # A new version is the challenger always.
+    done = {"updated": is_new, "registered": was_registered, "challenger moved": was_moved and not was_registered}
+    return ", ".join(word for word, happened in done.items() if happened) or "unchanged"
+
+
+def _lacks_files(client: Any, run_id: str, workspace: Workspace) -> bool:
+    """Whether the run has lost a file or folder that was attached to it."""
+    there = {item.path for item in client.list_artifacts(run_id)}
+    return not {folder or path.name for path, folder in workspace.files()} <= there
+
+
+def _point_challenger(client: Any, name: str, version: str) -> bool:
+    """Whether `challenger` was not at that version already."""
+    before = client.get_registered_model(name).aliases.get(CHALLENGER)
+    if before is not None and str(before) == version:
+        return False
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    return True
 
 
 def _create_run(client: Any, experiment: str, workspace: Workspace) -> Any:
@@ -168,8 +192,8 @@ def _data_sets(workspace: Workspace) -> Iterator[Any]:
         yield DatasetInput(data_set._to_mlflow_entity(), [InputTag("mlflow.data.context", split)])
 
 
-def _model_version(client: Any, run_id: str, workspace: Workspace) -> str:
-    """The registered version of this run's codec; logged and registered if there is none yet."""
+def _model_version(client: Any, run_id: str, workspace: Workspace) -> tuple[str, bool]:
+    """The registered version of this run's codec, and whether it had to be logged and registered."""
     name = workspace.params.registered_model
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     number = max((int(version.version) for version in versions), default=None)
@@ -182,7 +206,7 @@ def _model_version(client: Any, run_id: str, workspace: Workspace) -> str:
     }
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
-    return version
+    return version, number is None
 
 
 def _register(client: Any, name: str, model: Any) -> int | str:

@@ -1,7 +1,9 @@
 """Where MLflow keeps things: its address, a client for it, its pages, and the codecs of registered models."""
 
+import errno
 import logging
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,9 +13,11 @@ from typing import Any
 from filelock import FileLock
 
 from ae_pipeline.codec_header import read_header
-from ae_pipeline.errors import TrackingError, first_line
+from ae_pipeline.errors import TargetError, TrackingError, first_line
 from ae_pipeline.files import make_folder
 from ae_pipeline.params import Params
+from ae_pipeline.tracking_failures import explain
+from ae_pipeline.tracking_location import ARTIFACTS, relocate, settle_location
 
 _DEFAULTS = {
     # Long enough for a server that is starting, short enough for one that is gone (MLflow's own default is minutes).
@@ -33,14 +37,15 @@ def tracking_uri(params: Params, root: Path) -> str:
 
 def artifact_location(uri: str, params: Params, root: Path) -> str | None:
     """The local store keeps files beside its database; any other server knows itself where they go."""
-    return (_local_folder(params, root) / "artifacts").as_uri() if uri == _local_uri(params, root) else None
+    return (_local_folder(params, root) / ARTIFACTS).as_uri() if uri == _local_uri(params, root) else None
 
 
 @contextmanager
 def connect(params: Params, root: Path, command: str = "publish") -> Iterator[tuple[Any, str]]:
     """MLflow's client. A local database is used by one process at a time; MLflow's errors become ours.
 
-    `command` is the one that an error message says to run again.
+    `command` is the one that an error message says to run again. A default store that came from elsewhere is put
+    right first (`tracking_location.py`).
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -54,20 +59,65 @@ def connect(params: Params, root: Path, command: str = "publish") -> Iterator[tu
         with ExitStack() as stack:
             stack.enter_context(_addresses_kept())
             if uri.startswith("sqlite:"):
-                folder = Path(uri.removeprefix("sqlite:///")).parent
-                make_folder(folder)
-                # Two processes that create the tables at once ruin the database for good.
-                stack.enter_context(FileLock(folder / ".publishing.lock", timeout=120))
+                stack.enter_context(_database_lock(uri))
+            if uri == _local_uri(params, root):
+                settle_location(_database(uri), experiment_names(params))
+            _try_database(uri)
             mlflow.set_tracking_uri(uri)
             mlflow.set_registry_uri(uri)
             client = mlflow.MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
             yield client, uri
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(
-            f"MLflow at {uri} failed: {first_line(error)[:300]}. Results on disk are complete; when the server can be "
-            f"reached, run `ae-pipeline {command}`"
-        ) from None
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ModuleNotFoundError) as error:
+        raise TrackingError(explain(error, uri, command)) from None
+
+
+def experiment_names(params: Params) -> tuple[str, ...]:
+    """The experiments that this package makes: trainings, sweeps, batches."""
+    return tuple(f"{params.tracking.experiment}{kind}" for kind in ("", "-sweep", "-monitor"))
+
+
+def relocate_store(params: Params, root: Path) -> str:
+    """Make the default store hold its own files; says in a line what was done. Raises TrackingError."""
+    uri = tracking_uri(params, root)
+    if uri != _local_uri(params, root):
+        raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; only the store in {params.paths.tracking} can be relocated")
+    try:
+        with _database_lock(uri):
+            addresses, folders = relocate(_database(uri), experiment_names(params))
+    except (sqlite3.Error, OSError) as error:
+        raise TrackingError(explain(error, uri, "tracking relocate")) from None
+    if not addresses:
+        return f"{_database(uri)}: every address leads to its own folder; nothing to do"
+    return f"{_database(uri)}: {addresses} addresses lead to its own folder now; {folders} folder(s) were copied here"
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))
+
+
+def _database_lock(uri: str) -> FileLock:
+    """Two processes that create the tables at once ruin the database for good."""
+    folder = _database(uri).parent
+    try:
+        make_folder(folder)
+    except TargetError:
+        raise FileExistsError(errno.EEXIST, "a file is in the way of a folder", str(folder)) from None
+    return FileLock(folder / ".publishing.lock", timeout=120)
+
+
+def _try_database(uri: str) -> None:
+    """Fail at once where MLflow would try again for minutes: no driver, no such database, no permission."""
+    if uri.startswith(("http:", "https:")) or "://" not in uri:
+        return
+    from sqlalchemy import create_engine
+
+    if not uri.startswith("file:"):
+        engine = create_engine(uri)
+        if engine.dialect.name in ("sqlite", "postgresql"):  # others may need options that only MLflow knows
+            with engine.connect():
+                pass
+        engine.dispose()
 
 
 @contextmanager
@@ -97,8 +147,13 @@ def _addresses_kept() -> Iterator[None]:
 def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[str, str]]:
     """Command and environment of a small MLflow server on loopback (the defaults start 15 processes)."""
     uri = tracking_uri(params, root)
-    if not uri.startswith("sqlite:"):
+    if uri.startswith("http"):
         raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; open that address, a server of its own is not needed")
+    if not uri.startswith("sqlite:"):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {uri}, which has no pages of its own; `mlflow server --backend-store-uri "
+            '"$MLFLOW_TRACKING_URI"` serves them'
+        )
     with connect(params, root):
         pass  # makes the database if there is none yet
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -140,10 +195,22 @@ def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
     return folder
 
 
+def find_run(client: Any, run_id: str | None) -> Any | None:
+    """A run; None if there is none of that id, or no longer (`mlflow gc`)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id) if run_id else None
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
 def store_exists(params: Params, root: Path) -> bool:
     """Whether there is anything to ask: a local database may not have been made yet, and asking would make it."""
     uri = tracking_uri(params, root)
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+    return not uri.startswith("sqlite:///") or _database(uri).exists()
 
 
 def _local_uri(params: Params, root: Path) -> str:

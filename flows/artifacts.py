@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
+from ae_pipeline.errors import without_secrets
 from flows.dvc_tasks import StageRun
 
 # Where MLflow's pages are, for links; `ae-pipeline serve` sets it.
@@ -57,17 +58,23 @@ def picture(path: Path, key: str, description: str) -> None:
 
 def run_link(uri: str, experiment_id: str, run_id: str) -> str:
     """Markdown: a link to an MLflow run where its pages are known, else what to open."""
-    pages = os.environ.get(MLFLOW_PAGES) or (uri if uri.startswith("http") else None)
+    pages = _pages(uri)
     if pages is None:
-        return f"MLflow run `{run_id}` in `{uri}` (`make mlflow-ui` shows it)"
-    return f"[MLflow run {run_id[:8]}]({pages.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id})"
+        return f"MLflow run `{run_id}` in `{without_secrets(uri)}` (`make mlflow-ui` shows it)"
+    return f"[MLflow run {run_id[:8]}]({pages}/#/experiments/{experiment_id}/runs/{run_id})"
 
 
 def model_link(uri: str, name: str, version: str) -> str:
     """Markdown: a link to a registered model version."""
-    pages = os.environ.get(MLFLOW_PAGES) or (uri if uri.startswith("http") else None)
+    pages = _pages(uri)
     text = f"{name} version {version}"
-    return f"[{text}]({pages.rstrip('/')}/#/models/{name}/versions/{version})" if pages else text
+    return f"[{text}]({pages}/#/models/{name}/versions/{version})" if pages else text
+
+
+def _pages(uri: str) -> str | None:
+    """The address of MLflow's pages, as it may be shown."""
+    pages = os.environ.get(MLFLOW_PAGES) or (uri if uri.startswith("http") else None)
+    return without_secrets(pages).rstrip("/") if pages else None
 
 
 def _is_number(value: Any) -> bool:

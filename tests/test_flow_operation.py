@@ -188,6 +188,16 @@ def test_a_champion_chosen_by_hand_in_mlflow_is_respected(clone, run_flow, clien
     assert "moved by hand" in output
 
 
+def test_a_champion_that_was_lost_fails_every_flow_that_needs_one(clone, run_flow, client):
+    client.delete_registered_model_alias("synthetic-ae", "champion")
+    for flow in ("encode_new", "monitor", "evaluate_and_promote"):
+        run = run_flow(flow, check=False)
+        assert run.state.is_failed(), flow
+        assert "has no champion, but there was one: version 2" in run.state.message
+    clone.run(sys.executable, "-m", "ae_pipeline", "promote", "2", "--why", "it was a slip")
+    assert run_flow("encode_new").state.is_completed()
+
+
 def test_a_store_that_was_begun_in_the_place_of_another_has_a_series_of_its_own(clone, client):
     """As docs/operations.md tells to do it: "Another store"."""
     params = load_params(clone.folder / "params.yaml")

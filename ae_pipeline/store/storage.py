@@ -16,7 +16,15 @@ from typing import Any, Protocol
 
 import fsspec
 
-from ae_pipeline.errors import ConfigError, LinkedStoreError, PipelineError, StoreError, UnreachableError, first_line
+from ae_pipeline.errors import (
+    ConfigError,
+    LinkedStoreError,
+    PipelineError,
+    StoreError,
+    UnreachableError,
+    first_line,
+    without_secrets,
+)
 
 _BLOCK = 8 << 20
 # How DVC calls a file in its cache, wherever that is.
@@ -90,9 +98,9 @@ class RemoteStorage:
     """Any fsspec URL. Nothing is cached: what others have written since is seen."""
 
     def __init__(self, url: str):
-        self.location = url.rstrip("/")
+        self.location = without_secrets(url).rstrip("/")
         try:
-            self.files, base = fsspec.core.url_to_fs(self.location)
+            self.files, base = fsspec.core.url_to_fs(url.rstrip("/"))
         except (ImportError, ValueError) as error:
             raise ConfigError(
                 f"{self.location} cannot be opened: {first_line(error)}; install what this kind of URL needs "
