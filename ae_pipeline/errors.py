@@ -12,7 +12,7 @@ PipelineError
   TargetError       what is to be written exists already, or cannot be written
   SweepError        no setting within the tolerance, none that trains, or a study that cannot be read
   GateError         a codec that does not meet the quality gate of params.yaml
-  WorkspaceError    results of the stages that are missing, or not of one run
+  WorkspaceError    results of the stages that are missing, or come from different runs
   BusyError         another stage or flow is at work in the workspace, or it is not this one's any more
   ServeError        a server or worker that does not start, or ends by itself
   TrackingError     the tracking server cannot be reached, or lacks what was asked for
@@ -119,7 +119,7 @@ class SweepError(PipelineError):
 
 
 class WorkspaceError(PipelineError):
-    """Results of the stages that are missing, or not of one run."""
+    """Results of the stages that are missing, or come from different runs."""
 
 
 class BusyError(PipelineError):

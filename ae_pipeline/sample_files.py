@@ -110,7 +110,7 @@ class _Walk:
             raise DataError(
                 f"{self._root} has files that are not Parquet ({_first(self._foreign)}), which would be left out; move "
                 "them elsewhere, or give the Parquet files in a folder of their own"
-                + "; image files are for the inbox, see `inbox` in params.yaml"
+                + '; to encode image files, put them into the inbox (docs/operations.md, "The inbox")'
                 * images
             )
 

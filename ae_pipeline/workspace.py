@@ -182,8 +182,8 @@ def _check_of_one_piece(stages: dict[str, Any], params: Params) -> None:
             stages, "encode" if stage == "decode" else "train", path
         ):
             raise WorkspaceError(
-                f"stage `{stage}` has not succeeded since {path} was made (dvc.lock), so the results on disk are not "
-                "of one run; run `dvc repro` and see why it stops"
+                f"stage `{stage}` has not succeeded since {path} was made (dvc.lock), so the results on disk come "
+                "from different runs; run `dvc repro` and see why it stops"
             )
     for stage, entry in stages.items():
         if stage == "publish":

@@ -109,7 +109,7 @@ def test_leftovers_of_interrupted_runs_go(store, tmp_path):
         ".store.fedcba9876543210.partial",
         "store",
     ]
-    assert verify_store(store).notices == ["1 files are not of a store: notes.txt"]
+    assert verify_store(store).notices == ["files that do not belong to the store: notes.txt"]
 
 
 def test_what_cannot_be_vacuumed_is_left_alone(store, tmp_path):

@@ -168,7 +168,7 @@ def test_what_an_interrupted_run_left_is_a_notice(store):
     left, unlisted, strange = found.notices
     assert "_snapshots/3.json" in left
     assert unlisted.startswith("2 files that an interrupted run left, which cost only space: .part-00004.1.tmp, part-")
-    assert strange == "1 files are not of a store: notes.txt"
+    assert strange == "files that do not belong to the store: notes.txt"
 
 
 def test_a_machine_that_decodes_otherwise_is_no_damage(store):

@@ -60,18 +60,20 @@ def format_vacuumed(done: Vacuum, *, dry_run: bool) -> str:
 
 
 def _deep(compared: dict[str, Any]) -> list[str]:
-    lines = [f"{'deep':<12}{compared['identical']:,} parts come out of the data byte for byte"]
+    lines = [f"{'deep':<12}{compared['identical']:,} parts, encoded again from the data, have the same bytes"]
     different = [f"{name}: {reason}" for name, reason in compared["different"].items()]
     rounded = [
-        f"{name}: {number:,} latents are the next integer on this machine"
+        f"{name}: this machine rounds {number:,} latents to the next integer, which is no damage"
         for name, number in compared["rounded"].items()
     ]
     lines += _several("different", different)
     lines += _several("rounding", rounded)
-    lines += _several("same rows", [f"{name}: in other bytes" for name in compared["same_rows"]])
+    lines += _several(
+        "same rows", [f"{name}: same rows, though the file has other bytes" for name in compared["same_rows"]]
+    )
     renewed = compared["renewed"]
     reasons = [
-        f"{name}: {renewed[name]} has other bytes than the file that it was made from"
+        f"{name}: {renewed[name]} was changed since it was encoded"
         if name in renewed
         else f"{name}: its data was not given"
         for name in compared["not_compared"]
@@ -92,7 +94,7 @@ def _result(verified: Verified, compared: dict[str, Any] | None) -> list[str]:
         ]
     if compared and compared["different"]:
         return [
-            f"{'result':<12}NOT THE DATA: {len(compared['different'])} parts are as they were written, but not from it",
+            f"{'result':<12}NOT THE DATA: {len(compared['different'])} parts are not damaged, but were made from other data",
             f"{'next':<12}keep the data, and encode it into a new store",
         ]
     if compared and compared["rows_not_in_store"]:

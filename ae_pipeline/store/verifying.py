@@ -196,7 +196,7 @@ def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
             "next append uses them or removes them, `ae-pipeline vacuum` removes them"
         )
     if strange:
-        notices.append(f"{len(strange):,} files are not of a store: {_named(strange, len(strange))}")
+        notices.append(f"files that do not belong to the store: {_named(strange, len(strange))}")
     return notices
 
 
@@ -208,10 +208,13 @@ def _probe(store: LatentStore, *, able: bool) -> str:
         return "not checked: the codec or the first part is damaged"
     found = measure_probe(store, recorded.rows)
     if found.pixels_sha256 == recorded.pixels_sha256:
-        return f"reproduced: this machine ({found.instructions}) decodes as the writer's ({recorded.instructions}) did"
+        return (
+            f"reproduced: this machine ({found.instructions}) decodes to the same values as the machine that wrote the "
+            f"store ({recorded.instructions})"
+        )
     return (
-        f"differs: {found.instructions} here, {recorded.instructions} there; decoded integers may be the next ones "
-        "(docs/store-format.md, not promised)"
+        f"differs: this machine ({found.instructions}) does not decode to quite the same values as the machine that wrote "
+        f'the store ({recorded.instructions}); integers may differ by 1 (docs/store-format.md, "Not promised")'
     )
 
 
