@@ -94,7 +94,7 @@ def _result(verified: Verified, compared: dict[str, Any] | None) -> list[str]:
         ]
     if compared and compared["different"]:
         return [
-            f"{'result':<12}NOT THE DATA: {len(compared['different'])} parts are not damaged, but were made from other data",
+            f"{'result':<12}NOT THE DATA: {len(compared['different'])} parts are undamaged, but made from other data",
             f"{'next':<12}keep the data, and encode it into a new store",
         ]
     if compared and compared["rows_not_in_store"]:

@@ -213,8 +213,8 @@ def _probe(store: LatentStore, *, able: bool) -> str:
             f"store ({recorded.instructions})"
         )
     return (
-        f"differs: this machine ({found.instructions}) does not decode to quite the same values as the machine that wrote "
-        f'the store ({recorded.instructions}); integers may differ by 1 (docs/store-format.md, "Not promised")'
+        f"differs: this machine ({found.instructions}) decodes some values otherwise than the machine that wrote the "
+        f'store ({recorded.instructions}); integers may differ by 1 (docs/store-format.md, "Not promised")'
     )
 
 
