@@ -93,7 +93,7 @@ def test_verify_without_any_manifest_still_reports(ae, store):
 def test_verify_deep_compares_with_the_data(ae, store, data, tmp_path):
     code, out, _ = ae("verify", store, "--deep", "--source", data, "--device", "cpu")
     assert code == 0
-    assert "deep        3 parts, encoded again from the data, have the same bytes" in out
+    assert "deep        3 parts, encoded again from the data, are the same byte for byte" in out
     assert out.splitlines()[-1] == "result      whole"
     sources = ("--source", data / "batch-1.parquet", "--source", batch(tmp_path, 5).files[0])
     code, out, _ = ae("verify", store, "--deep", *sources)

@@ -60,7 +60,7 @@ def format_vacuumed(done: Vacuum, *, dry_run: bool) -> str:
 
 
 def _deep(compared: dict[str, Any]) -> list[str]:
-    lines = [f"{'deep':<12}{compared['identical']:,} parts, encoded again from the data, have the same bytes"]
+    lines = [f"{'deep':<12}{compared['identical']:,} parts, encoded again from the data, are the same byte for byte"]
     different = [f"{name}: {reason}" for name, reason in compared["different"].items()]
     rounded = [
         f"{name}: this machine rounds {number:,} latents to the next integer, which is no damage"
