@@ -19,11 +19,13 @@ from ae_pipeline.cli_bench import bench, preset
 from ae_pipeline.cli_decode import decode
 from ae_pipeline.cli_options import (
     DEFAULT_PARAMS,
+    ROWS_OF_ENCODE,
     AsJson,
     Device,
     ParamsFile,
     Snapshot,
     complete_once_named,
+    naming_options,
     note_left_out,
     show,
 )
@@ -106,7 +108,7 @@ def encode(
     if not is_url(store):
         refuse_inside(Path(store), data, "the data")
     whole = nullcontext() if is_url(store) else complete_once_named("store", Path(store), as_json=as_json)
-    with whole, _codec(codec, model) as folder:
+    with whole, naming_options(row_group_rows="--row-group-rows"), _codec(codec, model) as folder:
         samples = _open_samples(data, folder)
         watch = watch_range(samples, read_header(folder).scaling)
         settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
@@ -176,7 +178,7 @@ def evaluate(
     from ae_pipeline.report import write_pictures, write_tables
     from ae_pipeline.samples import SampleSet
 
-    with _codec(codec, model) as folder:
+    with naming_options(row_group_rows=ROWS_OF_ENCODE), _codec(codec, model) as folder:
         if report:
             refuse_existing(report)
         samples = _open_samples(data, folder)

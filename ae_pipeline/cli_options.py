@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.errors import is_out_of_memory, printable
+from ae_pipeline.errors import PipelineError, is_out_of_memory, printable
 from ae_pipeline.files import is_free
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ StorePlace = Annotated[str, typer.Argument(help="Latent store: a folder, or a UR
 Snapshot = Annotated[
     int | None, typer.Option(min=1, help="The store as of an earlier snapshot (`ae-pipeline info` lists them).")
 ]
+# For commands that have no such option: another one does.
+ROWS_OF_ENCODE = "`ae-pipeline encode`'s --row-group-rows"
 DEFAULT_PARAMS = Path("params.yaml")
 
 
@@ -37,6 +39,19 @@ def complete_once_named(kind: str, result: Path, *, as_json: bool) -> Iterator[N
         if as_json:
             print(json.dumps({kind: str(result)}))
         print(printable(f"note: {result} is complete; memory was lacking to tell more of it"), file=sys.stderr)
+
+
+@contextmanager
+def naming_options(**options: str) -> Iterator[None]:
+    """Errors name options, given as `row_group_rows="--row-group-rows"`, in place of the knobs `encode.*`."""
+    try:
+        yield
+    except PipelineError as error:
+        text = str(error)
+        for knob, option in options.items():
+            text = text.replace(f"encode.{knob}", option)
+        error.args = (text,)
+        raise
 
 
 def show(values: dict[str, Any], *, as_json: bool) -> None:

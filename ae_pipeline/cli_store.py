@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ae_pipeline.cli_options import AsJson, Device, StorePlace, note_left_out, show
+from ae_pipeline.cli_options import ROWS_OF_ENCODE, AsJson, Device, StorePlace, naming_options, note_left_out, show
 from ae_pipeline.errors import ConfigError, printable, warn
 
 if TYPE_CHECKING:
@@ -40,12 +40,14 @@ def append(
     from ae_pipeline.value_range import watch_range
 
     opened = LatentStore.open(store)
+    opened.codec_header()  # raises if it is not the one that wrote the store
     _warn_of_damage(opened)
     latent = opened.manifest.latent
     settings = EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows, device=device)
     sets = _open_sources(data, store, None)
     watches = [watch_range(samples, opened.codec_header().scaling) for samples in sets]
-    with row_progress("append", sum(samples.rows for samples in sets)) as progress:
+    rows = sum(samples.rows for samples in sets)
+    with naming_options(row_group_rows=ROWS_OF_ENCODE), row_progress("append", rows) as progress:
         done = append_samples(
             store, sets, opened.codec_path, settings, name=_name(data), git=git_state(Path.cwd()), progress=progress
         )

@@ -16,7 +16,10 @@ def choose_device(name: str) -> torch.device:
         name = next(device for device in ("cuda", "mps", "cpu") if available[device])
     if not available[name]:
         has = ", ".join(device for device, here in available.items() if here)
-        raise ConfigError(f"device {name} is not available on this machine; it has: {has}")
+        raise ConfigError(
+            f"device {name} is not available on this machine; it has: {has}. Choose one of these (--device; in "
+            "params.yaml train.device and encode.device)"
+        )
     return torch.device(name)
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from grown import batch, copied, grow, rewrite_manifest
-from handmade import bytes_of, flip_bit
+from handmade import bytes_of, flip_bit, random_codec
 
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import MANIFEST_NAME
@@ -230,6 +230,20 @@ def test_repair_takes_the_codec_from_a_copy(ae, store, whole):
     assert "give a folder with a copy of the codec" in ae("repair", store)[1]
     assert ae("repair", store, "--codec", whole.path.parent / "codec")[0] == 0
     assert bytes_of(store) == bytes_of(whole.path)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (4, 5)], ids=["same samples", "other samples"])
+def test_append_with_a_swapped_codec_leads_to_repair_which_helps(shape, ae, store, whole, tmp_path):
+    shutil.rmtree(store / "_codec")
+    random_codec(store / "_codec", shape, seed=9)
+    before, more = bytes_of(store), batch(tmp_path, 9).files[0]
+    code, _, err = ae("append", store, more)
+    assert code == 1
+    assert "_codec has fingerprint" in err
+    assert "put the right codec back: `ae-pipeline repair` takes a copy (--codec)" in err
+    assert bytes_of(store) == before
+    assert ae("repair", store, "--codec", whole.path.parent / "codec")[0] == 0
+    assert ae("append", store, more, "--device", "cpu")[0] == 0
 
 
 def test_repair_says_what_new_bytes_are(ae, store, data):

@@ -21,9 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from handmade import bytes_of, change_header, encode, random_codec, random_pixels, write_rows
+from typer.testing import CliRunner
 
 import ae_pipeline.codec
 from ae_pipeline import parquet_limits
+from ae_pipeline.cli import app
 from ae_pipeline.codec import Codec, freeze, save_codec
 from ae_pipeline.codec_header import Scaling
 from ae_pipeline.errors import CodecError, DamagedPartError, DataError, PipelineError, StoreError
@@ -304,6 +306,26 @@ def test_an_encoder_writes_no_row_group_that_readers_would_refuse(codec, tmp_pat
     with pytest.raises(DataError, match=r"rows.parquet: .*; set encode.row_group_rows to less than 10000"):
         encode(samples, codec, tmp_path / "store")
     assert sum(len(table) for table in encode(samples, codec, tmp_path / "store", row_group_rows=5).scan()) == ROWS
+
+
+def test_a_message_names_the_option_of_the_command_that_was_called(codec, sound, tmp_path, small_limit):
+    pixels = random_pixels((ROWS, 5, 4), "uint8")
+    columns = {"id": list(range(ROWS)), "text": ["x" * 10_000] * ROWS, "number": [7] * ROWS}
+    write_rows(tmp_path / "rows.parquet", pixels, **columns)
+    shutil.copytree(sound.path, tmp_path / "store")
+    data, given = str(tmp_path / "rows.parquet"), ["--codec", str(codec)]
+    commands = {
+        "; set --row-group-rows to less than 10000": ["encode", data, *given, "--store", str(tmp_path / "new")],
+        "; set `ae-pipeline encode`'s --row-group-rows to less than 20": ["append", str(tmp_path / "store"), data],
+        "; set `ae-pipeline encode`'s --row-group-rows to less": ["evaluate", data, *given],
+    }
+    for words, command in commands.items():
+        found = CliRunner().invoke(app, [*command, "--device", "cpu"])
+        assert isinstance(found.exception, DataError)
+        assert words in str(found.exception)
+        assert "encode.row" not in str(found.exception)
+    advised = ["encode", data, *given, "--store", str(tmp_path / "new"), "--row-group-rows", "5", "--device", "cpu"]
+    assert CliRunner().invoke(app, advised).exit_code == 0
 
 
 READ_AND_TELL_PEAK = """

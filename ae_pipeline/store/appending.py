@@ -197,6 +197,7 @@ def _check_fits(
 ) -> None:
     old, where = store.manifest, store.location
     if header.fingerprint != old.codec.fingerprint:
+        store.codec_header()  # where it is the store's own that was changed, this says so
         raise CodecError(
             f"{codec_path} has fingerprint {header.fingerprint[:12]}..., but {where} was written with "
             f"{old.codec.fingerprint[:12]}...; append with that codec, or encode into another store"

@@ -132,7 +132,8 @@ class LatentStore:
         if header.fingerprint != wanted:
             raise StoreError(
                 f"{place_of(self.storage, CODEC_FOLDER)} has fingerprint {header.fingerprint[:12]}..., but the store "
-                f"was written with {wanted[:12]}...; put the right codec back"
+                f"was written with {wanted[:12]}...; put the right codec back: `ae-pipeline repair` takes a copy "
+                "(--codec)"
             )
         latent = self.manifest.latent
         found = (header.model.latent_size, header.quantiser.levels, header.samples)

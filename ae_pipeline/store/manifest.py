@@ -168,7 +168,8 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
         except OSError:
             raise error from None  # what keeps the manifest from being read, said with its place
         if snapshot is None and kept and not isinstance(error, NewerFormatError):
-            raise StoreError(f"{error}; until then, --snapshot {kept[-1]} reads what stood in the store then") from None
+            until = f"until then, `ae-pipeline decode --snapshot {kept[-1]}` reads what stood there before"
+            raise StoreError(f"{error}; {until}") from None
         if snapshot is None or snapshot not in kept:
             raise
         newest = None

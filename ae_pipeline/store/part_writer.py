@@ -69,7 +69,8 @@ class PartWriter:
         if self._layout.coding and rows.nbytes > MOST_ROW_GROUP_BYTES:  # elsewhere seen in the file, by `pieces.cut`
             raise DataError(
                 f"latents of {len(rows)} rows take {rows.nbytes} bytes in memory, at most {MOST_ROW_GROUP_BYTES} are "
-                f"allowed in a row group; set encode.row_group_rows to less than {len(rows)}"
+                f"allowed in a row group; set encode.row_group_rows to less than {len(rows)} (a store that has rows "
+                "keeps the number that it began with: encode these into another one)"
             )
         latents = self._layout.to_file(rows)
         return group.set_column(place, pa.field(LATENT, latents.type, nullable=False), latents)

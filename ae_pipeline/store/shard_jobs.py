@@ -95,7 +95,8 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     except ValueError as error:
         path.unlink()
         raise DataError(
-            f"{job.shard.path}: {first_line(error)}; set encode.row_group_rows to less than {job.row_group_rows}"
+            f"{job.shard.path}: {first_line(error)}; set encode.row_group_rows to less than {job.row_group_rows} (a "
+            "store that has rows keeps the number that it began with: encode these into another one)"
         ) from None
     return PartEntry(
         name=job.part_name,
