@@ -81,10 +81,11 @@ def _check(swept: "Swept", params: "Params", *, write_params: bool) -> None:
     if results.best is None and not swept.missing:
         reasons = [trial.reason for trial in swept.trials if trial.state == "failed"]
         raise SweepError(f"no setting was trained to its end: {reasons[0] if reasons else 'all were stopped'}")
-    if results.chosen is None and any(item.worthless for item in results.front):
+    passed_over = results.passed_over
+    if passed_over is not None and (write_params or results.max_mse is not None):
         raise SweepError(
-            "no setting that could be chosen is better than answering each value's mean, whatever its MSE and PSNR: "
-            f"train longer (train.epochs), and look for outliers in the data, which widen its range; see {report}"
+            f"nothing is chosen: {passed_over.describe()} is not better than answering each value's mean. Train longer "
+            f"(train.epochs), and look for outliers in the data, which widen its range; see {report}"
         )
     if results.max_mse is not None and results.smallest is None and results.best is not None:
         raise SweepError(

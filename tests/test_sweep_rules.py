@@ -5,6 +5,7 @@ import pytest
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import Params
 from ae_pipeline.params_base import replaced
+from ae_pipeline.sweep.report import verdict
 from ae_pipeline.sweep.results import as_json, estimate, knee, summarise
 from ae_pipeline.sweep.space import combinations, parse_space
 from ae_pipeline.sweep.stopping import StopRule
@@ -166,3 +167,21 @@ def test_with_a_rate_term_a_trial_is_measured_by_its_own_trade_off():
     worse = [0.05, 0.05, 0.05]
     assert "behind rate_weight=0.0001" in reason({"train.rate_weight": 1e-4, SIZE: 4}, worse, known, rate_weight=1e-4)
     assert reason({"train.rate_weight": 5e-4, SIZE: 4}, worse, known, rate_weight=5e-4) is None
+
+
+def test_what_is_not_better_than_the_mean_is_never_chosen():
+    """However small its MSE: all settings are within the tolerance, and one knows something of the rows."""
+
+    def trial(size, r2):
+        metrics = {"bits_per_row": 10.0 * size, "mse": 1e-9 / size, "psnr": 90.0, "mean_mse": 1e-9, "r2": r2}
+        return Trial({"train.latent_size": size}, 0, "finished", 1, 1.0, {**metrics, "values_with_variance": 4})
+
+    trials = [trial(1, -0.1), trial(2, 0.0), trial(4, 0.5)]
+    chosen = summarise(trials, 0.01).chosen
+    assert chosen.setting == {"train.latent_size": 4}
+    none = summarise(trials[:2], 0.01)
+    assert (none.chosen, none.passed_over.setting) == (None, {"train.latent_size": 1})
+    assert "not better than answering each value's mean" in verdict(none)[-1]
+    assert "latent_size=1" in verdict(none)[-1]
+    former = Trial({"train.latent_size": 8}, 0, "finished", 1, 1.0, {"bits_per_row": 1.0, "mse": 1e-9})
+    assert summarise([former], 0.01).chosen.setting == {"train.latent_size": 8}

@@ -73,6 +73,15 @@ class Results:
         found = self.knee if self.max_mse is None else self.smallest
         return None if found is None or found.worthless else found
 
+    @property
+    def passed_over(self) -> Outcome | None:
+        """What would be chosen, were it not worthless; None if something is chosen, or nothing could be."""
+        if self.chosen is not None:
+            return None
+        if self.max_mse is None:
+            return self.knee
+        return next((item for item in self.front if _mse(item) <= self.max_mse), None)
+
 
 def summarise(trials: list[Trial], max_mse: float | None) -> Results:
     """Group trials by setting. A setting with a trial that was stopped or failed is not chosen: it would be by luck."""
