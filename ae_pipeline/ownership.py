@@ -170,7 +170,7 @@ def _owners() -> tuple[Process, ...]:
     if _DVC_STAGE in os.environ:
         try:
             parent = psutil.Process().parent()
-            if parent is not None and parent.cmdline()[-2:-1] == ["-c"]:  # a shell that waits for us
+            while parent is not None and parent.cmdline()[-2:-1] == ["-c"]:  # a shell that waits for us
                 owners.append(Process.of(parent))
                 parent = parent.parent()
             if parent is None or _inherits(parent):
