@@ -20,7 +20,7 @@ class InboxParams(Section):
     settle_seconds: NonNegative = 30.0
     """Files that changed less than this ago are left for the next run: somebody may still be writing them.
 
-    Where the time of change is no use, as it lies in the future, two runs so far apart must find the file unchanged.
+    Where that time is of no use, as it is in the future, a file is taken when two runs so far apart find it unchanged.
     """
 
 
