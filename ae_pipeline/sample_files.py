@@ -18,7 +18,7 @@ from ae_pipeline.errors import DataError
 
 Keys = tuple[tuple[str, str | None], ...]
 """Names and values of the folders that a file lies in, outermost first."""
-_ENDINGS = (".parquet", ".pq", ".parq")
+PARQUET_SUFFIXES = (".parquet", ".pq", ".parq")
 _MAGIC = (b"PAR1", b"PARE")  # the second one begins encrypted files: reading says why that fails
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SYSTEM = ("thumbs.db", "desktop.ini")
@@ -48,11 +48,23 @@ def find_files(path: Path) -> FoundFiles:
     walk.refuse_others()
     files = tuple(sorted(walk.keys))
     if not files:
-        raise DataError(f"no *.parquet files in {path}; expected a Parquet file or a folder of them")
+        left_out = tuple(sorted(walk.left_out))
+        found = f" ({describe_left_out(left_out, path)})" if left_out else ""
+        raise DataError(f"no Parquet files in {path}{found}; expected a Parquet file or a folder of them")
     for file in files[1:]:
         _refuse_other_keys(file, walk.keys[file], files[0], walk.keys[files[0]])
     keys = walk.keys if walk.keys[files[0]] else {}
     return FoundFiles(path, files, keys, tuple(sorted(walk.left_out)))
+
+
+def is_parquet(file: Path) -> bool:
+    """Whether a file is Parquet: by its ending, or else by its first bytes."""
+    if not file.is_file():  # a pipe would have us wait; a link may lead nowhere
+        return False
+    if file.name.lower().endswith(PARQUET_SUFFIXES):
+        return True
+    with open(file, "rb") as opened:
+        return opened.read(4) in _MAGIC
 
 
 def key_in_path(file: Path, names: Collection[str]) -> str | None:
@@ -91,7 +103,7 @@ class _Walk:
                 self._sort_folder(item, name, keys)
             elif _is_leftover(item.name):
                 self.left_out.append(name)
-            elif _is_parquet(item):
+            elif is_parquet(item):
                 self.keys[item] = keys
             else:
                 self._foreign.append(name)
@@ -143,16 +155,6 @@ def _files_below(folder: Path) -> Iterator[Path]:
 def _is_leftover(name: str) -> bool:
     """Names that Spark, pandas and pyarrow pass over, too, and files that DVC and Windows keep for themselves."""
     return name.startswith(("_", ".")) or name.lower().endswith((".crc", ".dvc")) or name.lower() in _SYSTEM
-
-
-def _is_parquet(file: Path) -> bool:
-    """By its ending, or else by its first bytes."""
-    if not file.is_file():  # a pipe would have us wait; a link may lead nowhere
-        return False
-    if file.name.lower().endswith(_ENDINGS):
-        return True
-    with open(file, "rb") as opened:
-        return opened.read(4) in _MAGIC
 
 
 def _key_of(folder: Path) -> tuple[str, str | None] | None:

@@ -485,3 +485,35 @@ def test_every_table_that_pyarrow_writes_is_taken_or_named(codec, box, tmp_path)
         assert "b.parquet" in done.files, kind
         assert {"a.parquet"} <= {*done.files, *done.quarantined}, kind
         assert pq.read_table(folder / "b.parquet").num_rows == 1
+
+
+def test_a_file_whose_name_was_corrected_in_the_quarantine_goes_back_under_the_new_name(codec, box, tmp_path):
+    """Its reason says "rename it"; until then the reason went, and the file stayed there without a word."""
+    bad = os.fsencode(box / "caf") + b"\xe9.parquet"
+    put(tmp_path / "a.parquet", 1)
+    (tmp_path / "a.parquet").rename(os.fsdecode(bad))
+    put(box / "b.parquet", 2)
+    assert "rename it" in run(tmp_path, codec).quarantined[r"caf\xe9.parquet"]
+    (lying,) = quarantine(tmp_path).glob("*.parquet")
+    lying.rename(lying.with_name("b.parquet"))
+    why = "its name was corrected, and the inbox has another file of its name; put it there yourself"
+    assert run(tmp_path, codec).why_waiting == {"b.parquet (in quarantine)": why}
+    (quarantine(tmp_path) / "b.parquet").rename(quarantine(tmp_path) / "cafe.parquet")
+    done = run(tmp_path, codec)
+    assert (done.files, done.quarantined, done.why_waiting) == (["cafe.parquet"], {}, {})
+    assert list(quarantine(tmp_path).iterdir()) == []
+    assert stored(store_of(tmp_path, codec)).num_rows == 60
+
+
+def test_another_file_of_the_quarantine_is_not_taken_for_one_that_was_taken_away(codec, box, tmp_path):
+    for name in ("a.parquet", "sub/a.parquet"):
+        (box / name).parent.mkdir(exist_ok=True)
+        (box / name).write_bytes(b"bad")
+    settle(box)
+    run(tmp_path, codec)
+    (quarantine(tmp_path) / "a.parquet").unlink()
+    (quarantine(tmp_path) / "mine.txt").write_text("notes")
+    done = run(tmp_path, codec)
+    assert (done.files, done.quarantined, done.why_waiting) == ([], {}, {})
+    left = {path.name for path in quarantine(tmp_path).rglob("*") if path.is_file()}
+    assert left == {"mine.txt", "a.parquet", "a.parquet.reason.txt"}

@@ -6,13 +6,25 @@ import shutil
 import numpy as np
 import pytest
 from handmade import random_codec, random_pixels
-from inboxes import put_image, run, settle, store_of, stored
+from inboxes import put, put_image, run, settle, store_of, stored
 from PIL import Image
 
 from ae_pipeline.codec import Codec
 from ae_pipeline.idx import write_idx
 from ae_pipeline.inbox.batches import batch_facts
 from ae_pipeline.store.latent_store import LatentStore
+
+
+def test_parquet_files_are_taken_whatever_they_are_called(codec, box, tmp_path):
+    """As `encode` reads them: by their endings, or by their first bytes."""
+    names = ["a.pq", "b.PARQ", "c.Parquet", "d.parquet.snappy", "part-00000"]
+    for number, name in enumerate(names):
+        put(box / name, number)
+    (box / "e.pq").write_text("no Parquet")
+    settle(box)
+    done = run(tmp_path, codec)
+    assert done.files == names
+    assert "e.pq is not a readable Parquet file" in done.quarantined["e.pq"]
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])

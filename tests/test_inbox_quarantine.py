@@ -56,7 +56,10 @@ BAD = {
     ),
     "text.parquet": (lambda path: path.write_text("hello"), "is not a readable Parquet file"),
     "empty.parquet": (lambda path: path.write_bytes(b""), "is not a readable Parquet file"),
-    "notes.txt": (lambda path: path.write_text("hello"), "is of no kind that is read; expected *.parquet, "),
+    "notes.txt": (
+        lambda path: path.write_text("hello"),
+        "is of no kind that is read; expected Parquet (*.parquet, *.pq, ",
+    ),
     "x-images-idx3-ubyte": (lambda path: path.write_bytes(b"\0\0\x08\x03"), "is truncated in its header"),
     "y-images-idx3-ubyte.gz": (lambda path: path.write_bytes(gzip.compress(b"\0" * 99)[:-9]), "truncated or damaged"),
     "z-images-idx3-ubyte": (

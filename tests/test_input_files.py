@@ -74,6 +74,14 @@ def test_parquet_files_are_read_whatever_they_are_called(tmp_path):
     assert samples.left_out is None
 
 
+def test_a_folder_with_nothing_but_leftovers_is_refused_naming_them(tmp_path):
+    rows_file(tmp_path / "_a.parquet")
+    with pytest.raises(
+        DataError, match=r"no Parquet files in \S+ \(1 file or folder in \S+ left out, .*: _a\.parquet\)"
+    ):
+        SampleSet.open(tmp_path)
+
+
 def test_what_writers_leave_beside_their_files_is_left_out_and_said(ae, codec, tmp_path):
     """By encode, append, evaluate, and by the check before originals are deleted."""
     data, store = tmp_path / "data", tmp_path / "store"

@@ -79,10 +79,15 @@ class Quarantine:
         for reason in self._reasons() if self._inbox.is_local else ():
             target = reason.with_name(reason.name.removesuffix(REASON_SUFFIX))
             try:
-                if not os.path.lexists(target) and _stated_digest(reason):  # somebody took the file away
-                    reason.unlink()
-                    continue
-                why = self._look_again(target, reason, now, settle_seconds)
+                if not os.path.lexists(target) and _stated_digest(reason):
+                    if renamed := _renamed(target, _stated_digest(reason)):
+                        why = self._give_back(renamed, reason, self._name(renamed), "its name was corrected")
+                        target = renamed
+                    else:  # somebody took the file away
+                        reason.unlink()
+                        continue
+                else:
+                    why = self._look_again(target, reason, now, settle_seconds)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -103,9 +108,13 @@ class Quarantine:
         if sha256_file(target) == digest:
             self._ledger.note_quarantined(name, stamp)
             return None
-        home = self._inbox.folder / re.sub(f"(^|/){digest[:12]}-(?=[^/]*$)", r"\1", name)
-        if not _move_back(target, home):
-            return "it is not what its reason says, and the inbox has another file of its name; put it there yourself"
+        name = re.sub(f"(^|/){digest[:12]}-(?=[^/]*$)", r"\1", name)
+        return self._give_back(target, reason, name, "it is not what its reason says")
+
+    def _give_back(self, target: Path, reason: Path, name: str, why: str) -> str | None:
+        """Into the inbox, under this name. Returns what hinders it."""
+        if not _move_back(target, self._inbox.folder / name):
+            return f"{why}, and the inbox has another file of its name; put it there yourself"
         with suppress(OSError):
             reason.unlink()
         return None
@@ -190,6 +199,13 @@ def _move_back(target: Path, home: Path) -> bool:
         return True
     target.unlink()
     return True
+
+
+def _renamed(target: Path, digest: str) -> Path | None:
+    """The file of this content beside a reason whose own file is gone: somebody renamed it, as some reasons ask for."""
+    others = (other for other in sorted(target.parent.iterdir()) if not other.name.endswith(REASON_SUFFIX))
+    files = (other for other in others if other.is_file() and not other.is_symlink())
+    return next((file for file in files if not _reason_of(file).exists() and sha256_file(file) == digest), None)
 
 
 def _reason_of(target: Path) -> Path:

@@ -32,10 +32,14 @@ from ae_pipeline.inbox.read_again import check_readable_again
 from ae_pipeline.inbox.taken import Taken
 from ae_pipeline.params_operation import InboxParams
 from ae_pipeline.pixels import SampleSpec
+from ae_pipeline.sample_files import PARQUET_SUFFIXES, is_parquet
 from ae_pipeline.samples import SampleSet
 
 _CHANGING = "somebody changed it, or took it away, while it was read"
-_READ_KINDS = f"*.parquet, *idx*-ubyte, *idx*-ubyte.gz, *{', *'.join(IMAGE_SUFFIXES)}"
+_READ_KINDS = (
+    f"Parquet (*{', *'.join(PARQUET_SUFFIXES)}), IDX (x-images-idx3-ubyte, x-labels.idx1 and the like, also .gz), or "
+    f"images (*{', *'.join(IMAGE_SUFFIXES)})"
+)
 
 
 class _HeldError(Exception):
@@ -202,7 +206,7 @@ class _Taking:
             make_folder(path.parent)
             self._names[str(path)] = file.name
             convert_idx(local, self._fetch(labels) if labels else None, path, self._spec)
-        elif not file.name.lower().endswith(".parquet"):
+        elif not is_parquet(local):
             raise DataError(f"{local} is of no kind that is read; expected {_READ_KINDS}")
         samples = SampleSet.open(path, self._spec)
         return FittedFile(samples, file.name, digest, self._columns, self._store, converted=converted)
