@@ -18,6 +18,8 @@ print(open("/proc/self/statm").read().split()[0])
 """
 # For what is computed, and for the stack and the heap of each thread.
 _BASE, _PER_THREAD = 256 << 20, 128 << 20
+# What libraries take differs a little from start to start: what one message asks for must do for the next start.
+_STEP = 64 << 20
 
 
 def require_addresses() -> None:
@@ -25,13 +27,15 @@ def require_addresses() -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY or not sys.platform.startswith("linux"):
         return
+    # Arrow's own pool reserves a gibibyte where the limit just allows it, and leaves too little to the others.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     done = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=False)
     found = f"out of memory: this process may use {limit >> 20:,} MiB of addresses (`ulimit -v {limit >> 10}`)"
     advice = "raise the limit, or take it away with `ulimit -v unlimited` where you may"
     if done.returncode:
         raise PipelineError(f"{found}, too little even to load PyTorch and Arrow; {advice}")
     taken = int(done.stdout) * resource.getpagesize()
-    needed = taken + _BASE + _PER_THREAD * (os.cpu_count() or 1)
+    needed = -(-(taken + _BASE + _PER_THREAD * (os.cpu_count() or 1)) // _STEP) * _STEP
     if limit < needed:
         raise PipelineError(
             f"{found}, of which PyTorch and Arrow take {taken >> 20:,}; expected {needed >> 20:,} or more; {advice}"

@@ -103,7 +103,8 @@ def fit(
     if not best_epoch:
         raise TrainingError(
             f"training never lowered the validation loss of {untrained:.5g} in {len(history)} epochs; "
-            "change train.learning_rate, train.optimizer or the model"
+            "change train.learning_rate, train.optimizer or the model, or, where `prepare` warns of its values, "
+            "remove outliers from the validation split"
         )
     modules.load_state_dict(best_state)
     return Fitted(history, best_epoch, len(history) < params.epochs, precision, _rate_of(modules))

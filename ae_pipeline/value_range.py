@@ -64,6 +64,17 @@ class ValueRange:
             "if the ends are outliers, remove or repair these rows"
         ]
 
+    def far_outside(self, what: str, train: "ValueRange") -> list[str]:
+        """A warning where the ends lie further from the train split's range than that is wide; mostly nothing."""
+        width = train.maximum - train.minimum
+        if train.minimum - width <= self.minimum and self.maximum <= train.maximum + width:
+            return []
+        return [
+            f"{what} has {self.describe()}, but the train split, by which values are scaled, only "
+            f"{train.minimum:g} to {train.maximum:g}: a few such rows decide every mean error of this split. If they "
+            "are outliers, remove or repair them"
+        ]
+
 
 class RangeWatch:
     """Counts rows with values outside the range that a codec scales by, while they are read. Thread-safe."""

@@ -131,6 +131,24 @@ def test_under_any_limit_of_addresses_encode_and_decode_end_in_one_line_or_well(
     assert ended == {0, 1}
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS and /proc")
+def test_the_limit_of_addresses_that_is_asked_for_is_enough_and_so_is_every_higher_one():
+    """Arrow's own pool took a gibibyte more where it could: 4.2 GB were enough, and 5 GB were not."""
+
+    def told(mebibytes):
+        words = f"{sys.executable} -c 'import ae_pipeline.address_space as a; a.require_addresses()'"
+        shell = ["bash", "-c", f"ulimit -v {mebibytes << 10}; exec {words}"]
+        return subprocess.run(shell, capture_output=True, text=True, check=False).stderr
+
+    taken = subprocess.run([sys.executable, "-c", address_space._LOAD], capture_output=True, text=True, check=True)
+    taken = int(taken.stdout) * resource.getpagesize() >> 20
+    refused = next(said for mebibytes in range(taken, 0, -128) if "expected" in (said := told(mebibytes)))
+    expected = int(re.search(r"expected ([\d,]+) or more", refused)[1].replace(",", ""))
+    for more in (0, 600):
+        assert told(expected + more) == ""
+
+
 def test_a_result_that_has_its_name_is_complete_whatever_memory_is_lacking_afterwards(tmp_path, capsys):
     with complete_once_named("out", tmp_path / "out", as_json=True):
         (tmp_path / "out").write_bytes(b"result")

@@ -5,6 +5,7 @@ import pytest
 from handmade import random_codec, write_rows
 
 from ae_pipeline.codec_header import read_header
+from ae_pipeline.idx import write_idx
 from ae_pipeline.params import Params
 from ae_pipeline.pixels import DTYPES
 from ae_pipeline.stages import run_stage
@@ -116,3 +117,20 @@ def test_prepare_reports_every_splits_range(tmp_path, capsys, tiny_params):
     for split in ("train", "validation", "test"):
         assert f"{split}: values from 0 to 255, 99.8% of them within 0 to " in out
     assert "warning" not in err
+
+
+def test_prepare_warns_of_a_split_with_outliers_that_the_train_split_lacks(tmp_path, capsys, tiny_params):
+    """Training then never lowers the validation loss, whatever its settings."""
+    train, test = (np.random.default_rng(seed).uniform(0, 0.73, (60, 4, 4)).astype(np.float32) for seed in (0, 1))
+    test[3, 0, 0] = -9999
+    (tmp_path / "data" / "idx").mkdir(parents=True)
+    for name, pixels in {"train": train, "t10k": test}.items():
+        write_idx(tmp_path / "data" / "idx" / f"{name}-images-idx3-ubyte", pixels)
+    source = {"name": "idx", "idx": {"folder": str(tmp_path / "data" / "idx")}}
+    params = Params.model_validate(tiny_params.model_dump() | {"source": source})
+    for stage in ("download", "prepare"):
+        run_stage(stage, params, tmp_path)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: test has values from -9999 to 0.7")
+    assert "but the train split, by which values are scaled, only 0.0" in warning
+    assert warning.endswith("If they are outliers, remove or repair them")

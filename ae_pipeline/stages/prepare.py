@@ -23,3 +23,5 @@ def run(params: Params, root: Path) -> None:
     dtype = splits["train"].pixels.dtype.newbyteorder("=").name
     for name, found in ranges.items():
         warn(found.warnings(name, *scaled_by(dtype, ranges["train"])))
+        if splits["train"].pixels.dtype.kind == "f":
+            warn(found.far_outside(name, ranges["train"]))
