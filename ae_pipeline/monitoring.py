@@ -63,7 +63,7 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
     Whoever has told people calls `mark_reported`.
     """
     name = params.registered_model
-    with find_model(params, root, "monitor") as registry:
+    with find_model(params, root, "") as registry:
         model, uri = registry.model, without_secrets(registry.uri)
         if registry.champion is None or model is None:
             return Monitored(name, uri=uri)
@@ -87,7 +87,7 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
 
 def mark_reported(params: Params, root: Path, found: Monitored) -> None:
     """People know of these batches: the next run starts after them."""
-    with connect(params, root, "monitor") as (client, _):
+    with connect(params, root, "") as (client, _):
         client.set_tag(found.run_id, REPORTED_TAG, str(found.new[-1].snapshot))
 
 

@@ -116,7 +116,7 @@ def champion_version(params: Params, root: Path) -> str | None:
 
     Raises TrackingError if there was a champion and it was lost.
     """
-    with find_model(params, root, "history") as found:
+    with find_model(params, root, "") as found:
         return found.champion
 
 

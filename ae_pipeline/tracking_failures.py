@@ -4,8 +4,9 @@ import errno
 import re
 import textwrap
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from ae_pipeline.errors import first_line, without_secrets
+from ae_pipeline.errors import TrackingError, first_line, without_secrets
 
 # The packages of database drivers that are called otherwise than their module.
 _DRIVERS = {
@@ -18,10 +19,25 @@ _VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 def explain(error: BaseException, uri: str, command: str) -> str:
-    """The message of a TrackingError. `command` is what to run again, e.g. `publish`."""
+    """The message of a TrackingError. `command` is what to run again, e.g. `publish`; "": what was run."""
     found, advice = _explain(error, uri)
     kept = ". Results on disk are complete" if command in ("publish", "sweep") else ""
-    return without_secrets(f"MLflow at {uri} failed: {found}{kept}; {advice}, then run `ae-pipeline {command}`")
+    again = f"then run `ae-pipeline {command}`" if command else "then run this again"
+    return without_secrets(f"MLflow at {uri} failed: {found}{kept}; {advice}, {again}")
+
+
+def check_address(uri: str) -> None:
+    """Refuse an address whose parts cannot be told apart, without showing it. Raises TrackingError."""
+    try:
+        if "://" not in uri and "@" in uri:
+            raise TrackingError(f"{_VARIABLE} does not begin with http://, https://, postgresql:// or the like; add it")
+        if not uri.startswith("sqlite:"):
+            _ = urlsplit(uri).port
+    except ValueError:
+        raise TrackingError(
+            f"{_VARIABLE} cannot be read: its port is no number up to 65535, or its host is not whole; in user and "
+            "password write %2F for /, %3A for :, %40 for @, %23 for #, %3F for ?, %5B for [ and %5D for ]"
+        ) from None
 
 
 def _explain(error: BaseException, uri: str) -> tuple[str, str]:

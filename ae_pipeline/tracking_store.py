@@ -16,7 +16,7 @@ from ae_pipeline.codec_header import read_header
 from ae_pipeline.errors import TargetError, TrackingError, first_line
 from ae_pipeline.files import make_folder
 from ae_pipeline.params import Params
-from ae_pipeline.tracking_failures import explain
+from ae_pipeline.tracking_failures import check_address, explain
 from ae_pipeline.tracking_location import ARTIFACTS, relocate, settle_location
 
 _DEFAULTS = {
@@ -44,8 +44,8 @@ def artifact_location(uri: str, params: Params, root: Path) -> str | None:
 def connect(params: Params, root: Path, command: str = "publish") -> Iterator[tuple[Any, str]]:
     """MLflow's client. A local database is used by one process at a time; MLflow's errors become ours.
 
-    `command` is the one that an error message says to run again. A default store that came from elsewhere is put
-    right first (`tracking_location.py`).
+    `command` is the one that an error message says to run again; "": whatever was run, a flow perhaps. A default store
+    that came from elsewhere is put right first (`tracking_location.py`).
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -55,6 +55,7 @@ def connect(params: Params, root: Path, command: str = "publish") -> Iterator[tu
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri(params, root)
+    check_address(uri)
     try:
         with ExitStack() as stack:
             stack.enter_context(_addresses_kept())
@@ -147,6 +148,7 @@ def _addresses_kept() -> Iterator[None]:
 def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[str, str]]:
     """Command and environment of a small MLflow server on loopback (the defaults start 15 processes)."""
     uri = tracking_uri(params, root)
+    check_address(uri)
     if uri.startswith("http"):
         raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; open that address, a server of its own is not needed")
     if not uri.startswith("sqlite:"):
@@ -154,7 +156,7 @@ def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[s
             f"MLFLOW_TRACKING_URI is {uri}, which has no pages of its own; `mlflow server --backend-store-uri "
             '"$MLFLOW_TRACKING_URI"` serves them'
         )
-    with connect(params, root):
+    with connect(params, root, "mlflow-ui"):
         pass  # makes the database if there is none yet
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [*command, "--backend-store-uri", uri], {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -170,7 +172,7 @@ def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Pat
             f"no MLflow store at {tracking_uri(params, root)}; run this in the folder of the pipeline, or set "
             "MLFLOW_TRACKING_URI"
         )
-    with connect(params, root) as (client, uri):
+    with connect(params, root, "") as (client, uri):
         return copy_codec(client, uri, model_uri, target)
 
 

@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import create_engine
 
 from ae_pipeline.errors import ConfigError, PipelineError, TrackingError, without_secrets
-from ae_pipeline.registry import history
+from ae_pipeline.monitoring import monitor_batches
+from ae_pipeline.registry import champion_version, history
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.summary import summarise_workspace
 from ae_pipeline.tracking import publish
-from ae_pipeline.tracking_store import connect, ui_command
+from ae_pipeline.tracking_store import connect, fetch_codec, ui_command
 from flows.artifacts import model_link, run_link
 
 SECRET = "geheim"
@@ -164,6 +165,40 @@ def test_postgresql_without_its_driver_or_without_its_server_is_one_line(tmp_pat
 def test_addresses_that_mlflow_does_not_take(uri, words, tiny_params, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert words in told(tiny_params, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("http://[::1:geheim@host", "its host is not whole"),
+        ("http://me:pw@host:geheim", "its port is no number"),
+        ("http://me:pw@host:99999", "its port is no number up to 65535"),
+        ("postgresql://me:pw@host:geheim/db", "its port is no number"),
+        ("postgresql://me:geheim/x@host/db", "write %2F for /"),
+        ("me:geheim@host:5000", "does not begin with http://"),
+        ("http:me:geheim@host", "does not begin with http://"),
+    ],
+)
+def test_an_address_that_cannot_be_taken_apart_is_one_line_without_it(uri, words, tiny_params, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for use in (lambda: history(tiny_params, tmp_path), lambda: ui_command(tiny_params, tmp_path, 5000)):
+        with pytest.raises(TrackingError) as raised:
+            use()
+        assert words in str(raised.value)
+        assert SECRET not in str(raised.value)
+
+
+def test_what_is_run_by_a_flow_or_by_encode_does_not_name_another_command(tiny_params, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for use in (
+        lambda: fetch_codec("models:/mnist-ae@champion", tiny_params, tmp_path, tmp_path),
+        lambda: champion_version(tiny_params, tmp_path),
+        lambda: monitor_batches(tiny_params, tmp_path),
+    ):
+        with pytest.raises(TrackingError, match=r"wait until it can be reached, then run this again$") as raised:
+            use()
+        assert "Results on disk" not in str(raised.value)
 
 
 @pytest.fixture
