@@ -24,7 +24,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _AGAIN = "nothing incomplete has a final name, run the same command again to go on"
@@ -140,7 +140,12 @@ def first_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: what cannot be seen, such as an escape sequence in a column name, is spelt out."""
+    r"""Text for a terminal: what cannot be seen, such as an escape sequence in a column name, is spelt out.
+
+    So are bytes of a name that are no UTF-8, as `caf\xe9`.
+    """
+    with suppress(UnicodeEncodeError):  # a surrogate that stands for no byte; it is spelt out below
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -270,7 +270,10 @@ def load_params(path: Path) -> Params:
     try:
         text = read_small(path).decode("utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"no {path} here; run this in the folder that holds it, or name it with --params") from None
+        raise ConfigError(
+            f"no {path} here; run this in the folder that holds it, or name it: a command by --params FILE, a flow by "
+            "--workspace FOLDER"
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     try:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 from ae_pipeline.errors import DataError
@@ -70,6 +70,12 @@ def is_parquet(file: Path) -> bool:
 def key_in_path(file: Path, names: Collection[str]) -> str | None:
     """The first folder `key=value` above a file whose key is one of these names."""
     return next((part for part in file.parts[:-1] if "=" in part and unquote(part.split("=")[0]) in names), None)
+
+
+def lost_key(file: PurePath, names: Collection[str]) -> str | None:
+    """The first folder `key=value` above a file whose key is none of these columns."""
+    keys = ((part, part.split("=")) for part in file.parts[:-1] if not part.startswith("."))
+    return next((part for part, words in keys if len(words) > 1 and words[0] and unquote(words[0]) not in names), None)
 
 
 def describe_left_out(names: tuple[str, ...], place: Path) -> str:

@@ -155,6 +155,8 @@ def check_numbers(path: Path, values: Any, names: Iterable[str]) -> None:
     """Raise WorkspaceError unless these values of a file are there, and numbers."""
     for name in names:
         found = values.get(name) if isinstance(values, dict) else None
+        if found is None:
+            raise WorkspaceError(f"{path} lacks {name}, expected a number; run `dvc repro` again")
         if not isinstance(found, int | float):
             raise WorkspaceError(f"{path} has {found!r} as {name}, expected a number; run `dvc repro` again")
 

@@ -36,6 +36,20 @@ def quarantine(root):
 # Names.
 
 
+def test_a_file_whose_folder_says_what_it_does_not_goes_to_quarantine_and_comes_back(codec, box, tmp_path):
+    for number, folder in enumerate(("plain", "year=2020", "year=2021")):
+        (box / folder).mkdir()
+        columns = {"kind": ["a", "b"]} | ({} if folder == "year=2020" else {"year": [2021, 2021]})
+        put_table(box / folder / "a.parquet", number, **columns)
+    done = run(tmp_path, codec)
+    assert (done.rows, list(done.quarantined)) == (4, ["year=2020/a.parquet"])
+    assert "lies in the folder `year=2020`, whose key would be lost" in done.quarantined["year=2020/a.parquet"]
+    (box / "2020").mkdir()
+    (quarantine(tmp_path) / "year=2020" / "a.parquet").rename(box / "2020" / "a.parquet")
+    again = run(tmp_path, codec)
+    assert (again.rows, again.quarantined) == (2, {})
+
+
 def test_a_name_that_is_not_utf8_goes_to_quarantine(codec, box, tmp_path):
     for number, name in enumerate((NOT_UTF8, os.fsdecode(b"for\xeat/b.parquet"))):
         put(tmp_path / "a.parquet", number)

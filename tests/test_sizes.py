@@ -120,7 +120,7 @@ import resource, sys
 from pathlib import Path
 from ae_pipeline.errors import PipelineError
 from ae_pipeline.drift_reference import read_reference
-from ae_pipeline.inbox.files import Ledger
+from ae_pipeline.inbox.ledger import Ledger
 from ae_pipeline.params import load_params
 from ae_pipeline.sweep.study import open_study
 from ae_pipeline.tables import HISTORY, read_csv
@@ -207,3 +207,14 @@ def test_a_chunk_of_gigabytes_in_a_store_without_pieces_is_refused_before_it_is_
     file._part = file._part.model_copy(update={"bytes": HUGE})
     with pytest.raises(ValueError, match="in one piece"):
         file.read(HUGE - 1)
+
+
+def test_weights_of_gigabytes_in_a_store_are_refused_by_the_manifest_before_they_are_read(ae, place, tmp_path):
+    store = place / "store"
+    enlarge(store / "_codec" / "weights.safetensors")
+    code, _, err = ae("decode", store, "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "weights.safetensors has 3,221,225,472 bytes, more than the whole codec" in err
+    assert "run `ae-pipeline repair --codec` with a copy" in err
+    assert ae("repair", store, "--codec", place / "codec")[0] == 0
+    assert ae("decode", store, "--out", tmp_path / "out")[0] == 0

@@ -25,6 +25,7 @@ from ae_pipeline.store.layouts import LAYOUTS
 # What decides the weights, beside data and parameters: dvc.yaml's code dependencies of `train` (a test compares them).
 TRAINING_CODE = (
     "arithmetic",
+    "arrow_files",
     "averaging",
     "codec",
     "codec_building",
@@ -35,12 +36,15 @@ TRAINING_CODE = (
     "linear",
     "models",
     "outlook",
+    "parquet_columns",
     "parquet_limits",
+    "parquet_reader",
     "parquet_writer",
     "pixels",
     "precision",
     "quantiser",
     "rate",
+    "sample_files",
     "sample_schema",
     "samples",
     "tables",

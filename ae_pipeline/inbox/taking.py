@@ -11,7 +11,7 @@ its columns (`columns.py`), and all images of one run make one set. Whatever a f
 import shutil
 import time
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
@@ -32,7 +32,7 @@ from ae_pipeline.inbox.read_again import check_readable_again
 from ae_pipeline.inbox.taken import Taken
 from ae_pipeline.params_operation import InboxParams
 from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.sample_files import PARQUET_SUFFIXES, is_parquet
+from ae_pipeline.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
 from ae_pipeline.samples import SampleSet
 
 _CHANGING = "somebody changed it, or took it away, while it was read"
@@ -209,6 +209,11 @@ class _Taking:
         elif not is_parquet(local):
             raise DataError(f"{local} is of no kind that is read; expected {_READ_KINDS}")
         samples = SampleSet.open(path, self._spec)
+        if not converted and (lost := lost_key(PurePosixPath(file.name), samples.attributes_schema.names)):
+            raise DataError(
+                f"{local} lies in the folder `{lost}`, whose key would be lost: an inbox makes no columns of folders; "
+                "add it to the file as a column, or rename the folder"
+            )
         return FittedFile(samples, file.name, digest, self._columns, self._store, converted=converted)
 
     def _fetch(self, file: InboxFile) -> Path:

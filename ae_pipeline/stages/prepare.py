@@ -16,7 +16,7 @@ def run(params: Params, root: Path) -> None:
     ranges = {}
     with finished_folder(root / params.paths.prepared) as folder:
         for name, samples in write_splits(splits, folder, params.prepare).items():
-            print(f"{name}: {samples.rows:,} rows of {samples.spec.describe()} in {len(samples.files)} shards")
+            print(f"{name}: {samples.rows:,} rows of {samples.spec.describe()} in {len(samples.files)} file(s)")
             ranges[name] = measure_range(samples)
             print(f"{name}: {ranges[name].describe()}")
     # A codec will be scaled by the train split, and measured on the others in that scale.

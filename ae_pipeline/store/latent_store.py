@@ -110,11 +110,16 @@ class LatentStore:
         for name in CODEC_FILES:
             inside = f"{CODEC_FOLDER}/{name}"
             try:
-                self.storage.size(inside)
+                size = self.storage.size(inside)
             except FileNotFoundError:
                 raise
             except OSError as error:
                 raise StoreError(f"{place_of(self.storage, inside)} {first_line(error)}; restore the store") from None
+            if size > self.manifest.codec.bytes:  # before it is read
+                raise StoreError(
+                    f"{place_of(self.storage, inside)} has {size:,} bytes, more than the whole codec, which has "
+                    f"{self.manifest.codec.bytes:,} by the manifest; run `ae-pipeline repair --codec` with a copy"
+                )
 
     @property
     def nbytes(self) -> int:
