@@ -118,7 +118,9 @@ def test_mistakes_end_in_one_line_and_leave_nothing(ae, store, synthetic_prepare
     assert fails_with_one_line(
         ae("encode", tmp_path / "none", "--codec", tiny_codec, "--store", target), "no data set at"
     )
-    assert fails_with_one_line(ae("encode", tmp_path / "empty", "--codec", tiny_codec, "--store", target), "*.parquet")
+    assert fails_with_one_line(
+        ae("encode", tmp_path / "empty", "--codec", tiny_codec, "--store", target), "no Parquet files in"
+    )
     assert fails_with_one_line(
         ae("encode", tmp_path / "text.parquet", "--codec", tiny_codec, "--store", target),
         "text.parquet",

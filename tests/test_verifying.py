@@ -176,7 +176,7 @@ def test_a_machine_that_decodes_otherwise_is_no_damage(store):
     found = verify_store(store)
     assert found.whole
     assert found.decoding.startswith("differs: ")
-    assert "AVX5000 there" in found.decoding
+    assert "the machine that wrote the store (AVX5000)" in found.decoding
     (store / LatentStore.open(store).manifest.parts[0].name).unlink()
     assert verify_store(store).decoding == "not checked: the codec or the first part is damaged"
 
