@@ -358,8 +358,8 @@ def test_whose_fault_an_error_is(error, expected):
 
 
 def test_reasons_name_files_as_the_inbox_does():
-    names = {"/work/1/a\nb.parquet": "sub/a\nb.parquet"}
-    assert reason_of(DataError("/work/1/a\nb.parquet is bad.\nmore"), names) == r"sub/a\nb.parquet is bad"
+    names = {"/copies/1/a\nb.parquet": "sub/a\nb.parquet"}
+    assert reason_of(DataError("/copies/1/a\nb.parquet is bad.\nmore"), names) == r"sub/a\nb.parquet is bad"
     assert reason_of(KeyError("x"), {}) == "it cannot be used (KeyError: 'x')"
     assert reason_of(DataError(""), {}) == "DataError"
     assert reason_of(OSError(5, "Input/output error", "/a"), {"/a": "a"}) == "a cannot be read (Input/output error)"
