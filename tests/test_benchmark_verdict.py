@@ -8,7 +8,7 @@ import pytest
 from handmade import write_rows
 
 from ae_pipeline.benchmark.points import OURS, Point, take_rows
-from ae_pipeline.benchmark.run import measure
+from ae_pipeline.benchmark.run import better_than_mean, measure
 from ae_pipeline.benchmark.verdict import break_even_rows, judge
 from ae_pipeline.codec_building import build_codec
 from ae_pipeline.metrics import psnr_of
@@ -47,6 +47,18 @@ def test_the_smallest_at_the_quality_wins_and_the_codec_counts():
     assert few.choices[0].use == "zstd"
     assert many.choices[0].use == OURS
     assert many.choices[0].bits == pytest.approx(100 + 800_000 / 900)
+
+
+def test_where_none_of_our_codecs_is_better_than_the_mean_the_verdict_names_what_loses_nothing():
+    useful = better_than_mean([OWN, ZSTD, *PCA], OWN.mse)
+    assert useful == [ZSTD, PCA[0]]
+    verdict = judge(useful, 1000)
+    assert verdict.choices == []
+    assert verdict.summary == (
+        "At 1,000 rows, do not use an autoencoder: none of our codecs is better than answering each value's mean. "
+        "zstd 19 takes 1,100 bits per row and loses nothing."
+    )
+    assert judge(PCA, 1000).summary.endswith("is better than answering each value's mean.")
 
 
 def test_break_even_is_the_first_row_count_that_pays():

@@ -63,7 +63,7 @@ def test_what_is_no_secret_stays(text):
 
 def test_long_texts_take_no_time():
     for text in ("a" * 200_000 + "://", "http://" * 10_000, "s3://" + "a:" * 50_000, "http://x?" * 10_000):
-        without_secrets(text)  # quadratic time would be minutes
+        assert without_secrets(text) == text  # in quadratic time it would take minutes
 
 
 class Answering(http.server.BaseHTTPRequestHandler):

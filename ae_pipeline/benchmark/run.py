@@ -59,8 +59,7 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         points, left_out = measure(rows, sets["train"], codecs, params, tell)
         mean_mse = rows.mean_mse()
         found = range_of([rows.pixels], len(rows))
-    # What is not better than answering the mean has no quality to be compared at.
-    useful = [point for point in points if point.mse < mean_mse or point.mse == 0]
+    useful = better_than_mean(points, mean_mse)
     result = {
         "data_set": params.source.name,
         "samples": rows.samples.spec.describe(),
@@ -78,6 +77,11 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
     }
     write_reports(root / params.paths.reports, result)
     return result
+
+
+def better_than_mean(points: list[Point], mean_mse: float) -> list[Point]:
+    """Points with a quality to be compared at: the others know nothing of the rows. Lossless ones always have one."""
+    return [point for point in points if point.mse < mean_mse or point.mse == 0]
 
 
 def _fitting(presets: dict[str, Params], spec: SampleSpec) -> tuple[dict[str, Params], list[str]]:

@@ -61,7 +61,7 @@ def judge(points: list[Point], rows: int, image_effort: str = "best") -> Verdict
         mse: min((point for point in ours if point.mse == mse), key=lambda p: p.bits_at(rows)) for mse in _errors(ours)
     }
     choices = [_choose(own, list(best.values()), families, rows) for own in best.values()]
-    summary = _summary(choices, rows)
+    summary = _summary(choices, rows) if ours else _without_ours(families, rows)
     measured = min((point.measured_rows for point in ours), default=0)
     if 0 < measured < _FEW_ROWS and any(choice.use != OURS for choice in choices):
         summary += (
@@ -172,6 +172,14 @@ def _always(own: Point, families: dict[str, list[Point]]) -> str:
     other = best_alternative(families, own.psnr, _MOST_ROWS)
     assert other is not None
     return f"{other.point.family if other.worse else other.point.name} takes {_bits(other.bits)} without its own"
+
+
+def _without_ours(families: dict[str, list[Point]], rows: int) -> str:
+    """The verdict where none of our codecs was good enough to be compared."""
+    lossless = best_alternative(families, None, rows)
+    instead = f" {lossless.point.name} takes {_bits(lossless.bits)} and loses nothing." if lossless else ""
+    none = "none of our codecs is better than answering each value's mean"
+    return f"At {_rows(rows)}, do not use an autoencoder: {none}.{instead}"
 
 
 def _limit(ours: list[Point], families: dict[str, list[Point]], rows: int) -> str | None:
