@@ -82,8 +82,10 @@ def only_rebuild(workspace: Path, who: str) -> Iterator[None]:
     Raises BusyError that names the holder. Prefect's concurrency limit covers deployments only, and stays taken for
     minutes after a kill.
     """
+    temporary = workspace / ".dvc" / "tmp"
     with hold(workspace, REBUILD, f"{who}, process {os.getpid()}"):
-        _end_leftovers(workspace / ".dvc" / "tmp" / _CHILD)
+        _end_leftovers(temporary / _CHILD)
+        _remove_broken_locks(temporary)
         yield
 
 
@@ -177,6 +179,36 @@ def _end_leftovers(child: Path) -> None:
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         pass
     child.unlink(missing_ok=True)
+
+
+def _remove_broken_locks(temporary: Path) -> None:
+    """DVC writes its list of locks in place: one that was killed doing so leaves a file that no DVC reads again."""
+    path = temporary / "rwlock"
+    if _is_json(path):
+        return
+    from dvc.lock import LockError, make_lock
+
+    try:
+        with make_lock(str(temporary / "rwlock.lock"), tmp_dir=str(temporary)):
+            if _is_json(path):
+                return
+            path.unlink()
+    except LockError:
+        return  # a DVC command is at work on it
+    get_run_logger().warning(
+        "%s was cut off when a DVC command was killed; it held that command's locks only, and is removed",
+        path.resolve(),
+    )
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def _stop(parent: psutil.Process) -> None:

@@ -126,6 +126,15 @@ def test_a_dvc_command_at_work_is_named(clone, server, rebuild):
     assert len([line for line in server.logs(run) if message in line]) == 2
 
 
+@pytest.mark.parametrize("left", [b"", b'{"write": {"/wor', bytes(40)], ids=["nothing", "half", "zeros"])
+def test_the_locks_that_a_killed_dvc_left_half_written_are_removed(clone, server, rebuild, left):
+    lock = clone.folder / ".dvc" / "tmp" / "rwlock"
+    lock.write_bytes(left)
+    run = rebuild("--until", "download")
+    assert run.state.is_completed()
+    assert any(f"{lock} was cut off when a DVC command was killed" in line for line in server.logs(run))
+
+
 def test_a_stage_that_was_killed_or_broke_is_told_by_its_exit_code_and_last_lines():
     dvcs = "ERROR: failed to reproduce 'train': failed to run: python -m ae_pipeline stage train, exited with"
     lines = ["Running stage 'train':", "> python -m ae_pipeline stage train", *map(str, range(20)), "Killed"]
