@@ -1,16 +1,18 @@
-"""Finish, then name: the one way in which this package writes files, and the digests that identify them."""
+"""Finish, then name: the one way in which this package writes files; JSON, CSV, and the digests that identify files."""
 
+import csv
 import fcntl
+import io
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.errors import TargetError
+from ae_pipeline.errors import TargetError, WorkspaceError, first_line
 
 MOST_TEXT_BYTES = 64 << 20
 """Of a file of JSON, YAML or CSV that people or stages wrote: those that are made have some kilobytes."""
@@ -31,6 +33,9 @@ def checked_before_naming(check: Callable[[], None]) -> Iterator[None]:
 def _check_owner() -> None:
     for check in _checks:
         check()
+
+HISTORY = ("epoch", "train_loss", "validation_loss", "learning_rate")
+"""Columns of a training's history."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -220,3 +225,28 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with finished_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
+    """One line per dict; the first one names the columns."""
+    with finished_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
+    """What write_csv wrote: these columns, and perhaps others, and every value a number. Raises WorkspaceError."""
+    try:
+        text = io.StringIO(read_small(path).decode("utf-8"), newline="")
+        lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(text)]
+    except FileNotFoundError:
+        raise WorkspaceError(f"{path} is missing; run `dvc repro` first") from None
+    except (ValueError, TypeError, csv.Error) as error:  # TypeError: more or fewer values than columns
+        raise WorkspaceError(f"{path} is not a table of numbers: {first_line(error)}; run `dvc repro` again") from None
+    if not lines:
+        raise WorkspaceError(f"{path} holds no lines, expected at least one; run `dvc repro` again")
+    missing = [name for name in columns if name not in lines[0]]
+    if missing:
+        raise WorkspaceError(f"{path} has no column {', '.join(missing)}; run `dvc repro` again")
+    return lines

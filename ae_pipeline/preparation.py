@@ -9,7 +9,7 @@ from ae_pipeline.errors import DataError
 from ae_pipeline.params import PrepareParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.samples import ID, SampleSet, ShardWriter
-from ae_pipeline.sources.base import RawSplit
+from ae_pipeline.raw_split import RawSplit
 
 _BLOCK_ROWS = 2048
 

@@ -18,7 +18,7 @@ from ae_pipeline.errors import WorkspaceError, first_line
 from ae_pipeline.files import read_small, sha256_file, sha256_json
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.tables import HISTORY, read_csv
+from ae_pipeline.files import HISTORY, read_csv
 
 _EXAMPLE_ROWS = 3
 _ROUND_TRIP = "round_trip.json"

@@ -123,7 +123,7 @@ from ae_pipeline.drift_reference import read_reference
 from ae_pipeline.inbox.ledger import Ledger
 from ae_pipeline.params import load_params
 from ae_pipeline.sweep.study import open_study
-from ae_pipeline.tables import HISTORY, read_csv
+from ae_pipeline.files import HISTORY, read_csv
 from ae_pipeline.workspace import _read_lock, read_values
 def study(path):
     with open_study(path, [], [], grid=True):

@@ -16,7 +16,7 @@ from ae_pipeline.params import Params, PrepareParams, TrainParams
 from ae_pipeline.params_model import DenseOptions
 from ae_pipeline.preparation import write_splits
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.sources.base import RawSplit
+from ae_pipeline.raw_split import RawSplit
 from ae_pipeline.training import fit
 from ae_pipeline.training_data import MemoryRows, StreamedRows
 

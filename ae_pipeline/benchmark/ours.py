@@ -15,7 +15,7 @@ from ae_pipeline.codec_building import build_codec
 from ae_pipeline.errors import CodecError
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams, Params
-from ae_pipeline.progress import epoch_progress
+from ae_pipeline.training_progress import epoch_progress
 from ae_pipeline.provenance import machine
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.decoding import decode_store
@@ -47,7 +47,6 @@ TRAINING_CODE = (
     "sample_files",
     "sample_schema",
     "samples",
-    "tables",
     "thrift",
     "training",
     "training_data",

@@ -13,7 +13,8 @@ import numpy as np
 from ae_pipeline.errors import DataError
 from ae_pipeline.idx import copy_uncompressed, describe_idx, idx_name, open_idx
 from ae_pipeline.pixels import DTYPES, SampleSpec
-from ae_pipeline.sources.base import Announced, RawSplit, Source
+from ae_pipeline.raw_split import RawSplit
+from ae_pipeline.sources.base import Announced, Source
 
 IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}

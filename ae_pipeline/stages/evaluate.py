@@ -11,7 +11,7 @@ from ae_pipeline.files import write_json
 from ae_pipeline.mean_answer import warnings_of
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.tables import HISTORY, read_csv
+from ae_pipeline.files import HISTORY, read_csv
 
 
 def run(params: Params, root: Path) -> None:
