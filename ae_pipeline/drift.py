@@ -25,7 +25,8 @@ import numpy as np
 
 from ae_pipeline.drift_reference import DriftReference
 from ae_pipeline.errors import CodecError, DataError, StoreError
-from ae_pipeline.store.latent_store import LatentRows, LatentStore
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.parts import LatentRows
 from ae_pipeline.store.manifest import PartEntry
 from ae_pipeline.store.part_writer import round_error
 

@@ -11,7 +11,7 @@ from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.inbox import columns as inbox_columns
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.store import encoding
+from ae_pipeline.store import checks
 from ae_pipeline.store.appending import append_samples
 from ae_pipeline.store.decoding import decode_rows, decode_store
 from ae_pipeline.store.exporting import export_images
@@ -98,7 +98,7 @@ def former(codec, tmp_path, monkeypatch):
     """A store from before such names were refused, and its data."""
     samples = rows(tmp_path / "a.parquet", ID=["u", "v", "w"], a=[1, 2, 3], A=[4, 5, 6])
     with monkeypatch.context() as patch:
-        patch.setattr(encoding, "refuse_alike", lambda *arguments: None)
+        patch.setattr(checks, "refuse_alike", lambda *arguments: None)
         encode(samples, codec, tmp_path / "store")
     return tmp_path / "store", tmp_path / "a.parquet"
 
@@ -161,7 +161,7 @@ def test_two_columns_of_the_user_are_refused_by_the_inbox_unless_its_store_has_t
     settle(box)
     assert "columns `a` and `A` differ only by case" in run(tmp_path, codec).quarantined["a.parquet"]
     with monkeypatch.context() as patch:  # as before they were
-        patch.setattr(encoding, "refuse_alike", lambda *arguments: None)
+        patch.setattr(checks, "refuse_alike", lambda *arguments: None)
         patch.setattr(inbox_columns, "refuse_alike", lambda *arguments: None)
         rows(box / "b.parquet", id=["x", "y", "z"], a=[1, 2, 3], A=[4, 5, 6])
         settle(box)

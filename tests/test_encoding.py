@@ -21,7 +21,7 @@ from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store import shard_jobs
 from ae_pipeline.store.decoding import decode_store
-from ae_pipeline.store.encoding import unfinished_work
+from ae_pipeline.store.work_folder import unfinished_work
 from ae_pipeline.store.layouts import LAYOUTS
 
 ROWS = 20

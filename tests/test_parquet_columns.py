@@ -17,8 +17,8 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.inbox.batches import read_column
 from ae_pipeline.parquet_columns import NamedColumnsFile, flat_columns, leaf_columns
 from ae_pipeline.parquet_limits import chunk_range, chunk_size, read_footer
-from ae_pipeline.store import encoding
-from ae_pipeline.store.latent_store import column_bytes
+from ae_pipeline.store import checks
+from ae_pipeline.store.parts import column_bytes
 from ae_pipeline.store.verifying import verify_store
 
 ROWS = 40
@@ -64,7 +64,7 @@ def store(request, tmp_path_factory):
     random_codec(folder / "codec")
     samples = write_rows(folder / "rows.parquet", random_pixels((ROWS, 5, 4), "uint8"), **COLUMNS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "refuse_alike", lambda *arguments: None)
+        patch.setattr(checks, "refuse_alike", lambda *arguments: None)
         return encode(samples, folder / "codec", folder / "store", row_group_rows=4, layout=request.param)
 
 

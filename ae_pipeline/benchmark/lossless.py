@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.benchmark.points import Point, Rows, timed
 from ae_pipeline.pixels import PIXELS, from_numpy
-from ae_pipeline.store.latent_store import column_bytes
+from ae_pipeline.store.parts import column_bytes
 
 # A column of a Parquet file with rows in row groups of the same number as a latent store's by default.
 _ROW_GROUP_ROWS = 10_000

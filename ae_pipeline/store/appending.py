@@ -18,6 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ae_pipeline.store.checks import attribute_columns, check_columns
+from ae_pipeline.store.new_manifest import grown
+from ae_pipeline.store.plan import Appended, new_pieces, plan_append, snapshot_key
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.devices import choose_device
@@ -27,15 +30,10 @@ from ae_pipeline.params import EncodeParams
 from ae_pipeline.pixels import SampleSpec
 from ae_pipeline.sample_files import key_in_path
 from ae_pipeline.samples import SampleSet, Shard
-from ae_pipeline.store.encoding import (
-    check_names,
-    check_samples,
-    create_store,
-    has_manifest,
-    refuse_existing_store,
-    work_folder,
-    written_by,
-)
+from ae_pipeline.store.checks import check_names, check_samples
+from ae_pipeline.store.encoding import create_store, has_manifest, refuse_existing_store
+from ae_pipeline.store.work_folder import work_folder
+from ae_pipeline.store.new_manifest import written_by
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import (
     MANIFEST_NAME,
@@ -56,15 +54,6 @@ from ae_pipeline.store.part_writer import RESERVED
 from ae_pipeline.store.probe import measure_probe
 from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 from ae_pipeline.store.storage import as_place
-
-
-@dataclass(frozen=True)
-class Appended:
-    """What one append did: the store as it is now, the parts that are new, and the shards that it had already."""
-
-    store: LatentStore
-    parts: list[PartEntry]
-    skipped: int
 
 
 def append_samples(
@@ -112,62 +101,6 @@ def append_samples(
     return Appended(LatentStore(store, new), parts, skipped)
 
 
-def plan_append(
-    store: LatentStore, sets: list[SampleSet], codec_path: Path, params: EncodeParams
-) -> tuple[list[ShardJob], int]:
-    """The work that makes a store hold all of `sets`, and how many of their shards it holds already.
-
-    Raises CodecError, DataError or StoreError unless they fit together.
-    """
-    header, old = read_header(codec_path), store.manifest
-    _check_fits(store, sets, codec_path, header, params)
-    pieces, skipped = _new_pieces(sets, {part.shard.digest for part in old.parts})
-    number = 1 + max(part_number(part.name) for part in old.parts)
-    return plan_jobs(pieces, header.fingerprint, params, number=number, first_row=old.totals.rows), skipped
-
-
-def part_number(name: str) -> int:
-    """The number in a part's name."""
-    return int(name.split("-")[1])
-
-
-def snapshot_key(old: Manifest) -> str:
-    """One work folder for whatever comes after this snapshot: parts in it are told apart by their names."""
-    return sha256_json([old.codec.fingerprint, [part.job for part in old.parts]])
-
-
-def attribute_columns(samples: SampleSet) -> list[ColumnEntry]:
-    """Names and types of the samples' columns without the pixels, as a store's manifest lists them."""
-    schema = as_written(samples.attributes_schema)
-    return [ColumnEntry(name=field.name, type=str(field.type)) for field in schema]
-
-
-def as_written(schema: pa.Schema) -> pa.Schema:
-    """Through Parquet and back, as the columns of a part are: that renames the items of lists."""
-    file = pa.BufferOutputStream()
-    pq.write_metadata(schema, file)
-    return pq.read_schema(file.getvalue())
-
-
-def stored_attributes(manifest: Manifest) -> list[ColumnEntry]:
-    """The same of a store."""
-    return [column for column in manifest.columns if column.name not in RESERVED]
-
-
-def check_columns(file: Path, found: list[ColumnEntry], expected: list[ColumnEntry], where: Path | str) -> None:
-    """Raise DataError unless a data set has the columns that `where` has, in the same order and types."""
-    if found != expected:
-        here = {column.name for column in found}
-        above = key_in_path(file, {column.name for column in expected} - here)
-        advice = (
-            f"give the folder above `{above}`, whose key is a column there" if above else "give it the same columns"
-        )
-        raise DataError(
-            f"{file} has the columns {_listed(found)}, expected {_listed(expected)} as in {where}; {advice}, or encode "
-            "it into a store of its own"
-        )
-
-
 def _create(
     store: Path | str,
     sets: list[SampleSet],
@@ -182,7 +115,7 @@ def _create(
     for samples in sets:
         check_names(samples)
         check_columns(samples.files[0], attribute_columns(samples), attribute_columns(sets[0]), sets[0].files[0])
-    pieces, skipped = _new_pieces(sets, set())
+    pieces, skipped = new_pieces(sets, set())
     jobs = plan_jobs(pieces, header.fingerprint, params)
     shards = [job.samples.shard_digest(job.shard) for job in jobs]
     rows = sum(job.shard.rows for job in jobs)
@@ -190,40 +123,6 @@ def _create(
     key = sha256_json([header.fingerprint, []])
     made = create_store(store, jobs, codec_path, params, source=source, key=key, **options)
     return Appended(made, made.manifest.parts, skipped)
-
-
-def _check_fits(
-    store: LatentStore, sets: list[SampleSet], codec_path: Path, header: CodecHeader, params: EncodeParams
-) -> None:
-    old, where = store.manifest, store.location
-    if header.fingerprint != old.codec.fingerprint:
-        store.codec_header()  # where it is the store's own that was changed, this says so
-        raise CodecError(
-            f"{codec_path} has fingerprint {header.fingerprint[:12]}..., but {where} was written with "
-            f"{old.codec.fingerprint[:12]}...; append with that codec, or encode into another store"
-        )
-    store.codec_header()
-    for setting in ("layout", "row_group_rows"):
-        wanted, found = getattr(old.latent, setting), getattr(params, setting)
-        if found != wanted:
-            raise DataError(
-                f"encode.{setting} is {found}, but {where} has {wanted}; set it to that, or encode into another store"
-            )
-    for samples in sets:
-        check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), where)
-
-
-def _new_pieces(sets: list[SampleSet], known: set[str]) -> tuple[list[tuple[SampleSet, Shard]], int]:
-    """Shards whose content is not known and did not occur before in `sets`, and how many others there are."""
-    seen = set(known)
-    pieces = []
-    for samples in sets:
-        for shard in samples.shards:
-            digest = samples.shard_digest(shard)
-            if digest not in seen:
-                seen.add(digest)
-                pieces.append((samples, shard))
-    return pieces, sum(len(samples.shards) for samples in sets) - len(pieces)
 
 
 def _take_back(store: Path, folder: Path, old: Manifest, jobs: list[ShardJob]) -> None:
@@ -267,35 +166,9 @@ def _move(folder: Path, store: Path, parts: list[PartEntry]) -> None:
     sync_folder(folder.parent)
 
 
-def grown(store: LatentStore, parts: list[PartEntry], *, name: str, git: dict[str, Any]) -> Manifest:
-    """The manifest of the snapshot after the open one: its parts and these."""
-    old = store.manifest
-    both = [*old.parts, *parts]
-    rows = sum(part.rows for part in both)
-    row_bytes = SampleSpec(tuple(old.samples.shape), old.samples.dtype).nbytes
-    return old.model_copy(
-        update={
-            "format": STORE_FORMAT,
-            "snapshot": old.snapshot + 1,
-            "parent": old.snapshot,
-            "source": SourceEntry(
-                name=recorded_name(name), digest=sha256_json([part.shard.digest for part in both]), rows=rows
-            ),
-            "parts": both,
-            "totals": Totals(rows=rows, bytes_in=rows * row_bytes, bytes_parts=sum(part.bytes for part in both)),
-            "probe": old.probe or measure_probe(store),  # a store of format 1 has none
-            "written_by": written_by(git),
-        }
-    )
-
-
 def _commit(store: Path, new: Manifest) -> None:
     """Keep the old manifest, then replace it: the rename in `write_manifest` is the one moment of the commit."""
     with finished_file(snapshot_path(store, new.snapshot - 1)) as temporary:
         shutil.copyfile(store / MANIFEST_NAME, temporary)
     sync_folder(store)
     write_manifest(store, new)
-
-
-def _listed(columns: list[ColumnEntry]) -> str:
-    return ", ".join(f"{column.name}: {column.type}" for column in columns)

@@ -15,6 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ae_pipeline.store.checks import check_names, check_samples
+from ae_pipeline.store.new_manifest import copy_codec, first_manifest
+from ae_pipeline.store.work_folder import work_folder
 from ae_pipeline.arrow_files import arrow_file
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
@@ -127,36 +130,6 @@ def refuse_existing_store(store: Path | str) -> None:
     refuse_existing_remote(store)
 
 
-def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> None:
-    """Raise CodecError or DataError unless the codec is for these samples and their ids can be kept."""
-    if header.spec != samples.spec:
-        raise CodecError(
-            f"{codec_path} is for samples of {header.spec.describe()}, but the data set has {samples.spec.describe()}; "
-            "use the codec that was trained for it"
-        )
-    check_ids(samples)
-
-
-def check_ids(samples: SampleSet) -> None:
-    """Raise DataError unless the ids are of a type that a store keeps."""
-    check_id_type(samples.files[0], samples.attributes_schema.field(ID).type)
-
-
-def check_names(samples: SampleSet) -> None:
-    """Raise DataError for columns that a new store does not take: readers could not tell them from others.
-
-    Stores that have such columns were written before this was checked; they are read, repaired and grow as ever.
-    """
-    ids = "the rows' ids" if samples.has_ids else "the row numbers that are ids where a file has no column of that name"
-    refuse_alike(samples.files[0], samples.attributes_schema, {**BESIDE, ID: ids})
-
-
-def check_id_type(file: Path, kind: pa.DataType) -> None:
-    """The same of one file."""
-    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"{file}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
-
-
 def create_store(
     store: Path | str,
     jobs: list[ShardJob],
@@ -193,42 +166,6 @@ def create_store(
     return LatentStore.open(store)
 
 
-def first_manifest(
-    folder: Path,
-    codec: Codec,
-    copy: CodecEntry,
-    parts: list[PartEntry],
-    params: EncodeParams,
-    *,
-    source: SourceEntry,
-    git: dict[str, Any],
-) -> Manifest:
-    """The manifest of a new store, with its probe; `folder` holds the codec and the first part."""
-    manifest = Manifest(
-        format=STORE_FORMAT,
-        snapshot=1,
-        parent=None,
-        codec=copy,
-        samples=codec.header.samples,
-        latent=LatentEntry(
-            size=codec.latent_size,
-            levels=codec.header.quantiser.levels,
-            layout=params.layout,
-            row_group_rows=params.row_group_rows,
-        ),
-        columns=columns_of(folder / parts[0].name),
-        source=source,
-        parts=parts,
-        totals=Totals(
-            rows=source.rows,
-            bytes_in=source.rows * codec.spec.nbytes,
-            bytes_parts=sum(part.bytes for part in parts),
-        ),
-        written_by=written_by(git),
-    )
-    return manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest), codec=codec)})
-
-
 def _jobs(samples: SampleSet, header: CodecHeader, params: EncodeParams) -> list[ShardJob]:
     return plan_jobs(((samples, shard) for shard in samples.shards), header.fingerprint, params)
 
@@ -255,55 +192,3 @@ def is_finished(store: Path | str, jobs: list[ShardJob]) -> bool:
         raise  # it may be just that one
     except (StoreError, OSError):
         return False
-
-
-def partial_folder(store: Path, work: Path | None, key: str) -> Path:
-    """Where unfinished parts of a store are kept; `key` is a digest of what is being made."""
-    return (work or store.parent) / f".{store.name}.{key[:16]}.partial"
-
-
-def unfinished_work(store: Path) -> list[Path]:
-    """Work folders beside a store that interrupted runs have left: of other data, another codec or another layout."""
-    return sorted(store.parent.glob(f".{glob.escape(store.name)}.{'[0-9a-f]' * 16}.partial"))
-
-
-@contextmanager
-def work_folder(store: Path, work: Path | None, key: str) -> Iterator[Path]:
-    """`partial_folder`, made and locked.
-
-    Raises TargetError if another run has it, and before any work if it is not on the store's file system.
-    """
-    make_folder(store.parent)
-    with locked_folder(partial_folder(store, work, key)) as folder:
-        try:
-            require_one_file_system(folder, store.parent)
-            yield folder
-        finally:
-            with suppress(OSError):  # it has become the store, or holds work that the next run takes up
-                folder.rmdir()
-
-
-def written_by(git: dict[str, Any]) -> dict[str, Any]:
-    """The manifest's `written_by`."""
-    return {"versions": library_versions(), "git": git}
-
-
-def columns_of(part: Path) -> list[ColumnEntry]:
-    """Names and types of a part's columns."""
-    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(arrow_file(part))]
-
-
-def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
-    """The codec's files in a folder of their own, and their entry in the manifest. Raises CodecError."""
-    shutil.rmtree(target, ignore_errors=True)  # an interrupted run may have left half a copy
-    make_folder(target)
-    for name in (HEADER_NAME, WEIGHTS_NAME):
-        with finished_file(target / name) as temporary:
-            shutil.copyfile(source / name, temporary)
-    if read_header(target).fingerprint != fingerprint:
-        raise CodecError(f"{source} changed while it was being used; encode again")
-    return CodecEntry(
-        fingerprint=fingerprint,
-        bytes=sum((target / name).stat().st_size for name in (HEADER_NAME, WEIGHTS_NAME)),
-        files={name: sha256_file(target / name) for name in (HEADER_NAME, WEIGHTS_NAME)},
-    )

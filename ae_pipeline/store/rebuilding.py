@@ -20,7 +20,9 @@ from ae_pipeline.errors import DataError, StoreError
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json, sync_folder, write_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.encoding import check_samples, copy_codec, first_manifest, partial_folder
+from ae_pipeline.store.checks import check_samples
+from ae_pipeline.store.new_manifest import copy_codec, first_manifest
+from ae_pipeline.store.work_folder import partial_folder
 from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     LARGEST_MANIFEST,

@@ -19,7 +19,7 @@ from ae_pipeline.errors import DataError
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.sample_files import key_in_path
 from ae_pipeline.samples import SampleSet, Shard
-from ae_pipeline.store.encoding import check_samples
+from ae_pipeline.store.checks import check_samples
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import Manifest, PartEntry
 from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs

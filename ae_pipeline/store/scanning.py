@@ -24,7 +24,7 @@ from ae_pipeline.errors import ConfigError, DamagedPartError, first_line
 from ae_pipeline.parquet_columns import inner_types
 from ae_pipeline.samples import ID
 from ae_pipeline.store.conditions import Condition, among, ranges_of
-from ae_pipeline.store.latent_store import LatentStore, OnDamaged
+from ae_pipeline.store.parts import OnDamaged, Parts
 from ae_pipeline.store.manifest import PartEntry
 
 
@@ -40,7 +40,7 @@ class Wanted:
 
 
 def scan(
-    store: LatentStore,
+    store: Parts,
     columns: Sequence[str] | None = None,
     filter: pc.Expression | str | None = None,  # noqa: A002 (Arrow's name for it)
     ids: Sequence[int | str] | None = None,
@@ -69,7 +69,7 @@ def scan(
             on_damaged(part, error)
 
 
-def check_part(store: LatentStore, part: PartEntry) -> None:
+def check_part(store: Parts, part: PartEntry) -> None:
     """Read all bytes that hold rows of a part. Raises DamagedPartError."""
     with store.open_part(part) as parquet:
         for group in range(parquet.metadata.num_row_groups):
@@ -83,7 +83,7 @@ def check_columns(names: Collection[str], known: Sequence[str]) -> None:
             raise ConfigError(f"no column {name!r} in the store; it has {', '.join(known)}")
 
 
-def typed_ids(store: LatentStore, ids: Sequence[int | str]) -> list[int | str]:
+def typed_ids(store: Parts, ids: Sequence[int | str]) -> list[int | str]:
     """Ids as the store has them: those of a command line are text. Raises ConfigError for what is no integer."""
     if not isinstance(store.manifest.parts[0].id_min, int):
         for value in ids:
@@ -96,7 +96,7 @@ def typed_ids(store: LatentStore, ids: Sequence[int | str]) -> list[int | str]:
     return [int(value) for value in ids]
 
 
-def absent_ids(store: LatentStore, ids: Sequence[int | str], on_damaged: OnDamaged | None = None) -> list[int | str]:
+def absent_ids(store: Parts, ids: Sequence[int | str], on_damaged: OnDamaged | None = None) -> list[int | str]:
     """Those of the ids that no row has, in the order given; reads ids only. Raises ConfigError, DamagedPartError."""
     found: set[int | str] = set()
     for table in scan(store, columns=[ID], ids=ids, on_damaged=on_damaged):
@@ -110,7 +110,7 @@ def may_hold(part: PartEntry, ids: Collection[int | str]) -> bool:
     return any(part.id_min <= value <= part.id_max for value in ids)  # type: ignore[operator]
 
 
-def _wanted(store: LatentStore, given: pc.Expression | str | None, ids: Sequence[int | str] | None) -> Wanted:
+def _wanted(store: Parts, given: pc.Expression | str | None, ids: Sequence[int | str] | None) -> Wanted:
     from ae_pipeline.store.where import parse_where
 
     condition: Condition | None = None
@@ -128,7 +128,7 @@ def _wanted(store: LatentStore, given: pc.Expression | str | None, ids: Sequence
     return Wanted(condition, needs, values, prunes)
 
 
-def _among_ids(store: LatentStore, ids: frozenset[int | str]) -> Condition:
+def _among_ids(store: Parts, ids: frozenset[int | str]) -> Condition:
     schema = store.schema()
     try:
         return among(ID, schema.field(ID).type, ids)
@@ -136,7 +136,7 @@ def _among_ids(store: LatentStore, ids: frozenset[int | str]) -> Condition:
         raise ConfigError(f"cannot compare {error}: the ids of {store.location}") from None
 
 
-def _statistics_may_tell(store: LatentStore, condition: pc.Expression) -> pc.Expression | None:
+def _statistics_may_tell(store: Parts, condition: pc.Expression) -> pc.Expression | None:
     schema, text = store.schema(), str(condition)
     try:
         pa.Table.from_batches([], schema).filter(condition)
@@ -152,12 +152,12 @@ def _holds_floats(kind: pa.DataType) -> bool:
     return pa.types.is_floating(kind) or any(_holds_floats(inner) for inner in inner_types(kind))
 
 
-def _unfit(store: LatentStore, error: BaseException) -> ConfigError:
+def _unfit(store: Parts, error: BaseException) -> ConfigError:
     columns = ", ".join(f"{column.name}: {column.type}" for column in store.manifest.columns)
     return ConfigError(f"the condition does not fit the store's columns: {first_line(error)}; they are {columns}")
 
 
-def _scan_part(store: LatentStore, part: PartEntry, names: list[str], wanted: Wanted) -> Iterator[pa.Table]:
+def _scan_part(store: Parts, part: PartEntry, names: list[str], wanted: Wanted) -> Iterator[pa.Table]:
     with store.open_part(part) as parquet:
         for group in _groups(parquet, wanted):
             table = _read_group(store, parquet, group, names, wanted)
@@ -181,7 +181,7 @@ def _groups(parquet: pq.ParquetFile, wanted: Wanted) -> list[int]:
     return [group for group in groups if True in wanted.condition.outcomes(ranges_of(parquet.metadata, group, names))]
 
 
-def _read_group(store: LatentStore, parquet: pq.ParquetFile, group: int, names: list[str], wanted: Wanted) -> pa.Table:
+def _read_group(store: Parts, parquet: pq.ParquetFile, group: int, names: list[str], wanted: Wanted) -> pa.Table:
     """The wanted rows of a row group, with at least the columns `names` and at least one; if there are any."""
     if wanted.condition is None:
         return parquet.read_row_group(group, columns=names or [ID])

@@ -1,0 +1,261 @@
+"""The parts of an open store, each read and checked as a whole. `LatentStore` adds the choice of rows.
+
+`read_part` is the format's one reader, part_writer.py its one writer.
+"""
+
+import errno
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
+from ae_pipeline.errors import DamagedPartError, StoreError, first_line
+from ae_pipeline.files import sha256_file
+from ae_pipeline.parquet_columns import leaf_columns
+from ae_pipeline.samples import ID
+from ae_pipeline.store.layouts import LATENT, LAYOUTS
+from ae_pipeline.store.manifest import (
+    CODEC_FOLDER,
+    MANIFEST_NAME,
+    SNAPSHOTS_FOLDER,
+    Manifest,
+    PartEntry,
+    read_manifest,
+)
+from ae_pipeline.store.part_file import PartFile
+from ae_pipeline.store.part_writer import ERROR, RESERVED
+from ae_pipeline.store.pieces import VerifiedFile
+from ae_pipeline.store.storage import LocalStorage, Storage, copy_file, open_storage, place_of
+
+CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
+# Permission, too many open files, memory.
+_NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+# Called with a part that cannot be read and the reason, when the rest is to be read without it.
+OnDamaged = Callable[[PartEntry, DamagedPartError], None]
+
+
+@dataclass(frozen=True)
+class LatentRows:
+    """Consecutive rows of a store."""
+
+    attributes: pa.Table
+    latents: np.ndarray
+    error: np.ndarray
+
+
+class Parts:
+    """The parts and the codec of an open store; nothing but the manifest is read until rows are asked for."""
+
+    def __init__(self, place: Path | str | Storage, manifest: Manifest):
+        self.storage = open_storage(place)
+        self.manifest = manifest
+        self._layout = LAYOUTS[manifest.latent.layout]
+        self._fetched: Path | None = None
+        self._schema: pa.Schema | None = None
+
+    @classmethod
+    def open(cls, place: Path | str | Storage, snapshot: int | None = None) -> Self:
+        """Open a complete store, as of its newest snapshot or an earlier one. Raises StoreError."""
+        return cls(place, read_manifest(place, snapshot))
+
+    @property
+    def location(self) -> str:
+        """Path or URL, for messages."""
+        return self.storage.location
+
+    @property
+    def path(self) -> Path:
+        """The folder of a local store."""
+        assert isinstance(self.storage, LocalStorage), f"{self.location} is no folder"
+        return self.storage.path
+
+    @property
+    def codec_path(self) -> Path:
+        """The codec inside the store: its folder, or of a remote store a temporary copy. Raises StoreError."""
+        if isinstance(self.storage, LocalStorage):
+            with suppress(FileNotFoundError):  # `read_header` says so better
+                self._refuse_links()
+            return self.storage.path / CODEC_FOLDER
+        if self._fetched is None:
+            folder = Path(tempfile.mkdtemp(prefix="ae-pipeline-codec-"))
+            # Removed with the store, or when the program ends.
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            for name in CODEC_FILES:
+                inside = f"{CODEC_FOLDER}/{name}"
+                with self._reading(inside):
+                    copy_file(self.storage, inside, folder / name, most=self.manifest.codec.bytes)
+            self._fetched = folder
+        return self._fetched
+
+    def _refuse_links(self) -> None:
+        for name in CODEC_FILES:
+            inside = f"{CODEC_FOLDER}/{name}"
+            try:
+                size = self.storage.size(inside)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise StoreError(f"{place_of(self.storage, inside)} {first_line(error)}; restore the store") from None
+            if size > self.manifest.codec.bytes:  # before it is read
+                raise StoreError(
+                    f"{place_of(self.storage, inside)} has {size:,} bytes, more than the whole codec, which has "
+                    f"{self.manifest.codec.bytes:,} by the manifest; run `ae-pipeline repair --codec` with a copy"
+                )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything the store needs: parts, codec and manifest."""
+        try:
+            manifest = self.storage.size(f"{SNAPSHOTS_FOLDER}/{self.manifest.snapshot}.json")
+        except FileNotFoundError:
+            manifest = self.storage.size(MANIFEST_NAME)
+        return self.manifest.totals.bytes_parts + self.manifest.codec.bytes + manifest
+
+    def codec_header(self) -> CodecHeader:
+        """The codec's description. Raises StoreError if it is not the one that wrote the store."""
+        header = read_header(self.codec_path)
+        wanted = self.manifest.codec.fingerprint
+        if header.fingerprint != wanted:
+            raise StoreError(
+                f"{place_of(self.storage, CODEC_FOLDER)} has fingerprint {header.fingerprint[:12]}..., but the store "
+                f"was written with {wanted[:12]}...; put the right codec back: `ae-pipeline repair` takes a copy "
+                "(--codec)"
+            )
+        latent = self.manifest.latent
+        found = (header.model.latent_size, header.quantiser.levels, header.samples)
+        if found != (latent.size, latent.levels, self.manifest.samples):
+            raise StoreError(
+                f"{place_of(self.storage, CODEC_FOLDER)} is for other samples or latents than the manifest says; "
+                "restore the store"
+            )
+        recorded = self.manifest.codec.files.get("codec.json")
+        if sha256_file(self.codec_path / HEADER_NAME) != recorded:
+            raise StoreError(
+                f"{place_of(self.storage, f'{CODEC_FOLDER}/{HEADER_NAME}')} was changed: its SHA-256 is not the one in "
+                "the manifest; restore it, or run `ae-pipeline repair` with a copy of the codec"
+            )
+        return header
+
+    def schema(self) -> pa.Schema:
+        """All columns of the rows, id first. Read once, from the first part that can be read."""
+        for number, part in enumerate(self.manifest.parts):
+            if self._schema is not None:
+                break
+            try:
+                with self.open_part(part) as parquet:
+                    self._schema = parquet.rows_schema
+            except DamagedPartError as error:
+                if number == len(self.manifest.parts) - 1:
+                    every = f"none of the {number + 1} parts of {self.location} can be read; the last: " * bool(number)
+                    raise DamagedPartError(f"{every}{error}") from None
+        return self._schema
+
+    def attributes_schema(self) -> pa.Schema:
+        """Columns beside latent and error, id first."""
+        return pa.schema([field for field in self.schema() if field.name not in RESERVED])
+
+    def read_part(self, part: PartEntry, rows: int) -> Iterator[LatentRows]:
+        """Yield a part's rows in blocks of at most `rows`. Raises DamagedPartError."""
+        count = 0
+        with self.open_part(part) as parquet:
+            for batch in parquet.iter_batches(batch_size=rows):
+                count += batch.num_rows
+                yield self.to_rows(pa.table(batch))
+            if count != part.rows:
+                raise ValueError(f"it has {count} rows, the manifest says {part.rows}")
+
+    def to_rows(self, table: pa.Table) -> LatentRows:
+        """A table of all columns in NumPy's terms. Raises ValueError if its latents are not of the store's size."""
+        return LatentRows(
+            table.drop_columns([name for name in table.column_names if name in RESERVED]),
+            self.to_latents(table),
+            table.column(ERROR).to_numpy(),
+        )
+
+    def to_latents(self, table: pa.Table) -> np.ndarray:
+        """int8 (rows, L) of a table with the column of latents. Raises ValueError as `to_rows`."""
+        latents = table.column(LATENT).combine_chunks()
+        return self._layout.to_numpy(latents, self.manifest.latent.size)
+
+    def latent_bytes(self) -> int:
+        """Compressed bytes of the latent column alone, over all parts."""
+        total = 0
+        for part in self.manifest.parts:
+            with self.open_part(part) as parquet:
+                total += column_bytes(parquet.metadata, LATENT)
+        return total
+
+    @contextmanager
+    def open_part(self, part: PartEntry) -> Iterator[pq.ParquetFile]:
+        """A part as a Parquet file whose bytes are checked as they are read. Raises DamagedPartError."""
+        with self._reading(part.name):
+            file = VerifiedFile(self.storage, part)
+            options = {"metadata": file.metadata(), "page_checksum_verification": True, "pre_buffer": False}
+            with PartFile(file, self._layout, self.manifest.latent.size, **options) as parquet:
+                self._check_columns(parquet.schema_arrow)
+                yield parquet
+
+    def _check_columns(self, schema: pa.Schema) -> None:
+        """Raise ValueError unless the columns of a part are the store's."""
+        found = [(field.name, str(field.type)) for field in schema]
+        wanted = [(column.name, column.type) for column in self.manifest.columns]
+        if found != wanted:
+            here, there = (", ".join(f"{name}: {kind}" for name, kind in columns) for columns in (found, wanted))
+            raise ValueError(f"has the columns {here}, the manifest says {there}")
+        latent = self._layout.file_type(self.manifest.latent.size)
+        if found[0][0] != ID or found[-2:] != [(LATENT, str(latent)), (ERROR, "float")]:
+            raise ValueError(f"its columns are not {ID}, attributes, {LATENT} ({latent}) and {ERROR} (float)")
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """What reading a damaged file raises, as one error that names it."""
+        where = place_of(self.storage, name)
+        advice = "restore it, or run `ae-pipeline repair` with the data that was encoded"
+        try:
+            yield
+        except FileNotFoundError:
+            raise DamagedPartError(
+                f"{where} is missing, but the manifest lists it; {self._removed_since(name) or advice}"
+            ) from None
+        except MemoryError:  # Arrow's is one of its exceptions
+            raise
+        except OSError as error:
+            # Nobody is to repair, or to read on without, what is only out of reach for now.
+            from_arrow = type(error) is OSError and error.errno is None
+            if from_arrow or (isinstance(self.storage, LocalStorage) and error.errno not in _NOT_THE_FILE):
+                raise DamagedPartError(f"{where} is damaged: {first_line(error)}; {advice}") from None
+            raise StoreError(
+                f"{where} cannot be read: {first_line(error)}; give access to it, then try again"
+            ) from None
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            reason = first_line(error).removeprefix(f"{where} ").removeprefix("is damaged: ")
+            raise DamagedPartError(f"{where} is damaged: {reason}; {advice}") from None
+
+    def _removed_since(self, name: str) -> str | None:
+        """What to do if a newer snapshot does without the file: then nobody damaged it."""
+        try:
+            newest = read_manifest(self.storage)
+        except StoreError:
+            return None
+        if newest.snapshot == self.manifest.snapshot or name in {part.name for part in newest.parts}:
+            return None
+        return f"snapshot {self.manifest.snapshot} was removed since it was opened: open snapshot {newest.snapshot}"
+
+
+def column_bytes(metadata: Any, name: str) -> int:
+    """Compressed bytes of a column of the table, all that is nested in it, in one Parquet file."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    places = leaf_columns(metadata.schema.to_arrow_schema())[name]
+    return sum(group.column(place).total_compressed_size for group in groups for place in places)
