@@ -101,8 +101,8 @@ def encode(
     from ae_pipeline.progress import row_progress
     from ae_pipeline.provenance import git_state
     from ae_pipeline.store.encoding import encode_samples
-    from ae_pipeline.store.work_folder import unfinished_work
     from ae_pipeline.store.storage import is_url
+    from ae_pipeline.store.work_folder import unfinished_work
     from ae_pipeline.summary import describe_store, largest_error
     from ae_pipeline.value_range import watch_range
 

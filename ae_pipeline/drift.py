@@ -26,9 +26,9 @@ import numpy as np
 from ae_pipeline.drift_reference import DriftReference
 from ae_pipeline.errors import CodecError, DataError, StoreError
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.parts import LatentRows
 from ae_pipeline.store.manifest import PartEntry
 from ae_pipeline.store.part_writer import round_error
+from ae_pipeline.store.parts import LatentRows
 
 _ROWS = 65_536
 _SHOWN_DIMENSIONS = 3

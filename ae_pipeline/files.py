@@ -2,8 +2,8 @@
 
 import csv
 import fcntl
-import io
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -33,6 +33,7 @@ def checked_before_naming(check: Callable[[], None]) -> Iterator[None]:
 def _check_owner() -> None:
     for check in _checks:
         check()
+
 
 HISTORY = ("epoch", "train_loss", "validation_loss", "learning_rate")
 """Columns of a training's history."""

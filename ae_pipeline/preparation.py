@@ -8,8 +8,8 @@ import pyarrow as pa
 from ae_pipeline.errors import DataError
 from ae_pipeline.params import PrepareParams
 from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.samples import ID, SampleSet, ShardWriter
 from ae_pipeline.raw_split import RawSplit
+from ae_pipeline.samples import ID, SampleSet, ShardWriter
 
 _BLOCK_ROWS = 2048
 

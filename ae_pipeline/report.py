@@ -10,8 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from ae_pipeline.drift import Drift
 from ae_pipeline.drift_reference import DriftReference
 from ae_pipeline.evaluation import Evaluation, Metrics, Pictured, rate_distortion
-from ae_pipeline.files import finished_file
-from ae_pipeline.files import write_csv
+from ae_pipeline.files import finished_file, write_csv
 
 _BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"
 _BINS = 60

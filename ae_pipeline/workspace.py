@@ -15,10 +15,9 @@ from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.drift_reference import REFERENCE_NAME, read_reference
 from ae_pipeline.dvc_lock import check_shape, check_whole
 from ae_pipeline.errors import WorkspaceError, first_line
-from ae_pipeline.files import read_small, sha256_file, sha256_json
+from ae_pipeline.files import HISTORY, read_csv, read_small, sha256_file, sha256_json
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.files import HISTORY, read_csv
 
 _EXAMPLE_ROWS = 3
 _ROUND_TRIP = "round_trip.json"

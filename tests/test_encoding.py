@@ -21,8 +21,8 @@ from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store import shard_jobs
 from ae_pipeline.store.decoding import decode_store
-from ae_pipeline.store.work_folder import unfinished_work
 from ae_pipeline.store.layouts import LAYOUTS
+from ae_pipeline.store.work_folder import unfinished_work
 
 ROWS = 20
 

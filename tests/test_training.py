@@ -15,8 +15,8 @@ from ae_pipeline.models import build_model
 from ae_pipeline.params import Params, PrepareParams, TrainParams
 from ae_pipeline.params_model import DenseOptions
 from ae_pipeline.preparation import write_splits
-from ae_pipeline.samples import SampleSet
 from ae_pipeline.raw_split import RawSplit
+from ae_pipeline.samples import SampleSet
 from ae_pipeline.training import fit
 from ae_pipeline.training_data import MemoryRows, StreamedRows
 

@@ -12,8 +12,8 @@ from ae_pipeline.codec_header import Scaling
 from ae_pipeline.params import Params, PrepareParams
 from ae_pipeline.pixels import DTYPES
 from ae_pipeline.preparation import write_splits
-from ae_pipeline.samples import SampleSet
 from ae_pipeline.raw_split import RawSplit
+from ae_pipeline.samples import SampleSet
 from ae_pipeline.training_data import MemoryRows, StreamedRows, fit_scaling, open_rows
 
 CPU = torch.device("cpu")

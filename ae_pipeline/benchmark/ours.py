@@ -15,12 +15,12 @@ from ae_pipeline.codec_building import build_codec
 from ae_pipeline.errors import CodecError
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams, Params
-from ae_pipeline.training_progress import epoch_progress
 from ae_pipeline.provenance import machine
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.decoding import decode_store
 from ae_pipeline.store.encoding import encode_samples
 from ae_pipeline.store.layouts import LAYOUTS
+from ae_pipeline.training_progress import epoch_progress
 
 # What decides the weights, beside data and parameters: dvc.yaml's code dependencies of `train` (a test compares them).
 TRAINING_CODE = (

@@ -27,8 +27,8 @@ from ae_pipeline.params_benchmark import BenchParams
 from ae_pipeline.parquet_writer import ZSTD_LEVEL
 from ae_pipeline.quantiser import Quantiser
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.parts import column_bytes
 from ae_pipeline.store.layouts import LATENT, LAYOUTS
+from ae_pipeline.store.parts import column_bytes
 
 FAMILY = "PCA"
 # Steps that all components share, in standard deviations of the first one.

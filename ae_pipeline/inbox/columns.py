@@ -22,8 +22,7 @@ from ae_pipeline.codec import BLOCK_ROWS
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.sample_schema import refuse_alike
 from ae_pipeline.samples import ID, Block, SampleSet, Shard
-from ae_pipeline.store.checks import as_written
-from ae_pipeline.store.checks import check_id_type
+from ae_pipeline.store.checks import as_written, check_id_type
 from ae_pipeline.store.part_writer import BESIDE, RESERVED
 
 FILE_DIGEST = "file_sha256"

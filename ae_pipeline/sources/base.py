@@ -4,11 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ae_pipeline.raw_split import RawSplit
-
 from ae_pipeline.pixels import SampleSpec
+from ae_pipeline.raw_split import RawSplit
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from ae_pipeline.drift_fitting import fit_reference
 from ae_pipeline.drift_reference import REFERENCE_NAME, write_reference
 from ae_pipeline.errors import warn
 from ae_pipeline.evaluation import check_gate, evaluate_codec
-from ae_pipeline.files import write_json
+from ae_pipeline.files import HISTORY, read_csv, write_json
 from ae_pipeline.mean_answer import warnings_of
 from ae_pipeline.params import Params
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.files import HISTORY, read_csv
 
 
 def run(params: Params, root: Path) -> None:

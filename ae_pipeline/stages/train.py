@@ -5,12 +5,12 @@ from pathlib import Path
 
 from ae_pipeline.codec_building import build_codec
 from ae_pipeline.errors import warn
+from ae_pipeline.files import write_csv
 from ae_pipeline.outlook import check_fits, look_ahead
 from ae_pipeline.params import Params
-from ae_pipeline.training_progress import epoch_progress
 from ae_pipeline.provenance import git_state
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.files import write_csv
+from ae_pipeline.training_progress import epoch_progress
 
 
 def run(params: Params, root: Path) -> None:

@@ -11,49 +11,36 @@ up what it left. The manifests of earlier snapshots stay in `_snapshots/`.
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from ae_pipeline.store.checks import attribute_columns, check_columns
-from ae_pipeline.store.new_manifest import grown
-from ae_pipeline.store.plan import Appended, new_pieces, plan_append, snapshot_key
 from ae_pipeline.codec import Codec
 from ae_pipeline.codec_header import CodecHeader, read_header
 from ae_pipeline.devices import choose_device
-from ae_pipeline.errors import CodecError, DataError, TargetError
+from ae_pipeline.errors import DataError, TargetError
 from ae_pipeline.files import finished_file, locked_folder, recorded_name, sha256_json, sync_folder
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.sample_files import key_in_path
-from ae_pipeline.samples import SampleSet, Shard
-from ae_pipeline.store.checks import check_names, check_samples
+from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.checks import attribute_columns, check_columns, check_names, check_samples
 from ae_pipeline.store.encoding import create_store, has_manifest, refuse_existing_store
-from ae_pipeline.store.work_folder import work_folder
-from ae_pipeline.store.new_manifest import written_by
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import (
     MANIFEST_NAME,
     PART_NAME,
     SNAPSHOTS_FOLDER,
-    STORE_FORMAT,
-    ColumnEntry,
     Manifest,
     PartEntry,
     SourceEntry,
-    Totals,
     read_manifest,
     refuse_links,
     snapshot_path,
     write_manifest,
 )
-from ae_pipeline.store.part_writer import RESERVED
-from ae_pipeline.store.probe import measure_probe
+from ae_pipeline.store.new_manifest import grown
+from ae_pipeline.store.plan import Appended, new_pieces, plan_append, snapshot_key
 from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 from ae_pipeline.store.storage import as_place
+from ae_pipeline.store.work_folder import work_folder
 
 
 def append_samples(

@@ -19,10 +19,10 @@ from ae_pipeline.files import finished_folder, refuse_inside
 from ae_pipeline.parquet_writer import rechunk
 from ae_pipeline.samples import ID, Block, SampleSet, ShardWriter
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.parts import OnDamaged
 from ae_pipeline.store.layouts import LATENT
 from ae_pipeline.store.manifest import PartEntry
 from ae_pipeline.store.part_writer import RESERVED
+from ae_pipeline.store.parts import OnDamaged
 from ae_pipeline.store.scanning import check_columns
 from ae_pipeline.store.storage import LocalStorage
 

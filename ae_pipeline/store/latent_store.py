@@ -1,11 +1,11 @@
 """The latent store: a folder of Parquet parts, a copy of the codec, and a manifest. Format: docs/store-format.md.
 
-    store = LatentStore.open(Path("data/latents/test"))
-    for part in store.manifest.parts:
-        for rows in store.read_part(part, codec.BLOCK_ROWS):
-            rows.latents       # int8 (n, L)
-            rows.attributes    # Arrow table: id, label, ...
-            rows.error         # float32 (n,): MSE of each decoded row, measured when it was encoded
+store = LatentStore.open(Path("data/latents/test"))
+for part in store.manifest.parts:
+for rows in store.read_part(part, codec.BLOCK_ROWS):
+rows.latents       # int8 (n, L)
+rows.attributes    # Arrow table: id, label, ...
+rows.error         # float32 (n,): MSE of each decoded row, measured when it was encoded
 """
 
 from collections.abc import Iterator, Sequence

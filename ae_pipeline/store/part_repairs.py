@@ -12,17 +12,16 @@ from ae_pipeline.codec import Codec
 from ae_pipeline.errors import DataError
 from ae_pipeline.files import locked_folder, sha256_json, sync_folder
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.checks import attribute_columns, check_columns, stored_attributes
-from ae_pipeline.store.checks import check_samples
-from ae_pipeline.store.work_folder import partial_folder
-from ae_pipeline.store.new_manifest import written_by
+from ae_pipeline.store.checks import attribute_columns, check_columns, check_samples, stored_attributes
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.manifest import STORE_FORMAT, Manifest, PartEntry, Totals, write_manifest
+from ae_pipeline.store.new_manifest import written_by
 from ae_pipeline.store.probe import measure_probe
 from ae_pipeline.store.remaking import Remade, Shards, find_shards, plan_part, remake
 from ae_pipeline.store.shard_jobs import Progress, ShardJob
 from ae_pipeline.store.snapshots import Vacuumed, parts_of_snapshots, write_vacuumed
 from ae_pipeline.store.vacuuming import vacuum_locked
+from ae_pipeline.store.work_folder import partial_folder
 
 
 @dataclass

@@ -21,8 +21,6 @@ from ae_pipeline.files import locked_folder, sha256_file, sha256_json, sync_fold
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
 from ae_pipeline.store.checks import check_samples
-from ae_pipeline.store.new_manifest import copy_codec, first_manifest
-from ae_pipeline.store.work_folder import partial_folder
 from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     LARGEST_MANIFEST,
@@ -34,9 +32,11 @@ from ae_pipeline.store.manifest import (
     kept_snapshots,
     read_manifest,
 )
+from ae_pipeline.store.new_manifest import copy_codec, first_manifest
 from ae_pipeline.store.shard_jobs import Progress, ShardJob, plan_jobs, run_jobs
 from ae_pipeline.store.snapshots import read_vacuumed
 from ae_pipeline.store.storage import LocalStorage, read_whole
+from ae_pipeline.store.work_folder import partial_folder
 
 # Of 64 digits of a digest. By chance no two values of the world's agree in so many.
 _DIGITS_PROOF = 60

@@ -24,11 +24,7 @@ from ae_pipeline.errors import CodecError, PipelineError, StoreError, TargetErro
 from ae_pipeline.files import locked_folder, recorded_name, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.plan import Appended, part_number, plan_append, snapshot_key
-from ae_pipeline.store.new_manifest import grown
-from ae_pipeline.store.new_manifest import copy_codec, first_manifest
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
@@ -43,6 +39,9 @@ from ae_pipeline.store.manifest import (
     read_manifest,
     write_manifest,
 )
+from ae_pipeline.store.new_manifest import copy_codec, first_manifest, grown
+from ae_pipeline.store.parts import CODEC_FILES
+from ae_pipeline.store.plan import Appended, part_number, plan_append, snapshot_key
 from ae_pipeline.store.remote_files import RemoteFiles
 from ae_pipeline.store.shard_jobs import Progress, ShardJob, encode_shard, run_jobs
 from ae_pipeline.store.storage import RemoteStorage, place_of

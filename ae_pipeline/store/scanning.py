@@ -24,8 +24,8 @@ from ae_pipeline.errors import ConfigError, DamagedPartError, first_line
 from ae_pipeline.parquet_columns import inner_types
 from ae_pipeline.samples import ID
 from ae_pipeline.store.conditions import Condition, among, ranges_of
-from ae_pipeline.store.parts import OnDamaged, Parts
 from ae_pipeline.store.manifest import PartEntry
+from ae_pipeline.store.parts import OnDamaged, Parts
 
 
 @dataclass(frozen=True)

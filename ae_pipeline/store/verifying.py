@@ -18,9 +18,9 @@ from ae_pipeline.codec import Codec
 from ae_pipeline.devices import cpu_count
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
 from ae_pipeline.store.part_checks import damage_of_part
+from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.probe import measure_probe
 from ae_pipeline.store.repeated_ids import repeated_ids
 from ae_pipeline.store.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of

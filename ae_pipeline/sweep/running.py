@@ -15,9 +15,9 @@ from ae_pipeline.files import locked_folder
 from ae_pipeline.params import SWEEPS, Params
 from ae_pipeline.params_base import replaced
 from ae_pipeline.preparation import open_split
-from ae_pipeline.sweep.progress import SweepProgress, sweep_progress
 from ae_pipeline.provenance import git_state
 from ae_pipeline.samples import SampleSet
+from ae_pipeline.sweep.progress import SweepProgress, sweep_progress
 from ae_pipeline.sweep.results import Results, summarise
 from ae_pipeline.sweep.runs import SweepRuns
 from ae_pipeline.sweep.space import Dimension, Setting, combinations, parse_space
