@@ -54,8 +54,8 @@ class Encoded:
     def __init__(self, codec: Any, pixels: Any, labels: Any):
         import numpy as np
 
-        from ae_pipeline.codec import BLOCK_ROWS
-        from ae_pipeline.devices import one_torch_thread
+        from ae_pipeline.codec.codec import BLOCK_ROWS
+        from ae_pipeline.codec.devices import one_torch_thread
 
         random = np.random.default_rng(0)
         self.rows = {"undisturbed": (None, None)}
@@ -94,10 +94,10 @@ class Encoded:
 def fit(half: Any, pixels: Any, args: argparse.Namespace, seed: int) -> Any:
     import pyarrow as pa
 
-    from ae_pipeline.drift_fitting import fit_reference
-    from ae_pipeline.params_operation import DriftParams
-    from ae_pipeline.pixels import SampleSpec
-    from ae_pipeline.samples import SampleSet, ShardWriter
+    from ae_pipeline.data.pixels import SampleSpec
+    from ae_pipeline.data.samples import SampleSet, ShardWriter
+    from ae_pipeline.evaluation.drift.fit import fit_reference
+    from ae_pipeline.params.operation import DriftParams
 
     with tempfile.TemporaryDirectory() as folder:
         attributes = pa.table({"id": half})
@@ -117,10 +117,10 @@ def main() -> None:
     args = parser.parse_args()
     import numpy as np
 
-    from ae_pipeline.codec import Codec
-    from ae_pipeline.drift import measure
-    from ae_pipeline.params_operation import DriftParams
-    from ae_pipeline.samples import SampleSet
+    from ae_pipeline.codec.codec import Codec
+    from ae_pipeline.data.samples import SampleSet
+    from ae_pipeline.evaluation.drift.measure import measure
+    from ae_pipeline.params.operation import DriftParams
 
     test = SampleSet.open(args.prepared / "test").load()
     pixels = test.pixels.copy()

@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 import reporting  # before torch: it sets GOMP_SPINCOUNT
 from sklearn.decomposition import PCA
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.params_benchmark import BenchParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.encoding import encode_samples
-from ae_pipeline.store.layouts import LAYOUTS
+from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.writing.encoding import encode_samples
 
 NETWORKS = [
     "784-128-784, integers",

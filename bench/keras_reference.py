@@ -23,12 +23,12 @@ import numpy as np
 import reporting  # before torch: it sets GOMP_SPINCOUNT
 import torch
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.models import build_model
 from ae_pipeline.params import TrainParams
-from ae_pipeline.params_model import ModelParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.training import fit
-from ae_pipeline.training_data import MemoryRows, fit_scaling
+from ae_pipeline.params.model import ModelParams
+from ae_pipeline.training.batches import MemoryRows, fit_scaling
+from ae_pipeline.training.loop import fit
 
 History = list[tuple[float, float]]  # seconds since the start, validation loss
 OURS: dict[str, dict[str, Any]] = {

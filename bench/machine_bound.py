@@ -19,9 +19,9 @@ def products(codec_folder: Path, kind: str) -> tuple[list[Callable[[], Any]], li
     """
     import torch
 
-    from ae_pipeline.codec import BLOCK_ROWS, Codec
-    from ae_pipeline.devices import one_torch_thread
-    from ae_pipeline.integer import IntegerLayer
+    from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
+    from ae_pipeline.codec.devices import one_torch_thread
+    from ae_pipeline.codec.integer import IntegerLayer
 
     codec = Codec.load(codec_folder)
     model: Any = codec.model
@@ -54,7 +54,7 @@ def products(codec_folder: Path, kind: str) -> tuple[list[Callable[[], Any]], li
 def _float_product(module: Any, x: Any, *, plain: bool) -> Callable[[], Any]:
     import torch
 
-    from ae_pipeline.integer import IntegerLayer
+    from ae_pipeline.codec.integer import IntegerLayer
 
     weight = module.weight.float()
     if weight.dim() == 2:
@@ -73,8 +73,8 @@ def product_seconds(threads: list[list[Callable[[], Any]]], rows: int) -> float:
     """Seconds for the products of `rows` rows, all cores at work; one list of calls for each core."""
     import torch
 
-    from ae_pipeline.codec import BLOCK_ROWS
-    from ae_pipeline.devices import one_torch_thread
+    from ae_pipeline.codec.codec import BLOCK_ROWS
+    from ae_pipeline.codec.devices import one_torch_thread
 
     def work(calls: list[Callable[[], Any]]) -> float:
         blocks, start = 0, time.perf_counter()

@@ -46,9 +46,9 @@ def child(codec_folder: Path, split: Path, latents: Path, target: Path, otherwis
     """Encode and decode all rows; write both as NumPy files. `latents` is what to decode, if it is there."""
     import numpy as np
 
-    from ae_pipeline import linear
-    from ae_pipeline.codec import Codec
-    from ae_pipeline.samples import SampleSet
+    from ae_pipeline.codec.codec import Codec
+    from ae_pipeline.data.samples import SampleSet
+    from ae_pipeline.models import linear
 
     linear._HAS_ONEDNN = linear._HAS_ONEDNN and otherwise != "mkl"
     codec = Codec.load(codec_folder, "cuda" if otherwise == "cuda" else "cpu")

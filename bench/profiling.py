@@ -23,18 +23,18 @@ import reporting  # before torch: it sets GOMP_SPINCOUNT
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ae_pipeline.benchmark.presets import preset_names, preset_params
-from ae_pipeline.codec import Codec
-from ae_pipeline.devices import one_torch_thread
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.devices import one_torch_thread
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.experiments.presets import preset_names, preset_params
 from ae_pipeline.models import build_model
 from ae_pipeline.params import EncodeParams, Params
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.decoding import _decode_part
-from ae_pipeline.store.encoding import encode_samples
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.shard_jobs import encode_shard, plan_jobs
-from ae_pipeline.training import fit
-from ae_pipeline.training_data import MemoryRows, fit_scaling
+from ae_pipeline.store.reading.decode import _decode_part
+from ae_pipeline.store.writing.encoding import encode_samples
+from ae_pipeline.store.writing.shards import encode_shard, plan_jobs
+from ae_pipeline.training.batches import MemoryRows, fit_scaling
+from ae_pipeline.training.loop import fit
 
 # The first pattern that is found in a function's name decides.
 OPERATORS = {

@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from ae_pipeline.arithmetic import scale_pixels
-from ae_pipeline.codec import freeze, save_codec
-from ae_pipeline.codec_header import Scaling
-from ae_pipeline.evaluation import evaluate_codec
+from ae_pipeline.codec.arithmetic import scale_pixels
+from ae_pipeline.codec.codec import freeze, save_codec
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.evaluation.evaluate import evaluate_codec
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import EncodeParams, Params
-from ae_pipeline.quantiser import Quantiser
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.training import fit
-from ae_pipeline.training_data import Rows, fit_scaling, open_rows
+from ae_pipeline.training.batches import Rows, fit_scaling, open_rows
+from ae_pipeline.training.loop import fit
 
 # name: (model, options of the model, options of train); what is missing: MODEL and THEN, then params.py.
 SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {

@@ -26,16 +26,16 @@ from typing import Any
 import reporting  # before torch: it sets GOMP_SPINCOUNT
 import torch
 
-from ae_pipeline.arithmetic import scale_pixels
-from ae_pipeline.codec_header import Scaling
+from ae_pipeline.codec.arithmetic import scale_pixels
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.experiments.sweep.results import estimate
 from ae_pipeline.files import write_json
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Params
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.sweep.results import estimate
-from ae_pipeline.training import fit
-from ae_pipeline.training_data import MemoryRows, fit_scaling
+from ae_pipeline.training.batches import MemoryRows, fit_scaling
+from ae_pipeline.training.loop import fit
 
 ALL = 10**9
 CPU = torch.device("cpu")

@@ -83,8 +83,8 @@ def tile(split: Path, folder: Path, rows: int) -> int:
 
 def network(name: str) -> tuple[str, int, dict[str, Any]]:
     """Model, latent size and all options of a name in NETWORKS, or of a preset."""
-    from ae_pipeline.benchmark.presets import preset_params
-    from ae_pipeline.params_model import ModelParams
+    from ae_pipeline.experiments.presets import preset_params
+    from ae_pipeline.params.model import ModelParams
 
     if name in NETWORKS:
         kind, latent_size, changed = NETWORKS[name]
@@ -97,9 +97,9 @@ def quick_codec(name: str, split: Path, folder: Path) -> None:
     """Write a codec that was trained for seconds: enough for decoded rows to compress as they usually do."""
     import pyarrow.parquet as pq
 
-    from ae_pipeline.codec_building import build_codec
+    from ae_pipeline.data.samples import SampleSet
     from ae_pipeline.params import Params
-    from ae_pipeline.samples import SampleSet
+    from ae_pipeline.training.build import build_codec
 
     kind, latent_size, options = network(name)
     train = {"latent_size": latent_size, "epochs": 3, "device": "cpu", "autocast": False}

@@ -38,10 +38,10 @@ def make_store(rows: int, work: Path) -> Path:
     import numpy as np
     import pyarrow as pa
 
+    from ae_pipeline.data.pixels import SampleSpec
+    from ae_pipeline.data.samples import SampleSet, ShardWriter
     from ae_pipeline.params import EncodeParams
-    from ae_pipeline.pixels import SampleSpec
-    from ae_pipeline.samples import SampleSet, ShardWriter
-    from ae_pipeline.store.encoding import encode_samples
+    from ae_pipeline.store.writing.encoding import encode_samples
 
     random = np.random.default_rng(0)
     data = work / "rows"
@@ -106,7 +106,7 @@ def as_expression(condition: str | None) -> Any:
 def share_read(store: Path, condition: str | None, columns: list[str] | None) -> float:
     """Bytes of parts that `store.scan` reads, of all their bytes."""
     from ae_pipeline.store.latent_store import LatentStore
-    from ae_pipeline.store.storage import LocalStorage
+    from ae_pipeline.store.storage.folder import LocalStorage
 
     read = 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reporting import report, table
 
-from ae_pipeline.stages import STAGES
+from ae_pipeline.cli.stages import STAGES
 
 COMMAND_LIMIT = 0.5
 STAGE_LIMIT = 3.0
@@ -40,7 +40,7 @@ def main() -> None:
         ("python -c pass", ["-c", "pass"], None),
         ("ae-pipeline --help", ["-m", "ae_pipeline", "--help"], COMMAND_LIMIT),
         ("ae-pipeline info", ["-m", "ae_pipeline", "info", str(args.path)], COMMAND_LIMIT),
-        *((f"stage {name}", ["-c", f"import ae_pipeline.stages.{name}"], STAGE_LIMIT) for name in STAGES),
+        *((f"stage {name}", ["-c", f"import ae_pipeline.cli.stages.{name}"], STAGE_LIMIT) for name in STAGES),
     ]
     rows = []
     for name, command, limit in jobs:

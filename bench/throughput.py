@@ -29,12 +29,12 @@ KINDS = ("float32", "torch.mm", "bytes")
 
 def measure(name: str, layout: str, split: Path, work: Path, repeats: int) -> list[list[str]]:
     """One row for encoding and one for decoding."""
-    from ae_pipeline.devices import cpu_count
+    from ae_pipeline.codec.devices import cpu_count
+    from ae_pipeline.data.samples import SampleSet
     from ae_pipeline.params import EncodeParams
-    from ae_pipeline.samples import SampleSet
-    from ae_pipeline.store.decoding import decode_store
-    from ae_pipeline.store.encoding import encode_samples
     from ae_pipeline.store.latent_store import LatentStore
+    from ae_pipeline.store.reading.decode import decode_store
+    from ae_pipeline.store.writing.encoding import encode_samples
 
     codec, store, out = work / "codec", work / "store", work / "decoded"
     quick_codec(name, split, codec)

@@ -26,12 +26,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.models import build_model
 from ae_pipeline.params import TrainParams
-from ae_pipeline.params_model import ModelParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.training import fit
-from ae_pipeline.training_data import MemoryRows, fit_scaling
+from ae_pipeline.params.model import ModelParams
+from ae_pipeline.training.batches import MemoryRows, fit_scaling
+from ae_pipeline.training.loop import fit
 
 REFERENCE = {
     "loss": "bce",

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from training import torchvision_mnist
 
-from ae_pipeline.codec_building import build_codec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.params import Params
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.training.build import build_codec
 
 # Of all steps; fit() has the same.
 WARM_UP = 0.02

@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from clone import Clone  # noqa: E402
 from prefect_server import PrefectServer, free_port, until  # noqa: E402
 
-from ae_pipeline.samples import SampleSet, ShardWriter  # noqa: E402
+from ae_pipeline.data.samples import SampleSet, ShardWriter  # noqa: E402
 
 QUIET = {
     "DO_NOT_TRACK": "true",

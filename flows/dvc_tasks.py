@@ -24,7 +24,7 @@ from prefect.cache_policies import NO_CACHE
 from ruamel.yaml import YAML
 
 from ae_pipeline.errors import BusyError
-from ae_pipeline.ownership import REBUILD, RUNNER, Process, hold
+from ae_pipeline.operation.ownership import REBUILD, RUNNER, Process, hold
 from flows.plain_errors import FlowError
 
 _LAST_LINES = 15

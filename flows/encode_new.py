@@ -11,11 +11,11 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from ae_pipeline.inbox.names import shown
-from ae_pipeline.inbox.run import InboxRun, encode_inbox
+from ae_pipeline.operation.champion.moves import champion_version
+from ae_pipeline.operation.inbox.files.names import shown
+from ae_pipeline.operation.inbox.run import InboxRun, encode_inbox
+from ae_pipeline.operation.tracking.connection import fetch_codec, tracking_uri
 from ae_pipeline.params import Params, load_params
-from ae_pipeline.registry import champion_version
-from ae_pipeline.tracking_store import fetch_codec, tracking_uri
 from flows import artifacts
 from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin

@@ -10,10 +10,10 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
+from ae_pipeline.operation.champion.moves import Outcome
+from ae_pipeline.operation.champion.moves import evaluate_and_promote as evaluate_and_promote_challenger
+from ae_pipeline.operation.tracking.connection import tracking_uri
 from ae_pipeline.params import load_params
-from ae_pipeline.registry import Outcome
-from ae_pipeline.registry import evaluate_and_promote as evaluate_and_promote_challenger
-from ae_pipeline.tracking_store import tracking_uri
 from flows import artifacts
 from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin

@@ -13,7 +13,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 
-from ae_pipeline.monitoring import BatchDrift, Monitored, draw_batch, mark_reported, monitor_batches
+from ae_pipeline.operation.monitoring import BatchDrift, Monitored, draw_batch, mark_reported, monitor_batches
 from ae_pipeline.params import Params, load_params
 from flows import artifacts
 from flows.plain_errors import explain_parameters, run_by_hand

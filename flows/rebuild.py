@@ -12,8 +12,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
 from ae_pipeline.files import read_small
+from ae_pipeline.operation.tracking.publish import Published, publish
 from ae_pipeline.params import Params, load_params
-from ae_pipeline.tracking import Published, publish
 from flows import artifacts
 from flows.dvc_tasks import StageError, StageRun, only_rebuild, run_stage, stage_names
 from flows.plain_errors import explain_parameters, run_by_hand

@@ -29,18 +29,18 @@ from guarding import SWITCH, Guard
 from handmade import random_codec, write_rows
 from real_mnist import real_mnist
 
-from ae_pipeline.baselines import build_pca_codec
-from ae_pipeline.cli import main
-from ae_pipeline.codec_building import build_codec
-from ae_pipeline.codec_header import Scaling
-from ae_pipeline.drift_fitting import fit_reference
+from ae_pipeline.cli.main import main
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.data.idx import open_idx
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import DownloadError
-from ae_pipeline.idx import open_idx
+from ae_pipeline.evaluation.baselines import build_pca_codec
+from ae_pipeline.evaluation.drift.fit import fit_reference
 from ae_pipeline.params import Params
-from ae_pipeline.params_operation import DriftParams
-from ae_pipeline.preparation import write_splits
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.params.operation import DriftParams
 from ae_pipeline.sources import build_source
+from ae_pipeline.training.build import build_codec
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ae_pipeline.codec import BLOCK_ROWS, Codec
-from ae_pipeline.params_operation import DriftParams
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.params.operation import DriftParams
 
 DRIFT_PARAMS = DriftParams(reference_rows=8000, confidence=0.99)
 

@@ -27,10 +27,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, fingerprint
+from ae_pipeline.codec.header import HEADER_NAME, WEIGHTS_NAME, fingerprint
 from ae_pipeline.errors import PipelineError
 from ae_pipeline.files import sha256_json
-from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
 
 Files = dict[str, bytes]
 HEADER, WEIGHTS = f"{CODEC_FOLDER}/{HEADER_NAME}", f"{CODEC_FOLDER}/{WEIGHTS_NAME}"
@@ -65,7 +65,7 @@ def make_stores(folder: Path) -> None:
     from handmade import encode, random_codec, random_pixels, write_rows
 
     from ae_pipeline.params import EncodeParams
-    from ae_pipeline.store.appending import append_samples
+    from ae_pipeline.store.writing.appending import append_samples
 
     def rows(name: str, count: int, seed: int, *, text_ids: bool = False) -> Any:
         values = random.Random(seed)
@@ -110,7 +110,7 @@ def _rewrite(store: Path, compression: str) -> None:
 
 
 def _pieces_of(path: Path) -> list[bytes]:
-    from ae_pipeline.store.pieces import cut
+    from ae_pipeline.store.format.verified_file import cut
 
     data, pieces, start = path.read_bytes(), [], 0
     for piece in cut(path):
@@ -322,12 +322,12 @@ def _place(values: Any, chance: random.Random) -> tuple[Any, Any, str]:
 
 def read_everything(store: Path) -> str:
     """A digest of all that a store says, by every way there is to read it. Raises what reading raises."""
-    from ae_pipeline.codec import Codec
-    from ae_pipeline.store.decoding import load_store_codec
+    from ae_pipeline.codec.codec import Codec
+    from ae_pipeline.store.care.verify import verify_store
+    from ae_pipeline.store.format.manifest import kept_snapshots
     from ae_pipeline.store.latent_store import LatentStore
-    from ae_pipeline.store.manifest import kept_snapshots
-    from ae_pipeline.store.probe import measure_probe
-    from ae_pipeline.store.verifying import verify_store
+    from ae_pipeline.store.reading.decode import load_store_codec
+    from ae_pipeline.store.writing.probe import measure_probe
 
     seen = hashlib.sha256()
     verify_store(store)  # what it finds is told by other tests

@@ -3,7 +3,7 @@
 from handmade import random_pixels, write_rows
 
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.appending import append_samples
+from ae_pipeline.store.writing.appending import append_samples
 
 
 def batch(folder, number, rows=30, ids=True, **columns):

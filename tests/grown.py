@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from handmade import random_codec, random_pixels, write_rows
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.appending import append_samples
+from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME
+from ae_pipeline.store.writing.appending import append_samples
 
 ROWS = 40
 

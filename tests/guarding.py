@@ -93,7 +93,7 @@ class Guard:
         self.environment = {
             "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "AE_TEST_GUARD": str(self._log),
-            "AE_TEST_MODEL_CODE": str(_PACKAGE / "tracking_model.py"),
+            "AE_TEST_MODEL_CODE": str(_PACKAGE / "operation/tracking/pyfunc_model.py"),
         }
 
     @property

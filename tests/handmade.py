@@ -10,20 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ae_pipeline.arithmetic import scale_pixels
-from ae_pipeline.codec import Codec, freeze, save_codec
-from ae_pipeline.codec_header import HEADER_NAME, Scaling, fingerprint
-from ae_pipeline.integer_training import RoundedNetwork
+from ae_pipeline.codec.arithmetic import scale_pixels
+from ae_pipeline.codec.codec import Codec, freeze, save_codec
+from ae_pipeline.codec.header import HEADER_NAME, Scaling, fingerprint
+from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.data.pixels import SampleSpec, from_numpy
+from ae_pipeline.data.sample_schema import sample_schema
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.models import build_model
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
-from ae_pipeline.pixels import SampleSpec, from_numpy
-from ae_pipeline.quantiser import Quantiser
-from ae_pipeline.sample_schema import sample_schema
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.encoding import encode_samples
+from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.training_data import MemoryRows
+from ae_pipeline.store.writing.encoding import encode_samples
+from ae_pipeline.training.batches import MemoryRows
+from ae_pipeline.training.to_integers import RoundedNetwork
 
 
 def random_pixels(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from handmade import random_pixels, write_rows
 from PIL import Image
 
-from ae_pipeline.codec_header import read_header
-from ae_pipeline.inbox.run import encode_inbox
+from ae_pipeline.codec.header import read_header
+from ae_pipeline.operation.inbox.run import encode_inbox
 from ae_pipeline.params import Params
 from ae_pipeline.store.latent_store import LatentStore
 

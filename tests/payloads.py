@@ -16,7 +16,7 @@ import torch
 import yaml
 from handmade import change_header
 
-from ae_pipeline.codec_header import WEIGHTS_NAME
+from ae_pipeline.codec.header import WEIGHTS_NAME
 from ae_pipeline.files import sha256_file
 
 EXTENSION = {b"ARROW:extension:name": b"arrow.py_extension_type"}

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.appending import append_samples
-from ae_pipeline.store.encoding import encode_samples
+from ae_pipeline.store.writing.appending import append_samples
+from ae_pipeline.store.writing.encoding import encode_samples
 
 OPTIONS = {"name": "tiny", "git": {}}
 PARAMS = EncodeParams(layout="list", row_group_rows=10_000, device="cpu")

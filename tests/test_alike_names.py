@@ -7,14 +7,14 @@ import pytest
 from handmade import encode, random_codec, random_pixels, write_rows
 from inboxes import put_image, run, settle, store_of, stored
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DataError
-from ae_pipeline.inbox import columns as inbox_columns
+from ae_pipeline.operation.inbox import columns as inbox_columns
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store import checks
-from ae_pipeline.store.appending import append_samples
-from ae_pipeline.store.decoding import decode_rows, decode_store
-from ae_pipeline.store.exporting import export_images
+from ae_pipeline.store.reading.decode import decode_rows, decode_store
+from ae_pipeline.store.reading.export import export_images
+from ae_pipeline.store.writing import checks
+from ae_pipeline.store.writing.appending import append_samples
 
 SHAPE = (5, 4)
 ROWS = 3

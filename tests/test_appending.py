@@ -10,13 +10,13 @@ import pytest
 from growing import append, batch, hidden, ids_of
 from handmade import bytes_of
 
-from ae_pipeline.codec import Codec
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError
 from ae_pipeline.files import sha256_json
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, read_manifest
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME, read_manifest
+from ae_pipeline.store.reading.decode import decode_store
 
 
 def test_every_append_is_a_snapshot_and_earlier_ones_stay_readable(codec, tmp_path):

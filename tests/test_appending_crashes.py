@@ -9,7 +9,7 @@ from handmade import bytes_of
 
 from ae_pipeline.errors import TargetError
 from ae_pipeline.files import locked_folder
-from ae_pipeline.store.manifest import read_manifest, write_manifest
+from ae_pipeline.store.format.manifest import read_manifest, write_manifest
 
 
 def test_of_two_writers_one_is_told_and_changes_nothing(codec, tmp_path):

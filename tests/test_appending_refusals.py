@@ -6,7 +6,7 @@ import pytest
 from growing import append, batch, hidden
 from handmade import bytes_of, random_codec, random_pixels, write_rows
 
-from ae_pipeline.codec_header import read_header
+from ae_pipeline.codec.header import read_header
 from ae_pipeline.errors import CodecError, DataError, StoreError
 from ae_pipeline.store.latent_store import LatentStore
 

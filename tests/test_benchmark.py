@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 from handmade import encode, random_pixels, write_rows
 
-from ae_pipeline.benchmark.image_codecs import measure_image_codecs, shared_prefix, why_no_images
-from ae_pipeline.benchmark.image_formats import FORMATS, decode_image, encode_image
-from ae_pipeline.benchmark.lossless import measure_lossless
-from ae_pipeline.benchmark.mosaic import Grid
-from ae_pipeline.benchmark.pca import codec_bytes, column_bits, measure_pca
-from ae_pipeline.benchmark.points import take_rows
-from ae_pipeline.benchmark.presets import preset_names, preset_params
-from ae_pipeline.benchmark.run import _fitting
-from ae_pipeline.codec import Codec
-from ae_pipeline.codec_header import Scaling
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError
+from ae_pipeline.experiments.benchmark.measure.image_codecs import measure_image_codecs, shared_prefix, why_no_images
+from ae_pipeline.experiments.benchmark.measure.image_formats import FORMATS, decode_image, encode_image
+from ae_pipeline.experiments.benchmark.measure.lossless import measure_lossless
+from ae_pipeline.experiments.benchmark.measure.mosaic import Grid
+from ae_pipeline.experiments.benchmark.measure.pca import codec_bytes, column_bits, measure_pca
+from ae_pipeline.experiments.benchmark.measure.points import take_rows
+from ae_pipeline.experiments.benchmark.run import _fitting
+from ae_pipeline.experiments.presets import preset_names, preset_params
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.params_benchmark import BenchParams
-from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.layouts import LAYOUTS
+from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.store.format.layouts import LAYOUTS
 
 CPU = EncodeParams(device="cpu")
 BYTES = Scaling(offset=0.0, scale=255.0)

@@ -5,10 +5,10 @@ import math
 import pytest
 from test_benchmark_verdict import point
 
-from ae_pipeline.benchmark.bd_rate import bd_rate, savings
-from ae_pipeline.benchmark.curves import cost, front
-from ae_pipeline.benchmark.points import OURS
-from ae_pipeline.metrics import psnr_of
+from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.experiments.benchmark.bd_rate import bd_rate, savings
+from ae_pipeline.experiments.benchmark.measure.curves import cost, front
+from ae_pipeline.experiments.benchmark.measure.points import OURS
 
 
 def curve_of(family, bits, codec_bytes=0):

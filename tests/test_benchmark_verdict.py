@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from handmade import write_rows
 
-from ae_pipeline.benchmark.points import OURS, Point, take_rows
-from ae_pipeline.benchmark.run import better_than_mean, measure
-from ae_pipeline.benchmark.verdict import break_even_rows, judge
-from ae_pipeline.codec_building import build_codec
-from ae_pipeline.metrics import psnr_of
+from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.experiments.benchmark.measure.points import OURS, Point, take_rows
+from ae_pipeline.experiments.benchmark.run import better_than_mean, measure
+from ae_pipeline.experiments.benchmark.verdict import break_even_rows, judge
 from ae_pipeline.params import Params
-from ae_pipeline.training_data import fit_scaling
+from ae_pipeline.training.batches import fit_scaling
+from ae_pipeline.training.build import build_codec
 
 SIDE = 16
 

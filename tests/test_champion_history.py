@@ -2,7 +2,8 @@
 
 import pytest
 
-from ae_pipeline.champion_history import (
+from ae_pipeline.errors import TrackingError
+from ae_pipeline.operation.champion.history import (
     ABANDONED,
     DONE,
     MOVED_BY_HAND,
@@ -15,7 +16,6 @@ from ae_pipeline.champion_history import (
     format_history,
     read_entries,
 )
-from ae_pipeline.errors import TrackingError
 
 
 def moves(*steps):

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ae_pipeline.codec import Codec
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.samples import SampleSet
 
 
 def fails_with_one_line(result, *words):
@@ -33,7 +33,7 @@ def store(synthetic_prepared, tiny_codec, tmp_path_factory):
 def test_help_names_every_command_and_loads_nothing_heavy():
     script = (
         "import sys; sys.argv = ['ae-pipeline', '--help']\n"
-        "from ae_pipeline.cli import main\n"
+        "from ae_pipeline.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: print(sorted({'torch', 'mlflow', 'pyarrow', 'numpy', 'pandas'} & set(sys.modules)))"
     )
@@ -62,7 +62,7 @@ def test_info_of_a_codec(ae, tiny_codec):
 def test_info_does_not_load_torch(store):
     script = (
         "import sys; sys.argv = ['ae-pipeline', 'info', sys.argv[1]]\n"
-        "from ae_pipeline.cli import main\n"
+        "from ae_pipeline.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: print('torch' in sys.modules)"
     )
@@ -164,7 +164,7 @@ def test_a_full_disk_is_said_in_one_line(synthetic_prepared, tiny_codec, tmp_pat
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
-        "from ae_pipeline.cli import main\n"
+        "from ae_pipeline.cli.main import main\n"
         "main()\n"
     )
     target = tmp_path / "store"
@@ -213,10 +213,10 @@ def test_rows_of_another_length_say_how_long_they_are(ae, tiny_codec, tmp_path):
 
 def test_ctrl_c_says_so_and_exits_with_130(synthetic_prepared, tiny_codec, tmp_path):
     script = (
-        "import ae_pipeline.store.encoding as encoding, sys\n"
+        "import ae_pipeline.store.writing.encoding as encoding, sys\n"
         "def interrupt(*arguments): raise KeyboardInterrupt\n"
         "encoding.copy_codec = interrupt\n"
-        "from ae_pipeline.cli import main\n"
+        "from ae_pipeline.cli.main import main\n"
         "main()\n"
     )
     arguments = ["encode", synthetic_prepared / "test", "--codec", tiny_codec, "--store", tmp_path / "store"]

@@ -12,11 +12,11 @@ import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 from PIL import Image
 
-from ae_pipeline.cli_decode import INCOMPLETE
+from ae_pipeline.cli.decode import INCOMPLETE
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.appending import append_samples
 from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.writing.appending import append_samples
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def store(made, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(made):
-    from ae_pipeline.store.decoding import decode_store
+    from ae_pipeline.store.reading.decode import decode_store
 
     return decode_store(LatentStore.open(made / "store"), made / "whole", device="cpu").load()
 

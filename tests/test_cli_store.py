@@ -7,8 +7,8 @@ import pytest
 from grown import batch, copied, grow, rewrite_manifest
 from handmade import bytes_of, flip_bit, random_codec
 
+from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ import torch
 from handmade import change_header, flip_bit, random_codec, random_pixels, scaling_of, write_rows
 from safetensors.torch import save_file
 
-from ae_pipeline.baselines import build_pca_codec
-from ae_pipeline.codec import BLOCK_ROWS, Codec
-from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME
+from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
+from ae_pipeline.codec.header import HEADER_NAME, WEIGHTS_NAME
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError
+from ae_pipeline.evaluation.baselines import build_pca_codec
 from ae_pipeline.files import sha256_file
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.training_data import fit_scaling
+from ae_pipeline.training.batches import fit_scaling
 
 
 @pytest.fixture
@@ -308,7 +308,9 @@ def test_whatever_decides_the_output_enters_the_fingerprint(changes, copied):
 
 def test_loading_a_codec_does_not_load_torchs_compiler(tiny_codec):
     """It takes a second and 150 MiB: whatever computes a shape on the meta device imports it."""
-    code = "import sys; from pathlib import Path; from ae_pipeline.codec import Codec; Codec.load(Path(sys.argv[1]))"
+    code = (
+        "import sys; from pathlib import Path; from ae_pipeline.codec.codec import Codec; Codec.load(Path(sys.argv[1]))"
+    )
     code += "; print('torch._dynamo' in sys.modules)"
     command = [sys.executable, "-c", code, str(tiny_codec)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"

@@ -12,18 +12,18 @@ from growing import append, batch
 from grown import rewrite_manifest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 
-from ae_pipeline.codec import Codec
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DamagedPartError, DataError, StoreError
 from ae_pipeline.files import sha256_file
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store import entropy_coding, part_writer
-from ae_pipeline.store.decoding import decode_rows, decode_store
-from ae_pipeline.store.entropy_coding import compress
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format import entropy_coding, part_writer
+from ae_pipeline.store.format.entropy_coding import compress
+from ae_pipeline.store.format.layouts import LATENT
+from ae_pipeline.store.format.verified_file import cut
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.layouts import LATENT
-from ae_pipeline.store.pieces import cut
-from ae_pipeline.store.repairing import repair_store
-from ae_pipeline.store.verifying import verify_store
+from ae_pipeline.store.reading.decode import decode_rows, decode_store
 
 ROWS = 250
 

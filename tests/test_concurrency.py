@@ -4,16 +4,16 @@ import pytest
 from handmade import bytes_of, random_codec, random_pixels, write_rows
 from racing import race
 
+from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.verifying import verify_store
 
 START = """
-from ae_pipeline.store.appending import append_samples
-from ae_pipeline.store.encoding import encode_samples
+from ae_pipeline.store.writing.appending import append_samples
+from ae_pipeline.store.writing.encoding import encode_samples
 from ae_pipeline.errors import TargetError
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.data.samples import SampleSet
 
 PARAMS = EncodeParams(device="cpu")
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from ae_pipeline import models, sources
-from ae_pipeline.codec_header import Model
+from ae_pipeline.codec.header import Model
+from ae_pipeline.data.pixels import DTYPES
 from ae_pipeline.errors import DataError, DownloadError
-from ae_pipeline.metrics import METRICS
+from ae_pipeline.evaluation.metrics import METRICS
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Section, SourceParams
-from ae_pipeline.params_model import ModelParams
-from ae_pipeline.pixels import DTYPES
+from ae_pipeline.params.model import ModelParams
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Source
 from ae_pipeline.sources.idx import FILES

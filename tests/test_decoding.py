@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 
-from ae_pipeline.codec import BLOCK_ROWS, Codec
-from ae_pipeline.comparison import round_trip
+from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DataError, StoreError, TargetError
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store import decoding
-from ae_pipeline.store.decoding import decode_rows, decode_store
+from ae_pipeline.evaluation.row_errors import round_trip
+from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.layouts import LAYOUTS
-from ae_pipeline.store.storage import LocalStorage
+from ae_pipeline.store.reading import decode as decoding
+from ae_pipeline.store.reading.decode import decode_rows, decode_store
+from ae_pipeline.store.storage.folder import LocalStorage
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import pytest
 import torch
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
-from ae_pipeline.codec import BLOCK_ROWS
-from ae_pipeline.devices import one_torch_thread
-from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
-from ae_pipeline.store import shard_jobs
+from ae_pipeline.codec.codec import BLOCK_ROWS
+from ae_pipeline.codec.devices import one_torch_thread
+from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.writing import shards as shard_jobs
 
 ACTIVATIONS = DenseOptions.model_fields["activation"].annotation.__args__
 SHAPES = {"dense": [(1,), (5, 3), (28, 28)], "conv": [(5, 3), (14, 14), (7, 8, 3)], "patches": [(5, 3), (7, 8, 3)]}
@@ -127,7 +127,7 @@ def test_a_store_written_by_other_threads_workers_and_orders_is_the_same_store(d
     finally:
         torch.set_num_threads(before)
     run_jobs = shard_jobs.run_jobs
-    monkeypatch.setattr("ae_pipeline.store.encoding.run_jobs", lambda jobs, *more: run_jobs(jobs[::-1], *more))
+    monkeypatch.setattr("ae_pipeline.store.writing.encoding.run_jobs", lambda jobs, *more: run_jobs(jobs[::-1], *more))
     encode(data / "rows", data / "codec", tmp_path / "store", row_group_rows=700)
     assert bytes_of(tmp_path / "store") == wanted
 

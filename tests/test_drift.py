@@ -6,12 +6,19 @@ from drifting import DRIFT_PARAMS, encoded, train_set
 from handmade import encode, random_codec, write_rows
 from scipy.stats import binom, ks_2samp
 
-from ae_pipeline.drift import BatchCounts, error_bins, ks_distance, measure, measure_store, read_errors
-from ae_pipeline.drift_fitting import _EDGES, _edges, _evenly, fit_reference
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, StoreError
-from ae_pipeline.report import draw_drift
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.part_writer import round_error
+from ae_pipeline.evaluation.drift.fit import _EDGES, _edges, _evenly, fit_reference
+from ae_pipeline.evaluation.drift.measure import (
+    BatchCounts,
+    error_bins,
+    ks_distance,
+    measure,
+    measure_store,
+    read_errors,
+)
+from ae_pipeline.evaluation.pictures import draw_drift
+from ae_pipeline.store.format.part_writer import round_error
 
 # The statistics.
 

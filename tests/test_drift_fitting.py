@@ -7,15 +7,15 @@ import pytest
 from drifting import encoded, train_set
 from handmade import random_codec, random_pixels, write_rows
 
-from ae_pipeline.codec_header import read_header
-from ae_pipeline.drift import measure
-from ae_pipeline.drift_fitting import _evenly, _quantile, fit_reference
-from ae_pipeline.drift_reference import read_reference
+from ae_pipeline.cli.stages import run_stage
+from ae_pipeline.codec.header import read_header
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, WorkspaceError
-from ae_pipeline.params_operation import DriftParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.stages import run_stage
-from ae_pipeline.workspace import Workspace
+from ae_pipeline.evaluation.drift.fit import _evenly, _quantile, fit_reference
+from ae_pipeline.evaluation.drift.measure import measure
+from ae_pipeline.evaluation.drift.reference import read_reference
+from ae_pipeline.operation.tracking.workspace import Workspace
+from ae_pipeline.params.operation import DriftParams
 
 # The thresholds.
 

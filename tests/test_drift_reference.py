@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ae_pipeline.drift_reference import Calibrated, read_reference, write_reference
 from ae_pipeline.errors import CodecError, DataError
+from ae_pipeline.evaluation.drift.reference import Calibrated, read_reference, write_reference
 
 # The thresholds.
 

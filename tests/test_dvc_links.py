@@ -8,13 +8,13 @@ import pytest
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 from typer.testing import CliRunner
 
-from ae_pipeline.cli import app
+from ae_pipeline.cli.main import app
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import LinkedStoreError
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.encoding import remove_other
+from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.verifying import verify_store
+from ae_pipeline.store.writing.encoding import remove_other
 
 
 def dvc(folder, *arguments):

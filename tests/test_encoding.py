@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 
-from ae_pipeline.codec import Codec
-from ae_pipeline.comparison import round_trip
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, TargetError
-from ae_pipeline.evaluation import evaluate_codec
+from ae_pipeline.evaluation.evaluate import evaluate_codec
+from ae_pipeline.evaluation.row_errors import round_trip
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store import shard_jobs
-from ae_pipeline.store.decoding import decode_store
-from ae_pipeline.store.layouts import LAYOUTS
-from ae_pipeline.store.work_folder import unfinished_work
+from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.storage.work_folder import unfinished_work
+from ae_pipeline.store.writing import shards as shard_jobs
 
 ROWS = 20
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from ae_pipeline.store import entropy_coding
-from ae_pipeline.store.entropy_coding import compress, decompress
+from ae_pipeline.store.format import entropy_coding
+from ae_pipeline.store.format.entropy_coding import compress, decompress
 
 
 def latents_of(rows, size, lowest=-128, highest=127):

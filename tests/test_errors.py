@@ -15,17 +15,17 @@ import pytest
 import torch
 from handmade import encode, random_codec, random_pixels, write_rows
 
-from ae_pipeline import address_space
-from ae_pipeline.cli_options import complete_once_named
+from ae_pipeline.cli import address_space
+from ae_pipeline.cli.options import complete_once_named
 from ae_pipeline.errors import DamagedPartError, StoreError, exit_code_of
-from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.reading.decode import decode_store
 
 # Runs `ae-pipeline` with so little memory that the rows of one block cannot be had twice.
 SCARCE = """
 import resource, sys
 import numpy, torch, pyarrow.parquet, safetensors.torch
-import ae_pipeline.store.decoding, ae_pipeline.store.encoding, ae_pipeline.summary
-from ae_pipeline.cli import app
+import ae_pipeline.store.reading.decode, ae_pipeline.store.writing.encoding, ae_pipeline.cli.summary
+from ae_pipeline.cli.main import app
 from ae_pipeline.errors import exit_code_of
 torch.nn.functional.linear(torch.ones(8, 8), torch.ones(8, 8))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -137,7 +137,7 @@ def test_the_limit_of_addresses_that_is_asked_for_is_enough_and_so_is_every_high
     """Arrow's own pool took a gibibyte more where it could: 4.2 GB were enough, and 5 GB were not."""
 
     def told(mebibytes):
-        words = f"{sys.executable} -c 'import ae_pipeline.address_space as a; a.require_addresses()'"
+        words = f"{sys.executable} -c 'import ae_pipeline.cli.address_space as a; a.require_addresses()'"
         shell = ["bash", "-c", f"ulimit -v {mebibytes << 10}; exec {words}"]
         return subprocess.run(shell, capture_output=True, text=True, check=False).stderr
 

@@ -5,15 +5,15 @@ import pyarrow as pa
 import pytest
 from handmade import change_header, encode, random_codec, random_pixels, write_rows
 
-from ae_pipeline.baselines import build_pca_codec
-from ae_pipeline.codec import Codec
-from ae_pipeline.codec_header import Scaling
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import GateError
-from ae_pipeline.evaluation import PICTURED_ROWS, check_gate, evaluate_codec, rate_distortion
+from ae_pipeline.evaluation.baselines import build_pca_codec
+from ae_pipeline.evaluation.evaluate import PICTURED_ROWS, check_gate, evaluate_codec, rate_distortion
 from ae_pipeline.params import LARGEST_PCA, EncodeParams, GateParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.decoding import decode_store
-from ae_pipeline.store.encoding import encode_samples
+from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.writing.encoding import encode_samples
 
 CPU = EncodeParams(device="cpu")
 BYTES = Scaling(offset=0.0, scale=255.0)

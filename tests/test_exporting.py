@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import Block, SampleSet
 from ae_pipeline.errors import ConfigError, TargetError
-from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.png import write_png
-from ae_pipeline.samples import Block, SampleSet
-from ae_pipeline.store.exporting import export_images, export_parquet, file_stem
+from ae_pipeline.store.reading.export import export_images, export_parquet, file_stem
+from ae_pipeline.store.reading.png import write_png
 
 HOSTILE = [
     "../../etc/passwd",

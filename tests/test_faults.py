@@ -15,22 +15,22 @@ import pytest
 from handmade import bytes_of, flip_bit, random_codec, random_pixels, write_rows
 from killing import Left, stopped_at_every_step
 
+from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.verifying import verify_store
 
 pytestmark = pytest.mark.slow
 
 START = """
 import sys
-from ae_pipeline.store.appending import append_samples
-from ae_pipeline.store.decoding import decode_store
-from ae_pipeline.store.encoding import encode_samples
+from ae_pipeline.store.writing.appending import append_samples
+from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.writing.encoding import encode_samples
 from ae_pipeline.errors import exit_code_of
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.repairing import repair_store
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.vacuuming import vacuum_store
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.store.care.vacuum import vacuum_store
 
 PARAMS = EncodeParams(device="cpu")
 

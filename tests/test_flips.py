@@ -8,12 +8,12 @@ import pytest
 from grown import copied, grow, read_ids, spoil
 
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError
-from ae_pipeline.store.decoding import load_store_codec
+from ae_pipeline.store.care.snapshots import VACUUMED_NAME, read_vacuumed
+from ae_pipeline.store.care.vacuum import vacuum_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME
-from ae_pipeline.store.snapshots import VACUUMED_NAME, read_vacuumed
-from ae_pipeline.store.vacuuming import vacuum_store
-from ae_pipeline.store.verifying import verify_store
+from ae_pipeline.store.reading.decode import load_store_codec
 
 GOLDEN = Path(__file__).parent / "golden"
 # Damaged alone: they say what the other files should be.

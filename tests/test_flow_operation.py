@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from prefect_server import until
 
-from ae_pipeline.codec_header import read_header
-from ae_pipeline.inbox.batches import statistics_path
-from ae_pipeline.inbox.run import encode_inbox, growing_store
-from ae_pipeline.monitoring import REPORTED_TAG, mark_reported, monitor_batches
+from ae_pipeline.codec.header import read_header
+from ae_pipeline.data.samples import SampleSet, ShardWriter
+from ae_pipeline.operation.inbox.batches import statistics_path
+from ae_pipeline.operation.inbox.run import encode_inbox, growing_store
+from ae_pipeline.operation.monitoring import REPORTED_TAG, mark_reported, monitor_batches
 from ae_pipeline.params import load_params
-from ae_pipeline.samples import SampleSet, ShardWriter
 from ae_pipeline.store.latent_store import LatentStore
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def clone(clone):
     (clone.folder / "data/inbox").mkdir(parents=True)
     # Whatever runs the code of the model that was published fails.
     codes = list((clone.folder / "mlruns/artifacts").rglob("*.py"))
-    assert "tracking_model.py" in [path.name for path in codes]
+    assert "pyfunc_model.py" in [path.name for path in codes]
     for path in codes:
         path.write_text("raise SystemExit('model code was run')\n")
     return clone

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 from prefect_server import until
 
-from ae_pipeline.stages import STAGES
+from ae_pipeline.cli.stages import STAGES
 from flows.dvc_tasks import StageError
 
 pytestmark = pytest.mark.slow

@@ -12,15 +12,15 @@ import pytest
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 from safetensors.numpy import load_file
 
-from ae_pipeline.codec import Codec
-from ae_pipeline.codec_header import CodecHeader, fingerprint
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.header import CodecHeader, fingerprint
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.params_model import DenseOptions
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.decoding import decode_store, load_store_codec
+from ae_pipeline.params.model import DenseOptions
+from ae_pipeline.store.format.manifest import Manifest
+from ae_pipeline.store.format.part_writer import RESERVED
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import Manifest
-from ae_pipeline.store.part_writer import RESERVED
+from ae_pipeline.store.reading.decode import decode_store, load_store_codec
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"

@@ -23,27 +23,27 @@ import torch
 from handmade import bytes_of, change_header, encode, random_codec, random_pixels, write_rows
 from typer.testing import CliRunner
 
-import ae_pipeline.codec
-from ae_pipeline import parquet_limits
-from ae_pipeline.cli import app
-from ae_pipeline.codec import Codec, freeze, save_codec
-from ae_pipeline.codec_header import Scaling
+import ae_pipeline.codec.codec
+from ae_pipeline.cli.main import app
+from ae_pipeline.codec.codec import Codec, freeze, save_codec
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.data.parquet import limits as parquet_limits
+from ae_pipeline.data.parquet.limits import chunk_range, chunk_size, read_footer
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DamagedPartError, DataError, PipelineError, StoreError
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.models import build_model
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.params_model import ConvOptions
-from ae_pipeline.parquet_limits import chunk_range, chunk_size, read_footer
-from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.quantiser import Quantiser
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store import pieces
-from ae_pipeline.store.appending import append_samples
+from ae_pipeline.params.model import ConvOptions
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.store.care.vacuum import vacuum_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format import verified_file as pieces
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
-from ae_pipeline.store.repairing import repair_store
-from ae_pipeline.store.vacuuming import vacuum_store
-from ae_pipeline.store.verifying import verify_store
+from ae_pipeline.store.writing.appending import append_samples
 
 ROWS = 50
 TEXT = 1  # column of the store
@@ -423,7 +423,7 @@ def test_rows_that_are_large_are_computed_few_at_a_time(tmp_path):
 @pytest.mark.parametrize("model_name", ["dense", "conv", "patches"])
 def test_smaller_blocks_change_nothing_but_memory(model_name, tmp_path, monkeypatch):
     usual = random_codec(tmp_path / "codec", model_name=model_name)
-    monkeypatch.setattr(ae_pipeline.codec, "_MOST_BLOCK_VALUES", 300)
+    monkeypatch.setattr(ae_pipeline.codec.codec, "_MOST_BLOCK_VALUES", 300)
     few = Codec.load(tmp_path / "codec")
     assert few.block_rows < 16 < usual.block_rows
     pixels = random_pixels((100, 5, 4), "uint8", 3)

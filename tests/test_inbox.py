@@ -8,8 +8,8 @@ import pytest
 from handmade import random_codec, random_pixels
 from inboxes import put, reasons, run, settle, store_of, stored
 
+from ae_pipeline.data.idx import write_idx
 from ae_pipeline.errors import StoreError
-from ae_pipeline.idx import write_idx
 from ae_pipeline.store.latent_store import LatentStore
 
 

@@ -11,7 +11,7 @@ import pytest
 from handmade import random_pixels
 from inboxes import put_image, put_table, run, schemas, settle, store_of, stored, types_of, write_table
 
-from ae_pipeline.inbox.batches import statistics_path
+from ae_pipeline.operation.inbox.batches import statistics_path
 
 # What fits.
 

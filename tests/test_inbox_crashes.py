@@ -24,10 +24,10 @@ from inboxes import (
 )
 from killing import killed_at_every_step
 
+from ae_pipeline.data.idx import write_idx
 from ae_pipeline.errors import TargetError
-from ae_pipeline.idx import write_idx
-from ae_pipeline.inbox.batches import statistics_path
-from ae_pipeline.inbox.run import encode_inbox
+from ae_pipeline.operation.inbox.batches import statistics_path
+from ae_pipeline.operation.inbox.run import encode_inbox
 from ae_pipeline.store.latent_store import LatentStore
 
 
@@ -93,7 +93,7 @@ def test_parts_of_an_interrupted_run_do_not_count_where_the_columns_are_others_n
 
 
 SCRIPT = """
-from ae_pipeline.inbox.run import encode_inbox
+from ae_pipeline.operation.inbox.run import encode_inbox
 from ae_pipeline.params import Params
 
 PARAMS = Params.model_validate({"encode": {"device": "cpu"}})

@@ -15,16 +15,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 from handmade import random_pixels
 from inboxes import GIT, OLD, params_with, put, put_image, put_table, reasons, run, settle, store_of, stored
 
+from ae_pipeline.data.idx import write_idx
 from ae_pipeline.errors import ConfigError, DataError, StoreError, TargetError
-from ae_pipeline.idx import write_idx
-from ae_pipeline.inbox.faults import Fault, fault_of, reason_of
-from ae_pipeline.inbox.files import Inbox, InboxError
-from ae_pipeline.inbox.ledger import Ledger
-from ae_pipeline.inbox.names import put_name, shown
-from ae_pipeline.inbox.quarantine import FileChangedError, Quarantine
-from ae_pipeline.inbox.run import encode_inbox
-from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
+from ae_pipeline.operation.inbox.files.ledger import Ledger
+from ae_pipeline.operation.inbox.files.listing import Inbox, InboxError
+from ae_pipeline.operation.inbox.files.names import put_name, shown
+from ae_pipeline.operation.inbox.files.quarantine import FileChangedError, Quarantine
+from ae_pipeline.operation.inbox.run import encode_inbox
 from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.reading.decode import decode_store
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.parquet")
 
@@ -468,7 +468,7 @@ def test_a_working_folder_that_is_not_utf8_is_no_hindrance_to_relative_paths(cod
     settle(root / "data" / "inbox")
     script = (
         "from pathlib import Path; from ae_pipeline.params import Params;"
-        "from ae_pipeline.inbox.run import encode_inbox;"
+        "from ae_pipeline.operation.inbox.run import encode_inbox;"
         "params = Params.model_validate({'encode': {'device': 'cpu'}});"
         f"done = encode_inbox(params, Path(), Path({str(codec)!r}), git={{'commit': None, 'dirty': None}});"
         "print(done.files, list(done.quarantined))"

@@ -7,10 +7,10 @@ from growing import append
 from handmade import random_pixels
 from inboxes import put_image, put_table, run, settle, store_of, stored, write_table
 
+from ae_pipeline.data.idx import write_idx
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import SampleSet, ShardWriter
 from ae_pipeline.files import sha256_file
-from ae_pipeline.idx import write_idx
-from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.samples import SampleSet, ShardWriter
 from ae_pipeline.store.latent_store import LatentStore
 
 SPEC = SampleSpec((5, 4), "uint8")

@@ -9,9 +9,9 @@ from handmade import random_codec, random_pixels
 from inboxes import put, put_image, run, settle, store_of, stored
 from PIL import Image
 
-from ae_pipeline.codec import Codec
-from ae_pipeline.idx import write_idx
-from ae_pipeline.inbox.batches import batch_facts
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.idx import write_idx
+from ae_pipeline.operation.inbox.batches import batch_facts
 from ae_pipeline.store.latent_store import LatentStore
 
 

@@ -9,7 +9,7 @@ import pytest
 from handmade import random_pixels
 from inboxes import reasons, run, settle, store_of, stored
 
-from ae_pipeline.idx import idx_name, write_idx
+from ae_pipeline.data.idx import idx_name, write_idx
 from ae_pipeline.sources.idx import IdxSource
 
 PIXELS = random_pixels((6, 5, 4), "uint8")

@@ -12,7 +12,7 @@ from handmade import random_codec, random_pixels, write_rows
 from inboxes import png, put, put_image, reasons, run, settle, write_table
 from PIL import Image
 
-from ae_pipeline.idx import write_idx
+from ae_pipeline.data.idx import write_idx
 
 BAD = {
     "other-shape.parquet": (

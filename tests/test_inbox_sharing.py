@@ -9,12 +9,12 @@ from handmade import random_codec, random_pixels
 from inboxes import put_image, put_table, run, schemas, settle, store_of, stored, types_of
 from PIL import Image
 
-from ae_pipeline.codec import Codec
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.idx import open_idx, write_idx
 from ae_pipeline.files import sha256_file
-from ae_pipeline.idx import open_idx, write_idx
-from ae_pipeline.inbox.batches import batch_facts
-from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.operation.inbox.batches import batch_facts
 from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.reading.decode import decode_store
 
 ROWS = 60
 

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 from inboxes import OLD, put, reasons, run, settle
 
-from ae_pipeline.inbox.files import InboxFile, why_unsettled
+from ae_pipeline.operation.inbox.files.listing import InboxFile, why_unsettled
 
 TOMORROW = time.time() + 86_400
 WAIT = 0.2  # seconds, for inbox.settle_seconds

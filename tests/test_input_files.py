@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import encode, random_codec, random_pixels, write_rows
 
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.appending import append_samples
-from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.writing.appending import append_samples
 
 SPEC = SampleSpec((5, 4), "uint8")
 ENDINGS = [

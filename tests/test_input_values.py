@@ -11,10 +11,10 @@ import pytest
 from handmade import encode, random_codec, random_pixels, write_rows
 from inboxes import run, settle, store_of, stored
 
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DataError
-from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.reading.decode import decode_store
 
 SHAPE = (5, 4)
 SPEC = SampleSpec(SHAPE, "uint8")

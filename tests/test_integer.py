@@ -12,16 +12,16 @@ import torch
 from handmade import change_header, random_codec, random_pixels, write_rows
 from safetensors.torch import load_file, save_file
 
-from ae_pipeline import arithmetic
-from ae_pipeline.codec import Codec, integer_block_rows
-from ae_pipeline.codec_building import build_codec
-from ae_pipeline.codec_header import WEIGHTS_NAME
+from ae_pipeline.codec import arithmetic
+from ae_pipeline.codec.codec import Codec, integer_block_rows
+from ae_pipeline.codec.header import WEIGHTS_NAME
+from ae_pipeline.codec.integer import EXACT, ByteTable, IntegerLayer, exact_product_of, shifted_products, sigmoid_table
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_file
-from ae_pipeline.integer import EXACT, ByteTable, IntegerLayer, exact_product_of, shifted_products, sigmoid_table
 from ae_pipeline.params import Params
-from ae_pipeline.params_model import ConvOptions, DenseOptions, PatchOptions
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
+from ae_pipeline.training.build import build_codec
 
 NETWORKS = {
     "dense": ("dense", DenseOptions(hidden_sizes=[33, 20], activation="relu")),
@@ -112,7 +112,7 @@ def test_batches_threads_and_padding_do_not_matter(folder, pixels):
 PRINT_DIGEST = """
 import hashlib, sys
 from pathlib import Path
-from ae_pipeline.codec import Codec, integer_block_rows
+from ae_pipeline.codec.codec import Codec, integer_block_rows
 from handmade import random_pixels
 codec = Codec.load(Path(sys.argv[1]), "cpu")
 pixels = random_pixels((500, 9, 7), "uint8", 5)

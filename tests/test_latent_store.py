@@ -13,10 +13,10 @@ from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, wr
 
 from ae_pipeline.errors import CodecError, NewerFormatError, StoreError
 from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, read_manifest, write_manifest
+from ae_pipeline.store.format.part_writer import round_error
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.layouts import LAYOUTS
-from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME, read_manifest, write_manifest
-from ae_pipeline.store.part_writer import round_error
 
 
 @pytest.fixture(params=LAYOUTS)

@@ -9,13 +9,20 @@ import pytest
 from growing import append
 from trainings import NAME, alias, client
 
-from ae_pipeline.codec_header import read_header
+from ae_pipeline.codec.header import read_header
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import TrackingError
-from ae_pipeline.inbox.run import growing_store
-from ae_pipeline.monitoring import monitor_batches
-from ae_pipeline.registry import champion_version, compare, evaluate_and_promote, history, promote, rollback
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.tracking import publish
+from ae_pipeline.operation.champion.moves import (
+    champion_version,
+    compare,
+    evaluate_and_promote,
+    history,
+    promote,
+    rollback,
+)
+from ae_pipeline.operation.inbox.run import growing_store
+from ae_pipeline.operation.monitoring import monitor_batches
+from ae_pipeline.operation.tracking.publish import publish
 
 GONE = "has no champion, but there was one"
 

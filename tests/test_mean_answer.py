@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from handmade import random_codec, write_rows
 
-from ae_pipeline.baselines import build_pca_codec
-from ae_pipeline.codec_building import build_codec
-from ae_pipeline.codec_header import Scaling, read_header
+from ae_pipeline.codec.header import Scaling, read_header
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import GateError
-from ae_pipeline.evaluation import check_gate, evaluate_codec
-from ae_pipeline.mean_answer import MeanAnswer, fit_means, not_better_than_mean, warnings_of
+from ae_pipeline.evaluation.baselines import build_pca_codec
+from ae_pipeline.evaluation.evaluate import check_gate, evaluate_codec
+from ae_pipeline.evaluation.mean_answer import MeanAnswer, fit_means, not_better_than_mean, warnings_of
+from ae_pipeline.operation.champion.comparison import compare_codecs
 from ae_pipeline.params import EncodeParams, GateParams, Params
-from ae_pipeline.promotion import compare_codecs
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.decoding import decode_store
-from ae_pipeline.store.encoding import encode_samples
-from ae_pipeline.training_data import fit_scaling
+from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.writing.encoding import encode_samples
+from ae_pipeline.training.batches import fit_scaling
+from ae_pipeline.training.build import build_codec
 
 CPU = EncodeParams(device="cpu")
 NO_LIMITS = GateParams(beat_pca=False)

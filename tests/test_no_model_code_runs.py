@@ -11,13 +11,13 @@ from inboxes import settle
 from payloads import PAYLOADS, fit_weights, pickled, refused, yaml_tag
 from trainings import NAME, client
 
-from ae_pipeline.codec_header import read_header
-from ae_pipeline.drift_reference import REFERENCE_NAME
+from ae_pipeline.codec.header import read_header
 from ae_pipeline.errors import DataError
-from ae_pipeline.inbox.run import encode_inbox
-from ae_pipeline.monitoring import monitor_batches
-from ae_pipeline.registry import promote
-from ae_pipeline.tracking_store import fetch_codec
+from ae_pipeline.evaluation.drift.reference import REFERENCE_NAME
+from ae_pipeline.operation.champion.moves import promote
+from ae_pipeline.operation.inbox.run import encode_inbox
+from ae_pipeline.operation.monitoring import monitor_batches
+from ae_pipeline.operation.tracking.connection import fetch_codec
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_none_of_what_makes_a_model_of_mlflows_is_run(version_folder, tmp_path, 
     model.write_bytes(model.read_bytes() + yaml_tag(mark))
     for name in ("conda.yaml", "python_env.yaml"):
         (version_folder / name).write_bytes(yaml_tag(mark))
-    assert (version_folder / "code/ae_pipeline/tracking_model.py").read_text() == code
+    assert (version_folder / "code/ae_pipeline/operation/tracking/pyfunc_model.py").read_text() == code
     for command in (*MODEL, "compare", "history"):
         code, _, err = ae(*command.format(out=tmp_path / "out").split())
         assert code == 0, err

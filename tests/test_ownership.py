@@ -15,8 +15,8 @@ import pytest
 from clone import Clone, ran
 from prefect_server import until
 
-from ae_pipeline.ownership import REBUILD, hold
-from ae_pipeline.stages import STAGES
+from ae_pipeline.cli.stages import STAGES
+from ae_pipeline.operation.ownership import REBUILD, hold
 
 pytestmark = pytest.mark.slow
 

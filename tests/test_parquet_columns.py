@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import encode, random_codec, random_pixels, write_rows
 
-from ae_pipeline import parquet_limits
+from ae_pipeline.data.parquet import limits as parquet_limits
+from ae_pipeline.data.parquet.columns import NamedColumnsFile, flat_columns, leaf_columns
+from ae_pipeline.data.parquet.limits import chunk_range, chunk_size, read_footer
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.inbox.batches import read_column
-from ae_pipeline.parquet_columns import NamedColumnsFile, flat_columns, leaf_columns
-from ae_pipeline.parquet_limits import chunk_range, chunk_size, read_footer
-from ae_pipeline.store import checks
+from ae_pipeline.operation.inbox.batches import read_column
+from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.parts import column_bytes
-from ae_pipeline.store.verifying import verify_store
+from ae_pipeline.store.writing import checks
 
 ROWS = 40
 NUMBERS = np.arange(ROWS)

@@ -9,8 +9,8 @@ import pytest
 from clone import SMALL, Clone, ran
 from handmade import bytes_of
 
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.stages import STAGES
+from ae_pipeline.cli.stages import STAGES
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.store.latent_store import LatentStore
 
 EPOCHS = SMALL["train"]["epochs"]

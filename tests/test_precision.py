@@ -4,13 +4,13 @@ import pytest
 import torch
 from test_training import KNOBS, OPTIONS, data, fitted  # noqa: F401 (a fixture)
 
-from ae_pipeline.codec_header import Scaling
+from ae_pipeline.codec.header import Scaling
 from ae_pipeline.models import build_model
 from ae_pipeline.params import TrainParams
-from ae_pipeline.params_model import DenseOptions
-from ae_pipeline.precision import Precision, choose_precision
-from ae_pipeline.training import _trial
-from ae_pipeline.training_data import MemoryRows
+from ae_pipeline.params.model import DenseOptions
+from ae_pipeline.training.batches import MemoryRows
+from ae_pipeline.training.loop import _trial
+from ae_pipeline.training.precision import Precision, choose_precision
 
 
 class Machine:

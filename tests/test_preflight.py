@@ -14,13 +14,13 @@ import pytest
 from handmade import write_rows
 from ruamel.yaml import YAML
 
+from ae_pipeline.cli.preflight import preflight
+from ae_pipeline.cli.stages import run_stage
+from ae_pipeline.data.idx import describe_idx, write_idx
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.idx import describe_idx, write_idx
-from ae_pipeline.outlook import check_fits, look_ahead
 from ae_pipeline.params import MNIST_MAX_MSE, Params, load_params
-from ae_pipeline.preflight import preflight
 from ae_pipeline.sources import build_source
-from ae_pipeline.stages import run_stage
+from ae_pipeline.training.outlook import check_fits, look_ahead
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SYNTHETIC = {"source": {"name": "synthetic", "synthetic": {"train_rows": 300, "test_rows": 60}}}
@@ -69,7 +69,7 @@ def test_check_loads_neither_torch_nor_mlflow(tmp_path):
     shutil.copy(PARAMS, tmp_path / "params.yaml")
     script = (
         "import sys; sys.argv = ['ae-pipeline', 'check']\n"
-        "from ae_pipeline.cli import main\n"
+        "from ae_pipeline.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: print(sorted({'torch', 'mlflow', 'pandas', 'scipy'} & set(sys.modules)))"
     )
@@ -217,7 +217,7 @@ def test_a_disk_that_is_too_small_is_warned_of(check, tmp_path):
     ],
 )
 def test_samples_that_do_not_fit_the_settings(shape, dtype, tree, words):
-    from ae_pipeline.pixels import SampleSpec
+    from ae_pipeline.data.pixels import SampleSpec
 
     if words is None:
         check_fits(params_of(tree), SampleSpec(shape, dtype))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import DataError
 from ae_pipeline.files import sha256_file
 from ae_pipeline.params import PrepareParams, SourceParams
-from ae_pipeline.preparation import write_splits
-from ae_pipeline.raw_split import RawSplit
-from ae_pipeline.samples import SampleSet
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.mnist import Mnist
 

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from ae_pipeline.codec import Codec
-from ae_pipeline.codec_building import build_codec
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.samples import SampleSet, ShardWriter
 from ae_pipeline.errors import DataError
-from ae_pipeline.evaluation import evaluate_codec
+from ae_pipeline.evaluation.evaluate import evaluate_codec
+from ae_pipeline.operation.champion.comparison import compare_codecs, paired_difference
 from ae_pipeline.params import EncodeParams, GateParams, Params
-from ae_pipeline.params_operation import PromotionParams
-from ae_pipeline.promotion import compare_codecs, paired_difference
-from ae_pipeline.samples import SampleSet, ShardWriter
+from ae_pipeline.params.operation import PromotionParams
+from ae_pipeline.training.build import build_codec
 
 ENCODE = EncodeParams(device="cpu")
 # Time is not what most tests are about; with this nothing fails for it.
@@ -143,7 +143,7 @@ def test_the_same_codec_is_nothing_to_do_and_nothing_is_measured(tiny_codec, hel
 
 
 def test_codecs_of_different_samples_are_refused(tiny_codec, tiny_params, tmp_path, held_out):
-    from ae_pipeline.preparation import write_splits
+    from ae_pipeline.data.splits import write_splits
     from ae_pipeline.sources import build_source
 
     tree = tiny_params.model_dump()
@@ -199,7 +199,7 @@ def test_errors_of_both_are_in_the_champions_units(tiny_params, tmp_path):
 
 
 def spec_of(rows):
-    from ae_pipeline.pixels import SampleSpec
+    from ae_pipeline.data.pixels import SampleSpec
 
     return SampleSpec(rows.shape[1:], str(rows.dtype))
 

@@ -19,15 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ae_pipeline.codec import Codec
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.pixels import DTYPES, PIXELS, SampleSpec
+from ae_pipeline.data.sample_schema import sample_schema
+from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.errors import DataError
-from ae_pipeline.pixels import DTYPES, PIXELS, SampleSpec
-from ae_pipeline.sample_schema import sample_schema
-from ae_pipeline.samples import ID, SampleSet
-from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.format.part_writer import RESERVED, round_error
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.layouts import LAYOUTS
-from ae_pipeline.store.part_writer import RESERVED, round_error
+from ae_pipeline.store.reading.decode import decode_store
 
 INTEGERS = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()]
 # Half characters are no text: UTF-8 has none.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ae_pipeline.quantiser import Quantiser
+from ae_pipeline.codec.quantiser import Quantiser
 
 LEVELS = [2, 3, 4, 5, 16, 63, 64, 255, 256]
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from test_training import GIT, with_knobs
 
-from ae_pipeline.codec import Codec, freeze
-from ae_pipeline.codec_building import build_codec
+from ae_pipeline.codec.codec import Codec, freeze
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.models import build_model
 from ae_pipeline.params import Params
-from ae_pipeline.params_model import ConvOptions, DenseOptions
-from ae_pipeline.rate import RateModel
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.params.model import ConvOptions, DenseOptions
+from ae_pipeline.training.build import build_codec
+from ae_pipeline.training.rate import RateModel
 
 
 def rate_model(latent_size=3, seed=0, *, shared=False):

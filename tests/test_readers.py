@@ -8,9 +8,9 @@ import pyarrow.dataset as ds
 import pytest
 from handmade import encode, random_codec, random_pixels, write_rows
 
-from ae_pipeline.codec import Codec
-from ae_pipeline.store.entropy_coding import decompress
-from ae_pipeline.store.layouts import LAYOUTS
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.store.format.entropy_coding import decompress
+from ae_pipeline.store.format.layouts import LAYOUTS
 
 ROWS, GROUP = 300, 128
 

@@ -8,12 +8,12 @@ import pytest
 from grown import batch, copied, grow
 from handmade import bytes_of, encode, flip_bit, random_codec
 
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.cli.store_text import format_verified
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
-from ae_pipeline.store.repairing import repair_store
-from ae_pipeline.store.verify_report import format_verified
-from ae_pipeline.store.verifying import verify_store
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import mlflow
 import pytest
 from trainings import NAME, alias, client, set_alias, told
 
-from ae_pipeline.champion_history import DONE, MOVED_BY_HAND, PROMOTED, ROLLED_BACK
 from ae_pipeline.errors import ConfigError, TrackingError
-from ae_pipeline.registry import champion_version, evaluate_and_promote, history, promote, rollback
-from ae_pipeline.tracking_store import connect
+from ae_pipeline.operation.champion.history import DONE, MOVED_BY_HAND, PROMOTED, ROLLED_BACK
+from ae_pipeline.operation.champion.moves import champion_version, evaluate_and_promote, history, promote, rollback
+from ae_pipeline.operation.tracking.connection import connect
 
 
 def test_promote_rollback_and_history(workspace):

@@ -9,8 +9,8 @@ import mlflow
 import pytest
 from trainings import NAME, alias, client, set_alias, told
 
-from ae_pipeline.champion_history import DONE, PROMOTED
-from ae_pipeline.registry import compare, evaluate_and_promote, history, promote, rollback
+from ae_pipeline.operation.champion.history import DONE, PROMOTED
+from ae_pipeline.operation.champion.moves import compare, evaluate_and_promote, history, promote, rollback
 
 
 def test_from_nothing_the_gate_decides(workspace):

@@ -8,15 +8,15 @@ import sys
 import pytest
 from trainings import NAME, alias, client, set_alias, told
 
-from ae_pipeline.champion_history import ABANDONED, DONE, MOVED_BY_HAND, PENDING, PROMOTED, ROLLED_BACK
-from ae_pipeline.registry import champion_version, history, promote, rollback
+from ae_pipeline.operation.champion.history import ABANDONED, DONE, MOVED_BY_HAND, PENDING, PROMOTED, ROLLED_BACK
+from ae_pipeline.operation.champion.moves import champion_version, history, promote, rollback
 
 DIE = """
 import os, signal, sys
 from pathlib import Path
 import mlflow
 from ae_pipeline.params import load_params
-from ae_pipeline.registry import promote, rollback
+from ae_pipeline.operation.champion.moves import promote, rollback
 
 calls = 0
 

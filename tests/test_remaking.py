@@ -7,16 +7,16 @@ import pytest
 from grown import batch, copied, grow, rewrite_manifest
 from handmade import random_codec
 
-from ae_pipeline.codec import Codec
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_file
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.care.make_again import Compared, _same_values, compare_with_source
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format.manifest import MANIFEST_NAME
+from ae_pipeline.store.format.part_writer import PartWriter
+from ae_pipeline.store.format.verified_file import cut
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME
-from ae_pipeline.store.part_writer import PartWriter
-from ae_pipeline.store.pieces import cut
-from ae_pipeline.store.remaking import Compared, _same_values, compare_with_source
-from ae_pipeline.store.verifying import verify_store
 
 
 @pytest.fixture(scope="module")

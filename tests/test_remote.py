@@ -17,15 +17,15 @@ from remote_writer import append, write
 from s3_server import serving
 from werkzeug.wrappers import Response
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DamagedPartError, PipelineError, StoreError, TargetError, UnreachableError
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.decoding import decode_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from ae_pipeline.store.format.verified_file import DamagedError, VerifiedFile
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
-from ae_pipeline.store.pieces import DamagedError, VerifiedFile
-from ae_pipeline.store.remote_files import RemoteFiles
-from ae_pipeline.store.storage import RemoteStorage
-from ae_pipeline.store.verifying import verify_store
+from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.storage.folder import RemoteStorage
+from ae_pipeline.store.storage.url import RemoteFiles
 
 URL = "s3://bucket/deep/store"
 KEY = "bucket/deep/store/"
@@ -509,7 +509,9 @@ def once(hook):
 def started(running):
     """A process that has imported everything, and forks a child for each run."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["s3fs", "ae_pipeline.store.remote", "ae_pipeline.models.dense", "torch._dynamo"])
+    context.set_forkserver_preload(
+        ["s3fs", "ae_pipeline.store.writing.remote", "ae_pipeline.models.dense", "torch._dynamo"]
+    )
     return context
 
 

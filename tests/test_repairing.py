@@ -9,13 +9,13 @@ from grown import append, batch, copied, grow, read_ids, rewrite_manifest
 from handmade import bytes_of, flip_bit, random_codec, write_rows
 from killing import killed_at_every_step
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, StoreError, TargetError
 from ae_pipeline.files import locked_folder
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME
-from ae_pipeline.store.repairing import repair_store
-from ae_pipeline.store.verifying import verify_store
 
 
 @pytest.fixture(scope="module")
@@ -197,8 +197,8 @@ def test_other_columns_are_never_accepted(store, data, tmp_path):
 
 REPAIR = """
 from pathlib import Path
-from ae_pipeline.store.repairing import repair_store
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.data.samples import SampleSet
 
 def run(folder):
     data = [SampleSet.open(path) for path in sorted(Path(folder, "data").iterdir())]

@@ -7,10 +7,10 @@ import pytest
 from handmade import bytes_of, random_codec, random_pixels, write_rows
 from PIL import Image
 
-from ae_pipeline.evaluation import evaluate_codec
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.evaluation.evaluate import evaluate_codec
+from ae_pipeline.evaluation.pictures import write_pictures, write_tables
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.report import write_pictures, write_tables
-from ae_pipeline.samples import SampleSet
 
 CPU = EncodeParams(device="cpu")
 HISTORY = [

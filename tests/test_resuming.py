@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec
 
-from ae_pipeline.codec import Codec
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.manifest import CODEC_FOLDER
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.store.format.manifest import CODEC_FOLDER
 
 
 class Cut(Exception):  # noqa: N818 (no error of the package)

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ae_pipeline import samples as samples_module
+from ae_pipeline.data import samples as samples_module
+from ae_pipeline.data.pixels import DTYPES, SampleSpec, to_numpy
+from ae_pipeline.data.sample_schema import METADATA_KEY
+from ae_pipeline.data.samples import SampleSet, ShardWriter
 from ae_pipeline.errors import DataError
-from ae_pipeline.pixels import DTYPES, SampleSpec, to_numpy
-from ae_pipeline.sample_schema import METADATA_KEY
-from ae_pipeline.samples import SampleSet, ShardWriter
 
 SPEC = SampleSpec((2, 3), "uint8")
 FLOATS = SampleSpec((2, 3), "float32")

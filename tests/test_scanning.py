@@ -8,14 +8,14 @@ import pyarrow.compute as pc
 import pytest
 from handmade import encode, flip_bit, random_codec, random_pixels, write_rows
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DamagedPartError
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.appending import append_samples
-from ae_pipeline.store.decoding import decode_rows
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.scanning import absent_ids
-from ae_pipeline.store.storage import LocalStorage
+from ae_pipeline.store.reading.decode import decode_rows
+from ae_pipeline.store.reading.scan import absent_ids
+from ae_pipeline.store.storage.folder import LocalStorage
+from ae_pipeline.store.writing.appending import append_samples
 
 GOLDEN = Path(__file__).parent / "golden"
 ROWS, PER_PART, PER_GROUP = 6000, 2000, 200
@@ -198,7 +198,7 @@ def test_nulls_do_not_stop_statistics_from_passing_over_row_groups(counted):
     ],
 )
 def test_what_is_chosen_does_not_depend_on_row_groups(condition, counted):
-    from ae_pipeline.store.where import parse_where
+    from ae_pipeline.store.reading.where import parse_where
 
     everything = whole(counted)
     parsed, _ = parse_where(condition, everything.schema)

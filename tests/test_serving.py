@@ -14,7 +14,7 @@ from clone import Clone
 from prefect_server import PrefectServer, free_port, until
 from ruamel.yaml import YAML
 
-from ae_pipeline.stages import STAGES
+from ae_pipeline.cli.stages import STAGES
 
 pytestmark = pytest.mark.slow
 

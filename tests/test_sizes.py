@@ -14,24 +14,24 @@ from pathlib import Path
 import pytest
 from handmade import random_codec, random_pixels, write_rows
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DamagedPartError, DataError
 from ae_pipeline.files import read_small, sha256_json, write_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.appending import append_samples
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format.manifest import MANIFEST_NAME
+from ae_pipeline.store.format.verified_file import VerifiedFile
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME
-from ae_pipeline.store.pieces import VerifiedFile
-from ae_pipeline.store.repairing import repair_store
-from ae_pipeline.store.verifying import verify_store
+from ae_pipeline.store.writing.appending import append_samples
 
 HUGE = 3 << 30
 # Runs a command of the command line, and says what it took beside that. Reading 3 GiB takes 3 GiB.
 RUN = """
 import resource, sys
-from ae_pipeline.cli import app
+from ae_pipeline.cli.main import app
 from ae_pipeline.errors import exit_code_of
-import ae_pipeline.store.verifying, ae_pipeline.store.repairing
+import ae_pipeline.store.care.verify, ae_pipeline.store.care.repair
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     code = exit_code_of(app)
@@ -119,12 +119,12 @@ WORKSPACE = """
 import resource, sys
 from pathlib import Path
 from ae_pipeline.errors import PipelineError
-from ae_pipeline.drift_reference import read_reference
-from ae_pipeline.inbox.ledger import Ledger
+from ae_pipeline.evaluation.drift.reference import read_reference
+from ae_pipeline.operation.inbox.files.ledger import Ledger
 from ae_pipeline.params import load_params
-from ae_pipeline.sweep.study import open_study
+from ae_pipeline.experiments.sweep.study import open_study
 from ae_pipeline.files import HISTORY, read_csv
-from ae_pipeline.workspace import _read_lock, read_values
+from ae_pipeline.operation.tracking.workspace import _read_lock, read_values
 def study(path):
     with open_study(path, [], [], grid=True):
         pass

@@ -5,9 +5,9 @@ import gzip
 import numpy as np
 import pytest
 
+from ae_pipeline.data.idx import copy_uncompressed, open_idx, write_idx
 from ae_pipeline.errors import DataError
 from ae_pipeline.files import finished_folder
-from ae_pipeline.idx import copy_uncompressed, open_idx, write_idx
 from ae_pipeline.sources.idx import FILES, IdxSource
 
 FLOAT32, FLOAT64 = 0x0D, 0x0E

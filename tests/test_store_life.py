@@ -21,17 +21,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.store.appending import append_samples
-from ae_pipeline.store.decoding import load_store_codec
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.store.care.vacuum import vacuum_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.layouts import LAYOUTS
-from ae_pipeline.store.manifest import CODEC_FOLDER, MANIFEST_NAME
-from ae_pipeline.store.repairing import repair_store
-from ae_pipeline.store.vacuuming import vacuum_store
-from ae_pipeline.store.verifying import verify_store
+from ae_pipeline.store.reading.decode import load_store_codec
+from ae_pipeline.store.writing.appending import append_samples
 
 SETS = 6
 

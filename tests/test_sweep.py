@@ -11,18 +11,18 @@ import pytest
 from handmade import write_rows
 from ruamel.yaml import YAML
 
+from ae_pipeline.cli.stages import run_stage
+from ae_pipeline.experiments.sweep.runs import PARENT_TAG, STATE_TAG, SWEEP_TAG
+from ae_pipeline.operation.tracking.orphans import CLOSED_TAG
 from ae_pipeline.params import Params, load_params
-from ae_pipeline.stages import run_stage
-from ae_pipeline.sweep.runs import PARENT_TAG, STATE_TAG, SWEEP_TAG
-from ae_pipeline.tracking_orphans import CLOSED_TAG
 
 SIZES = ("--set", "train.latent_size=2,8", "--seeds", "2")
 
 # Ends the process by a signal after so many epochs; otherwise `ae-pipeline` as it is.
 STOPPED = """
 import os, signal, sys
-from ae_pipeline.cli import main
-from ae_pipeline.progress import SweepProgress
+from ae_pipeline.cli.main import main
+from ae_pipeline.cli.progress import SweepProgress
 epochs = []
 def at(self, what):
     epochs.append(what)
@@ -318,7 +318,7 @@ def test_encode_leaves_the_sweeps_database_and_the_benchmarks_codecs(
 
 def test_a_file_that_shares_values_is_not_written(tmp_path):
     from ae_pipeline.errors import ConfigError
-    from ae_pipeline.sweep.choice import write_choice
+    from ae_pipeline.experiments.sweep.choice import write_choice
 
     path = tmp_path / "params.yaml"
     text = "train: {latent_size: &size 8, epochs: *size}\n"
@@ -333,7 +333,7 @@ def test_a_file_that_shares_values_is_not_written(tmp_path):
 
 
 def test_ends_of_lines_and_links_stay_what_they_are(tmp_path):
-    from ae_pipeline.sweep.choice import write_choice
+    from ae_pipeline.experiments.sweep.choice import write_choice
 
     text = b"train:\r\n  latent_size: 8  # eight\r\n\n"
     (tmp_path / "real.yaml").write_bytes(text)

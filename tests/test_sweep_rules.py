@@ -3,13 +3,13 @@
 import pytest
 
 from ae_pipeline.errors import ConfigError
+from ae_pipeline.experiments.sweep.report import verdict
+from ae_pipeline.experiments.sweep.results import as_json, estimate, knee, summarise
+from ae_pipeline.experiments.sweep.space import combinations, parse_space
+from ae_pipeline.experiments.sweep.stopping import StopRule
+from ae_pipeline.experiments.sweep.trial import StopTrial, Trial
 from ae_pipeline.params import Params
-from ae_pipeline.params_base import replaced
-from ae_pipeline.sweep.report import verdict
-from ae_pipeline.sweep.results import as_json, estimate, knee, summarise
-from ae_pipeline.sweep.space import combinations, parse_space
-from ae_pipeline.sweep.stopping import StopRule
-from ae_pipeline.sweep.trial import StopTrial, Trial
+from ae_pipeline.params.base import replaced
 
 SIZE, LEVELS, RATE, L1 = "train.latent_size", "quantiser.levels", "train.learning_rate", "train.l1_latent"
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from trainings import client
 
-from ae_pipeline.codec import Codec
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TrackingError, WorkspaceError
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.tracking import PUBLISHED_TAG, publish
-from ae_pipeline.tracking_store import fetch_codec, tracking_uri, ui_command
+from ae_pipeline.operation.tracking.connection import fetch_codec, tracking_uri, ui_command
+from ae_pipeline.operation.tracking.publish import PUBLISHED_TAG, publish
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_our_own_commands_take_the_codec_from_the_version_and_run_none_of_its_co
     root, params = workspace
     publish(params, root)
     # Model code that would fail if anything ran it.
-    model_codes = list((root / "mlruns/artifacts").rglob("tracking_model.py"))
+    model_codes = list((root / "mlruns/artifacts").rglob("pyfunc_model.py"))
     assert model_codes
     for model_code in model_codes:
         model_code.write_text("raise SystemExit('model code was run')\n")

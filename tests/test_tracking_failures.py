@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
+from ae_pipeline.cli.summary import summarise_workspace
 from ae_pipeline.errors import ConfigError, PipelineError, TrackingError, without_secrets
-from ae_pipeline.monitoring import monitor_batches
-from ae_pipeline.registry import champion_version, history
+from ae_pipeline.operation.champion.moves import champion_version, history
+from ae_pipeline.operation.monitoring import monitor_batches
+from ae_pipeline.operation.tracking.connection import connect, fetch_codec, ui_command
+from ae_pipeline.operation.tracking.publish import publish
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.summary import summarise_workspace
-from ae_pipeline.tracking import publish
-from ae_pipeline.tracking_store import connect, fetch_codec, ui_command
 from flows.artifacts import model_link, run_link
 
 SECRET = "geheim"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from trainings import NAME, write_lock
 
-from ae_pipeline.codec_header import read_header
+from ae_pipeline.codec.header import read_header
 from ae_pipeline.errors import TrackingError
-from ae_pipeline.registry import champion_version, compare, history, promote
-from ae_pipeline.tracking import publish
-from ae_pipeline.tracking_location import settle_location
-from ae_pipeline.tracking_store import connect, experiment_names, fetch_codec, relocate_store
+from ae_pipeline.operation.champion.moves import champion_version, compare, history, promote
+from ae_pipeline.operation.tracking.connection import connect, experiment_names, fetch_codec, relocate_store
+from ae_pipeline.operation.tracking.location import settle_location
+from ae_pipeline.operation.tracking.publish import publish
 
 
 @pytest.fixture(scope="module")

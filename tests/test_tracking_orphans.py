@@ -12,8 +12,8 @@ import psutil
 import pytest
 from trainings import LAST_CODEC, client, write_lock
 
-from ae_pipeline.tracking import publish
-from ae_pipeline.tracking_orphans import CLOSED_TAG, PROCESS_TAG, TRAINING_TAG, close_orphans, process_tag
+from ae_pipeline.operation.tracking.orphans import CLOSED_TAG, PROCESS_TAG, TRAINING_TAG, close_orphans, process_tag
+from ae_pipeline.operation.tracking.publish import publish
 
 DAY_MS = 24 * 3600 * 1000
 

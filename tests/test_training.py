@@ -1,4 +1,4 @@
-"""training.py, codec_building.py: every knob does what its name says, measurably."""
+"""training/loop.py, training/build.py: every knob does what its name says, measurably."""
 
 import math
 import shutil
@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from ae_pipeline.codec_building import build_codec
-from ae_pipeline.codec_header import Scaling
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import DataError, TargetError, TrainingError
 from ae_pipeline.models import build_model
 from ae_pipeline.params import Params, PrepareParams, TrainParams
-from ae_pipeline.params_model import DenseOptions
-from ae_pipeline.preparation import write_splits
-from ae_pipeline.raw_split import RawSplit
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.training import fit
-from ae_pipeline.training_data import MemoryRows, StreamedRows
+from ae_pipeline.params.model import DenseOptions
+from ae_pipeline.training.batches import MemoryRows, StreamedRows
+from ae_pipeline.training.build import build_codec
+from ae_pipeline.training.loop import fit
 
 CPU = torch.device("cpu")
 GIT = {"commit": None, "dirty": None}

@@ -1,4 +1,4 @@
-"""training_data.py: every row once per epoch, in memory or streamed, whatever its type."""
+"""training/batches.py: every row once per epoch, in memory or streamed, whatever its type."""
 
 import math
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from ae_pipeline import training_data
-from ae_pipeline.codec_building import build_codec
-from ae_pipeline.codec_header import Scaling
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.data.pixels import DTYPES
+from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import write_splits
 from ae_pipeline.params import Params, PrepareParams
-from ae_pipeline.pixels import DTYPES
-from ae_pipeline.preparation import write_splits
-from ae_pipeline.raw_split import RawSplit
-from ae_pipeline.samples import SampleSet
-from ae_pipeline.training_data import MemoryRows, StreamedRows, fit_scaling, open_rows
+from ae_pipeline.training import batches as training_data
+from ae_pipeline.training.batches import MemoryRows, StreamedRows, fit_scaling, open_rows
+from ae_pipeline.training.build import build_codec
 
 CPU = torch.device("cpu")
 

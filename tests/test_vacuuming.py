@@ -7,16 +7,16 @@ from grown import append, batch, copied, grow, read_ids, rewrite_manifest
 from handmade import bytes_of, flip_bit
 from killing import killed_at_every_step, stopped_at_every_step
 
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError, TargetError
 from ae_pipeline.files import locked_folder
-from ae_pipeline.inbox.batches import batch_facts, statistics_path, write_missing
-from ae_pipeline.samples import SampleSet
+from ae_pipeline.operation.inbox.batches import batch_facts, statistics_path, write_missing
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.store.care.snapshots import VACUUMED_NAME, added_parts, read_vacuumed
+from ae_pipeline.store.care.vacuum import vacuum_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, read_manifest
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.manifest import MANIFEST_NAME, read_manifest
-from ae_pipeline.store.repairing import repair_store
-from ae_pipeline.store.snapshots import VACUUMED_NAME, added_parts, read_vacuumed
-from ae_pipeline.store.vacuuming import vacuum_store
-from ae_pipeline.store.verifying import verify_store
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_a_repair_is_no_batch(store, whole):
 
 VACUUM = """
 from pathlib import Path
-from ae_pipeline.store.vacuuming import vacuum_store
+from ae_pipeline.store.care.vacuum import vacuum_store
 
 def run(folder):
     vacuum_store(Path(folder, "store"), 2)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from handmade import random_codec, write_rows
 
-from ae_pipeline.codec_header import read_header
-from ae_pipeline.idx import write_idx
+from ae_pipeline.cli.stages import run_stage
+from ae_pipeline.codec.header import read_header
+from ae_pipeline.data.idx import write_idx
+from ae_pipeline.data.pixels import DTYPES
+from ae_pipeline.data.value_range import RangeWatch, measure_range, range_of, scaled_by
 from ae_pipeline.params import Params
-from ae_pipeline.pixels import DTYPES
-from ae_pipeline.stages import run_stage
-from ae_pipeline.training_data import fit_scaling
-from ae_pipeline.value_range import RangeWatch, measure_range, range_of, scaled_by
+from ae_pipeline.training.batches import fit_scaling
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

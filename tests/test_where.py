@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.store.conditions import Condition, ranges_of
-from ae_pipeline.store.where import parse_where
+from ae_pipeline.store.reading.conditions import Condition, ranges_of
+from ae_pipeline.store.reading.where import parse_where
 
 TABLE = pa.table(
     {

@@ -6,9 +6,9 @@ import shutil
 import pytest
 from ruamel.yaml import YAML
 
+from ae_pipeline.cli.stages import run_stage
+from ae_pipeline.operation.tracking.publish import publish
 from ae_pipeline.params import Params
-from ae_pipeline.stages import run_stage
-from ae_pipeline.tracking import publish
 
 NAME = "synthetic-ae"
 _OUTS = {"train": "data/codec", "encode": "data/latents", "decode": "data/decoded"}

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ae_pipeline.linear import Linear
+from ae_pipeline.data.pixels import image_shape
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
-from ae_pipeline.pixels import image_shape
+from ae_pipeline.models.linear import Linear
 
 
 class ConvAutoencoder(Autoencoder):

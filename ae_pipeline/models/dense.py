@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ae_pipeline.linear import Linear
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
+from ae_pipeline.models.linear import Linear
 
 
 class DenseAutoencoder(Autoencoder):

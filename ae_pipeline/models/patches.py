@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ae_pipeline.linear import Linear
+from ae_pipeline.data.pixels import image_shape
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
-from ae_pipeline.pixels import image_shape
+from ae_pipeline.models.linear import Linear
 
 
 class PatchAutoencoder(Autoencoder):
-    """Samples are (height, width) or (height, width, channels); see `PatchOptions` in params_model.py."""
+    """Samples are (height, width) or (height, width, channels); see `PatchOptions` in params/model.py."""
 
     def __init__(
         self,

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from ae_pipeline.pixels import SampleSpec
-from ae_pipeline.raw_split import RawSplit
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.raw_split import RawSplit
 
 
 @dataclass(frozen=True)

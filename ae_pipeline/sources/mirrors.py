@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ae_pipeline.data.idx import copy_uncompressed
 from ae_pipeline.errors import DataError, DownloadError, first_line
 from ae_pipeline.files import sha256_file
-from ae_pipeline.idx import copy_uncompressed
 
 MIRROR_VARIABLE = "AE_DATA_MIRROR"
 _TIMEOUT_S = 20

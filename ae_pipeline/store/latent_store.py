@@ -27,7 +27,7 @@ class LatentStore(Parts):
         on_damaged: OnDamaged | None = None,
     ) -> Iterator[pa.Table]:
         """Rows as Arrow tables, a row group at a time, in the store's order; see `scanning.scan`."""
-        from ae_pipeline.store.scanning import scan
+        from ae_pipeline.store.reading.scan import scan
 
         return scan(self, columns, filter, ids, on_damaged)
 

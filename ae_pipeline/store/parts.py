@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ae_pipeline.codec_header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
+from ae_pipeline.codec.header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
+from ae_pipeline.data.parquet.columns import leaf_columns
+from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import DamagedPartError, StoreError, first_line
 from ae_pipeline.files import sha256_file
-from ae_pipeline.parquet_columns import leaf_columns
-from ae_pipeline.samples import ID
-from ae_pipeline.store.layouts import LATENT, LAYOUTS
-from ae_pipeline.store.manifest import (
+from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
+from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     SNAPSHOTS_FOLDER,
@@ -31,10 +31,10 @@ from ae_pipeline.store.manifest import (
     PartEntry,
     read_manifest,
 )
-from ae_pipeline.store.part_file import PartFile
-from ae_pipeline.store.part_writer import ERROR, RESERVED
-from ae_pipeline.store.pieces import VerifiedFile
-from ae_pipeline.store.storage import LocalStorage, Storage, copy_file, open_storage, place_of
+from ae_pipeline.store.format.part_file import PartFile
+from ae_pipeline.store.format.part_writer import ERROR, RESERVED
+from ae_pipeline.store.format.verified_file import VerifiedFile
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, copy_file, open_storage, place_of
 
 CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
 # Permission, too many open files, memory.

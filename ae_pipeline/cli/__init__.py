@@ -1,0 +1,16 @@
+"""Every way in: the command `ae-pipeline`, a file per group of commands, and what they print.
+
+main             the command itself; encode, evaluate, check, info, stage
+decode           decode
+store            verify, repair, append, vacuum
+champion         compare, promote, rollback, history
+sweep            sweep
+bench            bench, preset
+options          options that several commands have
+progress         bars in rows
+store_text       what verify, repair and vacuum print
+summary          what `make run` prints at its end
+preflight        what `check` finds before anything runs
+address_space    whether `ulimit -v` leaves enough for PyTorch
+stages/          the commands of dvc.yaml
+"""

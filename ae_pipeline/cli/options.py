@@ -1,0 +1,70 @@
+"""What the command line's files share: options that several commands take, and how results are printed."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ae_pipeline.errors import PipelineError, is_out_of_memory, printable
+from ae_pipeline.files import is_free
+
+if TYPE_CHECKING:
+    from ae_pipeline.data.samples import SampleSet
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
+StorePlace = Annotated[str, typer.Argument(help="Latent store: a folder, or a URL such as s3://bucket/store.")]
+Snapshot = Annotated[
+    int | None, typer.Option(min=1, help="The store as of an earlier snapshot (`ae-pipeline info` lists them).")
+]
+# For commands that have no such option: another one does.
+ROWS_OF_ENCODE = "`ae-pipeline encode`'s --row-group-rows"
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+@contextmanager
+def complete_once_named(kind: str, result: Path, *, as_json: bool) -> Iterator[None]:
+    """A result that has its name is complete: if memory is lacking after that, to tell of it, nothing has failed."""
+    before = not is_free(result)
+    try:
+        yield
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        if before or is_free(result) or not is_out_of_memory(error):
+            raise
+        if as_json:
+            print(json.dumps({kind: str(result)}))
+        print(printable(f"note: {result} is complete; memory was lacking to tell more of it"), file=sys.stderr)
+
+
+@contextmanager
+def naming_options(**options: str) -> Iterator[None]:
+    """Errors name options, given as `row_group_rows="--row-group-rows"`, in place of the knobs `encode.*`."""
+    try:
+        yield
+    except PipelineError as error:
+        text = str(error)
+        for knob, option in options.items():
+            text = text.replace(f"encode.{knob}", option)
+        error.args = (text,)
+        raise
+
+
+def show(values: dict[str, Any], *, as_json: bool) -> None:
+    """Print a result: JSON for scripts, aligned lines for people."""
+    if as_json:
+        print(json.dumps(values, indent=2))
+        return
+    from ae_pipeline.cli.summary import format_values
+
+    print(printable(format_values(values)))
+
+
+def note_left_out(samples: "SampleSet | None") -> None:
+    """Say on standard error what lies beside the files of a data set and is no part of it."""
+    if samples is not None and samples.left_out:
+        print(printable(f"note: {samples.left_out}"), file=sys.stderr)

@@ -1,0 +1,144 @@
+"""What can be said of params.yaml before anything runs: no values are read; torch is loaded for a named device only.
+
+    for warning in preflight(params, root): ...     # ConfigError with everything that would fail in some stage
+
+A stage would say the same after the ones before it, perhaps after hours. What needs the data itself is said when
+`train` starts (outlook.py).
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from ae_pipeline.errors import ConfigError, DataError, PipelineError
+from ae_pipeline.params import MNIST_MAX_MSE, Params
+from ae_pipeline.sources import build_source
+from ae_pipeline.sources.base import Announced
+from ae_pipeline.training.outlook import check_fits, size_warnings
+
+# raw, prepared and decoded are each as large as the samples, and DVC's cache may hold a copy of each.
+_WRITTEN = ("raw", "prepared", "decoded")
+_COPIES = 2
+
+
+def preflight(params: Params, root: Path) -> list[str]:
+    """Warnings for a person. Raises one ConfigError with all problems."""
+    problems = [*_path_problems(params, root), *_device_problems(params)]
+    warnings = _gate_warnings(params)
+    announced = None
+    try:
+        announced = build_source(params.source).announce()
+    except DataError as error:
+        # DVC does not ask the source again for what it has.
+        if not _is_fetched(params, root):
+            problems.append(str(error))
+    if announced is not None:
+        try:
+            check_fits(params, announced.spec)
+        except ConfigError as error:
+            problems.append(str(error))
+        problems += _split_problems(params, announced)
+        warnings += [*size_warnings(params, announced.spec), *_disk_warnings(params, root, announced)]
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return warnings
+
+
+def _path_problems(params: Params, root: Path) -> list[str]:
+    """Folders that no stage could write, and two that must lie on one file system but do not."""
+    problems = []
+    for name, path in params.paths.model_dump().items():
+        place = _existing(root / path)
+        if not place.is_dir():
+            problems.append(f"paths.{name}: {root / path} cannot be made, {place} is no folder; choose another path")
+        elif not os.access(place, os.W_OK | os.X_OK):
+            problems.append(f"paths.{name}: {place} cannot be written to; give permission, or choose another path")
+    work, latents = _existing(root / params.paths.work), _existing((root / params.paths.latents).parent)
+    if not problems and work.stat().st_dev != latents.stat().st_dev:
+        problems.append(
+            f"paths.work ({params.paths.work}) and paths.latents ({params.paths.latents}) are on different file "
+            "systems, where nothing can be moved in one step; put them on the same one"
+        )
+    return problems
+
+
+def _device_problems(params: Params) -> list[str]:
+    problems = []
+    for name, device in (("train.device", params.train.device), ("encode.device", params.encode.device)):
+        if device in ("auto", "cpu"):
+            continue
+        from ae_pipeline.codec.devices import choose_device  # torch: a second
+
+        try:
+            choose_device(device)
+        except PipelineError as error:
+            problems.append(f"{name}: {error}; set it to auto")
+    return problems
+
+
+def _gate_warnings(params: Params) -> list[str]:
+    if params.source.name == "mnist" or params.evaluate.gate.max_mse != MNIST_MAX_MSE:
+        return []
+    return [
+        f"evaluate.gate.max_mse: {MNIST_MAX_MSE} is the limit for MNIST, but source.name is {params.source.name}; set "
+        "one for your data, or null: `train` says at its start what answering each value's mean, and PCA, would reach"
+    ]
+
+
+def _split_problems(params: Params, announced: Announced) -> list[str]:
+    """The rows that `prepare` and `train` insist on."""
+    validation = round(params.prepare.validation_fraction * announced.train_rows)
+    train = announced.train_rows - validation
+    if train >= 2 and validation >= 1:
+        return []
+    return [
+        f"the source has {announced.train_rows} train rows; prepare.validation_fraction of "
+        f"{params.prepare.validation_fraction:g} leaves {train} to train and {validation} to validate, expected at "
+        "least 2 and 1"
+    ]
+
+
+def _disk_warnings(params: Params, root: Path, announced: Announced) -> list[str]:
+    """An estimate: what the codec leaves of the rows is not known yet, and small beside them."""
+    missing = [name for name in _WRITTEN if not (root / getattr(params.paths, name)).exists()]
+    needed = _COPIES * len(missing) * announced.spec.nbytes * (announced.train_rows + announced.test_rows)
+    free = shutil.disk_usage(_existing(root)).free
+    if needed <= free:
+        return []
+    return [
+        f"{_gigabytes(free)} are free at {root}, but the stages may need {_gigabytes(needed)} for {', '.join(missing)} "
+        "and DVC's cache of them; free space, or put the checkout on a larger disk"
+    ]
+
+
+def _is_fetched(params: Params, root: Path) -> bool:
+    """Whether `dvc repro` leaves stage `download` alone: it ran with this code and source, and its files are there."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not (root / params.paths.raw).is_dir():
+        return False
+    try:
+        lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text(encoding="utf-8"))
+        download = lock["stages"]["download"]
+        ran_with = download["params"]["params.yaml"]
+        same_code = all(_md5(root / item["path"]) == item["md5"] for item in download["deps"])
+    except (OSError, ValueError, YAMLError, RecursionError, KeyError, TypeError):
+        return False
+    name = params.source.name
+    return same_code and ran_with == {"source.name": name, f"source.{name}": params.source.options}
+
+
+def _md5(path: Path) -> str:
+    """As DVC names contents."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest of its parents that there is."""
+    return next(place for place in (path, *path.parents) if place.exists() or place.is_symlink())
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,51 @@
+"""Write a latent store for every data set named in params.yaml.
+
+DVC removes what a stage that was stopped had written of its outputs. So the stores are made in the work folder and get
+their place together, by one rename: those that are finished are not lost while the next one is made.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+from ae_pipeline.cli.progress import row_progress
+from ae_pipeline.codec.header import read_header
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.value_range import watch_range
+from ae_pipeline.errors import warn
+from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
+from ae_pipeline.params import BENCHMARKS, SWEEPS, Params
+from ae_pipeline.provenance import git_state
+from ae_pipeline.store.writing.encoding import encode_samples, remove_other
+
+
+def run(params: Params, root: Path) -> None:
+    """paths.codec, paths.prepared/* -> paths.latents/*"""
+    git, codec, work = git_state(root), root / params.paths.codec, root / params.paths.work
+    latents, stores = root / params.paths.latents, work / "stores"
+    refuse_existing(latents)
+    make_folder(latents.parent)
+    make_folder(stores)
+    require_one_file_system(stores, latents.parent)
+    clear_folder(stores, keep=params.encode.data_sets)
+    for name in params.encode.data_sets:
+        samples = SampleSet.open(root / params.paths.prepared / name)
+        remove_other(stores / name, samples, codec, params.encode)
+        watch = watch_range(samples, read_header(codec).scaling)
+        with row_progress(f"encode {name}", samples.rows) as progress:
+            store = encode_samples(
+                samples,
+                codec,
+                stores / name,
+                params.encode,
+                name=f"{params.source.name}/{name}",
+                git=git,
+                work=work,
+                progress=progress,
+            )
+        totals = store.manifest.totals
+        print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")
+        warn(watch.warnings(name))
+    rename_folder(stores, latents)
+    clear_folder(work, keep=[SWEEPS, BENCHMARKS])
+    with suppress(OSError):  # not empty
+        work.rmdir()

@@ -1,0 +1,45 @@
+"""Fit the autoencoder and freeze it into a codec."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.errors import warn
+from ae_pipeline.files import write_csv
+from ae_pipeline.params import Params
+from ae_pipeline.provenance import git_state
+from ae_pipeline.training.build import build_codec
+from ae_pipeline.training.outlook import check_fits, look_ahead
+from ae_pipeline.training.progress import epoch_progress
+
+
+def run(params: Params, root: Path) -> None:
+    """paths.prepared/{train,validation} -> paths.codec, paths.reports/history.csv"""
+    prepared = root / params.paths.prepared
+    train = SampleSet.open(prepared / "train")
+    # Not after hours: what cannot work, or cannot pass, is said first.
+    check_fits(params, train.spec)
+    outlook = look_ahead(train, params)
+    print(outlook.describe(), flush=True)
+    warn(outlook.warnings)
+    with epoch_progress(params.train.epochs) as on_epoch:
+        header, fitted = build_codec(
+            train,
+            SampleSet.open(prepared / "validation"),
+            params,
+            root / params.paths.codec,
+            git_state(root),
+            on_epoch,
+        )
+    write_csv(root / params.paths.reports / "history.csv", [asdict(epoch) for epoch in fitted.history])
+    ended = "stopped early" if fitted.stopped_early else "ended"
+    integers = header.provenance.get("integers")
+    rounded = (
+        f"; {integers['loss']:.6f} after {integers['epochs']} more epochs that round the network to integers"
+        if integers
+        else ""
+    )
+    print(
+        f"{ended} after {len(fitted.history)} epochs; best epoch {fitted.best_epoch} with a validation loss of "
+        f"{fitted.best.validation_loss:.6f}{rounded}; codec {header.fingerprint[:12]}"
+    )

@@ -1,0 +1,153 @@
+"""What people and scripts are told: about a store, a codec, or the whole workspace."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.codec.header import CodecHeader
+from ae_pipeline.errors import StoreError, printable, without_secrets
+from ae_pipeline.evaluation.mean_answer import warnings_of
+from ae_pipeline.operation.tracking.connection import tracking_uri
+from ae_pipeline.operation.tracking.workspace import check_numbers, read_values, read_workspace
+from ae_pipeline.params import Params
+from ae_pipeline.store.format.manifest import kept_snapshots, read_manifest
+from ae_pipeline.store.latent_store import LatentStore
+
+
+def describe_store(store: LatentStore) -> dict[str, Any]:
+    """Rows, bytes, codec, provenance and schema of a store. Reads no rows."""
+    manifest, header = store.manifest, store.codec_header()
+    return {
+        "store": store.location,
+        "format": manifest.format,
+        "snapshot": manifest.snapshot,
+        "snapshots": _snapshots(store),
+        "rows": manifest.totals.rows,
+        "bytes_in": manifest.totals.bytes_in,
+        "bytes_out": store.nbytes,
+        "ratio": manifest.totals.bytes_in / store.nbytes,
+        "bits_per_row": 8 * manifest.totals.bytes_parts / manifest.totals.rows,
+        "bits_per_row_with_codec": 8 * store.nbytes / manifest.totals.rows,
+        "parts": len(manifest.parts),
+        "columns": {column.name: column.type for column in manifest.columns},
+        "layout": manifest.latent.layout,
+        "source": manifest.source.model_dump(),
+        "written_by": manifest.written_by,
+        "codec": describe_codec(header),
+    }
+
+
+def largest_error(store: LatentStore) -> float:
+    """The largest `error` of a row, from the statistics in the footers of the parts. Raises DamagedPartError."""
+    found = []
+    for part in store.manifest.parts:
+        with store.open_part(part) as parquet:
+            groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+            found += [group.column(group.num_columns - 1).statistics.max for group in groups]  # `error` is the last
+    return float(max(found))
+
+
+def _snapshots(store: LatentStore) -> list[int]:
+    """All that can be opened."""
+    found = {*kept_snapshots(store.storage), store.manifest.snapshot}
+    with suppress(StoreError):  # an earlier snapshot can be open while the newest is damaged
+        found.add(read_manifest(store.storage).snapshot)
+    return sorted(found)
+
+
+def describe_codec(header: CodecHeader) -> dict[str, Any]:
+    """What a codec is and where it came from, without the quantiser's numbers."""
+    return {
+        "fingerprint": header.fingerprint,
+        "samples": header.spec.describe(),
+        "model": header.model.name,
+        "latent_size": header.model.latent_size,
+        "levels": header.quantiser.levels,
+        "options": header.model.options,
+        "provenance": header.provenance,
+    }
+
+
+def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
+    """The last `dvc repro` in numbers and places. Raises WorkspaceError if it has not run, or failed."""
+    workspace = read_workspace(params, root)
+    metrics = workspace.metrics
+    round_trip = read_values(workspace.reports / "round_trip.json")
+    stores = {}
+    for name in params.encode.data_sets:
+        store = LatentStore.open(root / params.paths.latents / name)
+        totals = store.manifest.totals
+        check_numbers(workspace.reports / "round_trip.json", round_trip.get(name), ["mse"])
+        stores[name] = {
+            "rows": totals.rows,
+            "bytes_in": totals.bytes_in,
+            "bytes_out": store.nbytes,
+            "ratio": totals.bytes_in / store.nbytes,
+            "mse": round_trip[name]["mse"],
+            "psnr": round_trip[name].get("psnr"),
+        }
+    return {
+        "data_sets": stores,
+        "codec": workspace.header.fingerprint,
+        "codec_bytes": metrics["codec_bytes"],
+        "metrics": metrics,
+        "warnings": warnings_of(metrics, workspace.header.scaling, "the test split"),
+        "store": str(Path(params.paths.latents)),
+        "pictures": str(Path(params.paths.reports) / "pictures"),
+        "metrics_file": str(Path(params.paths.reports) / "metrics.json"),
+        "tracking_uri": without_secrets(tracking_uri(params, root)),
+        "mlflow_ui": "make mlflow-ui",
+    }
+
+
+def format_workspace(found: dict[str, Any]) -> str:
+    """The summary as a short table."""
+    lines = [f"{'data set':<12}{'rows':>10}{'bytes in':>14}{'bytes out':>14}{'ratio':>8}{'MSE':>10}{'PSNR dB':>9}"]
+    for name, row in found["data_sets"].items():
+        psnr = "inf" if row["psnr"] is None else f"{row['psnr']:.2f}"
+        lines.append(
+            f"{name:<12}{row['rows']:>10,}{row['bytes_in']:>14,}{row['bytes_out']:>14,}{row['ratio']:>8.2f}"
+            f"{row['mse']:>10.5f}{psnr:>9}"
+        )
+    metrics = found["metrics"]
+    lines.append(
+        f"bytes out hold the codec ({found['codec_bytes']:,} bytes) in every store; without it a test row takes "
+        f"{metrics['bits_per_row']:.0f} bits (zstd of the raw rows: {metrics['zstd_bits_per_row']:.0f})"
+    )
+    if metrics.get("pca_mse") is not None:
+        lines.append(
+            f"test MSE {metrics['mse']:.5f} at {metrics['bits_per_row']:.0f} bits per row; PCA of the same latent size "
+            f"{metrics['pca_mse']:.5f} at {metrics['pca_bits_per_row']:.0f}"
+        )
+    if metrics.get("r2") is not None:
+        snr = "" if metrics["snr"] is None else f", snr {metrics['snr']:.2f} dB"
+        lines.append(
+            f"answering each value's mean has MSE {metrics['mean_mse']:.6g}, so r2 is {metrics['r2']:.4f}{snr}; "
+            f"{metrics['values_worse_than_mean']:,} of {metrics['values_with_variance']:,} values that vary come back "
+            "worse than their mean"
+        )
+    lines += [printable(f"warning: {warning}") for warning in found["warnings"]]
+    places = (("stores", "store"), ("pictures", "pictures"), ("metrics", "metrics_file"), ("MLflow UI", "mlflow_ui"))
+    return "\n".join([*lines, *(f"{label:<12}{found[key]}" for label, key in places)])
+
+
+def format_values(values: dict[str, Any], indent: int = 0) -> str:
+    """Nested values as aligned lines."""
+    width = max((len(key) for key in values), default=0) + 2
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{' ' * indent}{key}", format_values(value, indent + 2)]
+        else:
+            lines.append(f"{' ' * indent}{key:<{width}}{_format(value)}")
+    return "\n".join(lines)
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(_format(item) for item in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,154 @@
+"""How a codec computes, in floats or in integers: pixels to quantised latents, and back.
+
+Both have the same five methods. `FloatArithmetic` needs blocks of one size on one thread, for a float sum depends on
+both; `IntegerArithmetic` (integer.py) is exact, and does not care.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from ae_pipeline.codec.header import CodecHeader, Scaling
+from ae_pipeline.codec.integer import EXACT, LARGEST_INPUT, IntegerLayer, prepare
+from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.models.base import Autoencoder
+
+# So many squares of bytes add up exactly in float32.
+_EXACT_SQUARES = EXACT // LARGEST_INPUT**2
+# Values whose squares are taken at once on a CPU: as floats, 2 MiB.
+_CACHED_VALUES = 1 << 19
+
+
+class Arithmetic(Protocol):
+    """Tensors are on the codec's device; q is int8 (n, L)."""
+
+    def place(self, rows: np.ndarray) -> Tensor:
+        """Pixels or latents of at most a block to the device, as the other methods take them, perhaps padded."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels to q."""
+
+    def decode(self, q: Tensor) -> Tensor:
+        """Latents q to pixels; those of integers are integers."""
+
+    def decode_unquantised(self, pixels: Tensor) -> Tensor:
+        """Pixels through the network alone: float32."""
+
+    def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
+        """float32 (n,): MSE of each row, in units of the scale squared; may overwrite `decoded`."""
+
+
+class FloatArithmetic:
+    """float32 whatever the device; every block is padded to `block_rows` rows."""
+
+    def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device, block_rows: int):
+        self._model, self._device, self._block_rows = model, device, block_rows
+        self._scaling, self._dtype = header.scaling, header.spec.dtype
+        self._quantiser = Quantiser(
+            header.quantiser.levels,
+            torch.tensor(header.quantiser.scale, dtype=torch.float32),
+            torch.tensor(header.quantiser.zero_point, dtype=torch.float32),
+        ).to(device)
+        self._latent_size = header.model.latent_size
+
+    def place(self, rows: np.ndarray) -> Tensor:
+        """Pixels become float32, latents stay int8."""
+        # Where a thread's share of an exponential ends within a vector, other instructions finish it.
+        assert self._device.type != "cpu" or torch.get_num_threads() == 1, "use one_torch_thread()"
+        if rows.dtype.kind == "f" or rows.dtype.itemsize > 1:
+            rows = rows.astype(np.float32)
+        block = np.zeros((self._block_rows, *rows.shape[1:]), rows.dtype)
+        block[: len(rows)] = rows
+        tensor = moved(torch.from_numpy(block), self._device)
+        return tensor if rows.shape[1:] == (self._latent_size,) and rows.dtype == np.int8 else tensor.float()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """float32 pixels to q."""
+        return self._quantiser.quantise(self._model.encode(scale_pixels(pixels, self._scaling)))
+
+    def decode(self, q: Tensor) -> Tensor:
+        """Latents q to float32 pixels, rounded to integers where the samples are integers."""
+        return self._pixels(self._quantiser.dequantise(q))
+
+    def decode_unquantised(self, pixels: Tensor) -> Tensor:
+        """Pixels through the network alone."""
+        return self._pixels(self._model.encode(scale_pixels(pixels, self._scaling)))
+
+    def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
+        """MSE of each row."""
+        difference = decoded.sub_(original).flatten(1)
+        # Integer pixels: every square and, to 1 part in 2^24, every sum is exact in float32.
+        return difference.square_().mean(1, dtype=torch.float32).div_(self._scaling.scale**2)
+
+    def _pixels(self, z: Tensor) -> Tensor:
+        pixels = self._model.decode(z).mul_(self._scaling.scale)
+        if self._scaling.offset:
+            pixels.add_(self._scaling.offset)
+        if self._dtype != "float32":
+            limits = np.iinfo(self._dtype)
+            pixels.round_().clamp_(limits.min, limits.max)
+        return pixels
+
+
+class IntegerArithmetic:
+    """uint8 pixels, int8 latents, and the same result everywhere; see integer.py."""
+
+    def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device):
+        self._model, self._device = model, device
+        self._lowest = -(header.quantiser.levels // 2)
+        self._highest = self._lowest + header.quantiser.levels - 1
+        prepare(model)
+        layers = [module for module in model.modules() if isinstance(module, IntegerLayer)]
+        self.value_bytes = 1 if all(layer.multiplies_bytes for layer in layers) else 4
+        """Of the values between layers."""
+
+    def place(self, rows: np.ndarray) -> Tensor:
+        """Rows as they are."""
+        # Nothing writes to it; unlike torch.from_numpy, this takes Arrow's buffers without a copy or a warning.
+        return moved(from_dlpack(np.ascontiguousarray(rows)), self._device)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels to q."""
+        return self._model.encode(pixels).round_().clamp_(self._lowest, self._highest).to(torch.int8)
+
+    def decode(self, q: Tensor) -> Tensor:
+        """Latents q to uint8 pixels."""
+        return self._model.decode(q).to(torch.uint8)
+
+    def decode_unquantised(self, pixels: Tensor) -> Tensor:
+        """Pixels with latents that are neither rounded nor clipped; everything else is."""
+        return self._model.decode(self._model.encode(pixels)).float()
+
+    def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
+        """MSE of each row."""
+        values = original.shape[1:].numel()
+        rows = max(1, _CACHED_VALUES // values) if self._device.type == "cpu" else len(original)
+        pairs = zip(decoded.split(rows), original.split(rows), strict=True)
+        sums = torch.cat([_sums_of_squares(*pair) for pair in pairs])
+        return sums.div_(values * LARGEST_INPUT**2).float()
+
+
+def _sums_of_squares(one: Tensor, other: Tensor) -> Tensor:
+    """Of the differences of bytes in each row, exactly: float64 (n,), on the CPU."""
+    distance = torch.maximum(one, other).sub_(torch.minimum(one, other))
+    squares = distance.flatten(1).float().square_()
+    sums = squares.sum(1)
+    # Below EXACT, every sum on the way was an integer that float32 holds. Not every device has float64 for others.
+    if bool((sums >= EXACT).any()):
+        sums = torch.stack([piece.sum(1).long() for piece in squares.split(_EXACT_SQUARES, 1)]).sum(0)
+    return sums.cpu().double()
+
+
+def scale_pixels(pixels: Tensor, scaling: Scaling) -> Tensor:
+    """Float pixels to what a float network sees: (pixel - offset) / scale."""
+    return pixels.sub(scaling.offset).div_(scaling.scale) if scaling.offset else pixels.div(scaling.scale)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a device; to a GPU by a pinned copy."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -1,0 +1,283 @@
+"""A codec: a frozen autoencoder with scaling and quantiser. Samples in, integers out, and back.
+
+    codec = Codec.load(Path("data/codec"))
+    latents = codec.encode(pixels)     # (n, *shape) to int8 (n, L)
+    decoded = codec.decode(latents)    # int8 (n, L) to (n, *shape), the samples' dtype
+
+How it computes is in arithmetic.py: a row gives the same bytes alone and among others.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save
+from torch import Tensor
+
+from ae_pipeline.codec.arithmetic import Arithmetic, FloatArithmetic, IntegerArithmetic
+from ae_pipeline.codec.devices import one_torch_thread
+from ae_pipeline.codec.header import (
+    FLOAT_FORMAT,
+    HEADER_NAME,
+    INTEGER_FORMAT,
+    WEIGHTS_NAME,
+    CodecHeader,
+    Scaling,
+    read_header,
+    write_header,
+)
+from ae_pipeline.codec.integer import integerise
+from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.errors import CodecError, ConfigError, DataError, first_line
+from ae_pipeline.files import finished_file, finished_folder, is_utf8, sha256_file
+from ae_pipeline.models import build_model
+from ae_pipeline.models.base import Autoencoder
+
+BLOCK_ROWS = 1024
+# Values of the widest layer in a block (256 MiB as floats), and in a row.
+_MOST_BLOCK_VALUES = 1 << 26
+# Integers give the same in blocks of any size: many narrow rows are less work for Python, few wide ones fit the cache.
+_INTEGER_BLOCK_ROWS = 16_384
+_INTEGER_BLOCK_BYTES = 1 << 23
+_MOST_ROW_VALUES = 1 << 27
+
+
+class Codec:
+    """Ready the moment it exists. Thread-safe: encoding and decoding change nothing in it."""
+
+    def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device | str = "cpu"):
+        self.header = header
+        self.device = torch.device(device)
+        self.model = model = model.to(self.device).eval().requires_grad_(False)
+        """The network, of float or of integer layers."""
+        widest = _widest(header, model)
+        self._arithmetic: Arithmetic
+        self.block_rows: int
+        """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
+        if header.is_integer:
+            self._arithmetic = integers = IntegerArithmetic(header, model, self.device)
+            self.block_rows = integer_block_rows(widest, integers.value_bytes, self.device)
+        else:
+            self.block_rows = max(1, min(BLOCK_ROWS, _MOST_BLOCK_VALUES // widest))
+            self._arithmetic = FloatArithmetic(header, model, self.device, self.block_rows)
+
+    @property
+    def spec(self) -> SampleSpec:
+        """Shape and dtype of one row."""
+        return self.header.spec
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies what this codec computes."""
+        return self.header.fingerprint
+
+    @property
+    def latent_size(self) -> int:
+        """Integers per row."""
+        return self.header.model.latent_size
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Codec":
+        """Load a codec folder; verifies fingerprint and weights. Raises CodecError."""
+        header = read_header(folder)
+        path = folder / WEIGHTS_NAME
+        try:
+            if sha256_file(path) != header.weights_sha256:
+                raise CodecError(f"{path} was changed: its SHA-256 does not match {HEADER_NAME}; restore the codec")
+            state = load_file(path) if is_utf8(path) else load(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise CodecError(f"cannot read {path}: {first_line(error)}; restore the codec") from None
+        model = _unallocated_model(header, folder, most_layers=len(state))
+        wanted, found = _kinds(model.state_dict(), header), _kinds(state, header)
+        if wanted != found:
+            raise CodecError(f"{path} does not hold the weights of the model in {HEADER_NAME}; restore the codec")
+        if not header.is_integer:
+            state = {name: value.float() for name, value in state.items()}
+        model.load_state_dict(state, assign=True)
+        try:
+            return cls(header, model, device)
+        except OverflowError as error:
+            raise CodecError(f"{path} does not hold the weights of an integer codec: {error}; restore it") from None
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, *shape) of the codec's dtype to int8 (n, L)."""
+        if pixels.shape[1:] != self.spec.shape or pixels.dtype.newbyteorder("=") != np.dtype(self.spec.dtype):
+            found = f"{pixels.dtype} {'x'.join(map(str, pixels.shape[1:]))}"
+            raise DataError(
+                f"samples are {found}, expected {self.spec.describe()} as the codec has; use the one for them"
+            )
+        latents = np.empty((len(pixels), self.latent_size), np.int8)
+        with one_torch_thread():
+            for start in range(0, len(pixels), self.block_rows):
+                rows = slice(start, start + self.block_rows)
+                latents[rows] = self.encode_block(pixels[rows])[0]
+        return latents
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """int8 (n, L) to (n, *shape) of the codec's dtype."""
+        if latents.shape[1:] != (self.latent_size,) or latents.dtype != np.int8:
+            raise DataError(f"latents are {latents.dtype} {latents.shape[1:]}, expected int8 ({self.latent_size},)")
+        pixels = np.empty((len(latents), *self.spec.shape), self.spec.dtype)
+        with one_torch_thread():
+            for start in range(0, len(latents), self.block_rows):
+                rows = slice(start, start + self.block_rows)
+                pixels[rows] = self.decode_block(latents[rows])
+        return pixels
+
+    @torch.inference_mode()
+    def encode_block(self, pixels: np.ndarray, *, measure: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+        """A block of rows to int8 latents and, if asked for, the float32 MSE of each row when decoded again.
+
+        For code that sets the thread count itself (`one_torch_thread`); everyone else calls `encode`.
+        """
+        rows = len(pixels)
+        if rows > self.block_rows:
+            halves = [self.encode_block(half, measure=measure) for half in (pixels[: rows // 2], pixels[rows // 2 :])]
+            latents, errors = zip(*halves, strict=True)
+            return np.concatenate(latents), np.concatenate(errors) if measure else None
+        original = self._arithmetic.place(pixels)
+        q = self._arithmetic.encode(original)
+        latents = q[:rows].cpu().numpy()
+        if not measure:
+            return latents, None
+        measured = self._arithmetic.errors(self._arithmetic.decode(q), original)[:rows].cpu().numpy()
+        beyond = ~np.isfinite(measured)
+        if beyond.any():  # squares of 2e19 and more do not fit float32, though their mean may, in units of the scale
+            measured[beyond] = self._wide_error(pixels[beyond], self._arithmetic.decode(q)[:rows].cpu().numpy()[beyond])
+        return latents, measured
+
+    def _wide_error(self, pixels: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+        """MSE of each row in double precision, (n,) float64. Raises DataError for what float32 cannot hold."""
+        difference = (pixels.astype(np.float64) - decoded) / self.header.scaling.scale
+        error: np.ndarray = np.square(difference).reshape(len(pixels), -1).mean(axis=1)
+        if not (error <= np.finfo(np.float32).max).all():
+            low, high = self.header.scaling.offset, self.header.scaling.offset + self.header.scaling.scale
+            raise DataError(
+                f"samples reach from {pixels.min():g} to {pixels.max():g}, so far from the {low:g} to {high:g} of the "
+                "codec's training that not even the error fits float32; remove such rows, or train on them"
+            )
+        return error
+
+    @torch.inference_mode()
+    def decode_block(self, latents: np.ndarray) -> np.ndarray:
+        """A block of int8 latents to pixels; see `encode_block`."""
+        rows = len(latents)
+        if rows > self.block_rows:
+            return np.concatenate([self.decode_block(latents[: rows // 2]), self.decode_block(latents[rows // 2 :])])
+        decoded = self._arithmetic.decode(self._arithmetic.place(latents))[:rows]
+        if self.spec.dtype == "uint8":
+            return decoded.to(torch.uint8).cpu().numpy()
+        with np.errstate(invalid="ignore"):  # weights of another's making may give NaN, which no integer is
+            return decoded.cpu().numpy().astype(self.spec.dtype)
+
+    @torch.inference_mode()
+    def reconstruct_unquantised(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, *shape) through the network alone, to tell its error from the quantiser's; float32 pixels."""
+        decoded = np.empty(pixels.shape, np.float32)
+        with one_torch_thread():
+            for start in range(0, len(pixels), self.block_rows):
+                block = pixels[start : start + self.block_rows]
+                pixels_alone = self._arithmetic.decode_unquantised(self._arithmetic.place(block))
+                decoded[start : start + self.block_rows] = pixels_alone[: len(block)].cpu().numpy()
+        return decoded
+
+
+def save_codec(
+    folder: Path,
+    *,
+    model: Autoencoder,
+    model_name: str,
+    quantiser: Quantiser,
+    spec: SampleSpec,
+    scaling: Scaling,
+    provenance: dict[str, Any],
+    integers: dict[str, Tensor] | None = None,
+) -> CodecHeader:
+    """Write a codec folder, whole or not at all. `model` must be frozen (`freeze`).
+
+    With `integers`, the state of the same model in integers, these are what is written, and what the codec computes.
+    """
+    options, _ = model.frozen()
+    with finished_folder(folder) as temporary:
+        floats = {name: value.half() for name, value in model.state_dict().items()}
+        state = {name: value.cpu().contiguous() for name, value in sorted((integers or floats).items())}
+        with finished_file(temporary / WEIGHTS_NAME) as weights:
+            weights.write_bytes(save(state))
+        values = {
+            "samples": {"shape": list(spec.shape), "dtype": spec.dtype},
+            "scaling": {"offset": scaling.offset, "scale": scaling.scale},
+            "model": {"name": model_name, "latent_size": model.latent_size, "options": options},
+            "quantiser": {
+                "levels": quantiser.levels,
+                "scale": quantiser.scale.tolist(),
+                "zero_point": quantiser.zero_point.tolist(),
+            },
+            "weights_sha256": sha256_file(temporary / WEIGHTS_NAME),
+        }
+        return write_header(temporary, values, provenance, INTEGER_FORMAT if integers else FLOAT_FORMAT)
+
+
+def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -> Autoencoder:
+    """The model of a header, without memory: its sizes allocate nothing until the weights have shown the same."""
+    name, options = header.model.name, header.model.arguments
+    try:
+        if any(isinstance(value, list) and len(value) > most_layers for value in options.values()):
+            raise ValueError(f"more layers than {WEIGHTS_NAME} holds")  # building them takes time, if no memory
+        with torch.device("meta"):
+            model = build_model(name, header.spec.shape, header.model.latent_size, options)
+            return integerise(model) if header.is_integer else model
+    except (ConfigError, RuntimeError, TypeError, ValueError) as error:
+        raise CodecError(
+            f"{folder / HEADER_NAME} describes no model that can be built: {first_line(error)}; restore the codec"
+        ) from None
+
+
+def _kinds(state: dict[str, Tensor], header: CodecHeader) -> dict[str, tuple[Any, ...]]:
+    """What weights must agree in: all but the precision of floats, which widen exactly."""
+    return {name: (value.shape, value.dtype if header.is_integer else None) for name, value in state.items()}
+
+
+def integer_block_rows(widest: int, value_bytes: int, device: torch.device) -> int:
+    """Rows that a codec in integers computes at once, with so many values in its widest layer.
+
+    A CPU has its cache to fit them into; a GPU wants as many as its memory easily holds.
+    """
+    most = _INTEGER_BLOCK_BYTES // value_bytes if device.type == "cpu" else _MOST_BLOCK_VALUES
+    return max(1, min(_INTEGER_BLOCK_ROWS, most // widest))
+
+
+def _widest(header: CodecHeader, model: Autoencoder) -> int:
+    """Values per row of the largest thing that is computed. Raises CodecError where one row takes too much.
+
+    Ten layers of nine weights each make a row of a million values: sizes on disk say little about those in memory.
+    """
+    values = max(header.spec.size, header.model.latent_size, model.widest_layer())
+    if values > _MOST_ROW_VALUES:
+        raise CodecError(
+            f"the codec {header.fingerprint[:12]}... computes {values} values per row, at most {_MOST_ROW_VALUES} "
+            "are supported; use one for smaller samples"
+        )
+    return values
+
+
+def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None) -> Autoencoder:
+    """The same model for inference: normalisation folded in, weights rounded to float16 as they will be stored.
+
+    `dimensions` are the latent ones to keep (default: all); the decoder then gets zeros for the others.
+    Raises CodecError if a weight does not fit float16.
+    """
+    options, state = model.frozen()
+    size = model.latent_size
+    if dimensions is not None:
+        size = len(dimensions)
+        for name, axis in model.latent_axes().items():
+            state[name] = state[name].index_select(axis, dimensions.to(state[name].device))
+    frozen = build_model(model_name, model.sample_shape, size, options)
+    frozen.load_state_dict({name: value.cpu().half().float() for name, value in state.items()})
+    if not all(math.isfinite(float(value.abs().max())) for value in frozen.state_dict().values()):
+        raise CodecError("the trained weights do not fit float16; train with weight_decay or a lower learning_rate")
+    return frozen.eval().requires_grad_(False)

@@ -1,0 +1,170 @@
+"""codec.json: what a codec is, readable without torch. Documented in docs/store-format.md.
+
+The fingerprint is the SHA-256 over the canonical JSON of everything that decides the codec's output, weights included;
+provenance says where the codec came from and does not enter it.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ae_pipeline.data.pixels import DTYPES, SampleSpec
+from ae_pipeline.errors import CodecError, DataError, first_line
+from ae_pipeline.files import read_small, sha256_json, write_json
+from ae_pipeline.params.base import problems
+from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
+
+FLOAT_FORMAT, INTEGER_FORMAT = 1, 2
+"""A format for each arithmetic (arithmetic.py)."""
+HEADER_NAME = "codec.json"
+WEIGHTS_NAME = "weights.safetensors"
+_LARGEST_HEADER = 16 << 20
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Size = Annotated[int, Field(ge=1, le=1 << 24)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Samples(_Part):
+    """Shape and dtype of one row."""
+
+    shape: Annotated[list[Size], Field(min_length=1, max_length=8)]
+    dtype: Literal["uint8", "int8", "uint16", "int16", "float32"]
+
+
+class Scaling(_Part):
+    """x = (pixel - offset) / scale is what the network sees."""
+
+    offset: Finite
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Model(_Part):
+    """Architecture: enough to rebuild the network that the weights belong to."""
+
+    name: Literal["dense", "conv", "patches"]
+    latent_size: Size
+    options: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _options_are_known(self) -> "Model":
+        schemas: dict[str, type[BaseModel]] = {"dense": DenseOptions, "conv": ConvOptions, "patches": PatchOptions}
+        schemas[self.name].model_validate(self.options)
+        return self
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The options as the model's class takes them; older codecs have not all of them."""
+        return {**_ADDED_LATER[self.name], **self.options}
+
+
+# What options of models meant before there were any, for codecs written then.
+_ADDED_LATER: dict[str, dict[str, Any]] = {
+    "dense": {"encoder_hidden_sizes": None, "hidden_norm": "none"},
+    "conv": {"hidden_norm": "none"},
+    "patches": {},
+}
+
+
+class QuantiserHeader(_Part):
+    """latent = zero_point + scale * q, per dimension; see quantiser.py."""
+
+    levels: Annotated[int, Field(ge=2, le=256)]
+    scale: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    zero_point: list[Finite]
+
+
+class CodecHeader(_Part):
+    """The whole of codec.json."""
+
+    format: Literal[1, 2]
+    fingerprint: Sha256
+    samples: Samples
+    scaling: Scaling
+    model: Model
+    quantiser: QuantiserHeader
+    weights_sha256: Sha256
+    provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> "CodecHeader":
+        if not len(self.quantiser.scale) == len(self.quantiser.zero_point) == self.model.latent_size:
+            raise ValueError("quantiser.scale and quantiser.zero_point must have model.latent_size values each")
+        try:
+            _ = self.spec
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        if self.is_integer:
+            self._fits_integers()
+        return self
+
+    def _fits_integers(self) -> None:
+        if (self.samples.dtype, self.scaling.offset, self.scaling.scale) != ("uint8", 0, 255):
+            raise ValueError("an integer codec is for uint8 samples, scaled by 255")
+        options = self.model.options
+        if options.get("activation") != "relu" or options.get("latent_activation", "identity") != "identity":
+            raise ValueError("an integer codec has activation relu, and identity for latents")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it computes in integers; otherwise in floats."""
+        return self.format == INTEGER_FORMAT
+
+    @property
+    def spec(self) -> SampleSpec:
+        """Shape and dtype of one row."""
+        assert self.samples.dtype in DTYPES
+        return SampleSpec(tuple(self.samples.shape), self.samples.dtype)
+
+
+def fingerprint(values: dict[str, Any]) -> str:
+    """SHA-256 (hex) over what decides the output: everything in codec.json but itself and the provenance."""
+    return sha256_json({key: value for key, value in values.items() if key not in ("fingerprint", "provenance")})
+
+
+def write_header(
+    folder: Path, values: dict[str, Any], provenance: dict[str, Any], codec_format: int = FLOAT_FORMAT
+) -> CodecHeader:
+    """Write codec.json with its fingerprint into `folder`."""
+    complete = {"format": codec_format, "fingerprint": "", **values, "provenance": provenance}
+    complete["fingerprint"] = fingerprint(complete)
+    header = CodecHeader.model_validate(complete)
+    write_json(folder / HEADER_NAME, complete)
+    return header
+
+
+def read_header(folder: Path) -> CodecHeader:
+    """Read and check codec.json. Raises CodecError."""
+    path = folder / HEADER_NAME
+    try:
+        if path.exists() and not path.is_file():
+            raise CodecError(f"{path} is no regular file; restore the codec")
+        values = json.loads(read_small(path, _LARGEST_HEADER))
+    except (FileNotFoundError, NotADirectoryError):
+        inside = folder / "_codec"
+        hint = (
+            f"use the one in the store, {inside}"
+            if inside.is_dir()
+            else "give its folder, or train one with `dvc repro` (README.md, On your own data)"
+        )
+        raise CodecError(f"no codec at {folder} ({HEADER_NAME} is missing); {hint}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CodecError(f"{path} is not readable JSON: {first_line(error)}; restore the codec") from None
+    if isinstance(values, dict) and values.get("format") not in (FLOAT_FORMAT, INTEGER_FORMAT):
+        raise CodecError(
+            f"{path} has format {values.get('format')!r}, expected {FLOAT_FORMAT} or {INTEGER_FORMAT}; "
+            "use a newer ae-pipeline"
+        )
+    try:
+        header = CodecHeader.model_validate(values)
+    except ValidationError as error:
+        raise CodecError(f"{path} is not a valid codec: {problems(error)[0]}; restore the codec") from None
+    if header.fingerprint != fingerprint(values):
+        raise CodecError(f"{path} was changed: its fingerprint does not match its contents; restore the codec")
+    return header

@@ -1,0 +1,12 @@
+"""Rows on disk.
+
+samples          SampleSet: rows in Parquet shards, read in blocks
+sample_files     which files a data set is, and the keys in its folders' names
+value_range      where values lie, and whether outliers decide the scaling
+pixels           shape and dtype of a sample, and its Arrow column
+sample_schema    what Parquet files say about their samples
+idx              MNIST's file format
+raw_split        what a source gives: the rows of one split
+splits           a source split into train, validation and test
+parquet/         reading and writing Parquet with limits
+"""

@@ -1,0 +1,173 @@
+"""Other people's Parquet files, opened so that no value changes on its way into memory.
+
+    with open_parquet(file, "us") as parquet:       # "us": what old INT96 times are read as
+        parquet.schema_arrow, parquet.metadata
+
+Arrow reads INT96 times as nanoseconds and wraps the years before 1677 and after 2262 around, cannot read lists of a
+fixed size where one is missing, and knows only paths in UTF-8.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ae_pipeline.data.parquet.arrow_files import arrow_file
+from ae_pipeline.data.parquet.columns import NamedColumnsFile, leaf_columns
+from ae_pipeline.data.parquet.limits import read_footer
+from ae_pipeline.errors import DataError, first_line
+
+TimeUnit = Literal["ns", "us"]
+_BLOCK_ROWS = 65_536
+_ARROW_SCHEMA = b"ARROW:schema"
+
+
+@contextmanager
+def open_parquet(file: Path, int96: str = "ns", metadata: Any = None) -> Iterator[pq.ParquetFile]:
+    """A Parquet file; `metadata` is its footer, if that is known already. Raises DataError if it is none."""
+    source = None
+    try:
+        try:
+            source = arrow_file(file)
+            found = read_footer(source) if metadata is None else metadata
+            parquet = NamedColumnsFile(
+                source,
+                metadata=found,
+                page_checksum_verification=True,
+                pre_buffer=False,
+                coerce_int96_timestamp_unit=int96,
+            )
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = f"{file} is not a readable Parquet file: {first_line(error)}"
+            raise DataError(f"{reason}; make or fetch it again") from None
+        with parquet:
+            yield parquet
+    finally:
+        if isinstance(source, pa.NativeFile):
+            source.close()
+
+
+def int96_columns(metadata: Any) -> list[str]:
+    """Names of the columns with times that are INT96, at any depth, as Impala and Spark wrote them."""
+    leaves = [metadata.schema.column(number).physical_type for number in range(metadata.num_columns)]
+    if "INT96" not in leaves:
+        return []
+    columns = leaf_columns(metadata.schema.to_arrow_schema())
+    return [name for name, places in columns.items() if "INT96" in leaves[places.start : places.stop]]
+
+
+def int96_unit(columns: Mapping[Path, list[str]], stored: Mapping[str, str]) -> TimeUnit:
+    """The one unit for the INT96 times of these columns of files: nanoseconds where they hold all, else microseconds.
+
+    `stored` are names and types of a store's columns: if it has such a column in microseconds, and these hold all, it
+    is microseconds. Reads the columns. Raises DataError where no unit holds all.
+    """
+    in_us = any("timestamp[us" in stored.get(name, "") for names in columns.values() for name in names)
+    fits: dict[TimeUnit, dict[str, str]] = {"ns": {}, "us": {}}
+    for file, names in columns.items():
+        for name in names:
+            for unit, wrong in zip(fits, _lost(file, name), strict=True):
+                if wrong:
+                    fits[unit].setdefault(f"{file}: column `{name}`", wrong)
+    if fits["ns"] and fits["us"]:
+        far, fine = (next(iter(fits[unit].items())) for unit in fits)
+        both = f"{far[0]} has INT96 times {far[1]}"
+        both += f", and {fine[1]}" if fine[0] == far[0] else f", and {fine[0]} {fine[1]}"
+        raise DataError(
+            f"{both}: no unit holds them all; correct or round them, or write the columns as TIMESTAMP of units of "
+            "their own"
+        )
+    return "us" if fits["ns"] or (in_us and not fits["us"]) else "ns"
+
+
+def _lost(file: Path, name: str) -> tuple[str, str]:
+    """What nanoseconds and what microseconds would lose of a column of INT96 times; empty for nothing.
+
+    Milliseconds hold every such time, to the millisecond. In finer units what is too large wraps around, but what they
+    are in milliseconds then differs.
+    """
+    beyond_ns = beyond_us = finer = False
+    with open_parquet(file, "ms") as ms, open_parquet(file, "us") as us, open_parquet(file, "ns") as ns:
+        batches = (parquet.iter_batches(_BLOCK_ROWS, columns=[name], use_threads=False) for parquet in (ms, us, ns))
+        try:
+            for some in zip(*batches, strict=True):
+                for one in zip(*(_times(batch.columns) for batch in some), strict=True):
+                    if one[0].type == one[2].type:  # a time that is no INT96, beside one that is
+                        continue
+                    exact, micro, nano = (np.asarray(array.cast(pa.int64()).drop_null()) for array in one)
+                    beyond_ns |= bool((nano // 1_000_000 != exact).any())
+                    beyond_us |= bool((micro // 1_000 != exact).any())
+                    finer |= bool((nano != micro * 1_000).any())  # both wrap alike
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{file} is damaged: {first_line(error)}; make or fetch it again") from None
+    far = "of years that microseconds do not reach" if beyond_us else ""
+    return (
+        "before the year 1678 or after 2261, which nanoseconds do not reach" if beyond_ns else "",
+        far or ("to the nanosecond, which microseconds would cut" if finer else ""),
+    )
+
+
+def _times(columns: Sequence[Any]) -> Iterator[pa.Array]:
+    """All times in columns, however deep in them."""
+    for array in columns:
+        kind = array.type
+        if pa.types.is_timestamp(kind):
+            yield array
+        elif pa.types.is_struct(kind):
+            yield from _times(array.flatten())
+        elif pa.types.is_map(kind):
+            yield from _times([array.keys, array.items])
+        elif pa.types.is_nested(kind):
+            yield from _times([array.flatten()])
+
+
+def missing_fixed_list(file: Path, row_groups: Sequence[int]) -> tuple[str, int] | None:
+    """Column, and row among those of the row groups, of the first list of a fixed size that is missing; None: none is.
+
+    Without the Arrow schema, which a footer carries beside Parquet's own, such lists are read as any others.
+    """
+    with open_parquet(file) as parquet:
+        fixed = [field for field in parquet.schema_arrow if _has_fixed_list(field.type)]
+        footer = io.BytesIO()
+        parquet.metadata.write_metadata_file(footer)
+    plain = pq.read_metadata(io.BytesIO(footer.getvalue().replace(_ARROW_SCHEMA, _ARROW_SCHEMA.swapcase())))
+    with open_parquet(file, metadata=plain) as parquet:
+        for field in fixed:
+            row = 0
+            for batch in parquet.iter_batches(8192, list(row_groups), columns=[field.name], use_threads=False):
+                missing = _missing(batch.column(batch.schema.get_field_index(field.name)), field.type)
+                if missing.any():
+                    return field.name, row + int(missing.argmax())
+                row += len(batch)
+    return None
+
+
+def _has_fixed_list(kind: pa.DataType) -> bool:
+    if pa.types.is_fixed_size_list(kind):
+        return True
+    return pa.types.is_nested(kind) and any(_has_fixed_list(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _missing(array: Any, kind: pa.DataType) -> np.ndarray:
+    """(n,) Where a value has no list that `kind` gives a fixed size."""
+    missing = np.zeros(len(array), bool)
+    if pa.types.is_struct(kind):
+        for place in range(kind.num_fields):
+            missing |= _missing(array.flatten()[place], kind.field(place).type)
+    elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        if pa.types.is_fixed_size_list(kind):
+            missing |= array.is_null().to_numpy(zero_copy_only=False)
+        parents = pc.list_parent_indices(array).to_numpy()
+        inner = _missing(array.flatten(), kind.value_type)
+        missing[parents[inner]] = True
+    return missing

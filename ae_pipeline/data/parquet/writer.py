@@ -1,0 +1,109 @@
+"""Rows in pieces of one size: a Parquet file written table by table, whole or not at all; tables cut anew."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ae_pipeline.data.parquet.arrow_files import arrow_file
+from ae_pipeline.files import finished_file
+
+# Higher levels gain nothing on latents, and on pixels less than they cost.
+ZSTD_LEVEL = 1
+
+
+class RowGroupWriter:
+    """A context manager; the file has its name only when the block ended well. Page checksums are always written.
+
+    The name is on disk when the folder is: tables are written into folders that are finished as a whole.
+
+    `to_file` makes of the rows of a whole row group what is written; columns may have other types then.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        row_group_rows: int,
+        to_file: Callable[[pa.Table], pa.Table] = lambda group: group,
+        **options: Any,
+    ):
+        self._schema = schema
+        self._rows = row_group_rows
+        self._to_file = to_file
+        self._options = options
+        self._finished = finished_file(path, sync_name=False)
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+
+    def __enter__(self) -> "RowGroupWriter":
+        temporary = self._finished.__enter__()
+        try:
+            self._sink = arrow_file(temporary, "w")
+            self._writer = pq.ParquetWriter(
+                self._sink,
+                self._to_file(_without_rows(self._schema)).schema,
+                compression="zstd",
+                compression_level=ZSTD_LEVEL,
+                write_page_checksum=True,
+                **self._options,
+            )
+        except BaseException:
+            self._finished.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows; a row group is written when it is full."""
+        assert table.column_names == self._schema.names
+        # Not `Table.cast`: it breaks lists of the type null that are a slice of others.
+        columns = [
+            column if column.type == field.type else column.cast(field.type)
+            for column, field in zip(table.columns, self._schema, strict=True)
+        ]
+        self._pending.append(pa.Table.from_arrays(columns, schema=self._schema))
+        self._pending_rows += len(table)
+        while self._pending_rows >= self._rows:
+            self._flush(self._rows)
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            if error[0] is None and self._pending_rows:
+                self._flush(self._pending_rows)
+            self._writer.close()
+            if isinstance(self._sink, pa.NativeFile):
+                self._sink.close()
+        except BaseException:
+            self._finished.__exit__(*sys.exc_info())
+            raise
+        self._finished.__exit__(*error)
+
+    def _flush(self, rows: int) -> None:
+        table = pa.concat_tables(self._pending)
+        self._writer.write_table(self._to_file(table.slice(0, rows)), row_group_size=rows)
+        self._pending = [table.slice(rows)]
+        self._pending_rows -= rows
+
+
+def _without_rows(schema: pa.Schema) -> pa.Table:
+    """Not `Schema.empty_table`: it cannot make tensors with a permutation, nor lists or structs of tensors."""
+    return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
+def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut the same rows into tables of `rows`; only the last one may be shorter."""
+    pending: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        rest = table
+        while count + rest.num_rows >= rows:
+            yield pa.concat_tables([*pending, rest.slice(0, rows - count)])
+            rest, pending, count = rest.slice(rows - count), [], 0
+        if rest.num_rows:
+            pending.append(rest)
+            count += rest.num_rows
+    if pending:
+        yield pa.concat_tables(pending)

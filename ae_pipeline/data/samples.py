@@ -1,0 +1,307 @@
+"""Samples on disk: rows of one fixed shape, with their ids and attributes, in Parquet shards.
+
+    samples = SampleSet.open(Path("data/prepared/test"))
+    for shard in samples.shards:
+        for block in samples.blocks(shard, rows=1024):
+            block.pixels      # (rows, *shape), the samples' dtype
+            block.attributes  # Arrow table: id, label, ...
+
+The canonical layout, which `prepare` and `decode` write: column `id` (int64 or string), any attribute columns, and
+`pixels` (fixed-size binary: one sample's values, C order, little-endian). Shape and dtype stand in the Parquet
+metadata under `ae_pipeline.samples`. Reading also takes Parquet files of other people: `pixels` as binary or as lists
+of numbers, with or without `id`, in folders `key=value`, whose keys become columns.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.data.parquet.reader import int96_columns, int96_unit, missing_fixed_list, open_parquet
+from ae_pipeline.data.parquet.writer import RowGroupWriter, rechunk
+from ae_pipeline.data.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
+from ae_pipeline.data.sample_files import FoundFiles, Keys, describe_left_out, find_files
+from ae_pipeline.data.sample_schema import (
+    ROW_ID,
+    attribute_fields,
+    one_schema,
+    refuse_key_columns,
+    same_as_key,
+    sample_schema,
+)
+from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.files import recorded_name, sha256_file, sha256_json
+
+ID = ROW_ID
+# A file with more rows than this is read as several shards, cut between its row groups.
+SHARD_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One unit of work: some row groups of one file."""
+
+    path: Path
+    row_groups: tuple[int, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows: attributes (id first) as Arrow, pixels as (rows, *shape)."""
+
+    attributes: pa.Table
+    pixels: np.ndarray
+
+
+class SampleSet:
+    """A data set on disk; nothing but footers is read until rows are asked for."""
+
+    def __init__(
+        self,
+        files: tuple[Path, ...],
+        schema: pa.Schema,
+        spec: SampleSpec,
+        shards: tuple[Shard, ...],
+        *,
+        found: FoundFiles | None = None,
+        int96: str = "ns",
+        stored: Mapping[str, str] | None = None,
+    ):
+        """`found`: what the files' folders say; `int96`: unit of the files' INT96 times; `stored`: see `open`."""
+        self.files = files
+        self.spec = spec
+        self.shards = shards
+        self.watch: Callable[[np.ndarray], None] | None = None
+        """Called with the pixels of every block that is read, (n, *shape), from the thread that reads it."""
+        self._schema = schema
+        self._origin = FoundFiles(files[0].parent, files) if found is None else found
+        self._int96 = int96
+        self._stored = stored or {}
+        self._digests: dict[Path, str] = {}
+
+    @classmethod
+    def open(
+        cls, path: Path, expected: SampleSpec | None = None, stored: Mapping[str, str] | None = None
+    ) -> "SampleSet":
+        """Open a Parquet file, or a folder of them (in name order).
+
+        `expected` gives shape and dtype where the files do not say them, and is checked where they do. `stored` are
+        names and types of the columns of a store that the rows are meant for: of types that several hold the values of,
+        its own is chosen. Columns of INT96 times are read for this; of all else, only footers.
+        Raises DataError for what cannot be read or does not fit.
+        """
+        found = find_files(path)
+        schemas: dict[Path, pa.Schema] = {}
+        shards: list[Shard] = []
+        old_times: dict[Path, list[str]] = {}
+        for file in found.files:
+            with open_parquet(file) as parquet:
+                schemas[file] = parquet.schema_arrow
+                shards += _shards(file, parquet.metadata)
+                old_times[file] = int96_columns(parquet.metadata)
+        old_times = {file: columns for file, columns in old_times.items() if columns}
+        unit = int96_unit(old_times, stored or {})
+        for file in old_times if unit != "ns" else ():
+            with open_parquet(file, unit) as parquet:
+                schemas[file] = parquet.schema_arrow
+        schema, spec = one_schema(schemas, expected)
+        refuse_key_columns(found, schema)
+        shards = [shard for shard in shards if shard.rows]
+        if not shards:
+            raise DataError(f"{path} holds no rows; expected at least one")
+        return cls(found.files, schema, spec, tuple(shards), found=found, int96=unit, stored=stored)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all samples, uncompressed, without ids and attributes."""
+        return self.rows * self.spec.nbytes
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the files have ids; where they have none, the rows are numbered."""
+        return ID in self._schema.names
+
+    @cached_property
+    def attributes_schema(self) -> pa.Schema:
+        """Columns beside the pixels, id first (made up from the row number where the files have none), keys last."""
+        fields = attribute_fields(self._schema, self._stored)
+        keys = self._origin.keys.get(self.files[0], ())
+        return pa.schema([*fields, *(pa.field(name, pa.string()) for name, _ in keys if name not in fields.names)])
+
+    @property
+    def left_out(self) -> str | None:
+        """What lies beside the files and is no part of the data set, in words."""
+        found = self._origin
+        return describe_left_out(found.left_out, found.root) if found.left_out else None
+
+    @property
+    def changed_by(self) -> dict[str, Any]:
+        """What decides the rows beside the bytes of the files, as JSON; nothing where they are read as they are."""
+        return {} if self._int96 == "ns" else {"int96": self._int96}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) that identifies the data set: over name and SHA-256 of every file, read side by side."""
+        with ThreadPoolExecutor() as pool:
+            digests = list(pool.map(self._file_digest, self.files))
+        return sha256_json([[self.file_name(file), digest] for file, digest in zip(self.files, digests, strict=True)])
+
+    def shard_digest(self, shard: Shard) -> str:
+        """SHA-256 (hex) that identifies one shard by content, not by name; by its keys, too, if they are columns."""
+        keys = [[name, value] for name, value in self._keys(shard.path) if name not in self._schema.names]
+        return sha256_json([self._file_digest(shard.path), list(shard.row_groups), *([keys] if keys else [])])
+
+    def file_name(self, file: Path) -> str:
+        """What a store calls the file: its name, with the folders that are its keys."""
+        return recorded_name(file.relative_to(self._origin.root).as_posix() if self._keys(file) else file.name)
+
+    def _keys(self, file: Path) -> Keys:
+        return self._origin.keys.get(file, ())
+
+    def blocks(self, shard: Shard, rows: int) -> Iterator[Block]:
+        """Yield the shard's rows in blocks of `rows`; only the last one may be shorter.
+
+        Where blocks are cut depends on the shard alone, never on row groups or on who reads.
+        """
+        first_row = sum(s.rows for s in self.shards[: self.shards.index(shard)])
+        for table in rechunk(self._tables(shard, rows), rows):
+            attributes = self._with_keys(shard.path, table.drop_columns([PIXELS]))
+            if not self.has_ids:
+                numbers = np.arange(first_row, first_row + table.num_rows)
+                attributes = attributes.add_column(0, self.attributes_schema.field(ID), [numbers])
+            attributes = attributes.select(self.attributes_schema.names).replace_schema_metadata(None)
+            for place, field in enumerate(self.attributes_schema):
+                if attributes.field(place).type != field.type:
+                    attributes = attributes.set_column(place, field, attributes.column(place).cast(field.type))
+            pixels = to_numpy(table.column(PIXELS), self.spec, shard.path, attributes.column(ID))
+            if self.watch is not None:
+                self.watch(pixels)
+            yield Block(attributes, pixels)
+            first_row += table.num_rows
+
+    def _with_keys(self, file: Path, attributes: pa.Table) -> pa.Table:
+        """The same with the file's keys as columns. Raises DataError where a column of its own says otherwise."""
+        for name, value in self._keys(file):
+            if name not in self._schema.names:
+                text = pa.repeat(pa.scalar(value, pa.string()), len(attributes))
+                attributes = attributes.append_column(name, text)
+            elif not same_as_key(attributes.column(name), value):
+                raise DataError(
+                    f"{file}: its column `{name}` has other values than the key in its folder's name, "
+                    f"{name}={value}; rename or drop one of them"
+                )
+        return attributes
+
+    def refuse_missing_ids(self, shard: Shard, start: int, attributes: pa.Table) -> None:
+        """Raise DataError if a row has no id; `start` is the place in the shard of the first row of `attributes`."""
+        ids = attributes.column(ID)
+        if not ids.null_count:
+            return
+        first = self._row_in_file(shard, start + int(np.flatnonzero(ids.is_null())[0]))
+        raise DataError(
+            f"{shard.path}: row {first:,} (the first one is 0) and perhaps others have no id; give every row one, or "
+            "drop the column"
+        )
+
+    def load(self) -> Block:
+        """All rows at once, for data sets that fit in memory."""
+        blocks = [block for shard in self.shards for block in self.blocks(shard, 8192)]
+        return Block(
+            pa.concat_tables([block.attributes for block in blocks]),
+            np.concatenate([block.pixels for block in blocks]),
+        )
+
+    def _tables(self, shard: Shard, rows: int) -> Iterator[pa.Table]:
+        with open_parquet(shard.path, self._int96) as parquet:
+            try:
+                # Shards are read side by side: Arrow's own threads would only have them wait for each other.
+                for batch in parquet.iter_batches(rows, list(shard.row_groups), use_threads=False):
+                    batch.validate(full=True)  # Arrow reads texts that are no UTF-8, and nobody could read them again
+                    yield pa.Table.from_batches([batch])
+            except MemoryError:  # Arrow's is one of its exceptions
+                raise
+            except (pa.ArrowException, OSError) as error:
+                if "all lists to be of size" in str(error):
+                    self._refuse_missing_list(shard)
+                raise DataError(f"{shard.path} is damaged: {first_line(error)}; make or fetch it again") from None
+
+    def _refuse_missing_list(self, shard: Shard) -> None:
+        """Raise DataError if a list of a fixed size is missing, which Arrow cannot read."""
+        found = missing_fixed_list(shard.path, shard.row_groups)
+        if found:
+            name, row = found
+            what = "no pixels" if name == PIXELS else f"no list in column `{name}`"
+            advice = (
+                "remove them first"
+                if name == PIXELS
+                else ("fill them with values, or write the column as lists of any length, in which nulls can be read")
+            )
+            which = f"row {self._row_in_file(shard, row):,} (the first one is 0) and perhaps others"
+            raise DataError(f"{shard.path}: {what} in {which}; {advice}") from None
+
+    def _row_in_file(self, shard: Shard, row: int) -> int:
+        """Place in its file of a row of a shard."""
+        return row + sum(s.rows for s in self.shards[: self.shards.index(shard)] if s.path == shard.path)
+
+    def _file_digest(self, file: Path) -> str:
+        if file not in self._digests:
+            self._digests[file] = sha256_file(file)
+        return self._digests[file]
+
+
+class ShardWriter:
+    """Write one canonical shard block by block; use as a context manager. The file has its name only when whole."""
+
+    def __init__(self, path: Path, attributes: pa.Schema, spec: SampleSpec, row_group_rows: int = 8192):
+        self._schema = sample_schema(attributes, spec)
+        self._spec = spec
+        self._file = RowGroupWriter(
+            path,
+            self._schema,
+            row_group_rows,
+            use_dictionary=[name for name in self._schema.names if name not in (ID, PIXELS)],
+            column_encoding={ID: id_encoding(self._schema.field(ID).type)},
+            # min and max of pixels would be two whole samples per row group.
+            write_statistics=[name for name in self._schema.names if name != PIXELS],
+        )
+
+    def __enter__(self) -> "ShardWriter":
+        self._file.__enter__()
+        return self
+
+    def write(self, attributes: pa.Table, pixels: np.ndarray) -> None:
+        """Append rows: attributes as in the schema, pixels as (rows, *shape)."""
+        column = from_numpy(pixels.reshape(len(pixels), -1), self._spec.dtype)
+        self._file.write(attributes.append_column(self._schema.field(PIXELS), column))
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
+
+
+def id_encoding(id_type: pa.DataType) -> str:
+    """Delta encoding makes rising integer ids nearly free."""
+    return "DELTA_BINARY_PACKED" if id_type in (pa.int32(), pa.int64()) else "PLAIN"
+
+
+def _shards(file: Path, metadata: Any) -> Iterator[Shard]:
+    groups: list[int] = []
+    rows = 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= SHARD_ROWS:
+            yield Shard(file, tuple(groups), rows)
+            groups, rows = [], 0
+    if groups:
+        yield Shard(file, tuple(groups), rows)

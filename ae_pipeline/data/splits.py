@@ -1,0 +1,66 @@
+"""Split a source and write its rows in the canonical layout."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.samples import ID, SampleSet, ShardWriter
+from ae_pipeline.errors import DataError
+from ae_pipeline.params import PrepareParams
+
+_BLOCK_ROWS = 2048
+
+
+def write_splits(splits: dict[str, RawSplit], folder: Path, params: PrepareParams) -> dict[str, SampleSet]:
+    """Write `train`, `validation` and `test` into `folder`: the same bytes for the same data and parameters.
+
+    Validation rows are drawn from the source's train rows by `params.seed`; every row keeps its id and the source's
+    order. Raises DataError if a split would be empty.
+    """
+    train, test = splits["train"], splits["test"]
+    rows = len(train.pixels)
+    count = round(params.validation_fraction * rows)
+    if not 0 < count < rows:
+        raise DataError(
+            f"the source has {rows} train rows; prepare.validation_fraction of {params.validation_fraction:g} leaves "
+            f"{rows - count} to train and {count} to validate, expected at least 1 each"
+        )
+    drawn = np.zeros(rows, bool)
+    drawn[np.random.default_rng(params.seed).choice(rows, count, replace=False)] = True
+    chosen = {
+        "train": (train, np.flatnonzero(~drawn)),
+        "validation": (train, np.flatnonzero(drawn)),
+        "test": (test, np.arange(len(test.pixels))),
+    }
+    for name, (split, which) in chosen.items():
+        _write_split(split, which, folder / name, params.rows_per_shard)
+    return {name: SampleSet.open(folder / name) for name in chosen}
+
+
+def _write_split(split: RawSplit, which: np.ndarray, folder: Path, rows_per_shard: int) -> None:
+    spec = SampleSpec(split.pixels.shape[1:], split.pixels.dtype.newbyteorder("=").name)
+    values = {name: column.astype(column.dtype.newbyteorder("=")) for name, column in split.attributes.items()}
+    schema = pa.schema(
+        [
+            pa.field(ID, pa.int64(), nullable=False),
+            *(pa.field(name, pa.from_numpy_dtype(column.dtype)) for name, column in values.items()),
+        ]
+    )
+    for number, start in enumerate(range(0, len(which), rows_per_shard)):
+        shard = which[start : start + rows_per_shard]
+        with ShardWriter(folder / f"part-{number:05d}.parquet", schema, spec) as writer:
+            for first in range(0, len(shard), _BLOCK_ROWS):
+                rows = shard[first : first + _BLOCK_ROWS]
+                columns = [split.first_id + rows, *(column[rows] for column in values.values())]
+                table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema)
+                writer.write(table, split.pixels[rows])
+
+
+def open_split(prepared: Path, name: str) -> SampleSet:
+    """A split that `write_splits` has written. Raises DataError that says how to get it."""
+    if not (prepared / name).exists():
+        raise DataError(f"no data in {prepared / name}; run `dvc repro prepare` first")
+    return SampleSet.open(prepared / name)

@@ -1,0 +1,197 @@
+"""Pictures of an evaluation (matplotlib) and the tables behind them (CSV, also for `dvc plots`)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ae_pipeline.evaluation.drift.measure import Drift
+from ae_pipeline.evaluation.drift.reference import DriftReference
+from ae_pipeline.evaluation.evaluate import Evaluation, Metrics, Pictured, rate_distortion
+from ae_pipeline.files import finished_file, write_csv
+
+_BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"
+_BINS = 60
+# More bars than these are not told apart; the table has all.
+_MOST_CLASSES = 60
+
+
+def write_tables(folder: Path, evaluation: Evaluation) -> None:
+    """per_class.csv, error_histogram.csv and rate_distortion.csv."""
+    # Without labels one line for all rows, so that `dvc plots` finds its table.
+    write_csv(folder / "per_class.csv", evaluation.per_class() or [evaluation.all_rows()])
+    counts, edges = np.histogram(evaluation.rows.values["mse"], _BINS)
+    write_csv(
+        folder / "error_histogram.csv",
+        [{"mse": float(edge), "rows": int(count)} for edge, count in zip(edges, counts, strict=False)],
+    )
+    write_csv(folder / "rate_distortion.csv", rate_distortion(evaluation.metrics))
+
+
+def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str, float]] | None) -> None:
+    """One PNG per question; see the README's list."""
+    if evaluation.pictured[0].original.ndim in (3, 4):
+        _save(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
+    _save(_error_histogram(evaluation), folder / "error_histogram.png")
+    classes = evaluation.per_class()
+    if 0 < len(classes) <= _MOST_CLASSES:
+        _save(_per_class(classes), folder / "per_class_error.png")
+    if history:
+        _save(_learning_curves(history), folder / "learning_curves.png")
+    _save(_rate_distortion(evaluation.metrics), folder / "rate_distortion.png")
+
+
+def draw_drift(reference: DriftReference, errors: np.ndarray, drift: Drift) -> Figure:
+    """Error of each row, its distribution function and every latent dimension's drift, beside what was expected.
+
+    `errors` are the batch's, float32 (n,), as `drift.read_errors` gives them. A batch has drifted if its curve in the
+    middle leaves the band, or the line on the right is above the dashed one.
+    """
+    figure = Figure(figsize=(15, 4.2), layout="constrained", dpi=110)
+    histogram, distribution, dimensions = figure.subplots(1, 3)
+    figure.suptitle(drift.describe(), fontsize=10, color=_ORANGE if drift.drifted else _BLUE)
+    _drift_of_errors(histogram, distribution, reference, errors, drift)
+    dimensions.bar(np.arange(len(drift.dimensions)), drift.dimensions, color=_BLUE, alpha=0.6)
+    dimensions.axhline(drift.latent_drift, color=_ORANGE, label=f"latent_drift: their mean, {drift.latent_drift:.3f}")
+    limit = f"threshold of the mean, {drift.latent_threshold:.3f}"
+    dimensions.axhline(drift.latent_threshold, color=_GREY, linestyle="--", label=limit)
+    # Room for the legend above the highest bar.
+    dimensions.set_ylim(0, 1.3 * max(*drift.dimensions, drift.latent_threshold))
+    dimensions.legend(fontsize=8, loc="upper right")
+    _label(dimensions, "Drift of each latent", "latent dimension", "Kolmogorov-Smirnov distance")
+    return figure
+
+
+def _drift_of_errors(
+    histogram: Any, distribution: Any, reference: DriftReference, errors: np.ndarray, drift: Drift
+) -> None:
+    known = np.array(reference.error_edges)
+    shares = np.cumsum(reference.error_counts)[1::2] / reference.train_rows
+    finite = errors[np.isfinite(errors)]
+    low = float(max(min(known[0], finite.min(initial=np.inf)), 1e-6))  # a logarithm needs more than 0
+    high = float(max(known[-1], finite.max(initial=0.0), 2 * low))
+    bins = np.geomspace(low, high, _BINS)
+    expected = np.interp(bins, known, shares, left=0.0, right=1.0)
+    expected[0] = 0.0
+    histogram.stairs(np.diff(expected), bins, fill=True, color=_GREY, alpha=0.5, label="train rows")
+    found = np.histogram(np.clip(finite, low, high), bins)[0] / len(errors)
+    histogram.stairs(found, bins, color=_ORANGE, linewidth=1.5, label=f"batch, {drift.rows:,} rows")
+    _label(histogram, "Error of each row", "MSE (values in [0, 1])", "share of rows")
+    around = [np.clip(shares + sign * drift.error_threshold, 0, 1) for sign in (-1, 1)]
+    distribution.fill_between(known, *around, step="post", color=_GREY, alpha=0.3, label="within the threshold")
+    distribution.step(known, shares, where="post", color=_GREY, label="train rows")
+    steps = np.arange(1, len(errors) + 1) / len(errors)
+    distribution.step(np.sort(errors), steps, where="post", color=_ORANGE, label="batch")
+    _label(distribution, f"error_drift {drift.error_drift:.3f}", "MSE (values in [0, 1])", "share of rows at most this")
+    for axis in (histogram, distribution):
+        axis.set_xscale("log")
+        axis.set_xlim(low, high)
+        axis.legend(fontsize=8)
+
+
+def _reconstructions(groups: list[Pictured]) -> Figure:
+    columns = len(groups[0].ids)
+    figure = Figure(figsize=(1.05 * columns + 1.2, 3.6 * len(groups)), layout="constrained", dpi=110)
+    for group, part in zip(groups, figure.subfigures(len(groups), 1, squeeze=False)[:, 0], strict=True):
+        part.suptitle(f"{group.title} rows", fontsize=11, fontweight="bold")
+        axes = part.subplots(3, columns, squeeze=False)
+        difference = group.decoded - group.original
+        for line, (name, images, limits, colours) in enumerate(
+            (
+                ("original", _drawable(group.original), (0, 1), "gray"),
+                ("decoded", _drawable(group.decoded), (0, 1), "gray"),
+                ("difference", difference.mean(-1) if difference.ndim == 4 else difference, (-1, 1), "RdBu"),
+            )
+        ):
+            for column in range(columns):
+                axis = axes[line, column]
+                axis.imshow(np.clip(images[column], *limits), cmap=colours, vmin=limits[0], vmax=limits[1])
+                axis.set(xticks=[], yticks=[])
+            axes[line, 0].set_ylabel(name, fontsize=9)
+        for column in range(columns):
+            axes[0, column].set_title(f"id {group.ids[column]}", fontsize=7)
+            axes[2, column].set_xlabel(f"MSE {group.mse[column]:.4f}", fontsize=7)
+    return figure
+
+
+def _drawable(images: np.ndarray) -> np.ndarray:
+    """Three channels are red, green and blue; of any other number the mean is drawn in grey."""
+    return images.mean(-1) if images.ndim == 4 and images.shape[-1] != 3 else images
+
+
+def _error_histogram(evaluation: Evaluation) -> Figure:
+    figure, axis = _figure("Error of each row", "MSE (values in [0, 1])", "rows")
+    own = evaluation.rows.values["mse"]
+    pca = evaluation.pca_rows.values["mse"] if evaluation.pca_rows is not None else None
+    # The axis ends where all but 1 in 200 rows of the worse one lie; the last bin holds the rest.
+    top = float(np.quantile(own if pca is None else np.concatenate([own, pca]), 0.995)) or 1.0
+    bins = np.linspace(0, top, _BINS)
+    axis.hist(np.minimum(own, top), bins, color=_BLUE, alpha=0.8, label=f"autoencoder, mean {own.mean():.5f}")
+    if pca is not None:
+        axis.hist(np.minimum(pca, top), bins, color=_ORANGE, alpha=0.5, label=f"PCA, mean {pca.mean():.5f}")
+    axis.legend()
+    return figure
+
+
+def _per_class(classes: list[dict[str, Any]]) -> Figure:
+    figure, axis = _figure("Error by class", "label", "MSE (values in [0, 1])")
+    place = np.arange(len(classes))
+    axis.bar(place - 0.2, [line["mse"] for line in classes], 0.4, color=_BLUE, label="autoencoder")
+    if "pca_mse" in classes[0]:
+        axis.bar(place + 0.2, [line["pca_mse"] for line in classes], 0.4, color=_ORANGE, label="PCA")
+    axis.set_xticks(place, [str(line["label"]) for line in classes])
+    axis.legend()
+    return figure
+
+
+def _learning_curves(history: list[dict[str, float]]) -> Figure:
+    figure, axis = _figure("Learning curves", "epoch", "loss")
+    epochs = [line["epoch"] for line in history]
+    axis.plot(epochs, [line["train_loss"] for line in history], color=_GREY, label="train_loss")
+    axis.plot(epochs, [line["validation_loss"] for line in history], color=_BLUE, label="validation_loss")
+    best = min(history, key=lambda line: line["validation_loss"])
+    axis.plot(best["epoch"], best["validation_loss"], "o", color=_BLUE, label=f"best: epoch {best['epoch']:.0f}")
+    axis.set_yscale("log")
+    axis.legend()
+    return figure
+
+
+def _rate_distortion(metrics: Metrics) -> Figure:
+    figure, axis = _figure("What a row costs", "bits per row", "MSE (values in [0, 1])")
+    for point, colour in zip(rate_distortion(metrics), (_BLUE, _ORANGE), strict=False):
+        parts, whole, error = point["bits_per_row"], point["bits_per_row_with_codec"], point["mse"]
+        axis.plot(parts, error, "o", color=colour, label=f"{point['name']}: Parquet parts")
+        axis.plot(
+            whole, error, "s", mfc="none", color=colour, label=f"{point['name']}: with codec, {metrics['rows']:,} rows"
+        )
+        axis.plot([parts, whole], [error, error], ":", color=colour, linewidth=1)
+    zstd = metrics["zstd_bits_per_row"]
+    axis.axvline(zstd, color=_GREY, linestyle="--", label=f"lossless: zstd of the raw rows ({zstd:.0f})")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylim(bottom=0)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)  # points may lie anywhere
+    return figure
+
+
+def _figure(title: str, x: str, y: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=110)
+    axis = figure.subplots()
+    _label(axis, title, x, y)
+    return figure, axis
+
+
+def _label(axis: Any, title: str, x: str, y: str) -> None:
+    axis.set(title=title, xlabel=x, ylabel=y)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with finished_file(path) as temporary:
+        # Without the version of matplotlib in it, equal pictures are equal files.
+        figure.savefig(temporary, format="png", metadata={"Software": None})

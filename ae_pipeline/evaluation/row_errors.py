@@ -1,0 +1,161 @@
+"""Row by row: decoded samples against the originals."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.data.samples import ID, Block, SampleSet
+from ae_pipeline.errors import DataError, StoreError
+from ae_pipeline.evaluation.mean_answer import MeanAnswer
+from ae_pipeline.evaluation.metrics import METRICS, mse, psnr_of
+from ae_pipeline.store.latent_store import LatentStore
+
+_ROWS = 2048
+# The error column has 8 fraction bits (0.2%); the rest is room for another machine's rounding of a pixel.
+_ERROR_TOLERANCE = 0.01
+_OF_DIFFERENCES = ("mse", "mae")
+
+
+@dataclass(frozen=True)
+class RowMetrics:
+    """Every metric of every row, in the order of the data set."""
+
+    attributes: pa.Table
+    values: dict[str, np.ndarray]
+    beside_mean: dict[str, float | int | None]
+    """How the error compares with answering each value's mean; see mean_answer.py."""
+
+    def means(self) -> dict[str, float | None]:
+        """Mean of every metric over all rows (None where it does not apply), and the PSNR of the mean MSE."""
+        means: dict[str, float | None] = {
+            name: None if np.isnan(rows).any() else float(rows.mean()) for name, rows in self.values.items()
+        }
+        return {**means, "psnr": psnr_of(float(self.values["mse"].mean()))}
+
+
+def compare_rows(
+    original: SampleSet, decoded: SampleSet, scaling: Scaling, train_means: np.ndarray | None = None
+) -> RowMetrics:
+    """Every metric of every row, and the error beside that of the means. Raises DataError where ids differ.
+
+    `train_means` are `fit_means` of the train split; without them the rows' own means are compared with.
+    """
+    attributes: list[pa.Table] = []
+    values: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
+    answer = MeanAnswer(train_means)
+    for before, after in pairs(original, decoded):
+        attributes.append(before.attributes)
+        scaled = {"original": scale(before.pixels, scaling), "decoded": scale(after.pixels, scaling)}
+        for name, metric in METRICS.items():
+            values[name].append(metric(**scaled))
+        if before.pixels.dtype.kind == "f":
+            for name in _OF_DIFFERENCES:
+                values[name][-1] = METRICS[name](**differences(before.pixels, after.pixels, scaling))
+        answer.add(before.pixels, after.pixels)
+    return RowMetrics(
+        pa.concat_tables(attributes),
+        {name: np.concatenate(rows) for name, rows in values.items()},
+        answer.as_metrics(scaling.scale),
+    )
+
+
+def row_mse(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """MSE of each row (n,), of pixels (n, *shape)."""
+    if original.dtype.kind == "f":
+        return mse(**differences(original, decoded, scaling))
+    return mse(original=scale(original, scaling), decoded=scale(decoded, scaling))
+
+
+def differences(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> dict[str, np.ndarray]:
+    """Arguments for a metric of differences alone. Scaled first, floats far from the offset would all be the same."""
+    apart = (decoded.astype(np.float64) - original) / scaling.scale
+    return {"original": np.zeros_like(apart), "decoded": apart}
+
+
+def round_trip(original: SampleSet, decoded: SampleSet, store: LatentStore) -> dict[str, Any]:
+    """Compare decoded rows with the originals and with the store's `error` column, in constant memory.
+
+    Raises StoreError if the store's own account of its errors does not hold, DataError where ids differ.
+    """
+    scaling = store.codec_header().scaling
+    total, worst, deviation, rows = 0.0, 0.0, 0.0, 0
+    compared = ((row_mse(a.pixels, b.pixels, scaling),) for a, b in pairs(original, decoded))
+    for (found,), (stored,) in _aligned(compared, _errors(store)):
+        total += float(found.sum())
+        worst = max(worst, float(found.max()))
+        deviation = max(deviation, float((np.abs(found - stored) / np.maximum(found, 1e-9)).max()))
+        rows += len(found)
+    if deviation > _ERROR_TOLERANCE:
+        raise StoreError(
+            f"{store.location}: a decoded row's error differs by {deviation:.1%} from the store's `error` column "
+            f"(up to {_ERROR_TOLERANCE:.0%} is rounding); the store was not made from this data, or is damaged"
+        )
+    mean = total / rows
+    return {
+        "rows": rows,
+        "mse": mean,
+        "psnr": psnr_of(mean),
+        "worst_row_mse": worst,
+        "error_column_deviation": deviation,
+    }
+
+
+def pairs(original: SampleSet, decoded: SampleSet) -> Iterator[tuple[Block, Block]]:
+    """Blocks of the same rows of both. Raises DataError where ids or row counts differ."""
+    if original.rows != decoded.rows:
+        raise DataError(
+            f"{original.files[0].parent} has {original.rows} original rows, but there are {decoded.rows} decoded ones; "
+            "compare with the data set that was encoded"
+        )
+    row = 0
+    for before, after in _aligned(_blocks(original), _blocks(decoded)):
+        if not before[0].column(ID).equals(after[0].column(ID)):
+            raise DataError(
+                f"{original.files[0].parent}: ids differ between original and decoded in rows {row} to "
+                f"{row + len(before[1]) - 1}; compare with the data set that was encoded, in its order"
+            )
+        yield Block(*before), Block(*after)
+        row += len(before[1])
+
+
+def scale(pixels: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """Pixels to float32 in [0, 1]; floats by way of double, as their differences may not fit float32."""
+    if pixels.dtype.kind == "f":
+        return ((pixels.astype(np.float64) - scaling.offset) / scaling.scale).astype(np.float32)
+    return (pixels.astype(np.float32) - np.float32(scaling.offset)) / np.float32(scaling.scale)
+
+
+def _blocks(samples: SampleSet) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    for shard in samples.shards:
+        for block in samples.blocks(shard, _ROWS):
+            yield block.attributes, block.pixels
+
+
+def _errors(store: LatentStore) -> Iterator[tuple[np.ndarray]]:
+    for part in store.manifest.parts:
+        for rows in store.read_part(part, _ROWS):
+            yield (rows.error,)
+
+
+def _aligned(*streams: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    """Cut streams of columns, which come in pieces of different lengths, into pieces of the same rows."""
+    heads: list[tuple[Any, ...] | None] = [None] * len(streams)
+    while True:
+        for number, stream in enumerate(streams):
+            if heads[number] is None:
+                heads[number] = next(stream, None)
+        whole = [head for head in heads if head is not None]
+        if len(whole) < len(streams):
+            return
+        rows = min(len(head[0]) for head in whole)
+        yield tuple(tuple(_cut(column, 0, rows) for column in head) for head in whole)
+        left = [tuple(_cut(column, rows, len(column)) for column in head) for head in whole]
+        heads = [head if len(head[0]) else None for head in left]
+
+
+def _cut(column: Any, start: int, stop: int) -> Any:
+    return column.slice(start, stop - start) if isinstance(column, pa.Table) else column[start:stop]

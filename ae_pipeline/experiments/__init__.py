@@ -1,0 +1,6 @@
+"""Which codec to take: trials beside the pipeline.
+
+sweep/           trainings of many sizes, and which one to take
+benchmark/       our codecs beside all alternatives
+presets/         settings of codecs by name
+"""

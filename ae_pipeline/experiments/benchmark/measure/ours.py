@@ -1,0 +1,125 @@
+"""Our codecs in the benchmark: every preset trained once, and measured through real stores in every layout."""
+
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.errors import CodecError
+from ae_pipeline.experiments.benchmark.measure.points import OURS, Point, Rows, timed
+from ae_pipeline.files import locked_folder, sha256_file, sha256_json
+from ae_pipeline.params import EncodeParams, Params
+from ae_pipeline.provenance import machine
+from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.writing.encoding import encode_samples
+from ae_pipeline.training.build import build_codec
+from ae_pipeline.training.progress import epoch_progress
+
+# What decides the weights, beside data and parameters: dvc.yaml's code dependencies of `train` (a test compares them).
+TRAINING_CODE = ("codec", "data", "models", "training")
+_PACKAGE = Path(__file__).parents[3]
+_TIMED_RUNS = 2
+# Of the digest in a folder's name: "compact-<digits>" is not a former "compact-fine-<digits>".
+_DIGITS = 16
+
+
+def trained_codec(
+    preset: str, params: Params, train: SampleSet, validation: SampleSet, work: Path, git: dict[str, Any]
+) -> Path:
+    """The folder of a preset's codec below `work`; trained if no codec of the same inputs is there, or a damaged one.
+
+    Codecs of the same preset and other inputs are removed. Raises TrainingError, DataError, ConfigError, TargetError.
+    """
+    folder = work / f"{preset}-{_inputs(params, train, validation)[:_DIGITS]}"
+    with locked_folder(work):
+        for former in work.glob(f"{preset}-{'[0-9a-f]' * _DIGITS}"):
+            if former != folder:
+                shutil.rmtree(former)
+        if folder.exists() and not _is_whole(folder):
+            shutil.rmtree(folder)
+        if not folder.exists():
+            with epoch_progress(params.train.epochs, sys.stderr) as on_epoch:  # what is printed may be JSON
+                build_codec(train, validation, params, folder, git, on_epoch)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        Codec.load(folder)
+    except CodecError:
+        return False
+    return True
+
+
+def measure_preset(preset: str, codec: Path, rows: Rows, params: EncodeParams) -> list[Point]:
+    """One point for every layout of the latent column."""
+    return [
+        measure_store(f"{preset} ({layout})", OURS, layout, codec, rows, params.model_copy(update={"layout": layout}))
+        for layout in LAYOUTS
+    ]
+
+
+def measure_store(
+    name: str,
+    family: str,
+    setting: str,
+    codec: Path,
+    rows: Rows,
+    params: EncodeParams,
+    codec_bytes: int | None = None,
+) -> Point:
+    """A codec through a real store, written and decoded with the commands' own functions.
+
+    The rows' bits are those of the latent column in the Parquet files. `codec_bytes` counts instead of the codec's
+    files. Speeds are those of whole runs, from Parquet to Parquet, the better of two.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        encoding, decoding = [], []
+        for run in range(_TIMED_RUNS):
+            place = work / f"store{run}"
+            store, seconds = timed(partial(encode_samples, rows.samples, codec, place, params, name="bench", git={}))
+            encoding.append(seconds)
+            decoded, seconds = timed(partial(decode_store, store, work / f"decoded{run}", device=params.device))
+            decoding.append(seconds)
+        lost = rows.distortion(decoded.load().pixels)
+        bits = 8 * store.latent_bytes() / len(rows)
+        kept = store.manifest.codec.bytes if codec_bytes is None else codec_bytes
+        return Point(
+            name=name,
+            family=family,
+            setting=setting,
+            bits_per_row=bits,
+            bits_per_row_with_codec=bits + 8 * kept / len(rows),
+            **asdict(lost),
+            encode_rows_per_s=len(rows) / min(encoding),
+            decode_rows_per_s=len(rows) / min(decoding),
+            codec_bytes=kept,
+            measured_rows=len(rows),
+            store_bits_per_row=8 * store.manifest.totals.bytes_parts / len(rows),
+        )
+
+
+def _inputs(params: Params, train: SampleSet, validation: SampleSet) -> str:
+    """SHA-256 (hex) of everything that a training depends on."""
+    code = [
+        [str(file.relative_to(_PACKAGE)), sha256_file(file)]
+        for name in TRAINING_CODE
+        for file in sorted((_PACKAGE / name).rglob("*.py"))
+    ]
+    return sha256_json(
+        {
+            "data": [train.digest, validation.digest],
+            "params": params.used("source", "model", "train", "quantiser"),
+            "code": code,
+            "torch": version("torch"),
+            "machine": machine(),
+        }
+    )

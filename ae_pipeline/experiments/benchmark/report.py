@@ -1,0 +1,238 @@
+"""The benchmark for people: a table in Markdown, and a picture (matplotlib). Both of what bench.json holds."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ae_pipeline.experiments.benchmark.measure.points import OURS
+
+_COLOURS = {
+    OURS: "#c2255c",
+    "PCA": "#d9730d",
+    "JPEG XL": "#2f9e44",
+    "JPEG": "#8a8a8a",
+    "WebP": "#2463a8",
+    "AVIF": "#7048a8",
+}
+_GREY = "#444444"
+_DISC = 13
+_IN_DISC: dict[str, Any] = {"color": "white", "fontsize": 8, "fontweight": "bold", "ha": "center", "va": "center"}
+# How the families of one codec are told apart: line and marker.
+_KINDS = {"mosaic": ("-", "o"), "files": (":", "x"), "files, header once": ("--", ".")}
+# Decibel below the worst image or codec of ours at which the picture ends.
+_BELOW = 3.0
+
+
+def format_report(result: dict[str, Any]) -> str:
+    """Verdict, savings, table, what was left out, machine."""
+    counts, verdict = result["row_counts"], result["verdict"]
+    lines = [
+        f"# Benchmark: {result['data_set']}",
+        "",
+        f"{counts['measured']:,} rows of the test split, {result['samples']}, {result['date']}. Trained on "
+        f"{counts['train']:,} rows. How everything is run and counted: docs/benchmark.md.",
+        "",
+        "## Verdict",
+        "",
+        f"**{verdict['summary']}**",
+        "",
+        *(f"- {choice['sentence']}" for choice in verdict["choices"]),
+        *([f"- {verdict['limit']}"] if verdict["limit"] else []),
+        "",
+        "Bits are those with the codec. A mosaic or a compressed stream gives no row back without all of its "
+        "neighbours; single files and latent stores do.",
+        "",
+        *_savings(result),
+        "## All that was measured",
+        "",
+        "Of PCA and image codecs only settings that no other of the same kind beats.",
+        "",
+        *_table(result["rows"]),
+        "",
+        *_beside_mean(result),
+        *(["## Left out", "", *(f"- {reason}" for reason in result["left_out"]), ""] if result["left_out"] else []),
+        "## Machine",
+        "",
+        _machine(result["machine"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _savings(result: dict[str, Any]) -> list[str]:
+    """Bits of our curve against others, where they share qualities."""
+    comparable = [line for line in result["bd_rate"] if line["change"] is not None]
+    if not comparable:
+        return [
+            "No average saving (BD-rate): our curve and the others need two points each, and half a decibel in common.",
+            "",
+        ]
+    lines = [
+        "## Average change in bits at equal PSNR (BD-rate; negative: ours takes fewer)",
+        "",
+        "| against | codec | change | over PSNR |",
+        "|---|---|---|---|",
+    ]
+    for line in comparable:
+        counted = "counted" if line["with_codec"] else "not counted"
+        over = f"{line['psnr_from']:.1f} to {line['psnr_to']:.1f} dB"
+        lines.append(f"| {line['anchor']} | {counted} | {line['change']:+.0%} | {over} |")
+    if len(comparable) < len(result["bd_rate"]):
+        lines += [
+            "",
+            "Where a line is missing, one of the curves has a single point, or they share less than half a decibel.",
+        ]
+    return [*lines, ""]
+
+
+def _beside_mean(result: dict[str, Any]) -> list[str]:
+    """What an answer without any knowledge of the rows reaches, and what is no better."""
+    mean_mse = result.get("mean_mse")  # results of before there was this have none
+    if not mean_mse:
+        return []
+    lines = [f"Answering each value by its mean over these rows has an MSE of {mean_mse:.6g}."]
+    worse = [row["name"] for row in result["rows"] if row["mse"] >= mean_mse]
+    if worse:
+        lines += ["", f"**Not better than that, and left out of the verdict: {', '.join(worse)}.**"]
+    for warning in result["warnings"]:
+        lines += ["", f"**{warning}.**"]
+    return [*lines, ""]
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| | bits per row | with codec | MSE | PSNR, dB | SSIM | encode, rows/s | decode, rows/s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        psnr = "lossless" if row["psnr"] is None else f"{row['psnr']:.2f}"
+        ssim = "" if row["ssim"] is None else f"{row['ssim']:.4f}"
+        name = f"**{row['name']}**" if row["family"] == OURS else row["name"]
+        cells = [
+            name,
+            f"{row['bits_per_row']:,.1f}",
+            f"{row['bits_per_row_with_codec']:,.1f}",
+            f"{row['mse']:.5f}",
+            psnr,
+            ssim,
+            f"{row['encode_rows_per_s']:,.0f}",
+            f"{row['decode_rows_per_s']:,.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"{machine['processor']}, {machine['cpus']} CPUs, torch with {machine['threads']} threads"
+        f"{', ' + machine['cuda'] if machine['cuda'] else ''}; load {machine['load']} at the end. {versions}. Speeds "
+        "are of whole runs as a user has them: stores from Parquet to Parquet, image codecs and compressors in one "
+        "process, in memory, with the threads that their libraries start."
+    )
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """PSNR against bits per row, without the codecs' bytes and with them; one colour per codec, ours on top."""
+    figure = Figure(figsize=(14, 6.6), layout="constrained", dpi=110)
+    panels = figure.subplots(1, 2, sharey=True)
+    counts = result["row_counts"]
+    title = f"{result['data_set']}: {counts['measured']:,} rows, {result['samples']}"
+    names = ", ".join(f"{number} {name}" for name, number in _numbers(result["rows"]).items())
+    figure.suptitle(f"{title}\nautoencoder: {names}" if names else title, fontsize=12)
+    titles = ("without codec", f"with codec, shared by {counts['measured']:,} rows")
+    for axis, key, title in zip(panels, ("bits_per_row", "bits_per_row_with_codec"), titles, strict=True):
+        _draw_panel(axis, result["rows"], key)
+        axis.set_title(title, fontsize=11)
+    panels[0].set_ylabel("PSNR of the mean error, dB")
+    handles, labels = panels[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    return figure
+
+
+def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
+    numbers = _numbers(rows)
+    families: dict[str, list[dict[str, Any]]] = {}
+    for row in _shown(rows):
+        families.setdefault(row["family"], []).append(row)
+    for family, points in families.items():
+        best = _best(points, key)
+        bold = family == OURS
+        axis.plot(
+            [row[key] for row in best],
+            [row["psnr"] for row in best],
+            markersize=_DISC if bold else 4.5,
+            linewidth=2.2 if bold else 1.3,
+            zorder=3 if bold else 2,
+            label=family,
+            **_style(family),
+        )
+        if bold:
+            own = _codecs(points, key)
+            beaten = [row for row in own if row not in best]
+            places = [row[key] for row in beaten], [row["psnr"] for row in beaten]
+            axis.plot(*places, **{**_style(family), "linestyle": "none"}, markersize=_DISC, zorder=3)
+            for row in own:
+                axis.annotate(str(numbers[_codec_name(row)]), (row[key], row["psnr"]), zorder=4, **_IN_DISC)
+    lossless = [row for row in rows if row["psnr"] is None]
+    if lossless:
+        least = min(lossless, key=lambda row: row[key])
+        axis.axvline(least[key], color=_GREY, linestyle="-.", linewidth=1)
+        words = f"lossless: {least['name']}, {least[key]:,.0f} bits"
+        # To the left: most of the picture is there, and a long name beyond its edge would squeeze it.
+        _note(axis, words, (least[key], axis.get_ylim()[0]), (-5, 6), ha="right", color=_GREY)
+    axis.set_xscale("log")
+    axis.set_xlabel("bits per row")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lossy points of a quality near that of ours and of image codecs: PCA's reaches down to the mean of all rows."""
+    lossy = [row for row in rows if row["psnr"] is not None]
+    others = [row["psnr"] for row in lossy if row["family"] != "PCA"]
+    return [row for row in lossy if row["psnr"] >= min(others, default=0) - _BELOW]
+
+
+def _best(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Without points that another one beats in what this panel shows."""
+    best: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row[key], row["mse"])):
+        if not best or row["mse"] < best[-1]["mse"]:
+            best.append(row)
+    return best
+
+
+def _codecs(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Each of our codecs in its smallest layout, those that another one beats as well."""
+    smallest: dict[float, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: -row[key]):
+        smallest[row["mse"]] = row
+    return sorted(smallest.values(), key=lambda row: row[key])
+
+
+def _numbers(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """The number of each of our codecs, by its name, in the order of the table: names would cover each other."""
+    ours = [row for row in rows if row["family"] == OURS and row["psnr"] is not None]
+    return {name: number for number, name in enumerate(dict.fromkeys(map(_codec_name, ours)), 1)}
+
+
+def _codec_name(row: dict[str, Any]) -> str:
+    """Of one of our points, without its layout."""
+    return str(row["name"]).removesuffix(f" ({row['setting']})")
+
+
+def _style(family: str) -> dict[str, Any]:
+    codec = next((name for name in _COLOURS if family.startswith(name)), OURS)
+    line, marker = _KINDS.get(family.removeprefix(codec).strip(), ("-", "o" if family == OURS else "s"))
+    return {"color": _COLOURS[codec], "linestyle": line, "marker": marker}
+
+
+def _note(axis: Any, words: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    """Small words beside a point, readable over lines."""
+    note = axis.annotate(words, place, xytext=offset, textcoords="offset points", fontsize=8, zorder=4, **style)
+    note.set_path_effects([withStroke(linewidth=3, foreground="white")])

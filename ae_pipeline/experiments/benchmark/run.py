@@ -1,0 +1,172 @@
+"""The whole benchmark: everything measured on the same rows, judged, and written to reports/bench.*."""
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ae_pipeline.codec.devices import cpu_count
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import open_split
+from ae_pipeline.data.value_range import range_of
+from ae_pipeline.errors import ConfigError
+from ae_pipeline.experiments.benchmark.bd_rate import savings
+from ae_pipeline.experiments.benchmark.measure.image_codecs import measure_image_codecs
+from ae_pipeline.experiments.benchmark.measure.lossless import measure_lossless
+from ae_pipeline.experiments.benchmark.measure.ours import measure_preset, trained_codec
+from ae_pipeline.experiments.benchmark.measure.pca import measure_pca
+from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, take_rows
+from ae_pipeline.experiments.benchmark.verdict import judge
+from ae_pipeline.experiments.presets import preset_params
+from ae_pipeline.files import make_folder, write_json
+from ae_pipeline.models import build_model
+from ae_pipeline.params import BENCHMARKS, Params
+from ae_pipeline.provenance import git_state, library_versions, machine
+from ae_pipeline.training.batches import fit_scaling
+
+# All rows are held in memory, several times.
+_MOST_BYTES = 256 << 20
+
+Tell = Callable[[Point], None]
+
+
+def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -> dict[str, Any]:
+    """paths.prepared -> bench.json, bench.md and bench.png in paths.reports; returns what bench.json holds.
+
+    `tell` is called with every point. Raises ConfigError for a preset that there is not, and what training raises.
+    """
+    asked = {name: preset_params(name, params) for name in params.bench.presets}
+    prepared = root / params.paths.prepared
+    sets = {name: open_split(prepared, name) for name in ("train", "validation", "test")}
+    work = root / params.paths.work / BENCHMARKS
+    make_folder(work)
+    git = git_state(root)
+    presets, unfit = _fitting(asked, sets["train"].spec)
+    codecs = {
+        name: trained_codec(name, chosen, sets["train"], sets["validation"], work, git)
+        for name, chosen in presets.items()
+    }
+    most = max(1, min(params.bench.max_rows, _MOST_BYTES // sets["test"].spec.nbytes))
+    with tempfile.TemporaryDirectory() as folder:
+        rows = take_rows(sets["test"], most, fit_scaling(sets["train"]), Path(folder))
+        points, left_out = measure(rows, sets["train"], codecs, params, tell)
+        mean_mse = rows.mean_mse()
+        found = range_of([rows.pixels], len(rows))
+    useful = better_than_mean(points, mean_mse)
+    result = {
+        "data_set": params.source.name,
+        "samples": rows.samples.spec.describe(),
+        "row_counts": {"measured": len(rows), **{name: samples.rows for name, samples in sets.items()}},
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": _machine(),
+        "git": git,
+        "image_effort": params.bench.image_effort,
+        "mean_mse": mean_mse,
+        "warnings": found.warnings("the test split", rows.scaling.offset, rows.scaling.scale),
+        "verdict": asdict(judge(useful, len(rows), params.bench.image_effort)),
+        "bd_rate": [asdict(saving) for saving in savings(useful, len(rows))],
+        "left_out": [*unfit, *left_out],
+        "rows": [asdict(point) for point in points],
+    }
+    write_reports(root / params.paths.reports, result)
+    return result
+
+
+def better_than_mean(points: list[Point], mean_mse: float) -> list[Point]:
+    """Points with a quality to be compared at: the others know nothing of the rows. Lossless ones always have one."""
+    return [point for point in points if point.mse < mean_mse or point.mse == 0]
+
+
+def _fitting(presets: dict[str, Params], spec: SampleSpec) -> tuple[dict[str, Params], list[str]]:
+    """The presets whose networks are for such samples, and why the others are not. Raises ConfigError if none is."""
+    fit, unfit = {}, []
+    for name, params in presets.items():
+        try:
+            with torch.device("meta"):
+                build_model(params.model.name, spec.shape, params.train.latent_size, params.model.options)
+        except ConfigError as error:
+            unfit.append(f"preset {name}: {error}")
+        else:
+            fit[name] = params
+    if not fit:
+        raise ConfigError(
+            f"none of the presets {', '.join(presets)} is for samples of {spec.describe()}: {'; '.join(unfit)}; choose "
+            "others (--preset, or bench.presets in params.yaml)"
+        )
+    return fit, unfit
+
+
+def measure(
+    rows: Rows, train: SampleSet, codecs: dict[str, Path], params: Params, tell: Tell = lambda point: None
+) -> tuple[list[Point], list[str]]:
+    """Every point of the table, and what was left out, with the reason; `codecs` are folders, by the preset's name."""
+    points = []
+    for name, codec in codecs.items():
+        points += measure_preset(name, codec, rows, params.encode)
+    lossless, no_lossless = measure_lossless(rows)
+    points += lossless
+    for point in points:
+        tell(point)
+    pca, no_pca = measure_pca(rows, train, params.bench, params.encode, tell)
+    images, no_images = measure_image_codecs(rows, params.bench, tell)
+    return [*points, *pca, *images], [*no_lossless, *no_pca, *no_images]
+
+
+def write_reports(reports: Path, result: dict[str, Any]) -> None:
+    """bench.json, and the table and the picture of it."""
+    from ae_pipeline.experiments.benchmark.report import (  # matplotlib: half a second, not needed to start
+        draw,
+        format_report,
+    )
+    from ae_pipeline.files import finished_file
+
+    write_json(reports / "bench.json", result)
+    with finished_file(reports / "bench.md") as temporary:
+        temporary.write_text(format_report(result), encoding="utf-8")
+    with finished_file(reports / "bench.png") as temporary:
+        # Without the version of matplotlib in it, equal pictures are equal files.
+        draw(result).savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _machine() -> dict[str, Any]:
+    """What speeds depend on."""
+    return {
+        **machine(),
+        "processor": _processor(),
+        "cpus": cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load": round(os.getloadavg()[0], 1),
+        "versions": {**library_versions(), **_codec_versions()},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _codec_versions() -> dict[str, str]:
+    """Of the alternatives, as far as they are here."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from PIL import features
+
+    found = {name: features.version(name) for name in ("libjpeg_turbo", "webp", "avif")}
+    for package in ("pillow", "brotli", "pillow-jxl-plugin"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return {name: number for name, number in found.items() if number}

@@ -1,0 +1,228 @@
+"""Numbers into words: what to use here, at which quality, and from how many rows on our codecs pay.
+
+Nothing is known in advance: everything is read from the table's points, so other data gives another verdict. Bits are
+those with the codec, for a codec is kept beside its rows.
+"""
+
+from dataclasses import dataclass
+
+from ae_pipeline.experiments.benchmark.measure.curves import Cost, by_family, cost
+from ae_pipeline.experiments.benchmark.measure.image_formats import FORMATS
+from ae_pipeline.experiments.benchmark.measure.points import OURS, Point
+
+_IMAGE_CODECS = tuple(form.name for form in FORMATS)
+# Nobody has more rows.
+_MOST_ROWS = 2**50
+# In fewer rows the fixed bytes of files weigh.
+_FEW_ROWS = 1000
+# How much better than our best codec is better.
+_BEYOND_DB = 0.1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best at the quality of one of our codecs."""
+
+    preset: str
+    mse: float
+    psnr: float | None
+    bits: float
+    """Of our codec, with its own bytes."""
+    better_preset: str | None
+    """Another codec of ours that is as good or better and takes fewer bits at this number of rows, if there is one."""
+    use: str
+    """The family that takes the fewest bits: ours or another."""
+    best_alternative: str | None
+    best_alternative_family: str | None
+    best_alternative_bits: float | None
+    """At this quality; read off the curve between two settings, if best_alternative, the better one, takes more."""
+    break_even_rows: int | None
+    """Rows from which on ours takes the fewest; None if it never does."""
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """At `rows` rows, for each quality that our codecs offer."""
+
+    rows: int
+    summary: str
+    choices: list[Choice]
+    limit: str | None
+    """Where our codecs stop, and what takes over there; None without codecs of ours."""
+
+
+def judge(points: list[Point], rows: int, image_effort: str = "best") -> Verdict:
+    """What to use when `rows` rows share the codecs; `points` are the whole table, `image_effort` as in params.yaml."""
+    families = by_family(points)
+    ours = families.pop(OURS, [])
+    # Layouts of one codec have the same error: the smaller one stands for it.
+    best = {
+        mse: min((point for point in ours if point.mse == mse), key=lambda p: p.bits_at(rows)) for mse in _errors(ours)
+    }
+    choices = [_choose(own, list(best.values()), families, rows) for own in best.values()]
+    summary = _summary(choices, rows) if ours else _without_ours(families, rows)
+    measured = min((point.measured_rows for point in ours), default=0)
+    if 0 < measured < _FEW_ROWS and any(choice.use != OURS for choice in choices):
+        summary += (
+            f" Only {_rows(measured)} were measured: fixed bytes of files, such as page headers, count as bits of "
+            "each, and shift the rows from which a codec pays; measure more to know."
+        )
+    if image_effort == "fast" and any(family.startswith(_IMAGE_CODECS) for family in families):
+        summary += " Image codecs ran with fast settings; AVIF and JPEG XL take less with bench.image_effort: best."
+    return Verdict(rows, summary, choices, _limit(ours, families, rows))
+
+
+def best_alternative(families: dict[str, list[Point]], psnr: float | None, rows: float) -> Cost | None:
+    """The fewest bits at this quality or a better one, whatever family it is; None if none reaches it."""
+    costs = [found for points in families.values() if (found := cost(points, psnr, rows)) is not None]
+    return min(costs, key=lambda found: found.bits, default=None)
+
+
+def break_even_rows(own: Point, families: dict[str, list[Point]]) -> int | None:
+    """The least number of rows from which on `own` takes no more than any alternative at its quality; None if never.
+
+    Alternatives have codecs, too, and another one can be best at another number of rows: so rows are tried, doubling,
+    and the last change is narrowed down.
+    """
+
+    def pays(rows: int) -> bool:
+        other = best_alternative(families, own.psnr, rows)
+        return other is None or own.bits_at(rows) <= other.bits
+
+    if not pays(_MOST_ROWS):
+        return None
+    loses, wins = 0, _MOST_ROWS
+    while wins > 1 and pays(wins // 2):
+        wins //= 2
+    loses = wins // 2
+    while wins - loses > 1:
+        middle = (loses + wins) // 2
+        loses, wins = (loses, middle) if pays(middle) else (middle, wins)
+    return wins
+
+
+def _errors(points: list[Point]) -> list[float]:
+    """Largest error, so fewest bits, first."""
+    return sorted({point.mse for point in points}, reverse=True)
+
+
+def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], rows: int) -> Choice:
+    other = best_alternative(families, own.psnr, rows)
+    smallest = min((point for point in ours if point.mse <= own.mse), key=lambda point: point.bits_at(rows))
+    better = smallest if smallest.bits_at(rows) < own.bits_at(rows) else None
+    even = break_even_rows(own, families)
+    wins = other is None or smallest.bits_at(rows) <= other.bits
+    if better and wins:
+        words = _another_of_ours(own, better, rows)
+    else:
+        words = _compared(own, other, rows, even, families)
+        if better:
+            words += f" Of ours, {better.name} is as good and takes {_bits(better.bits_at(rows))}."
+    return Choice(
+        preset=own.name,
+        mse=own.mse,
+        psnr=own.psnr,
+        bits=own.bits_at(rows),
+        better_preset=better.name if better else None,
+        use=OURS if other is None or wins else other.point.family,
+        best_alternative=other.point.name if other else None,
+        best_alternative_family=other.point.family if other else None,
+        best_alternative_bits=other.bits if other else None,
+        break_even_rows=even,
+        sentence=_quality(own, rows) + words,
+    )
+
+
+def _quality(own: Point, rows: int) -> str:
+    return f"At MSE {own.mse:.5f}" + ("" if own.psnr is None else f" ({own.psnr:.1f} dB)") + f" and {_rows(rows)}: "
+
+
+def _another_of_ours(own: Point, better: Point, rows: int) -> str:
+    even = break_even_rows(own, {OURS: [better]})
+    less = "at no number of rows less" if even is None else f"less than {better.name} from {even:,} rows on"
+    return (
+        f"use {better.name}, which takes {_bits(better.bits_at(rows))} at an MSE of {better.mse:.5f}; {own.name} takes "
+        f"{_bits(own.bits_at(rows))}, {_bits(own.bits_per_row)} without its codec, and {less}."
+    )
+
+
+def _compared(own: Point, other: Cost | None, rows: int, even: int | None, families: dict[str, list[Point]]) -> str:
+    bits = own.bits_at(rows)
+    if other is None:
+        return f"use {own.name}, {_bits(bits)}; nothing else here is as good."
+    if bits <= other.bits:
+        since = "" if even is None else f" It pays from {even:,} rows on."
+        return f"use {own.name}, {_bits(bits)}; the next best is {_taking(other, rows)}.{since}"
+    verb = "keep" if other.point.psnr is None else "use"
+    lossless = " and loses nothing" if other.point.psnr is None else ""
+    later = (
+        f"at no number of rows is {own.name} smaller: {_always(own, families)}"
+        if even is None
+        else f"the codec's {own.codec_bytes:,} bytes pay for themselves from {even:,} rows on"
+    )
+    return (
+        f"{verb} {_taking(other, rows)}{lossless}; "
+        f"{own.name} takes {_bits(bits)}, {_bits(own.bits_per_row)} without its codec, and {later}."
+    )
+
+
+def _always(own: Point, families: dict[str, list[Point]]) -> str:
+    """What is smaller however many rows share the codecs."""
+    other = best_alternative(families, own.psnr, _MOST_ROWS)
+    assert other is not None
+    return f"{other.point.family if other.worse else other.point.name} takes {_bits(other.bits)} without its own"
+
+
+def _without_ours(families: dict[str, list[Point]], rows: int) -> str:
+    """The verdict where none of our codecs was good enough to be compared."""
+    lossless = best_alternative(families, None, rows)
+    instead = f" {lossless.point.name} takes {_bits(lossless.bits)} and loses nothing." if lossless else ""
+    none = "none of our codecs is better than answering each value's mean"
+    return f"At {_rows(rows)}, do not use an autoencoder: {none}.{instead}"
+
+
+def _limit(ours: list[Point], families: dict[str, list[Point]], rows: int) -> str | None:
+    best = min(ours, key=lambda point: point.mse, default=None)
+    if best is None or best.psnr is None:
+        return None
+    lossy = {name: [point for point in points if point.psnr is not None] for name, points in families.items()}
+    beyond = best_alternative(lossy, best.psnr + _BEYOND_DB, rows)
+    lossless = best_alternative(families, None, rows)
+    found = []
+    if beyond and (lossless is None or beyond.bits < lossless.bits):
+        found.append(f"use {_taking(beyond, rows)}")
+    if lossless:
+        found.append(f"{lossless.point.name}, {_bits(lossless.bits)}, loses nothing")
+    rest = "; ".join(found) or "nothing else here does either"
+    return f"Beyond {best.psnr:.1f} dB (MSE {best.mse:.5f}) none of these codecs goes: {rest}."
+
+
+def _taking(other: Cost, rows: int) -> str:
+    """What it is, and takes. Between two settings that is a reading; what the better one takes was measured."""
+    point, worse, bits = other.point, other.worse, _bits(other.bits)
+    if worse is None:
+        return f"{point.name}, which takes {bits}"
+    measured = f"{worse.setting} takes {_bits(worse.bits_at(rows))}, {point.setting} {_bits(point.bits_at(rows))}"
+    return f"{point.family}, about {bits} (read between two settings: {measured})"
+
+
+def _rows(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"
+
+
+def _bits(bits: float) -> str:
+    return f"{bits:,.0f} bits per row" if bits >= 10 else f"{bits:.2g} bits per row"
+
+
+def _summary(choices: list[Choice], rows: int) -> str:
+    won = list(dict.fromkeys(choice.better_preset or choice.preset for choice in choices if choice.use == OURS))
+    if won:
+        elsewhere = any(choice.use != OURS for choice in choices)
+        rest = " Elsewhere, use what its line names." if elsewhere else ""
+        return f"At {_rows(rows)}, the autoencoder is the smallest at the quality of: {'; '.join(won)}.{rest}"
+    uses = sorted({choice.use for choice in choices})
+    later = [choice.break_even_rows for choice in choices if choice.break_even_rows is not None]
+    never = "none of our codecs pays at any number"
+    ending = f"the first of our codecs pays from {min(later):,} rows on" if later else never
+    return f"At {_rows(rows)}, do not use an autoencoder: use {', '.join(uses)}; {ending}."

@@ -1,0 +1,147 @@
+"""reports/sweep.json, sweep.md and sweep.png: what was tried, what came out, and which settings have a name."""
+
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.experiments.sweep.results import Estimate, Outcome, Results, as_json
+from ae_pipeline.experiments.sweep.stopping import describe
+from ae_pipeline.experiments.sweep.trial import Trial
+from ae_pipeline.files import finished_file, write_json
+
+_BLUE, _ORANGE, _GREY, _GREEN = "#2463a8", "#d9730d", "#8a8a8a", "#2a7f3f"
+# More labels than these cover each other.
+_MOST_LABELS = 16
+
+
+def write_reports(folder: Path, results: Results, trials: list[Trial], missing: int) -> list[Path]:
+    """Write all three, and return their paths; the picture only when a setting has a value."""
+    files = [folder / "sweep.json", folder / "sweep.md"]
+    write_json(files[0], {**as_json(results, trials), "missing": missing})
+    with finished_file(files[1]) as temporary:
+        temporary.write_text(as_markdown(results, trials, missing), encoding="utf-8")
+    if results.front:
+        files.append(folder / "sweep.png")
+        with finished_file(files[2]) as temporary:
+            # Without the version of matplotlib in it, equal pictures are equal files.
+            _draw(results).savefig(temporary, format="png", metadata={"Software": None})
+    else:
+        (folder / "sweep.png").unlink(missing_ok=True)  # of an earlier sweep
+    return files
+
+
+def verdict(results: Results) -> list[str]:
+    """The named settings, a line each."""
+    lines = []
+    if results.max_mse is not None:
+        smallest = results.smallest
+        what = f"smallest with MSE at most {results.max_mse:g}"
+        lines.append(f"{what}: {'none' if smallest is None else smallest.describe()}")
+        if smallest and smallest.mse and smallest.mse.mean + (smallest.mse.half or 0) > results.max_mse:
+            lines.append("its 95% interval reaches beyond the tolerance: another training may miss it")
+    lines.append(f"knee: {'none, the curve has no bend' if results.knee is None else results.knee.describe()}")
+    lines.append(f"lowest MSE: {'none' if results.best is None else results.best.describe()}")
+    if worthless := [describe(item.setting) for item in results.outcomes if item.worthless]:
+        lines.append(f"not better than answering each value's mean, whatever the PSNR: {'; '.join(worthless)}")
+    return lines
+
+
+def as_markdown(results: Results, trials: list[Trial], missing: int) -> str:
+    """What sweep.md holds."""
+    states = [trial.state for trial in trials]
+    seconds = sum(trial.seconds for trial in trials)
+    counted = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "stopped", "failed"))
+    lines = ["# Sweep", "", f"{len(trials)} trials in {seconds:,.0f} s: {counted}; {missing} not begun.", ""]
+    lines += [f"- {line}" for line in verdict(results)]
+    lines += [
+        "",
+        "Measured on the validation split through real Parquet bytes, codec not included; mean over seeds, ± half of "
+        "the 95% interval (Student's t).",
+        "",
+        "| setting | bits per row | MSE | PSNR, dB | seeds | |",
+        "|---|---|---|---|---|---|",
+        *(_row(item, results) for item in _by_bits(results.outcomes)),
+    ]
+    ended = [trial for trial in trials if trial.reason]
+    if ended:
+        lines += ["", "Not finished; their settings were not tried further:", ""]
+        lines += [f"- {describe(trial.setting)}, seed {trial.seed}: {trial.state}, {trial.reason}" for trial in ended]
+    commits = sorted({trial.commit or "unknown" for trial in trials})
+    if len(commits) > 1:
+        lines += ["", f"The trials are of {len(commits)} commits: {', '.join(commit[:9] for commit in commits)}."]
+    return "\n".join(lines) + "\n"
+
+
+def _by_bits(outcomes: list[Outcome]) -> list[Outcome]:
+    """Rising; those without a value last."""
+    return sorted(outcomes, key=lambda item: item.bits.mean if item.bits else float("inf"))
+
+
+def _row(outcome: Outcome, results: Results) -> str:
+    named = (("smallest", results.smallest), ("knee", results.knee), ("lowest MSE", results.best))
+    notes = [name for name, item in named if item is outcome]
+    notes += ["on the front"] if outcome in results.front and not notes else []
+    seeds = f"{outcome.finished} of {len(outcome.trials)}"
+    bits, mse = outcome.bits, outcome.mse
+    if bits is None or mse is None:
+        return f"| {describe(outcome.setting)} | | | | {seeds} | {outcome.trials[-1].state} |"
+    psnr = psnr_of(mse.mean)
+    return (
+        f"| {describe(outcome.setting)} | {_pm(bits, '.1f')} | {_pm(mse, '.6f')} | "
+        f"{'' if psnr is None else f'{psnr:.2f}'} | {seeds} | {', '.join(notes)} |"
+    )
+
+
+def _pm(found: Estimate, form: str) -> str:
+    return f"{found.mean:{form}}" + ("" if found.half is None else f" ± {found.half:{form}}")
+
+
+def _draw(results: Results) -> Any:
+    """Bits against MSE, a point for each setting that finished, with 95% intervals over its seeds."""
+    from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
+
+    figure = Figure(figsize=(8, 5), layout="constrained", dpi=110)
+    axis = figure.subplots()
+    others = [item for item in results.outcomes if item.bits and item not in results.front]
+    _points(axis, others, _GREY, "another is better in both")
+    _points(axis, results.front, _BLUE, "front: mean and 95% interval over seeds")
+    axis.plot(*_places(results.front), color=_BLUE, linewidth=1)
+    if results.max_mse is not None:
+        axis.axhline(results.max_mse, color=_GREY, linestyle="--", label=f"tolerance {results.max_mse:g}")
+    for outcome, marker, colour, size, name in (
+        (results.knee, "D", _ORANGE, 9, "knee"),
+        (results.smallest, "o", _GREEN, 16, "smallest within the tolerance"),
+    ):
+        if outcome is not None:
+            label = f"{name}: {describe(outcome.setting)}"
+            style: dict[str, Any] = {"mfc": "none", "mew": 2} if size > 10 else {}
+            axis.plot(*_places([outcome]), marker, color=colour, ms=size, label=label, linestyle="none", **style)
+    if len(results.front) <= _MOST_LABELS:
+        for item, bits, mse in zip(results.front, *_places(results.front), strict=True):
+            text = ", ".join(str(value) for value in item.setting.values())
+            note = axis.annotate(text, (bits, mse), xytext=(6, 6), textcoords="offset points", fontsize=7, zorder=4)
+            note.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    paths = ", ".join(path.split(".")[-1] for path in results.front[0].setting)
+    axis.set(title=f"Sweep over {paths}", xlabel="bits per row", ylabel="MSE (values in [0, 1])")
+    axis.margins(x=0.1)
+    axis.set_ylim(bottom=0)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _points(axis: Any, outcomes: list[Outcome], colour: str, label: str) -> None:
+    if outcomes:
+        errors = [[getattr(item, name).half or 0.0 for item in outcomes] for name in ("bits", "mse")]
+        axis.errorbar(
+            *_places(outcomes), xerr=errors[0], yerr=errors[1], fmt="o", color=colour, ms=4, capsize=3, label=label
+        )
+
+
+def _places(outcomes: list[Outcome]) -> tuple[list[float], list[float]]:
+    return (
+        [item.bits.mean for item in outcomes if item.bits],
+        [item.mse.mean for item in outcomes if item.mse],
+    )

@@ -1,0 +1,10 @@
+"""In production: new data, the champion, MLflow, drift, servers.
+
+inbox/           what is new in an inbox, into a store that grows with it
+champion/        which version production uses, and who decided so
+tracking/        MLflow
+monitoring       drift of new batches, as a series in MLflow
+serving          `ae-pipeline serve`: both servers and a worker, started and ended
+worker           `ae-pipeline worker` and `recover`
+ownership        one runner at a time in a workspace; a stage ends with the DVC that started it
+"""

@@ -1,0 +1,140 @@
+"""What one snapshot of a growing store added: numbers that can be had from the store alone, in a file beside it.
+
+`<store>.batches/<snapshot>.json` is written after the snapshot; one that a crash prevented is written by the next run.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.data.parquet.arrow_files import arrow_file
+from ae_pipeline.data.parquet.columns import NamedColumnsFile
+from ae_pipeline.data.samples import ID
+from ae_pipeline.errors import StoreError, first_line
+from ae_pipeline.files import write_json
+from ae_pipeline.operation.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE, LABEL
+from ae_pipeline.operation.inbox.files.listing import remove_temporary
+from ae_pipeline.operation.inbox.files.names import shown
+from ae_pipeline.operation.inbox.images.converting import IMAGES_NAME
+from ae_pipeline.store.care.snapshots import added_parts
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry
+from ae_pipeline.store.latent_store import LatentStore
+
+_BLOCK_ROWS = 65_536
+_KNOWN_TO_THE_RUN = (
+    *("quarantined", "failed", "waiting", "why_waiting", "left_alone", "known", "colour_to_grey"),
+    *("transparency_dropped", "seconds"),
+)
+# In stores from before other files were in them, too. A Parquet file may be called so: its rows name that file itself.
+_FORMER_IMAGES_NAME = "images.parquet"
+
+
+def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
+    """Files, rows, bytes (samples uncompressed, and their Parquet parts) and errors of the rows of one snapshot.
+
+    Files go by their name without a folder, images by their path. Errors are the rows' MSE of values scaled to [0, 1].
+    """
+    opened, parts = added_parts(store, snapshot)
+    errors = np.concatenate([rows.error for part in parts for rows in opened.read_part(part, _BLOCK_ROWS)])
+    rows = sum(part.rows for part in parts)
+    files = []
+    for part in parts:
+        if part.shard.file == IMAGES_NAME:
+            files += read_column(store, part, ID)
+        elif part.shard.row_groups[0] == 0:  # else: more of a large file that the part before began
+            files.append(part.shard.file)
+    return {
+        "store": str(store),
+        "snapshot": snapshot,
+        "files": files,
+        "rows": rows,
+        "bytes_in": rows * opened.codec_header().spec.nbytes,
+        "bytes_out": sum(part.bytes for part in parts),
+        "mean_error": _finite(errors.mean(dtype=np.float64)),
+        "median_error": _finite(np.median(errors)),
+        "p95_error": _finite(np.percentile(errors, 95)),
+        "max_error": _finite(errors.max()),
+    }
+
+
+def statistics_path(store: Path, snapshot: int) -> Path:
+    """Where a batch's numbers are."""
+    return store.with_name(f"{store.name}.batches") / f"{snapshot}.json"
+
+
+def write_missing(store: Path) -> list[int]:
+    """Write the files of snapshots that have none, which a crash after their commit prevented; returns those.
+
+    They lack what only that run knew, which is null.
+    """
+    newest = LatentStore.open(store).manifest.snapshot
+    remove_temporary(statistics_path(store, 1).parent)
+    missing = [number for number in range(1, newest + 1) if not statistics_path(store, number).exists()]
+    missing = [number for number in missing if added_parts(store, number)[1]]  # a repair adds no rows
+    for number in missing:
+        unknown = dict.fromkeys(_KNOWN_TO_THE_RUN)
+        write_statistics(store, number, {**batch_facts(store, number), **unknown})
+    return missing
+
+
+def write_statistics(store: Path, snapshot: int, facts: dict[str, Any]) -> None:
+    """Write a batch's numbers. The path of a store need not be UTF-8, which JSON is."""
+    write_json(statistics_path(store, snapshot), {**facts, "store": shown(facts["store"])})
+
+
+def growing_stores(growing: Path) -> list[Path]:
+    """All stores below the folder that they grow in; unfinished ones have hidden names."""
+    folders = growing.iterdir() if growing.is_dir() else ()
+    return sorted(item for item in folders if not item.name.startswith(".") and (item / MANIFEST_NAME).exists())
+
+
+def known_contents(growing: Path) -> set[str]:
+    """What tells the files apart that any store below `growing` holds, under this champion or an earlier one.
+
+    Digests of shards from the manifests, for Parquet and IDX; digests of files from the rows, for images: all of it
+    is what was committed. Raises StoreError.
+    """
+    known: set[str] = set()
+    for folder in growing_stores(growing):
+        manifest = LatentStore.open(folder).manifest
+        has_digests = (FILE_DIGEST, str(FILE_DIGEST_TYPE)) in ((item.name, item.type) for item in manifest.columns)
+        for part in manifest.parts:
+            known.add(part.shard.digest)
+            # Only images need the column, and reading it costs.
+            if has_digests and part.shard.file in (IMAGES_NAME, _FORMER_IMAGES_NAME):
+                known |= {digest.hex() for digest in read_column(folder, part, FILE_DIGEST) if digest is not None}
+    return known
+
+
+def stored_labels(growing: Path, keys: list[str]) -> list[Any] | None:
+    """The labels of the shards with these digests, in this order, from whatever store below `growing` holds them.
+
+    None where there are none: the store has no such column, or only nulls in it. Raises StoreError.
+    """
+    for folder in growing_stores(growing):
+        manifest = LatentStore.open(folder).manifest
+        parts = {part.shard.digest: part for part in manifest.parts}
+        if LABEL in [column.name for column in manifest.columns] and all(key in parts for key in keys):
+            labels = [label for key in keys for label in read_column(folder, parts[key], LABEL)]
+            return None if all(label is None for label in labels) else labels
+    return None
+
+
+def read_column(store: Path, part: PartEntry, name: str) -> list[Any]:
+    """One column of a part, its page checksums checked. Raises StoreError."""
+    path = store / part.name
+    try:
+        with NamedColumnsFile(arrow_file(path), page_checksum_verification=True, pre_buffer=False) as parquet:
+            return list(parquet.read([name]).column(0).to_pylist())
+    except MemoryError:  # Arrow's is one of its exceptions
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} is damaged: {first_line(error)}; restore it") from None
+
+
+def _finite(value: Any) -> float | None:
+    """A float for JSON, which has no infinity."""
+    return float(value) if math.isfinite(value) else None

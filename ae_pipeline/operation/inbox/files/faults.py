@@ -1,0 +1,63 @@
+"""Whose fault an error is that one file of an inbox met: the file's, its storage's, or the run's.
+
+Whatever one file does, the others are encoded. But an error of the run, such as a full disk, is no reason to call a
+file bad: all other files would meet it, too.
+"""
+
+import errno
+from enum import Enum
+
+import pyarrow as pa
+
+from ae_pipeline.errors import DataError, PipelineError, is_out_of_memory
+from ae_pipeline.operation.inbox.files.listing import InboxError
+from ae_pipeline.operation.inbox.files.names import shown
+from ae_pipeline.operation.inbox.files.quarantine import FileChangedError
+
+_OF_THE_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ}
+
+
+class Fault(Enum):
+    """What to do about an error: stop the run; wait; leave the file, and try again; quarantine."""
+
+    RUN = "run"
+    CHANGING = "changing"
+    STORAGE = "storage"
+    FILE = "file"
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Whose fault an error is."""
+    if is_out_of_memory(error) or not isinstance(error, Exception) or isinstance(error, InboxError):
+        return Fault.RUN
+    if isinstance(error, PipelineError) and not isinstance(error, DataError):
+        return Fault.RUN
+    number = _number_of(error)
+    if number in _OF_THE_RUN:
+        return Fault.RUN
+    if number == errno.ENOENT or isinstance(error, FileChangedError):
+        return Fault.CHANGING
+    return Fault.FILE if number is None or number in _OF_THE_NAME else Fault.STORAGE
+
+
+def reason_of(error: BaseException, names: dict[str, str]) -> str:
+    """One line for people. `names`: what paths of files and copies are called in the inbox."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename or 'it'} cannot be read ({error.strerror})"
+    elif not isinstance(error, DataError | pa.ArrowException):
+        text = f"it cannot be used ({type(error).__name__}: {text or 'no reason given'})"
+    for path, name in names.items():
+        text = text.replace(path, shown(name))
+    return shown(next(iter(text.splitlines()), type(error).__name__).rstrip("."))
+
+
+def _number_of(error: BaseException) -> int | None:
+    """What the system said, also where it was put into other words since; None if it was not asked."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno is not None:
+            return seen.errno
+        seen = seen.__cause__ or seen.__context__
+    return None

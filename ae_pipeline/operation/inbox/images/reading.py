@@ -1,0 +1,151 @@
+"""One image file to the pixels of one row, exactly, or the reason why not.
+
+    read_image(path, codec.spec).pixels
+
+The values are kept as they stand in the file (`image_headers.py`), turned as its orientation says. Nothing is resized.
+Nothing is rescaled, but for values of fewer than 8 bits, which are spread over 0 to 255 as the formats define it: that
+loses nothing.
+Colour becomes grey, and transparency is dropped, where the samples have no place for them: `ReadImage` says so.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.errors import DataError, first_line, is_out_of_memory
+from ae_pipeline.operation.inbox.images.headers import ImageHeader, read_header
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# Of Pillow's many formats those of these names, and no other under such a name: PostScript is a program, which Pillow
+# has Ghostscript run.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+# Pillow's modes from which the values are had without change.
+_MODES = {
+    "uint8": ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA"),
+    "uint16": ("I;16", "I;16B", "I;16L"),
+    "float32": ("F",),
+}
+_GREY = ("1", "L", "LA", "La")
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """Pixels of one image, as the samples' shape and dtype, and what they do not show of it."""
+
+    pixels: np.ndarray
+    lost_colour: bool
+    lost_transparency: bool
+
+
+def read_image(path: Path, spec: SampleSpec) -> ReadImage:
+    """The pixels of one image file: grey for samples of two dimensions, red, green and blue for (height, width, 3).
+
+    Raises DataError for what is not exactly one image of the samples' size and depth; OSError only if the file cannot
+    be read.
+    """
+    data = path.read_bytes()
+    header = read_header(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            _check_values(path, header, spec)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                return _read(path, image, header, spec)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        found = (
+            "is not a readable image" if header is None else f"has {header.describe()}, stored as Pillow cannot read"
+        )
+        raise DataError(f"{path} {found}, expected {', '.join(_FORMATS)}; make or fetch it again") from None
+    except Exception as error:  # decoders meet other people's bytes: any error is the file's
+        if is_out_of_memory(error):
+            raise
+        raise DataError(f"{path} is not a readable image: {first_line(error)}; make or fetch it again") from None
+
+
+def _read(path: Path, image: Image.Image, header: ImageHeader | None, spec: SampleSpec) -> ReadImage:
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise DataError(f"{path} holds {frames} images, expected one; make a file of each")
+    height, width = spec.shape[:2]
+    if image.size not in ((width, height), (height, width)):
+        raise _other_size(path, image, spec)
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.size != (width, height):
+        raise _other_size(path, image, spec)
+    if image.mode not in _MODES[spec.dtype]:
+        raise DataError(
+            f"{path} is of Pillow's mode {image.mode}, whose values are not {spec.describe()}; convert it first"
+        )
+    transparent = _has_transparency(image, header)
+    if transparent and (image.mode == "La" or (header is not None and header.premultiplied)):
+        raise DataError(f"{path} has colours multiplied with their transparency; save it without transparency")
+    if spec.dtype != "uint8":
+        pixels = np.asarray(image).astype(spec.dtype)
+        if header is not None and header.white_is_zero:  # which Pillow heeds for eight bits only
+            pixels = np.iinfo(spec.dtype).max - pixels
+        if not np.isfinite(pixels).all():
+            raise DataError(f"{path} has values that are NaN or infinite; repair them first")
+        return ReadImage(pixels, False, transparent)
+    grey = len(spec.shape) == 2
+    pixels = np.asarray(_plain(image).convert("L" if grey else "RGB")).astype(spec.dtype)
+    return ReadImage(pixels, grey and _has_colour(image), transparent)
+
+
+def _check_values(path: Path, header: ImageHeader | None, spec: SampleSpec) -> None:
+    """Raise DataError unless images can be of the samples' kind, and the file's values can be kept as they are."""
+    if len(spec.shape) != 2 and (len(spec.shape) != 3 or spec.shape[2] != 3):
+        raise DataError(f"{path} is an image, but the codec is for samples of {spec.describe()}; give them as Parquet")
+    if spec.dtype not in _MODES or (len(spec.shape) == 3 and spec.dtype != "uint8"):
+        raise DataError(
+            f"{path} is an image, and those are not read as samples of {spec.describe()}; give them as Parquet"
+        )
+    if header is None:
+        return
+    if header.trouble:
+        raise DataError(f"{path} {header.trouble}; convert it to grey or RGB first, or give it as Parquet")
+    if header.dtype != spec.dtype or (spec.dtype != "uint8" and header.channels != 1):
+        raise DataError(
+            f"{path} has {header.describe()}, expected {spec.dtype} as the codec has ({spec.describe()}); values are "
+            "not changed: convert it first, or give it as Parquet"
+        )
+
+
+def _other_size(path: Path, image: Image.Image, spec: SampleSpec) -> DataError:
+    height, width = spec.shape[:2]
+    return DataError(
+        f"{path} is {image.size[1]} high and {image.size[0]} wide, expected {height} and {width} for "
+        f"{spec.describe()}; scale it first"
+    )
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Opaque pixels of a mode that Pillow converts to grey and RGB."""
+    if image.mode == "La":
+        return image.convert("LA")
+    return image.convert("RGBA") if image.mode == "PA" else image
+
+
+def _has_colour(image: Image.Image) -> bool:
+    """Whether a pixel is not grey, however the image is stored."""
+    if image.mode in _GREY:
+        return False
+    colours = np.asarray(_plain(image).convert("RGB"))
+    return bool((colours != colours[..., :1]).any())
+
+
+def _has_transparency(image: Image.Image, header: ImageHeader | None) -> bool:
+    """Whether a pixel is not opaque."""
+    if header is not None and header.transparent is not None:
+        return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == header.transparent).any())
+    if image.mode in (*_MODES["uint16"], *_MODES["float32"]) or not image.has_transparency_data:
+        return False
+    return bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)

@@ -1,0 +1,150 @@
+"""Drift of the batches that were encoded with the champion, as a series of metrics in MLflow.
+
+One MLflow run per champion and store, in an experiment of its own beside the trainings; the step of a metric is the
+snapshot of the growing store. A batch counts as done when it has been reported: a run that was killed before told
+nobody.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.errors import TrackingError, without_secrets
+from ae_pipeline.evaluation.drift.measure import Drift, measure_store, read_errors
+from ae_pipeline.evaluation.drift.reference import REFERENCE_NAME, DriftReference, read_reference
+from ae_pipeline.operation.champion.lost import MONITOR_TAG
+from ae_pipeline.operation.champion.registered_model import RegisteredModel, find_model
+from ae_pipeline.operation.inbox.run import growing_store
+from ae_pipeline.operation.tracking.connection import connect
+from ae_pipeline.operation.tracking.orphans import claim_run, close_orphans, process_tag
+from ae_pipeline.operation.tracking.publish import experiment_id
+from ae_pipeline.params import Params
+from ae_pipeline.store.care.snapshots import added_parts
+from ae_pipeline.store.latent_store import LatentStore
+
+STORE_TAG = "ae_pipeline.store"
+"""A growing store's first part, which tells it from one that was begun in its place."""
+REPORTED_TAG = "ae_pipeline.reported"
+_SERIES = ("error_drift", "latent_drift", "error_threshold", "latent_threshold", "rows")
+
+
+@dataclass(frozen=True)
+class BatchDrift:
+    """One snapshot of the growing store."""
+
+    snapshot: int
+    drift: Drift
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """What `monitor_batches` found. `version` is None while there is no champion, `store` while nothing is encoded."""
+
+    model: str
+    version: str | None = None
+    store: Path | None = None
+    uri: str = ""
+    experiment_id: str = ""
+    run_id: str = ""
+    new: list[BatchDrift] = field(default_factory=list)
+    reference: DriftReference | None = None
+
+    @property
+    def drifted(self) -> list[BatchDrift]:
+        """New batches beyond a threshold."""
+        return [batch for batch in self.new if batch.drift.drifted]
+
+
+def monitor_batches(params: Params, root: Path) -> Monitored:
+    """Measure every batch of the champion's growing store that has not been reported yet. Raises TrackingError.
+
+    Whoever has told people calls `mark_reported`.
+    """
+    name = params.registered_model
+    with find_model(params, root, "") as registry:
+        model, uri = registry.model, without_secrets(registry.uri)
+        if registry.champion is None or model is None:
+            return Monitored(name, uri=uri)
+        champion = model.version(registry.champion)
+        path = growing_store(params, root, champion.tags["codec_fingerprint"])
+        if not path.exists():
+            return Monitored(name, model.champion, uri=uri)
+        reference = _reference(model, champion)
+        monitored = f"{params.tracking.experiment}-monitor"
+        experiment = experiment_id(model.client, monitored, params, root, registry.uri)
+        store = LatentStore.open(path)
+        run_id = _run(model.client, experiment, champion, store)
+        close_orphans(model.client, experiment)
+        reported = int(model.client.get_run(run_id).data.tags.get(REPORTED_TAG, 0))
+        snapshots = range(reported + 1, store.manifest.snapshot + 1)
+        grown = [number for number in snapshots if added_parts(path, number)[1]]  # a repair adds no rows
+        new = [_measure(model.client, run_id, path, number, reference) for number in grown]
+        model.client.set_terminated(run_id)
+        return Monitored(name, model.champion, path, uri, experiment, run_id, new, reference)
+
+
+def mark_reported(params: Params, root: Path, found: Monitored) -> None:
+    """People know of these batches: the next run starts after them."""
+    with connect(params, root, "") as (client, _):
+        client.set_tag(found.run_id, REPORTED_TAG, str(found.new[-1].snapshot))
+
+
+def draw_batch(path: Path, store: Path, batch: BatchDrift, reference: DriftReference) -> Path:
+    """A picture (PNG) of one batch beside what was expected."""
+    from ae_pipeline.evaluation.pictures import draw_drift  # matplotlib takes half a second
+
+    opened, parts = added_parts(store, batch.snapshot)
+    draw_drift(reference, read_errors(opened, [part.name for part in parts]), batch.drift).savefig(path)
+    return path
+
+
+def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: DriftReference) -> BatchDrift:
+    store, parts = added_parts(path, snapshot)
+    drift = measure_store(store, reference, [part.name for part in parts])
+    logged = {metric.step for metric in client.get_metric_history(run_id, _SERIES[-1])}
+    for name in _SERIES if snapshot not in logged else ():  # the last one says that all are there
+        client.log_metric(run_id, name, float(getattr(drift, name)), step=snapshot)
+    return BatchDrift(snapshot, drift)
+
+
+def _reference(model: RegisteredModel, champion: Any) -> DriftReference:
+    if model.run_of(str(champion.version)) is None:
+        raise TrackingError(
+            f"the run of {champion.name} version {champion.version} was deleted, and {REFERENCE_NAME} with it; "
+            "if its training is in this folder, `ae-pipeline publish` makes another run and version; promote that "
+            "version, or another one that has a run: `ae-pipeline promote VERSION --why ...`"
+        )
+    if REFERENCE_NAME not in [item.path for item in model.client.list_artifacts(champion.run_id)]:
+        raise TrackingError(
+            f"the run of {champion.name} version {champion.version} has no {REFERENCE_NAME} (an older ae-pipeline made "
+            "none); if its training is in this folder, run `dvc repro evaluate` and `ae-pipeline publish`, otherwise "
+            "promote another version: `ae-pipeline promote VERSION --why ...`"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        found = model.client.download_artifacts(champion.run_id, REFERENCE_NAME, folder)
+        return read_reference(Path(found), champion.tags["codec_fingerprint"])
+
+
+def _run(client: Any, experiment: str, champion: Any, store: LatentStore) -> str:
+    """The run that holds the series of this champion and store; made when there is none."""
+    identity = f"{champion.name}/{champion.version}"
+    begins = store.manifest.parts[0].name
+    found = client.search_runs([experiment], f"tags.`{MONITOR_TAG}` = '{identity}'")
+    # Runs of older versions do not say of which store they are.
+    found = [run for run in found if run.data.tags.get(STORE_TAG, begins) == begins]
+    if found:
+        claim_run(client, found[0].info.run_id)
+        client.set_tag(found[0].info.run_id, STORE_TAG, begins)
+        return str(found[0].info.run_id)
+    tags = {
+        MONITOR_TAG: identity,
+        STORE_TAG: begins,
+        **process_tag(),
+        "mlflow.user": os.environ.get("USER", "unknown"),
+        "codec_fingerprint": champion.tags["codec_fingerprint"],
+        "mlflow.note.content": f"Drift of batches encoded with {identity}; a step is a snapshot of the growing store.",
+    }
+    run = client.create_run(experiment, tags=tags, run_name=f"{champion.name}-v{champion.version}")
+    return str(run.info.run_id)

@@ -1,0 +1,214 @@
+"""`ae-pipeline serve`: Prefect's server, MLflow's pages and a worker for all deployments, in one process tree.
+
+Starts the tools' own commands and nothing else: the deployments are those of prefect.yaml, as in production.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from ae_pipeline.errors import ServeError, without_secrets
+from ae_pipeline.files import make_folder
+from ae_pipeline.operation.tracking.connection import tracking_uri, ui_command
+from ae_pipeline.operation.worker import POOL
+from ae_pipeline.params import Params
+
+_PREFECT = [sys.executable, "-m", "prefect"]
+_PR_SET_PDEATHSIG = 1
+_START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
+_LAST_BYTES = 64 << 10  # of a log, which may have grown for months
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that runs as long as we do."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check(self) -> None:
+        """Raise ServeError if it ended."""
+        if self.process.poll() is not None:
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - _LAST_BYTES))
+                lines = log.read().decode("utf-8", errors="replace").splitlines()
+            last = next((line for line in reversed(lines) if line.strip()), "no output")
+            raise ServeError(f"{self.name} ended with code {self.process.returncode}: {last.strip()} (see {self.log})")
+
+
+def serve(params: Params, root: Path, *, prefect_port: int, mlflow_port: int) -> None:
+    """Serve until SIGINT or SIGTERM; then end every process that was started here. Raises ServeError."""
+    if not (root / "prefect.yaml").exists():
+        raise ServeError(f"no prefect.yaml in {root.resolve()}; run this in the folder of the pipeline")
+    home = Path(os.environ.get("PREFECT_HOME") or root.resolve() / ".prefect")
+    logs = home / "logs"
+    make_folder(logs)
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_CLI_PROMPT": "false",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    children: list[Child] = []
+    with ExitStack() as stack:
+        stack.enter_context(_until_stopped())
+        stack.callback(_stop_all, children)
+        environment["AE_MLFLOW_URL"] = _start_mlflow(params, root, mlflow_port, environment, logs, children)
+        environment["PREFECT_API_URL"] = _start_prefect(prefect_port, environment, logs, children)
+        _run([*_PREFECT, "work-pool", "create", POOL, "--type", "process", "--overwrite"], environment, root)
+        _run([*_PREFECT, "deploy", "--all"], environment, root)
+        # It first puts right what a power cut left; worker.log says what that was.
+        worker = [sys.executable, "-m", "ae_pipeline", "worker"]
+        children.append(_start("worker", worker, environment, root, logs))
+        print(f"Prefect  {without_secrets(environment['PREFECT_API_URL']).removesuffix('/api')}")
+        print(f"MLflow   {without_secrets(environment['AE_MLFLOW_URL'])}")
+        print(f"logs     {logs}\nCtrl-C ends all of it", flush=True)
+        while True:
+            for child in children:
+                child.check()
+            time.sleep(1)
+
+
+def _start_prefect(port: int, environment: dict[str, str], logs: Path, children: list[Child]) -> str:
+    """The API's address: the one that is set, that of a server which answers already, or of one that is started."""
+    if given := os.environ.get("PREFECT_API_URL"):
+        if not _answers(f"{given}/health"):
+            raise ServeError(f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it, or unset it")
+        return given
+    api = f"http://127.0.0.1:{port}/api"
+    if not _answers(f"{api}/health"):
+        _check_free(port, "--prefect-port")
+        command = [*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        own = {
+            **environment,
+            "PREFECT_API_URL": api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # By default any page in a browser here may use the API, and so run code on the worker.
+            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": api.removesuffix("/api"),
+        }
+        server = _start("Prefect", command, own, logs.parent, logs)
+        children.append(server)
+        _wait_for(f"{api}/health", server)
+    return api
+
+
+def _start_mlflow(
+    params: Params, root: Path, port: int, environment: dict[str, str], logs: Path, children: list[Child]
+) -> str:
+    """The address of MLflow's pages, which are started for the local store only."""
+    uri = tracking_uri(params, root)
+    if uri.startswith("http"):
+        return uri
+    pages = f"http://127.0.0.1:{port}"
+    if not _answers(f"{pages}/health"):
+        _check_free(port, "--mlflow-port")
+        command, extra = ui_command(params, root, port)
+        server = _start("MLflow", command, {**environment, **extra}, root, logs)
+        children.append(server)
+        _wait_for(f"{pages}/health", server)
+    return pages
+
+
+def _start(name: str, command: list[str], environment: dict[str, str], folder: Path, logs: Path) -> Child:
+    """In a session of its own: Ctrl-C in the terminal reaches us alone, and we end the children in order."""
+    log = logs / f"{name.lower()}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+    return Child(name, process, log)
+
+
+def _end_with_parent(parent: int) -> None:
+    """In the child, before it becomes the command: SIGTERM when we die, also by kill -9 (Linux: man 2 prctl)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before we asked for the signal
+        os._exit(1)
+
+
+def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise ServeError(f"`prefect {' '.join(command[3:])}` failed: {said[-1].strip() if said else 'no output'}")
+
+
+def _wait_for(url: str, child: Child) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while not _answers(url):
+        child.check()
+        if time.monotonic() > end:
+            raise ServeError(f"{child.name} did not answer at {url} within {_START_SECONDS:.0f} s; see {child.log}")
+        time.sleep(0.3)
+
+
+def _check_free(port: int, option: str) -> None:
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServeError(f"port {port} cannot be used: {error.strerror}; choose another with {option}") from None
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (an address of ours)
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _stop_all(children: list[Child]) -> None:
+    """The worker first, so that its flow runs can still report; the servers after it."""
+    for child in reversed(children):
+        end = time.monotonic() + _STOP_SECONDS
+        while child.process.poll() is None and time.monotonic() < end:
+            # Once more every few seconds: a worker that is waiting for its flow runs ends at the second signal.
+            child.process.terminate()
+            try:
+                child.process.wait(5)
+            except subprocess.TimeoutExpired:
+                continue
+        if child.process.poll() is None:
+            os.killpg(child.process.pid, signal.SIGKILL)
+            child.process.wait()
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block; both are the way to end it, not a mistake."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    # SIGINT as well: a shell starts what it puts into the background with it ignored.
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

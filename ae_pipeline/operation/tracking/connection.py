@@ -1,0 +1,228 @@
+"""Where MLflow keeps things: its address, a client for it, its pages, and the codecs of registered models."""
+
+import errno
+import logging
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ae_pipeline.codec.header import read_header
+from ae_pipeline.errors import TargetError, TrackingError, first_line
+from ae_pipeline.files import make_folder
+from ae_pipeline.operation.tracking.failures import check_address, explain
+from ae_pipeline.operation.tracking.location import ARTIFACTS, relocate, settle_location
+from ae_pipeline.params import Params
+
+_DEFAULTS = {
+    # Long enough for a server that is starting, short enough for one that is gone (MLflow's own default is minutes).
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def tracking_uri(params: Params, root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or an absolute SQLite URI in `paths.tracking`.
+
+    `dvc exp run --temp` and `--queue` work in copies below .dvc/tmp that are deleted: they log to the original.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or _local_uri(params, root)
+
+
+def artifact_location(uri: str, params: Params, root: Path) -> str | None:
+    """The local store keeps files beside its database; any other server knows itself where they go."""
+    return (_local_folder(params, root) / ARTIFACTS).as_uri() if uri == _local_uri(params, root) else None
+
+
+@contextmanager
+def connect(params: Params, root: Path, command: str = "publish") -> Iterator[tuple[Any, str]]:
+    """MLflow's client. A local database is used by one process at a time; MLflow's errors become ours.
+
+    `command` is the one that an error message says to run again; "": whatever was run, a flow perhaps. A default store
+    that came from elsewhere is put right first (`tracking/location.py`).
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = tracking_uri(params, root)
+    check_address(uri)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_addresses_kept())
+            if uri.startswith("sqlite:"):
+                stack.enter_context(_database_lock(uri))
+            if uri == _local_uri(params, root):
+                settle_location(_database(uri), experiment_names(params))
+            _try_database(uri)
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_registry_uri(uri)
+            client = mlflow.MlflowClient(uri, uri)
+            client.search_experiments(max_results=1)
+            yield client, uri
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ModuleNotFoundError) as error:
+        raise TrackingError(explain(error, uri, command)) from None
+
+
+def experiment_names(params: Params) -> tuple[str, ...]:
+    """The experiments that this package makes: trainings, sweeps, batches."""
+    return tuple(f"{params.tracking.experiment}{kind}" for kind in ("", "-sweep", "-monitor"))
+
+
+def relocate_store(params: Params, root: Path) -> str:
+    """Make the default store hold its own files; says in a line what was done. Raises TrackingError."""
+    uri = tracking_uri(params, root)
+    if uri != _local_uri(params, root):
+        raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; only the store in {params.paths.tracking} can be relocated")
+    try:
+        with _database_lock(uri):
+            addresses, folders = relocate(_database(uri), experiment_names(params))
+    except (sqlite3.Error, OSError) as error:
+        raise TrackingError(explain(error, uri, "tracking relocate")) from None
+    if not addresses:
+        return f"{_database(uri)}: every address leads to its own folder; nothing to do"
+    return f"{_database(uri)}: {addresses} addresses lead to its own folder now; {folders} folder(s) were copied here"
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))
+
+
+def _database_lock(uri: str) -> FileLock:
+    """Two processes that create the tables at once ruin the database for good."""
+    folder = _database(uri).parent
+    try:
+        make_folder(folder)
+    except TargetError:
+        raise FileExistsError(errno.EEXIST, "a file is in the way of a folder", str(folder)) from None
+    return FileLock(folder / ".publishing.lock", timeout=120)
+
+
+def _try_database(uri: str) -> None:
+    """Fail at once where MLflow would try again for minutes: no driver, no such database, no permission."""
+    if uri.startswith(("http:", "https:")) or "://" not in uri:
+        return
+    from sqlalchemy import create_engine
+
+    if not uri.startswith("file:"):
+        engine = create_engine(uri)
+        if engine.dialect.name in ("sqlite", "postgresql"):  # others may need options that only MLflow knows
+            with engine.connect():
+                pass
+        engine.dispose()
+
+
+@contextmanager
+def _addresses_kept() -> Iterator[None]:
+    """Put MLflow's addresses back as they were: set in this process, by a variable, or not at all.
+
+    Setting one writes the variable of the same name, too, which child processes inherit.
+    """
+    import mlflow
+
+    variables = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    # Without one of its own the registry has the tracking address.
+    registry = mlflow.get_registry_uri()
+    registry = None if registry == mlflow.get_tracking_uri() else registry
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_registry_uri(registry)
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a small MLflow server on loopback (the defaults start 15 processes)."""
+    uri = tracking_uri(params, root)
+    check_address(uri)
+    if uri.startswith("http"):
+        raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; open that address, a server of its own is not needed")
+    if not uri.startswith("sqlite:"):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {uri}, which has no pages of its own; `mlflow server --backend-store-uri "
+            '"$MLFLOW_TRACKING_URI"` serves them'
+        )
+    with connect(params, root, "mlflow-ui"):
+        pass  # makes the database if there is none yet
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [*command, "--backend-store-uri", uri], {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Path:
+    """Copy the codec of a registered model version into `target`; no code of the model is run.
+
+    `model_uri` is models:/<name>@<alias> or models:/<name>/<version>. Raises TrackingError, CodecError.
+    """
+    if not store_exists(params, root):
+        raise TrackingError(
+            f"no MLflow store at {tracking_uri(params, root)}; run this in the folder of the pipeline, or set "
+            "MLFLOW_TRACKING_URI"
+        )
+    with connect(params, root, "") as (client, uri):
+        return copy_codec(client, uri, model_uri, target)
+
+
+def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
+    """`fetch_codec` inside a connection."""
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    name, _, version = model_uri.removeprefix("models:/").replace("@", "/@").partition("/")
+    if not model_uri.startswith("models:/") or not version:
+        raise TrackingError(f"{model_uri} is not a model: expected models:/<name>@<alias> or models:/<name>/<version>")
+    try:
+        if version.startswith("@"):
+            version = client.get_model_version_by_alias(name, version[1:]).version
+        found = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"models:/{name}/{version}", dst_path=str(target), tracking_uri=uri
+        )
+    except MlflowException as error:
+        raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
+    folder = Path(found) / "artifacts" / "codec"
+    read_header(folder)
+    return folder
+
+
+def find_run(client: Any, run_id: str | None) -> Any | None:
+    """A run; None if there is none of that id, or no longer (`mlflow gc`)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id) if run_id else None
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def store_exists(params: Params, root: Path) -> bool:
+    """Whether there is anything to ask: a local database may not have been made yet, and asking would make it."""
+    uri = tracking_uri(params, root)
+    return not uri.startswith("sqlite:///") or _database(uri).exists()
+
+
+def _local_uri(params: Params, root: Path) -> str:
+    return f"sqlite:///{_local_folder(params, root) / 'mlflow.db'}"
+
+
+def _local_folder(params: Params, root: Path) -> Path:
+    """Folder of the local store, of the workspace that an experiment was started from."""
+    root = root.resolve()
+    for folder in root.parents:
+        if folder.name == ".dvc" and (folder / "tmp" / "exps") in root.parents:
+            root = folder.parent
+    return (root / params.paths.tracking).resolve()

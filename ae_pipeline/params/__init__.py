@@ -1,0 +1,311 @@
+"""Every knob of the pipeline: one frozen class per section of params.yaml.
+
+    params = load_params(Path("params.yaml"))
+
+To add a knob: a field here and the same name in params.yaml. Its description says unit and meaning.
+Options of a model or source stand under its own name (`model.dense.*`), so that switching `model.name` needs no other
+edit and changes to an unused model re-run nothing.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ae_pipeline.errors import ConfigError
+from ae_pipeline.files import read_small
+from ae_pipeline.params.base import Count, NonNegative, Positive, Section, Seed, Size
+from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.params.model import ModelParams
+from ae_pipeline.params.operation import DriftParams, InboxParams, PromotionParams, SweepParams
+
+MOST_ROW_GROUP_ROWS = 1_000_000
+# Folders below paths.work that took long to make: `encode`, which clears that, leaves them.
+SWEEPS, BENCHMARKS = "sweep", "benchmark"
+
+LARGEST_PCA = 8192
+"""Values of a row up to which PCA is computed: its covariance matrix has as many rows and columns (0.5 GB)."""
+MNIST_MAX_MSE = 0.0052
+"""evaluate.gate.max_mse as params.yaml comes, which is right for MNIST with the other defaults alone."""
+
+Split = Literal["train", "validation", "test"]
+
+
+class Paths(Section):
+    """Where each stage writes, relative to the workspace."""
+
+    raw: str = "data/raw"
+    prepared: str = "data/prepared"
+    codec: str = "data/codec"
+    latents: str = "data/latents"
+    decoded: str = "data/decoded"
+    reports: str = "reports"
+    work: str = "data/.work"
+    """Unfinished parts of `encode`, and sweeps; outside every stage's outputs: DVC deletes those before it runs one."""
+    growing: str = "data/growing"
+    """Stores that `encode_new` adds to, one for each champion; nothing of DVC's."""
+    tracking: str = "mlruns"
+    """Folder of the default MLflow store (SQLite and artifacts); MLFLOW_TRACKING_URI overrides it."""
+
+    @field_validator("*")
+    @classmethod
+    def _inside_the_workspace(cls, path: str) -> str:
+        if not path or Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ValueError("expected a path inside the workspace, which is all that DVC keeps")
+        return path
+
+
+class NoOptions(Section):
+    """A source without options."""
+
+
+class IdxOptions(Section):
+    """A local folder of IDX files."""
+
+    folder: str = "data/idx"
+    """Folder with train-images*, t10k-images* (or test-images*) and optional labels, gzipped or not."""
+
+
+class SyntheticOptions(Section):
+    """Seeded pictures of blobs and bars."""
+
+    train_rows: Count = 2000
+    test_rows: Count = 500
+    height: Annotated[int, Field(ge=4)] = 12
+    width: Annotated[int, Field(ge=4)] = 12
+    seed: Seed = 0
+
+
+class SourceParams(Section):
+    """Which data set, and its options under its own name."""
+
+    name: Literal["mnist", "fashion_mnist", "idx", "synthetic"] = "mnist"
+    mnist: NoOptions = NoOptions()
+    fashion_mnist: NoOptions = NoOptions()
+    idx: IdxOptions = IdxOptions()
+    synthetic: SyntheticOptions = SyntheticOptions()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The chosen source's options as keyword arguments."""
+        return dict(getattr(self, self.name))
+
+
+class PrepareParams(Section):
+    """Splitting and sharding."""
+
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the source's train rows that becomes the validation split."""
+    seed: Seed = 0
+    rows_per_shard: Count = 10_000
+
+
+class TrainParams(Section):
+    """Fitting the autoencoder."""
+
+    latent_size: Size = 28
+    loss: Literal["mse", "bce"] = "mse"
+    optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
+    learning_rate: Positive = 0.006
+    """With tens of thousands of rows and hidden_norm: batch, .02 in batches of 256 is as good in less time; with few
+    rows it is worse (docs/experiments.md)."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """cosine: up in the first fiftieth of all steps, then down, to a tenth, or to zero with ema: 0."""
+    ema: Annotated[float, Field(ge=0, le=1)] = 0.03
+    """What is kept and validated are averages of the weights, exponential, over this share of all steps
+    (averaging.py); 0: the weights themselves."""
+    weight_decay: NonNegative = 0.0
+    """L2 penalty (adam, adadelta) or decoupled weight decay (adamw)."""
+    l1_latent: NonNegative = 0.0
+    """Weight of the mean absolute latent in the loss."""
+    rate_weight: NonNegative = 0.0
+    """Weight of the quantised latents' bits per row in the loss (rate.py); 0 trains without quantiser and rate. The
+    larger, the smaller and coarser: at the optimum one bit less per row costs this much error."""
+    rate_code: Literal["shared", "separate"] = "shared"
+    """How the bits of rate_weight are counted: by one code for all dimensions, which is how the layouts list and binary
+    are compressed, or by one for each, as in the layout coded."""
+    noise_std: NonNegative = 0.0
+    """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
+    initialisation: Literal["torch", "glorot"] = "torch"
+    """torch: weights and biases within 1 / sqrt(fan_in); glorot: Keras's, by both sides of a layer, biases zero."""
+    arithmetic: Literal["auto", "float", "integer"] = "auto"
+    """What the codec computes in. integer: half the bytes, the same rows on every machine, and faster where the
+    processor multiplies bytes; takes a twentieth more epochs (to_integers.py). auto: where it is possible: uint8
+    samples, activation relu, and identity for latents."""
+    batch_size: Annotated[int, Field(ge=2, lt=2**31)] = 128
+    """At least 2: one row has no batch statistics."""
+    epochs: Count = 45
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Epochs without a better validation loss before training stops; 0 never stops early."""
+    seed: Seed = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    autocast: Literal["auto", True, False] = "auto"
+    """bfloat16 autocast; auto: where it is faster and as good, by measurement at the start (precision.py)."""
+    compile: bool = False
+    """torch.compile; can take minutes to start."""
+    data: Literal["auto", "memory", "stream"] = "auto"
+    """Whether the train split is one tensor on the device or streamed from Parquet; auto: memory when it fits."""
+
+
+class QuantiserParams(Section):
+    """From latents to integers."""
+
+    levels: Annotated[int, Field(ge=2, le=256)] = 16
+    """Values of each integer; with train.rate_weight the most there may be: steps are learned, levels follow."""
+
+
+class EncodeParams(Section):
+    """Writing latent stores."""
+
+    data_sets: Annotated[list[Split], Field(min_length=1)] = ["train", "validation", "test"]
+    """Splits to encode, each into a store of its own."""
+    layout: Literal["list", "binary", "coded"] = "list"
+    """list: opens as arrays everywhere; binary: faster, opens as bytes; coded: fewest bits, opens here only."""
+    row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)] = 10_000
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    @field_validator("data_sets")
+    @classmethod
+    def _named_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a data set is named twice")
+        return names
+
+
+class GateParams(Section):
+    """What a codec must reach on the test split; null switches a condition off.
+
+    Whatever is asked for, a codec that is not better than answering each value's mean fails (mean_answer.py).
+    """
+
+    max_mse: Positive | None = None
+    min_psnr: Positive | None = None
+    """Decibel."""
+    max_bits_per_row: Positive | None = None
+    beat_pca: bool = True
+    """Lower MSE than PCA of the same latent size, quantiser and file layout."""
+
+
+class EvaluateParams(Section):
+    """Measuring the codec on held-out rows."""
+
+    gate: GateParams = GateParams()
+    seed: Seed = 0
+    """Chooses the random rows of the pictures."""
+
+
+class TrackingParams(Section):
+    """Names in MLflow."""
+
+    experiment: str = "ae-pipeline"
+    registered_model: str | None = None
+    """null: the source's name with `-ae`, e.g. mnist-ae."""
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    paths: Paths = Paths()
+    source: SourceParams = SourceParams()
+    prepare: PrepareParams = PrepareParams()
+    model: ModelParams = ModelParams()
+    train: TrainParams = TrainParams()
+    quantiser: QuantiserParams = QuantiserParams()
+    encode: EncodeParams = EncodeParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    tracking: TrackingParams = TrackingParams()
+    inbox: InboxParams = InboxParams()
+    drift: DriftParams = DriftParams()
+    promotion: PromotionParams = PromotionParams()
+    sweep: SweepParams = SweepParams()
+    bench: BenchParams = BenchParams()
+
+    @property
+    def may_be_integer(self) -> bool:
+        """Whether the network is one that integers can compute."""
+        options = self.model.options
+        return (options["activation"], options.get("latent_activation", "identity")) == ("relu", "identity")
+
+    @model_validator(mode="after")
+    def _integers_are_possible(self) -> "Params":
+        if self.train.arithmetic == "integer" and not self.may_be_integer:
+            name, options = self.model.name, self.model.options
+            found = {key: options[key] for key in ("activation", "latent_activation") if key in options}
+            raise ValueError(
+                f"train.arithmetic: integer needs model.{name}.activation: relu and latent_activation: identity, found "
+                f"{', '.join(found.values())}; change these, or set it to auto or float"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _values_fit_together(self) -> "Params":
+        output = self.model.options["output_activation"]
+        if self.train.loss == "bce" and output != "sigmoid":
+            raise ValueError(
+                f"train.loss: bce needs model.{self.model.name}.output_activation: sigmoid, found {output}"
+            )
+        return self
+
+    @property
+    def registered_model(self) -> str:
+        """Name of the registered model in MLflow."""
+        return self.tracking.registered_model or f"{self.source.name.replace('_', '-')}-ae"
+
+    def used(self, *sections: str) -> dict[str, Any]:
+        """What decided a result, flat, under the names of params.yaml: without paths and unused models and sources.
+
+        `sections` restricts it, e.g. to those that a codec depends on.
+        """
+        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion", "sweep", "bench"})
+        for section in ("source", "model"):
+            name = tree[section]["name"]
+            tree[section] = {"name": name, name: tree[section][name]}
+        return _flatten({name: values for name, values in tree.items() if not sections or name in sections})
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml; raise one ConfigError that lists every problem."""
+    try:
+        text = read_small(path).decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no {path} here; run this in the folder that holds it, or name it: a command by --params FILE, a flow by "
+            "--workspace FOLDER"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    try:
+        # The parser that DVC uses, so that both read the same values (YAML 1.2: 1e-3 is a number).
+        values = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2001-99-99
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections such as `train:`, found {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(item) for item in error.errors())
+        raise ConfigError(f"{path}: {error.error_count()} problem(s): {problems}") from None
+
+
+def _problem(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        section: Any = Params
+        for part in item["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"{place}: unknown key (known: {', '.join(section.model_fields) or 'none, it has no options'})"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}, found {item['input']!r}" if place else message
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,74 @@
+"""The sections of params.yaml that operation reads: inbox, drift, promotion, sweep. No stage's result depends on them.
+
+Except `drift`, whose reference is measured by `evaluate`.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from ae_pipeline.params.base import Count, Fraction, NonNegative, Positive, Section
+
+
+class InboxParams(Section):
+    """New data that is encoded with the champion, on a schedule."""
+
+    location: str = "data/inbox"
+    """Folder, or any fsspec URL (s3://..., memory://...), with Parquet, IDX or image files, in sub-folders too."""
+    quarantine: str = "data/quarantine"
+    """Local folder that files which cannot be used are moved to (from a URL: copied to), with the reason beside."""
+    settle_seconds: NonNegative = 30.0
+    """Files that changed less than this ago are left for the next run: somebody may still be writing them.
+
+    Where that time is of no use, as it is in the future, a file is taken when two runs so far apart find it unchanged.
+    """
+
+
+class DriftParams(Section):
+    """How different incoming rows are from those that a codec was trained on; see evaluation/drift/measure.py."""
+
+    reference_rows: Count = 20_000
+    """Rows of the train split that the reference is measured on."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.999
+    """Share of undisturbed held-out batches that must stay below the threshold."""
+
+
+class PromotionParams(Section):
+    """When the challenger becomes champion; both are measured on the same held-out rows."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of the interval around the mean paired difference of the rows' MSE."""
+    max_mse_increase: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.0
+    """Upper end of that interval, relative to the champion's MSE. 0: surely not worse; -0.05: surely 5% better."""
+    max_bits_increase: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.02
+    """Bits per row, relative to the champion's, codec not included."""
+    min_speed: Positive = 0.5
+    """Rows per second of encoding and of decoding, relative to the champion's."""
+    max_rows: Count = 10_000
+    """Held-out rows to compare on, the first of the test split."""
+
+
+class SweepParams(Section):
+    """What `ae-pipeline sweep` tries, and what is good enough; see sweep/__init__.py."""
+
+    space: Annotated[list[str], Field(min_length=1)] = [
+        "train.latent_size=12,16,20,24,28,36,48",
+        "quantiser.levels=16",
+    ]
+    """Parameters and the values to try, PATH=V1,V2,... as in params.yaml; with `trials` also ranges, PATH=LOW..HIGH."""
+    seeds: Count = 3
+    """Trainings of each setting, with train.seed and the seeds after it; 1 gives no intervals."""
+    trials: Count | None = None
+    """Settings to try, chosen by Optuna's TPE; null: every combination of the listed values."""
+    max_mse: Positive | None = None
+    """Tolerance, on the validation split: the smallest codec within it is named."""
+    min_psnr: Positive | None = None
+    """The same in decibel; one of the two at most."""
+    margin: Fraction = 0.05
+    """By how much a trial must be behind before it is stopped, relative; see experiments/sweep/stopping.py."""
+
+    @model_validator(mode="after")
+    def _one_tolerance(self) -> "SweepParams":
+        if self.max_mse is not None and self.min_psnr is not None:
+            raise ValueError("max_mse and min_psnr say the same thing in two ways; give one of them")
+        return self

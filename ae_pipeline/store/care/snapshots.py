@@ -1,0 +1,103 @@
+"""Which snapshots of a store there are, and what each of them added.
+
+`vacuum` removes the manifests of earlier snapshots. So that one that was removed on purpose can be told from one that
+was lost, and so that what each snapshot added stays known, it leaves `_snapshots/vacuumed.json`: how many parts each
+removed snapshot had. A snapshot adds its parts after those of the one before.
+"""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ae_pipeline.errors import StoreError, first_line
+from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, kept_snapshots, read_manifest
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, open_storage, place_of, read_whole
+
+VACUUMED_NAME = f"{SNAPSHOTS_FOLDER}/vacuumed.json"
+_LARGEST_RECORD = 16 << 20
+
+
+class Vacuumed(BaseModel):
+    """The whole of _snapshots/vacuumed.json, but its digest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parts: list[Count] = Field(default_factory=list)
+    """Parts of snapshots 1, 2, ...; of one whose manifest was damaged by then, those of the one before."""
+
+    @property
+    def oldest(self) -> int:
+        """The first snapshot that was not removed."""
+        return len(self.parts) + 1
+
+
+def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
+    """Which snapshots were removed on purpose: none where there is no record. Raises StoreError if it is damaged."""
+    storage = open_storage(place)
+    where = place_of(storage, VACUUMED_NAME)
+    try:
+        data = read_whole(storage, VACUUMED_NAME, most=_LARGEST_RECORD)
+    except (FileNotFoundError, NotADirectoryError):
+        return Vacuumed()
+    except OSError as error:
+        raise StoreError(f"{where} cannot be read: {first_line(error)}; give permission, or restore it") from None
+    try:
+        values = json.loads(data)
+        digest = values.pop("digest")
+        if digest != sha256_json(values):
+            raise ValueError("its digest does not match its contents")
+        return Vacuumed.model_validate(values)
+    except (ValidationError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise StoreError(f"{where} is damaged: {first_line(error)}; restore it, or run `ae-pipeline vacuum`") from None
+
+
+def write_vacuumed(store: Path, record: Vacuumed) -> None:
+    """Say that these snapshots are gone; before their manifests are removed."""
+    write_json(store / VACUUMED_NAME, vacuumed_values(record))
+
+
+def vacuumed_values(record: Vacuumed) -> dict[str, Any]:
+    """The record's JSON object with its digest."""
+    values = record.model_dump(mode="json")
+    return {**values, "digest": sha256_json(values)}
+
+
+def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore, list[PartEntry]]:
+    """What one snapshot added, also if it was removed since: the open store and some of its parts; none for a repair.
+
+    Raises StoreError if there is no such snapshot, or its manifest is lost.
+    """
+    newest = LatentStore.open(place)
+    removed = read_vacuumed(place).parts
+    if snapshot > newest.manifest.snapshot:
+        return LatentStore.open(place, snapshot), []  # raises: there is none
+
+    def count(number: int) -> int:
+        if number <= len(removed):
+            return removed[number - 1] if number else 0
+        return len(read_manifest(place, number).parts)
+
+    return newest, newest.manifest.parts[count(snapshot - 1) : count(snapshot)]
+
+
+def parts_of_snapshots(store: Path, last: int) -> list[int]:
+    """How many parts snapshots 1 to `last` have; one whose manifest is lost, as many as the one before.
+
+    Then the parts that it added count with the snapshot after it, and none is left out.
+    """
+    try:
+        counts = read_vacuumed(store).parts[:last]
+    except StoreError:
+        counts = []
+    there = set(kept_snapshots(LocalStorage(store)))
+    for number in range(len(counts) + 1, last + 1):
+        counts.append(counts[-1] if counts else 0)
+        if number in there or number == last:  # the newest one is elsewhere
+            with suppress(StoreError):
+                counts[-1] = len(read_manifest(store, number).parts)
+    return counts

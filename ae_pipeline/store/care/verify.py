@@ -1,0 +1,224 @@
+"""Is a store whole? Every file against the manifest, the manifest against itself, and this machine against the writer.
+
+    verified = verify_store("data/latents/test")
+    verified.whole, verified.damaged, verified.notices
+
+Damage is what costs rows, or would. What costs nothing is a notice: leftovers of interrupted runs, ids that several
+rows have, a machine that decodes to other integers. `make_again.py` compares a store with the data it was made from.
+"""
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.devices import cpu_count
+from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line
+from ae_pipeline.store.care.part_checks import damage_of_part
+from ae_pipeline.store.care.repeated_ids import repeated_ids
+from ae_pipeline.store.care.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.parts import CODEC_FILES
+from ae_pipeline.store.storage.folder import Storage, open_storage
+from ae_pipeline.store.writing.probe import measure_probe
+
+_NAMED = 5
+# What was replaced or removed on purpose while it was being read is not damaged.
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One file that is missing or not what was written. `rows` cannot be read because of it, unless it is repaired."""
+
+    file: str
+    reason: str
+    rows: int | None = None
+    """None: not known, for the manifest that lists them is lost."""
+    id_min: int | str | None = None
+    id_max: int | str | None = None
+
+    def describe(self) -> str:
+        """One line: the file, what is wrong, what is lost."""
+        if self.rows is None:
+            lost = "the rows that only it lists"
+        elif self.id_min is not None:
+            order = " in the order of texts" if isinstance(self.id_min, str) else ""
+            lost = f"{self.rows:,} rows (ids {self.id_min} to {self.id_max}{order})"
+        else:
+            lost = f"{self.rows:,} rows" if self.rows else "no rows"
+        return f"{self.file}: {self.reason}; costs {lost}"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify_store` found."""
+
+    store: str
+    format: int | None
+    snapshot: int | None
+    """None: no manifest could be read, so nothing else could be checked."""
+    earlier_snapshots: list[int]
+    parts: int
+    rows: int
+    damaged: list[Damage] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    decoding: str = "not checked"
+    """Whether this machine decodes the probe rows to the recorded bytes: begins with `reproduced` or `differs`."""
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is damaged."""
+        return not self.damaged
+
+    @property
+    def rows_lost(self) -> int | None:
+        """Rows that cannot be read; None if that is not known. A damaged codec costs all of them."""
+        lost = [damage.rows for damage in self.damaged]
+        return None if None in lost else min(self.rows, sum(rows for rows in lost if rows))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "whole": self.whole, "rows_lost": self.rows_lost}
+
+
+def verify_store(
+    place: Path | str | Storage, snapshot: int | None = None, progress: Callable[[int], None] = lambda rows: None
+) -> Verified:
+    """Check every file of a store, or of one snapshot of it, and never stop at the first that is damaged.
+
+    Memory does not depend on the number of rows. A store may grow meanwhile. Raises StoreError only if there is no
+    store, or no such snapshot.
+    """
+    storage = open_storage(place)
+    for _ in range(_TRIES):
+        before = state_of(storage)
+        verified = _verify(storage, snapshot, progress)
+        if verified.whole or state_of(storage) == before:
+            break
+    return verified
+
+
+def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], None]) -> Verified:
+    snapshots = read_snapshots(storage, snapshot)
+    damaged = [Damage(file, reason, None if costs else 0) for file, reason, costs in snapshots.damaged]
+    manifest = snapshots.manifest
+    if manifest is None:
+        return Verified(storage.location, None, None, [], 0, 0, damaged, snapshots.notices)
+    store = LatentStore(storage, manifest)
+    codec_damage = _check_codec(store)
+    part_damage, whole = _check_parts(store, progress)
+    notices = [*snapshots.notices, *_unlisted(snapshots, manifest)]
+    damaged += [*codec_damage, *part_damage]
+    if whole:
+        notices += _ids_notice(store, whole)
+    return Verified(
+        store=storage.location,
+        format=manifest.format,
+        snapshot=manifest.snapshot,
+        earlier_snapshots=snapshots.earlier,
+        parts=len(manifest.parts),
+        rows=manifest.totals.rows,
+        damaged=damaged,
+        notices=notices,
+        decoding=_probe(store, able=not codec_damage and manifest.parts[0] in whole[:1]),
+    )
+
+
+def damaged_codec_files(store: LatentStore) -> list[tuple[str, str]]:
+    """Files of the store's codec that are not what the manifest says, each with the reason."""
+    wanted: dict[Any, str] = dict(store.manifest.codec.files)
+    found = []
+    for name in CODEC_FILES:
+        inside, most = f"{CODEC_FOLDER}/{name}", store.manifest.codec.bytes  # of both files together
+        reason = damage_of_file(store.storage, inside, wanted.get(name), most)
+        if reason:
+            found.append((name, reason))
+    return found
+
+
+def _check_codec(store: LatentStore) -> list[Damage]:
+    rows = store.manifest.totals.rows
+    damaged = [Damage(f"{CODEC_FOLDER}/{name}", reason, rows) for name, reason in damaged_codec_files(store)]
+    if damaged:
+        return damaged
+    try:
+        header = store.codec_header()
+        Codec.load(store.codec_path, "cpu")
+    except (CodecError, StoreError) as error:
+        return [Damage(CODEC_FOLDER, f"cannot be loaded: {first_line(error)}", rows)]
+    latent = store.manifest.latent
+    found = (header.model.latent_size, header.quantiser.levels, header.samples)
+    if found != (latent.size, latent.levels, store.manifest.samples):
+        return [Damage(CODEC_FOLDER, "is for other samples or latents than the manifest says", rows)]
+    return []
+
+
+def _check_parts(store: LatentStore, progress: Callable[[int], None]) -> tuple[list[Damage], list[PartEntry]]:
+    parts = store.manifest.parts
+    damaged, whole = [], []
+    with ThreadPoolExecutor(min(len(parts), cpu_count())) as pool:
+        for part, reason in zip(parts, pool.map(lambda part: damage_of_part(store, part), parts), strict=True):
+            if reason:
+                damaged.append(Damage(part.name, reason, part.rows, part.id_min, part.id_max))
+            else:
+                whole.append(part)
+            progress(part.rows)
+    return damaged, whole
+
+
+def _ids_notice(store: LatentStore, parts: list[PartEntry]) -> list[str]:
+    try:
+        number, some = repeated_ids(store, parts)
+    except DamagedPartError as error:
+        return [f"ids could not be compared, a file changed meanwhile: {first_line(error)}"]
+    if not number:
+        return []
+    names = _named([str(name) for name in some], number)
+    return [f"ids that are on more than one row: {number:,}, as they came with the data: {names}"]
+
+
+def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
+    if not snapshots.newest:  # an earlier snapshot lists fewer parts
+        return []
+    listed = {part.name for part in manifest.parts} | snapshots.known
+    listed |= {f"{CODEC_FOLDER}/{name}" for name in CODEC_FILES}
+    others = [name for name in snapshots.names if name not in listed]
+    left = [name for name in others if re.match(PART_NAME, name) or name.split("/")[-1].startswith(".")]
+    strange = [name for name in others if name not in left]
+    notices = []
+    if left:
+        notices.append(
+            f"{len(left):,} files that an interrupted run left, which cost only space: {_named(left, len(left))}; the "
+            "next append uses them or removes them, `ae-pipeline vacuum` removes them"
+        )
+    if strange:
+        notices.append(f"files that do not belong to the store: {_named(strange, len(strange))}")
+    return notices
+
+
+def _probe(store: LatentStore, *, able: bool) -> str:
+    recorded = store.manifest.probe
+    if recorded is None:
+        return f"not recorded: the store is of format {store.manifest.format}"
+    if not able:
+        return "not checked: the codec or the first part is damaged"
+    found = measure_probe(store, recorded.rows)
+    if found.pixels_sha256 == recorded.pixels_sha256:
+        return (
+            f"reproduced: this machine ({found.instructions}) decodes to the same values as the machine that wrote the "
+            f"store ({recorded.instructions})"
+        )
+    return (
+        f"differs: this machine ({found.instructions}) decodes some values otherwise than the machine that wrote the "
+        f'store ({recorded.instructions}); integers may differ by 1 (docs/store-format.md, "Not promised")'
+    )
+
+
+def _named(names: list[str], number: int) -> str:
+    more = number - len(names[:_NAMED])
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,9 @@
+"""The format (docs/store-format.md): one writer, one reader.
+
+manifest         _manifest.json
+layouts          the forms of the latent column
+entropy_coding   latents of a row group in fewer bits
+part_writer      the format's one writer
+part_file        a part as a Parquet file, checked as it is read
+verified_file    digests of the pieces of a part, checked as they are read
+"""

@@ -1,0 +1,133 @@
+"""The physical layouts of the `latent` column: how int8 latents (n, L) stand in Parquet.
+
+To add one: a `Layout` and a line in LAYOUTS, and its name in `EncodeParams`, `LatentEntry` and cli.py;
+tests/test_layouts.py finds it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ae_pipeline.store.format.entropy_coding import compress, decompress
+
+LATENT = "latent"
+
+
+@dataclass(frozen=True)
+class GroupCoding:
+    """Another form of the array in the file, made of a row group at once; `encode` and `decode` are inverse."""
+
+    arrow_type: pa.DataType
+    encode: Callable[[pa.Array], pa.Array]
+    decode: Callable[[pa.Array, int], pa.Array]
+    """Raises ValueError before it allocates more than the latents' own bytes."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`to_arrow` and `to_numpy` are inverse to each other. Readers hand out rows in this form."""
+
+    arrow_type: Callable[[int], pa.DataType]
+    to_arrow: Callable[[np.ndarray], pa.Array]
+    to_numpy: Callable[[pa.Array, int], np.ndarray]
+    dictionary_columns: tuple[str, ...]
+    """Parquet column paths to dictionary-encode."""
+    coding: GroupCoding | None = None
+    """None: in the file as in memory."""
+
+    def file_type(self, size: int) -> pa.DataType:
+        """The column's Arrow type in the file."""
+        return self.coding.arrow_type if self.coding else self.arrow_type(size)
+
+    def to_file(self, group: pa.Array) -> pa.Array:
+        """All rows of a row group, as they stand in the file."""
+        return self.coding.encode(group) if self.coding else group
+
+    def from_file(self, group: pa.Array, size: int) -> pa.Array:
+        """And back. Raises ValueError for what `to_file` cannot have made."""
+        return self.coding.decode(group, size) if self.coding else group
+
+
+# Lists of variable length, because some readers refuse Arrow's fixed-size lists.
+_LIST = pa.list_(pa.field("element", pa.int8(), nullable=False))
+
+
+def _list_to_arrow(latents: np.ndarray) -> pa.Array:
+    rows, size = latents.shape
+    offsets = pa.array(np.arange(0, (rows + 1) * size, size, dtype=np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(latents.reshape(-1)), type=_LIST)
+
+
+def _list_to_numpy(array: Any, size: int) -> np.ndarray:
+    flat = array.flatten()
+    if array.null_count or flat.null_count or len(flat) != len(array) * size or (np.diff(array.offsets) != size).any():
+        raise ValueError(f"nulls, or rows of other lengths than {size}")
+    return flat.to_numpy().reshape(len(array), size)
+
+
+def _binary_type(size: int) -> pa.DataType:
+    if size >= 1 << 31:  # Arrow's own error is no ValueError
+        raise ValueError(f"no column holds latents of {size} bytes")
+    return pa.binary(size)
+
+
+def _binary_to_arrow(latents: np.ndarray) -> pa.Array:
+    rows, size = latents.shape
+    buffer = pa.py_buffer(np.ascontiguousarray(latents))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(size), rows, [None, buffer])
+
+
+def _binary_to_numpy(array: Any, size: int) -> np.ndarray:
+    if array.null_count or array.type.byte_width != size:
+        raise ValueError(f"nulls, or rows of other lengths than {size}")
+    flat = np.frombuffer(array.buffers()[1], np.int8)
+    return flat[array.offset * size : (array.offset + len(array)) * size].reshape(len(array), size)
+
+
+def _encode_group(group: Any) -> pa.Array:
+    """The stream in the first row, nothing in the others: a column has as many values as its row group has rows."""
+    if not len(group):
+        return pa.array([], pa.binary())
+    stream = compress(_binary_to_numpy(group, group.type.byte_width))
+    offsets = np.full(len(group) + 1, len(stream), np.int32)
+    offsets[0] = 0
+    return pa.BinaryArray.from_buffers(pa.binary(), len(group), [None, pa.py_buffer(offsets), pa.py_buffer(stream)])
+
+
+def _decode_group(group: Any, size: int) -> pa.Array:
+    if not len(group):
+        return _binary_to_arrow(np.empty((0, size), np.int8))
+    if group.null_count or pc.sum(pc.binary_length(group.slice(1))).as_py():
+        raise ValueError("nulls, or bytes in other rows than the first of a row group")
+    return _binary_to_arrow(decompress(memoryview(group[0].as_buffer()), len(group), size))
+
+
+LAYOUTS = {
+    # Lists of int8: every reader opens them as arrays. A dictionary of at most 256 values packs them in
+    # log2(levels) bits each.
+    "list": Layout(
+        arrow_type=lambda size: _LIST,
+        to_arrow=_list_to_arrow,
+        to_numpy=_list_to_numpy,
+        dictionary_columns=(f"{LATENT}.list.element",),
+    ),
+    # Fixed-size binary, one byte per value: several times faster to write and read; opens as bytes.
+    "binary": Layout(
+        arrow_type=_binary_type,
+        to_arrow=_binary_to_arrow,
+        to_numpy=_binary_to_numpy,
+        dictionary_columns=(),
+    ),
+    # For the last bits: in the file entropy-coded, a row group at a time; read by this package as `binary`.
+    "coded": Layout(
+        arrow_type=_binary_type,
+        to_arrow=_binary_to_arrow,
+        to_numpy=_binary_to_numpy,
+        dictionary_columns=(),
+        coding=GroupCoding(arrow_type=pa.binary(), encode=_encode_group, decode=_decode_group),
+    ),
+}

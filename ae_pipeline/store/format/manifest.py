@@ -1,0 +1,308 @@
+"""_manifest.json: what a latent store holds. Written last; a store without it does not exist.
+
+A store that grows keeps the manifests of its earlier snapshots as `_snapshots/<number>.json`.
+Format version 2, documented in docs/store-format.md; version 1 is read too. Readable without torch.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ae_pipeline.codec.header import Samples, Sha256
+from ae_pipeline.errors import LinkedStoreError, NewerFormatError, StoreError, first_line
+from ae_pipeline.files import recorded_name, sha256_json, write_json
+from ae_pipeline.params import MOST_ROW_GROUP_ROWS
+from ae_pipeline.params.base import problems
+from ae_pipeline.store.storage.folder import (
+    LocalStorage,
+    Storage,
+    open_storage,
+    place_of,
+    read_whole,
+    refuse_cache_link,
+)
+
+STORE_FORMAT = 2
+_READABLE = (1, 2)
+MANIFEST_NAME = "_manifest.json"
+CODEC_FOLDER = "_codec"
+SNAPSHOTS_FOLDER = "_snapshots"
+# Whoever goes through all of them must come to an end.
+MOST_SNAPSHOTS = 999_999
+LARGEST_MANIFEST = 256 << 20
+_ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
+
+FileName = Annotated[str, BeforeValidator(lambda name: recorded_name(name) if isinstance(name, str) else name)]
+Count = Annotated[int, Field(ge=0)]
+PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
+PartName = Annotated[str, Field(pattern=PART_NAME)]
+Piece = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ShardEntry(_Entry):
+    """The input shard that a part was made from."""
+
+    file: FileName
+    row_groups: list[Count]
+    digest: Sha256
+
+
+class PartEntry(_Entry):
+    """One Parquet file of the store."""
+
+    name: PartName
+    rows: Annotated[int, Field(ge=1)]
+    bytes: Count
+    sha256: Sha256
+    id_min: int | str
+    id_max: int | str
+    job: Sha256
+    shard: ShardEntry
+    pieces: list[Piece] | None = None
+    """Length and digest of every piece of the file, in its order (`format/verified_file.py`); None in format 1."""
+
+
+class CodecEntry(_Entry):
+    """The copy of the codec inside the store."""
+
+    fingerprint: Sha256
+    bytes: Count
+    files: dict[Literal["codec.json", "weights.safetensors"], Sha256]
+
+
+class LatentEntry(_Entry):
+    """How latents are stored."""
+
+    size: Annotated[int, Field(ge=1)]
+    levels: Annotated[int, Field(ge=2, le=256)]
+    layout: Literal["list", "binary", "coded"]
+    row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)]
+
+
+class SourceEntry(_Entry):
+    """The data set that was encoded."""
+
+    name: FileName
+    digest: Sha256
+    rows: Count
+
+
+class ColumnEntry(_Entry):
+    """A column and its Arrow type."""
+
+    name: str
+    type: str
+
+
+class ProbeEntry(_Entry):
+    """The first rows of the first part, decoded by whoever wrote the store, to tell whether others decode alike."""
+
+    rows: Annotated[int, Field(ge=1, le=1024)]
+    pixels_sha256: Sha256
+    """Of the decoded rows, in C order, little-endian."""
+    instructions: str
+    """The CPU's instruction set that torch used, as torch names it: e.g. AVX512."""
+
+
+class Totals(_Entry):
+    """Sums over all parts; `bytes_in` is the samples uncompressed, without ids and attributes."""
+
+    rows: Count
+    bytes_in: Count
+    bytes_parts: Count
+
+
+class Manifest(_Entry):
+    """The whole of _manifest.json."""
+
+    format: Literal[1, 2]
+    snapshot: Annotated[int, Field(ge=1, le=MOST_SNAPSHOTS)]
+    parent: int | None
+    codec: CodecEntry
+    samples: Samples
+    latent: LatentEntry
+    columns: list[ColumnEntry]
+    source: SourceEntry
+    parts: Annotated[list[PartEntry], Field(min_length=1)]
+    totals: Totals
+    probe: ProbeEntry | None = None
+    written_by: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _totals_agree(self) -> "Manifest":
+        if sum(part.rows for part in self.parts) != self.totals.rows:
+            raise ValueError("totals.rows is not the sum of the parts' rows")
+        if len({part.name for part in self.parts}) != len(self.parts):
+            raise ValueError("a part is listed twice")
+        if len({type(value) for part in self.parts for value in (part.id_min, part.id_max)}) != 1:
+            raise ValueError("ids are integers in some parts and strings in others")
+        if len({column.name for column in self.columns}) != len(self.columns):
+            raise ValueError("two columns have one name")
+        return self
+
+
+def write_manifest(store: Path, manifest: Manifest) -> None:
+    """Commit a store: after this it exists."""
+    write_json(store / MANIFEST_NAME, manifest_values(manifest))
+
+
+def manifest_values(manifest: Manifest) -> dict[str, Any]:
+    """The JSON object of a manifest, with the digest over all of it."""
+    values = manifest.model_dump(mode="json")
+    return {**values, "digest": sha256_json(values)}
+
+
+def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> Manifest:
+    """Read and check the manifest of the newest snapshot, or of an earlier one. Raises StoreError.
+
+    An earlier snapshot can be read when the newest manifest is damaged.
+    """
+    storage = open_storage(store)
+    try:
+        newest = parse_manifest(manifest_bytes(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
+    except LinkedStoreError:
+        raise
+    except StoreError as error:
+        try:
+            kept = kept_snapshots(storage)
+        except OSError:
+            raise error from None  # what keeps the manifest from being read, said with its place
+        if snapshot is None and kept and not isinstance(error, NewerFormatError):
+            until = f"until then, `ae-pipeline decode --snapshot {kept[-1]}` reads what stood there before"
+            raise StoreError(f"{error}; {until}") from None
+        if snapshot is None or snapshot not in kept:
+            raise
+        newest = None
+    if newest and snapshot in (None, newest.snapshot):
+        return newest
+    name = snapshot_name(snapshot or 0)
+    try:
+        storage.size(name)
+    except FileNotFoundError:
+        numbers = ", ".join(map(str, sorted({*kept_snapshots(storage), newest.snapshot if newest else 0} - {0})))
+        raise StoreError(f"{storage.location} has no snapshot {snapshot}; it has {numbers}: give one of them") from None
+    except OSError:
+        pass  # reading it says why
+    manifest = parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
+    if manifest.snapshot != snapshot:
+        raise StoreError(
+            f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; put the right one back"
+        )
+    return manifest
+
+
+def holds_part_of_store(storage: Storage) -> bool:
+    """Whether there are files that can only be of a store, whatever else is lost of it."""
+    # Not `names`: what somebody took for a store may be the root of a disk.
+    if isinstance(storage, LocalStorage):
+        names = [path.name for path in storage.path.iterdir()] if storage.path.is_dir() else []
+    else:
+        names = storage.names()
+    first = {name.split("/", maxsplit=1)[0] for name in names}
+    return bool(first & {MANIFEST_NAME, CODEC_FOLDER, SNAPSHOTS_FOLDER}) or any(re.match(PART_NAME, n) for n in first)
+
+
+def _instead(storage: Storage) -> str:
+    """What to do about a manifest that is not there."""
+    try:
+        lost = holds_part_of_store(storage)
+    except OSError:
+        lost = False
+    if not lost:
+        return "encode again, or give another folder"
+    return "it was lost, or never written: `ae-pipeline verify` says what is left, and if rows are, `repair` helps"
+
+
+def kept_snapshots(storage: Storage) -> list[int]:
+    """Numbers of the earlier snapshots whose manifests are there, rising."""
+    # Not `names`: what somebody took for a store may be the root of a disk.
+    if isinstance(storage, LocalStorage):
+        found = [f"{SNAPSHOTS_FOLDER}/{path.name}" for path in (storage.path / SNAPSHOTS_FOLDER).glob("*.json")]
+    else:
+        found = storage.names()
+    names = (name.split("/") for name in found if name.startswith(f"{SNAPSHOTS_FOLDER}/"))
+    return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
+
+
+def refuse_links(store: Path) -> None:
+    """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else.
+
+    So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
+    """
+    for name in LocalStorage(store).names():
+        refuse_cache_link(store / name)
+    for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
+        if (store / name).is_symlink():
+            raise StoreError(f"{store / name} is a link; the files of a store must lie in it: put the folder there")
+
+
+def snapshot_name(snapshot: int) -> str:
+    """Where the manifest of an earlier snapshot is kept, in the store."""
+    return f"{SNAPSHOTS_FOLDER}/{snapshot}.json"
+
+
+def snapshot_path(store: Path, snapshot: int) -> Path:
+    """The same as a path."""
+    return store / snapshot_name(snapshot)
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Check a manifest's bytes; `where` is their file, for messages. Raises StoreError."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
+    if not isinstance(values, dict):
+        raise StoreError(f"{where} was changed: it is no JSON object; {_ADVICE}")
+    digest = values.pop("digest", None)
+    try:
+        _refuse_newer(values, digest, where)
+        found_digest = sha256_json(values)
+    except (ValueError, RecursionError) as error:  # NaN, half a character: read by Python, but not JSON
+        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
+    if digest != found_digest:
+        raise StoreError(f"{where} was changed: its digest does not match its contents; {_ADVICE}")
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        raise StoreError(f"{where} is not a valid manifest: {problems(error)[0]}; {_ADVICE}") from None
+
+
+def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
+    """Raise NewerFormatError for a later format, unless its digest says that just this number was changed."""
+    found = values.get("format")
+    if not isinstance(found, int) or found <= max(_READABLE):
+        return
+    if digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
+        raise NewerFormatError(
+            f"{where} has format {found}, expected {' or '.join(map(str, _READABLE))}: a later version of ae-pipeline "
+            "wrote it; use that one"
+        )
+
+
+def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
+    """A manifest as it stands there. Raises StoreError."""
+    try:
+        return read_whole(storage, name, most=LARGEST_MANIFEST)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if isinstance(storage, LocalStorage) and not storage.path.exists():
+            raise StoreError(
+                f"no store at {storage.location}; check the path, or make one with `ae-pipeline encode`"
+            ) from None
+        # Of a bucket that does not exist, S3 says so.
+        reason = "" if name in str(error) else f": {first_line(error)}"
+        raise StoreError(
+            f"{storage.location} is not a complete latent store ({name} is missing{reason}); {_instead(storage)}"
+        ) from None
+    except OSError as error:
+        raise StoreError(
+            f"{place_of(storage, name)} cannot be read: {first_line(error)}; give permission, check network and "
+            "credentials, or restore the store"
+        ) from None

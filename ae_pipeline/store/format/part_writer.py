@@ -1,0 +1,94 @@
+"""The format's one writer: rows of attributes, latents and errors to one part of a store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.data.parquet.limits import MOST_ROW_GROUP_BYTES
+from ae_pipeline.data.parquet.writer import RowGroupWriter
+from ae_pipeline.data.pixels import PIXELS
+from ae_pipeline.data.samples import ID, id_encoding
+from ae_pipeline.errors import DataError
+from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
+
+ERROR = "error"
+RESERVED = (LATENT, ERROR, "residual", "residual_bound")
+BESIDE = {
+    ID: "the rows' ids",
+    PIXELS: "the samples",
+    **dict.fromkeys(RESERVED, "which a latent store keeps for itself"),
+}
+"""Names that stand beside attributes in stores and data sets, each with what it is."""
+PART_KEY = b"ae_pipeline.part"
+_ERROR_FRACTION_BITS = 8
+
+
+class PartWriter:
+    """Write one part block by block; use as a context manager. The file has its name only when whole."""
+
+    def __init__(self, path: Path, attributes: pa.Schema, layout: str, latent_size: int, row_group_rows: int, job: str):
+        taken = [name for name in attributes.names if name in RESERVED]
+        if taken:
+            raise DataError(f"column names {', '.join(taken)} are reserved in a latent store; rename them first")
+        self._layout = LAYOUTS[layout]
+        schema = pa.schema(
+            [
+                *attributes,
+                pa.field(LATENT, self._layout.arrow_type(latent_size), nullable=False),
+                pa.field(ERROR, pa.float32(), nullable=False),
+            ],
+            metadata=part_metadata(job),
+        )
+        others = [name for name in attributes.names if name != ID]
+        self._file = RowGroupWriter(
+            path,
+            schema,
+            row_group_rows,
+            to_file=self._to_file,
+            use_dictionary=[*others, *self._layout.dictionary_columns],
+            column_encoding={ID: id_encoding(schema.field(ID).type), ERROR: "BYTE_STREAM_SPLIT"},
+            write_statistics=[*others, ID, ERROR],
+        )
+
+    def __enter__(self) -> "PartWriter":
+        self._file.__enter__()
+        return self
+
+    def write(self, attributes: pa.Table, latents: np.ndarray, error: np.ndarray) -> None:
+        """Append rows: latents int8 (n, L), error float32 (n,)."""
+        table = attributes.append_column(LATENT, self._layout.to_arrow(latents))
+        self._file.write(table.append_column(ERROR, pa.array(round_error(error))))
+
+    def _to_file(self, group: pa.Table) -> pa.Table:
+        """A row group with its latents as they stand in the file."""
+        place = group.schema.get_field_index(LATENT)
+        rows = group.column(place).combine_chunks()
+        if self._layout.coding and rows.nbytes > MOST_ROW_GROUP_BYTES:  # elsewhere seen in the file, by `pieces.cut`
+            raise DataError(
+                f"latents of {len(rows)} rows take {rows.nbytes} bytes in memory, at most {MOST_ROW_GROUP_BYTES} are "
+                f"allowed in a row group; set encode.row_group_rows to less than {len(rows)} (a store that has rows "
+                "keeps the number that it began with: encode these into another one)"
+            )
+        latents = self._layout.to_file(rows)
+        return group.set_column(place, pa.field(LATENT, latents.type, nullable=False), latents)
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
+
+
+def part_metadata(job: str) -> dict[bytes, bytes]:
+    """What a part says of itself: the digest of the job that made it."""
+    return {PART_KEY: json.dumps({"format": 1, "job": job}).encode()}
+
+
+def round_error(error: np.ndarray) -> np.ndarray:
+    """float32 rounded to 8 fraction bits (at most 0.2% off): a diagnostic needs no more, and the rest would not
+    compress: 15 more bits in every row, an eighth of a default row.
+    """
+    drop = 23 - _ERROR_FRACTION_BITS
+    bits = error.astype(np.float32).view(np.uint32)
+    # Adding half of the last kept bit rounds to nearest; a carry into the exponent gives the next power of two.
+    return ((bits + np.uint32(1 << (drop - 1))) >> np.uint32(drop) << np.uint32(drop)).view(np.float32)

@@ -1,0 +1,195 @@
+"""A part in pieces, each with a digest: what a reader takes from the middle of a file is checked like the whole.
+
+Parquet's page checksums do not cover page headers and the footer, and a SHA-256 of the file needs all of it. So the
+manifest lists a digest for every column chunk and for the footer; cuts follow the file's own order and leave no gap.
+
+    file = VerifiedFile(storage, part)
+    pq.ParquetFile(file, metadata=file.metadata())      # reads the footer, later the chunks that are asked for
+"""
+
+import hashlib
+import io
+from bisect import bisect_right
+from collections import Counter
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.data.parquet.limits import (
+    MOST_ROW_GROUP_BYTES,
+    chunk_range,
+    chunk_size,
+    read_footer,
+    too_large,
+)
+from ae_pipeline.params import MOST_ROW_GROUP_ROWS
+from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.storage.folder import Storage, place_of
+
+_MAGIC = b"PAR1"
+_DIGITS = 32
+_BLOCK = 8 << 20
+# What compression may add where it finds nothing, and headers of pages.
+_FRAMES = 16 << 20
+
+
+class DamagedError(ValueError):
+    """Bytes that are not the ones that were written."""
+
+
+def cut(path: Path) -> list[str]:
+    """The pieces of a Parquet file in its order, as the manifest lists them: `<bytes>:<digest>`.
+
+    One for each column chunk (the first one with the magic number before it), and one for the footer. Raises
+    ValueError for a row group that readers would refuse for its size.
+    """
+    metadata = read_footer(path)
+    chunks = [(group, column) for group in range(metadata.num_row_groups) for column in range(metadata.num_columns)]
+    sizes: Counter[int] = Counter()
+    pieces = []
+    with open(path, "rb") as file:
+        for group, column in chunks:
+            start, end = chunk_range(metadata, group, column)
+            data = file.read(end - file.tell())
+            pieces.append(f"{len(data)}:{digest(data)}")
+            sizes[group] += chunk_size(data[start - end :], metadata, group, column)
+            if sizes[group] > MOST_ROW_GROUP_BYTES:
+                raise too_large(sizes[group], group)
+        footer = file.read()
+    return [*pieces, f"{len(footer)}:{digest(footer)}"]
+
+
+def digest(data: bytes) -> str:
+    """The first 32 hexadecimal digits of the SHA-256."""
+    return short_digest(hashlib.sha256(data))
+
+
+def short_digest(whole: "hashlib._Hash") -> str:
+    """The same of what a hash has been given."""
+    return whole.hexdigest()[:_DIGITS]
+
+
+class VerifiedFile(io.RawIOBase):
+    """A part's bytes, read column chunk by column chunk; what does not match the manifest raises DamagedError, and so
+    does a chunk that would take more memory than a part may ask for.
+
+    Without pieces (format 1) the whole file is read once and checked against its SHA-256 before anything is handed out.
+    """
+
+    def __init__(self, storage: Storage, part: PartEntry):
+        self._storage, self._part = storage, part
+        self._where = place_of(storage, part.name)
+        found = storage.size(part.name)
+        if found != part.bytes:
+            raise DamagedError(f"{self._where} has {found} bytes, the manifest says {part.bytes}")
+        self._pieces = [(int(size), wanted) for size, wanted in (piece.split(":") for piece in part.pieces or [])]
+        self._starts = list(accumulate((size for size, _ in self._pieces), initial=0))
+        if self._pieces and self._starts[-1] != part.bytes:
+            raise DamagedError(f"{self._where}: its pieces in the manifest have {self._starts[-1]} bytes together")
+        for size, _ in self._pieces:
+            self._refuse_large(size)
+        if not self._pieces:
+            self._check_whole()
+        self._position = 0
+        self._last: tuple[int, bytes] = (-1, b"")
+        self._metadata: Any = None
+        self._places: dict[int, tuple[int, int]] = {}
+        self._sizes: dict[int, dict[int, int]] = {}
+
+    def metadata(self) -> Any:
+        """The Parquet footer, without a byte of what is before it where there are pieces. From then on, only column
+        chunks can be read.
+        """
+        footer = io.BytesIO(_MAGIC + self._piece(len(self._pieces) - 1)) if self._pieces else self
+        metadata = read_footer(footer)
+        groups = range(metadata.num_row_groups)
+        rows = [metadata.row_group(group).num_rows for group in groups]
+        if sum(rows) != self._part.rows or metadata.num_rows != self._part.rows:
+            raise DamagedError(f"{self._where} has {metadata.num_rows} rows, the manifest says {self._part.rows}")
+        if not all(0 < count <= MOST_ROW_GROUP_ROWS for count in rows):
+            raise DamagedError(f"{self._where} has row groups of more than {MOST_ROW_GROUP_ROWS} rows, or of none")
+        places = [(group, column) for group in groups for column in range(metadata.num_columns)]
+        if not self._pieces:
+            self._places = {chunk_range(metadata, *place)[0]: place for place in places}
+        elif len(places) == len(self._pieces) - 1:
+            self._places = {max(start, len(_MAGIC)): place for start, place in zip(self._starts, places, strict=False)}
+        if len(self._places) != len(places):
+            raise DamagedError(f"{self._where} has {len(places)} column chunks, expected a piece for each")
+        self._metadata = metadata
+        return metadata
+
+    def readable(self) -> bool:
+        """See io.RawIOBase."""
+        return True
+
+    def seekable(self) -> bool:
+        """See io.RawIOBase."""
+        return True
+
+    def tell(self) -> int:
+        """See io.RawIOBase."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """See io.RawIOBase."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._part.bytes}[whence]
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes from here on; all there are if `size` is negative."""
+        start = min(self._position, self._part.bytes)
+        end = self._part.bytes if size is None or size < 0 else min(start + size, self._part.bytes)
+        self._refuse_large(end - start)
+        data = (self._verified if self._pieces else self._unverified)(start, end)
+        if self._metadata:
+            self._check_size(start, end, data)
+        self._position = start + len(data)
+        return data
+
+    def _refuse_large(self, size: int) -> None:
+        """Raise DamagedError for more bytes than a column chunk or a footer can have, before they are read."""
+        most = MOST_ROW_GROUP_BYTES + _FRAMES
+        if size > most:
+            raise DamagedError(f"{self._where} has {size} bytes in one piece, at most {most} are allowed")
+
+    def _check_size(self, start: int, end: int, data: bytes) -> None:
+        """Raise DamagedError unless these bytes are one column chunk, of a row group that is not too large."""
+        place = self._places.get(start)
+        if place is None or chunk_range(self._metadata, *place) != (start, end):
+            raise DamagedError(f"{self._where}: bytes {start} to {end} are not a column chunk of its footer")
+        group, column = place
+        sizes = self._sizes.setdefault(group, {})
+        if column not in sizes:
+            sizes[column] = chunk_size(data, self._metadata, group, column)
+            if sum(sizes.values()) > MOST_ROW_GROUP_BYTES:
+                raise too_large(sum(sizes.values()), group)
+
+    def _unverified(self, start: int, end: int) -> bytes:
+        return self._storage.read_range(self._part.name, start, end - start)
+
+    def _verified(self, start: int, end: int) -> bytes:
+        parts = []
+        while start < end:
+            number = bisect_right(self._starts, start) - 1
+            offset = start - self._starts[number]
+            parts.append(self._piece(number)[offset : offset + end - start])
+            start += len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _piece(self, number: int) -> bytes:
+        if self._last[0] != number:
+            size, wanted = self._pieces[number]
+            data = self._storage.read_range(self._part.name, self._starts[number], size)
+            if digest(data) != wanted:
+                start = self._starts[number]
+                raise DamagedError(f"{self._where} is damaged: bytes {start} to {start + size} were changed")
+            self._last = (number, data)
+        return self._last[1]
+
+    def _check_whole(self) -> None:
+        whole = hashlib.sha256()
+        for start in range(0, self._part.bytes, _BLOCK):
+            whole.update(self._storage.read_range(self._part.name, start, _BLOCK))
+        if whole.hexdigest() != self._part.sha256:
+            raise DamagedError(f"{self._where} is damaged: its SHA-256 is not the one in the manifest")

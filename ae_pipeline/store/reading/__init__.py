@@ -1,0 +1,9 @@
+"""Rows of a store, all or chosen.
+
+scan             chosen rows and columns, reading no more than needed
+where            conditions as in SQL
+conditions       what conditions say of rows, and of row groups by their statistics
+decode           a store, or chosen rows of it, back into samples
+export           decoded rows as one file, or as images
+png              PNG files
+"""

@@ -1,0 +1,118 @@
+"""Decoded rows into files: one Parquet file, or one image per row. Whole or not at all.
+
+export_parquet(decode_rows(store, ids=[3, 17]), schema, spec, Path("rows.parquet"))
+export_images(decode_rows(store, filter="label = 7"), schema, spec, Path("sevens"))
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.data.parquet.writer import RowGroupWriter
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import ID, Block, ShardWriter
+from ae_pipeline.errors import ConfigError, TargetError
+from ae_pipeline.files import finished_folder, refuse_existing
+from ae_pipeline.store.reading.png import check_image, write_png
+
+INDEX = "index.parquet"
+FILE = "file"
+_ROW_GROUP_ROWS = 8192
+_LONGEST_NAME = 150  # of the 255 bytes that file systems allow
+Progress = Callable[[int], None]
+
+
+def export_parquet(
+    blocks: Iterable[Block],
+    attributes: pa.Schema,
+    spec: SampleSpec,
+    out: Path,
+    progress: Progress = lambda rows: None,
+) -> int:
+    """Write rows in `prepare`'s layout to `out`, and return how many: one file if it ends in .parquet, else a folder.
+
+    Raises TargetError if `out` exists already.
+    """
+    refuse_existing(out)
+    if out.suffix != ".parquet":
+        with finished_folder(out) as folder:
+            return _write_shard(blocks, attributes, spec, folder / "part-00000.parquet", progress)
+    if out.exists():
+        raise TargetError(f"{out} is a folder, expected a file or nothing; choose another target")
+    return _write_shard(blocks, attributes, spec, out, progress)
+
+
+def export_images(
+    blocks: Iterable[Block],
+    attributes: pa.Schema,
+    spec: SampleSpec,
+    out: Path,
+    progress: Progress = lambda rows: None,
+) -> int:
+    """Write one PNG file per row into the folder `out`, with index.parquet: id, file, attributes. Returns the rows.
+
+    Raises ConfigError for rows that are no images, TargetError if `out` exists already.
+    """
+    check_image(spec)
+    taken = next((name for name in attributes.names if name.casefold() == FILE), None)
+    if taken:
+        raise ConfigError(
+            f"a column is called `{taken}`, as the index's column of file names is; choose others (--columns)"
+        )
+    schema = pa.schema([attributes.field(ID), pa.field(FILE, pa.string(), nullable=False), *list(attributes)[1:]])
+    names = _FileNames()
+    rows = 0
+    with finished_folder(out) as folder, RowGroupWriter(folder / INDEX, schema, _ROW_GROUP_ROWS) as index:
+        for block in blocks:
+            ids = block.attributes.column(ID).to_pylist()
+            files = [names.write(folder, row_id, image) for row_id, image in zip(ids, block.pixels, strict=True)]
+            index.write(block.attributes.add_column(1, schema.field(FILE), [files]))
+            rows += len(ids)
+            progress(len(ids))
+        os.sync()  # all images at once; a file at a time takes longer than decoding
+    return rows
+
+
+def file_stem(row_id: int | str) -> str:
+    """A file name for an id that no other id has: letters, digits, `_`, `-` and `.` stay, other bytes become %XX.
+
+    What is long is cut, and the name is then not unique. Names are never hidden, empty, or a way to another folder.
+    """
+    name = re.sub(rb"[^A-Za-z0-9_.-]", lambda byte: b"%%%02X" % byte[0][0], str(row_id).encode()).decode()
+    name = re.sub(r"^\.", "%2E", name)
+    return name[:_LONGEST_NAME] or "%"
+
+
+class _FileNames:
+    """Gives every row a file of its own: repeated ids, and names that differ by case only, get a number."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def write(self, folder: Path, row_id: int | str, image: np.ndarray) -> str:
+        stem = file_stem(row_id)
+        while True:
+            number = self._taken.get(stem, 1)
+            name = f"{stem}.png" if number == 1 else f"{stem}~{number}.png"  # no stem has a tilde
+            try:
+                write_png(folder / name, image)
+            except FileExistsError:
+                self._taken[stem] = number + 1
+                continue
+            return name
+
+
+def _write_shard(
+    blocks: Iterable[Block], attributes: pa.Schema, spec: SampleSpec, path: Path, progress: Progress
+) -> int:
+    rows = 0
+    with ShardWriter(path, attributes, spec) as writer:
+        for block in blocks:
+            writer.write(block.attributes, block.pixels)
+            rows += len(block.pixels)
+            progress(len(block.pixels))
+    return rows

@@ -1,0 +1,118 @@
+"""The manifest of a new store, or of its next snapshot, and the copy of the codec that it names."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.header import HEADER_NAME, WEIGHTS_NAME, read_header
+from ae_pipeline.data.parquet.arrow_files import arrow_file
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.errors import CodecError
+from ae_pipeline.files import (
+    finished_file,
+    make_folder,
+    recorded_name,
+    sha256_file,
+    sha256_json,
+)
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.provenance import library_versions
+from ae_pipeline.store.format.manifest import (
+    STORE_FORMAT,
+    CodecEntry,
+    ColumnEntry,
+    LatentEntry,
+    Manifest,
+    PartEntry,
+    SourceEntry,
+    Totals,
+)
+from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.writing.probe import measure_probe
+
+
+def first_manifest(
+    folder: Path,
+    codec: Codec,
+    copy: CodecEntry,
+    parts: list[PartEntry],
+    params: EncodeParams,
+    *,
+    source: SourceEntry,
+    git: dict[str, Any],
+) -> Manifest:
+    """The manifest of a new store, with its probe; `folder` holds the codec and the first part."""
+    manifest = Manifest(
+        format=STORE_FORMAT,
+        snapshot=1,
+        parent=None,
+        codec=copy,
+        samples=codec.header.samples,
+        latent=LatentEntry(
+            size=codec.latent_size,
+            levels=codec.header.quantiser.levels,
+            layout=params.layout,
+            row_group_rows=params.row_group_rows,
+        ),
+        columns=columns_of(folder / parts[0].name),
+        source=source,
+        parts=parts,
+        totals=Totals(
+            rows=source.rows,
+            bytes_in=source.rows * codec.spec.nbytes,
+            bytes_parts=sum(part.bytes for part in parts),
+        ),
+        written_by=written_by(git),
+    )
+    return manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest), codec=codec)})
+
+
+def grown(store: LatentStore, parts: list[PartEntry], *, name: str, git: dict[str, Any]) -> Manifest:
+    """The manifest of the snapshot after the open one: its parts and these."""
+    old = store.manifest
+    both = [*old.parts, *parts]
+    rows = sum(part.rows for part in both)
+    row_bytes = SampleSpec(tuple(old.samples.shape), old.samples.dtype).nbytes
+    return old.model_copy(
+        update={
+            "format": STORE_FORMAT,
+            "snapshot": old.snapshot + 1,
+            "parent": old.snapshot,
+            "source": SourceEntry(
+                name=recorded_name(name), digest=sha256_json([part.shard.digest for part in both]), rows=rows
+            ),
+            "parts": both,
+            "totals": Totals(rows=rows, bytes_in=rows * row_bytes, bytes_parts=sum(part.bytes for part in both)),
+            "probe": old.probe or measure_probe(store),  # a store of format 1 has none
+            "written_by": written_by(git),
+        }
+    )
+
+
+def written_by(git: dict[str, Any]) -> dict[str, Any]:
+    """The manifest's `written_by`."""
+    return {"versions": library_versions(), "git": git}
+
+
+def columns_of(part: Path) -> list[ColumnEntry]:
+    """Names and types of a part's columns."""
+    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(arrow_file(part))]
+
+
+def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
+    """The codec's files in a folder of their own, and their entry in the manifest. Raises CodecError."""
+    shutil.rmtree(target, ignore_errors=True)  # an interrupted run may have left half a copy
+    make_folder(target)
+    for name in (HEADER_NAME, WEIGHTS_NAME):
+        with finished_file(target / name) as temporary:
+            shutil.copyfile(source / name, temporary)
+    if read_header(target).fingerprint != fingerprint:
+        raise CodecError(f"{source} changed while it was being used; encode again")
+    return CodecEntry(
+        fingerprint=fingerprint,
+        bytes=sum((target / name).stat().st_size for name in (HEADER_NAME, WEIGHTS_NAME)),
+        files={name: sha256_file(target / name) for name in (HEADER_NAME, WEIGHTS_NAME)},
+    )

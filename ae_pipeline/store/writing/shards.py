@@ -1,0 +1,206 @@
+"""The unit of work: one input shard makes one part, by a pure function of codec and shard.
+
+    jobs = plan_jobs(((samples, shard) for shard in samples.shards), codec.fingerprint, params)
+    parts = run_jobs(jobs, codec, folder, progress)
+
+Resuming, appending, repairing and encoding in parallel are all this: make the part of a job, wherever and whenever.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
+from ae_pipeline.codec.devices import cpu_count, one_torch_thread, use_one_torch_thread
+from ae_pipeline.data.parquet.arrow_files import arrow_file
+from ae_pipeline.data.parquet.columns import NamedColumnsFile
+from ae_pipeline.data.parquet.limits import read_footer
+from ae_pipeline.data.samples import ID, Block, SampleSet, Shard
+from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.store.format.layouts import LATENT
+from ae_pipeline.store.format.manifest import PartEntry, ShardEntry
+from ae_pipeline.store.format.part_writer import ERROR, PartWriter, part_metadata
+from ae_pipeline.store.format.verified_file import cut
+
+Progress = Callable[[int], None]
+IdRange = tuple[int | str, int | str]
+"""The least id and the greatest."""
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Everything that decides the bytes of one part."""
+
+    samples: SampleSet
+    shard: Shard
+    number: int
+    first_row: int
+    codec_fingerprint: str
+    layout: str
+    row_group_rows: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) that names the work; equal digests mean equal parts."""
+        made_of = {
+            "codec": self.codec_fingerprint,
+            "shard": self.samples.shard_digest(self.shard),
+            # Row numbers stand in for ids where the source has none.
+            "first_row": self.first_row,
+            "layout": self.layout,
+            "row_group_rows": self.row_group_rows,
+            "pyarrow": pa.__version__,
+            **self.samples.changed_by,
+        }
+        return sha256_json(made_of)
+
+    @property
+    def part_name(self) -> str:
+        """File name of the part."""
+        return f"part-{self.number:05d}-{self.digest[:16]}.parquet"
+
+
+def plan_jobs(
+    pieces: Iterable[tuple[SampleSet, Shard]],
+    codec_fingerprint: str,
+    params: EncodeParams,
+    *,
+    number: int = 0,
+    first_row: int = 0,
+) -> list[ShardJob]:
+    """One job for each shard; parts and rows are counted on from `number` and `first_row`."""
+    jobs: list[ShardJob] = []
+    for samples, shard in pieces:
+        layout, rows = params.layout, params.row_group_rows
+        jobs.append(ShardJob(samples, shard, number, first_row, codec_fingerprint, layout, rows))
+        number += 1
+        first_row += shard.rows
+    return jobs
+
+
+def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
+    """Make one part in `folder`, or take the one that is there if it is whole and of the same job."""
+    path = folder / job.part_name
+    ids = _joined(_ranges_in(path)) if _is_whole(path, job) else _write_part(path, job, codec)
+    try:
+        pieces = cut(path)
+    except ValueError as error:
+        path.unlink()
+        raise DataError(
+            f"{job.shard.path}: {first_line(error)}; set encode.row_group_rows to less than {job.row_group_rows} (a "
+            "store that has rows keeps the number that it began with: encode these into another one)"
+        ) from None
+    return PartEntry(
+        name=job.part_name,
+        rows=job.shard.rows,
+        bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+        id_min=ids[0],
+        id_max=ids[1],
+        job=job.digest,
+        shard=ShardEntry(
+            file=job.samples.file_name(job.shard.path),
+            row_groups=list(job.shard.row_groups),
+            digest=job.samples.shard_digest(job.shard),
+        ),
+        pieces=pieces,
+    )
+
+
+def _write_part(path: Path, job: ShardJob, codec: Codec) -> IdRange:
+    """Encode the shard. Returns the least and the greatest id."""
+    schema = job.samples.attributes_schema
+    first_row = job.first_row
+    ranges: list[IdRange] = []
+    try:
+        part = PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest)
+    except DataError as refused:
+        raise DataError(f"{job.shard.path}: {refused}") from None
+    with part as writer:
+        for block in job.samples.blocks(job.shard, codec.block_rows):
+            job.samples.refuse_missing_ids(job.shard, first_row - job.first_row, block.attributes)
+            latents, error = _encode(block, job, codec)
+            attributes = block.attributes
+            if not job.samples.has_ids:
+                numbers = np.arange(first_row, first_row + len(latents))
+                attributes = attributes.set_column(0, schema.field(ID), [numbers])
+            writer.write(attributes, latents, error)
+            ranges.append(_id_range(attributes.column(ID)))
+            first_row += len(latents)
+    return _joined(ranges)
+
+
+def _encode(block: Block, job: ShardJob, codec: Codec) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        latents, error = codec.encode_block(block.pixels, measure=True)
+    except DataError as found:
+        raise DataError(f"{job.shard.path}: {found}") from None
+    assert error is not None
+    return latents, error
+
+
+def run_jobs(
+    jobs: list[ShardJob],
+    codec: Codec,
+    folder: Path,
+    progress: Progress,
+    make: Callable[[ShardJob, Codec, Path], PartEntry] = encode_shard,
+) -> list[PartEntry]:
+    """All jobs, one per CPU at a time; a GPU is fed by two, so that reading overlaps computing."""
+    workers = min(len(jobs), cpu_count() if codec.device.type == "cpu" else 2)
+    entries: dict[int, PartEntry] = {}
+    with one_torch_thread(), ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool:
+        running = {pool.submit(make, job, codec, folder): job for job in jobs}
+        try:
+            for done in as_completed(running):
+                entries[running[done].number] = done.result()
+                progress(running[done].shard.rows)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [entries[number] for number in sorted(entries)]
+
+
+def _is_whole(path: Path, job: ShardJob) -> bool:
+    """Whether an earlier run left this part finished. Reads all of it: its page checksums must hold."""
+    if not path.exists():
+        return False
+    try:
+        cut(path)  # raises for what would take too much memory
+        options = {"metadata": read_footer(path), "page_checksum_verification": True}
+        with pq.ParquetFile(arrow_file(path), **options) as parquet:
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+            names = [*job.samples.attributes_schema.names, LATENT, ERROR]
+            if (schema.metadata, schema.names, rows) != (part_metadata(job.digest), names, job.shard.rows):
+                return False
+            for _ in parquet.iter_batches(batch_size=BLOCK_ROWS):
+                pass
+    except MemoryError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return True
+
+
+def _ranges_in(path: Path) -> Iterator[IdRange]:
+    with NamedColumnsFile(arrow_file(path)) as parquet:
+        for batch in parquet.iter_batches(batch_size=65_536, columns=[ID]):
+            yield _id_range(batch.column(0))
+
+
+def _id_range(ids: pa.Array | pa.ChunkedArray) -> IdRange:
+    found = pc.min_max(ids).as_py()
+    return found["min"], found["max"]
+
+
+def _joined(ranges: Iterable[IdRange]) -> IdRange:
+    lows, highs = zip(*ranges, strict=True)
+    return min(lows), max(highs)

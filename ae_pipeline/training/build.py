@@ -1,0 +1,139 @@
+"""From samples to a codec folder: train, freeze, fit the quantiser, save."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ae_pipeline.codec.arithmetic import scale_pixels
+from ae_pipeline.codec.codec import freeze, save_codec
+from ae_pipeline.codec.devices import choose_device
+from ae_pipeline.codec.header import CodecHeader, Scaling
+from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.errors import DataError
+from ae_pipeline.files import refuse_existing
+from ae_pipeline.models import build_model
+from ae_pipeline.models.base import Autoencoder
+from ae_pipeline.params import Params, TrainParams
+from ae_pipeline.provenance import library_versions, machine
+from ae_pipeline.training.batches import Rows, fit_scaling, open_rows
+from ae_pipeline.training.loop import Epoch, Fitted, fit
+from ae_pipeline.training.rate import RateModel
+from ae_pipeline.training.to_integers import RoundedNetwork, tune
+
+# More rows than these hardly change where a range ends.
+_QUANTISER_ROWS = 200_000
+
+
+def build_codec(
+    train: SampleSet,
+    validation: SampleSet,
+    params: Params,
+    folder: Path,
+    git: dict[str, Any],
+    on_epoch: Callable[[Epoch], None],
+) -> tuple[CodecHeader, Fitted]:
+    """Train a codec as `params` say and write it to `folder`, whole or not at all.
+
+    `git` is the provenance of the code (see `provenance.git_state`). Raises TrainingError, DataError, ConfigError, and
+    TargetError before any training if `folder` is taken.
+    """
+    refuse_existing(folder)
+    if validation.spec != train.spec:
+        raise DataError(
+            f"validation samples are {validation.spec.describe()}, "
+            f"expected {train.spec.describe()} as the train samples"
+        )
+    in_integers = _computes_in_integers(params, train.spec)
+    device = choose_device(params.train.device)
+    scaling = fit_scaling(train)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(params.train.seed)
+        model = build_model(params.model.name, train.spec.shape, params.train.latent_size, params.model.options)
+    model.to(device)
+    train_rows = open_rows(train, params.train.data, device)
+    validation_rows = open_rows(validation, params.train.data, device)
+    fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch)
+
+    frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling)
+    integers: dict[str, Tensor] | None = None
+    tuned: dict[str, Any] = {}
+    if in_integers:
+        integers, tuned = _in_integers(frozen, quantiser, rate, train_rows, validation_rows, params.train)
+    header = save_codec(
+        folder,
+        model=frozen,
+        model_name=params.model.name,
+        quantiser=quantiser,
+        spec=train.spec,
+        scaling=scaling,
+        provenance={
+            "data": {"source": params.source.name, "digest": train.digest, "rows": train.rows},
+            "git": git,
+            "params": params.used("source", "prepare", "model", "train", "quantiser"),
+            "seed": params.train.seed,
+            "metrics": {
+                "epochs": len(fitted.history),
+                "best_epoch": fitted.best_epoch,
+                "best_train_loss": fitted.best.train_loss,
+                "best_validation_loss": fitted.best.validation_loss,
+            },
+            "versions": library_versions(),
+            "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},
+            "precision": fitted.precision.as_dict(),
+            **tuned,
+        },
+        integers=integers,
+    )
+    return header, fitted
+
+
+def _freeze(
+    model: Autoencoder, fitted: Fitted, rows: Rows, params: Params, scaling: Scaling
+) -> tuple[Autoencoder, Quantiser, RateModel | None]:
+    """The model as it will be stored and its quantiser: the one it was trained with, or one fitted to its latents.
+
+    With the first one also the rate model of the latents that are left.
+    """
+    device = next(model.parameters()).device
+    frozen = freeze(model, params.model.name).to(device)
+    latents = _latents(frozen, rows, scaling)
+    if fitted.rate is None:
+        return frozen, Quantiser.fit(latents, params.quantiser.levels), None
+    rate = fitted.rate.cpu()
+    used = rate.used(latents)
+    quantiser = rate.quantiser(latents, used, params.quantiser.levels)
+    return freeze(model, params.model.name, used), quantiser, rate.of(used)
+
+
+def _computes_in_integers(params: Params, spec: SampleSpec) -> bool:
+    if params.train.arithmetic == "integer" and spec.dtype != "uint8":
+        raise DataError(f"train.arithmetic: integer is for uint8 samples, found {spec.describe()}; set it to auto")
+    return params.train.arithmetic != "float" and params.may_be_integer and spec.dtype == "uint8"
+
+
+def _in_integers(
+    frozen: Autoencoder,
+    quantiser: Quantiser,
+    rate: RateModel | None,
+    train: Rows,
+    validation: Rows,
+    params: TrainParams,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of the integer model, and what the provenance says of it."""
+    device = next(iter(train.in_order(1))).device
+    network = RoundedNetwork(frozen, quantiser).to(device)
+    tuned = tune(network, None if rate is None else rate.to(device), train, validation, params)
+    return network.integers(), {"integers": tuned.as_dict()}
+
+
+@torch.inference_mode()
+def _latents(model: Autoencoder, rows: Rows, scaling: Scaling) -> Tensor:
+    """Latents (n, L) of evenly spaced train rows, on the CPU."""
+    step = -(-rows.rows // _QUANTISER_ROWS)
+    pieces = [model.encode(scale_pixels(pixels[::step].float(), scaling)).cpu() for pixels in rows.in_order(4096)]
+    return torch.cat(pieces)

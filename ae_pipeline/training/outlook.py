@@ -1,0 +1,138 @@
+"""What is known before training: settings that cannot work with these samples, and how far off the gate's limits are.
+
+check_fits(params, train.spec)      # ConfigError: not after hours
+outlook = look_ahead(train, params)
+outlook.describe(); outlook.warnings
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log2
+
+import numpy as np
+
+from ae_pipeline.data.pixels import SampleSpec, image_shape
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.value_range import ValueRange, range_of, scaled_by
+from ae_pipeline.errors import ConfigError
+from ae_pipeline.params import LARGEST_PCA, Params
+
+_BLOCK_ROWS = 2048
+# Of so many evenly spaced rows, and so many values of them, PCA is a hint in a fraction of a second.
+_ROWS = 2000
+_VALUES = 1 << 24
+# With fewer rows than this for each component, PCA fits the rows themselves.
+_ROWS_PER_COMPONENT = 4
+# On MNIST an autoencoder has a third of PCA's error at the same latent size.
+_OUT_OF_REACH = 5
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """MSE on train rows of two answers that need no training, for values in [0, 1]."""
+
+    mean_mse: float
+    """Answering each value's mean."""
+    pca_mse: float | None
+    """PCA of the same latent size, not quantised; None where there are too few rows."""
+    limit: float | None
+    """The largest MSE that passes `evaluate.gate`; None: it has no limit."""
+    value_range: ValueRange
+    warnings: list[str]
+
+    def describe(self) -> str:
+        """One line for people."""
+        pca = "" if self.pca_mse is None else f", PCA of the same latent size (not quantised) {self.pca_mse:.6g}"
+        limit = "" if self.limit is None else f"; evaluate.gate asks for at most {self.limit:.6g}"
+        return f"before training: answering each value's mean has mse {self.mean_mse:.6g}{pca}{limit}"
+
+
+def check_fits(params: Params, spec: SampleSpec) -> None:
+    """Raise one ConfigError with all settings that cannot lead to a codec for such samples that passes the gate."""
+    problems = []
+    if params.model.name != "dense":
+        try:
+            image_shape(spec.shape, params.model.name)
+        except ConfigError as error:
+            problems.append(str(error))
+    if params.train.arithmetic == "integer" and spec.dtype != "uint8":
+        problems.append(f"train.arithmetic: integer is for uint8 samples, found {spec.describe()}; set it to auto")
+    if params.evaluate.gate.beat_pca and spec.size > LARGEST_PCA:
+        problems.append(
+            f"evaluate.gate.beat_pca: true, but samples are {spec.describe()}, and PCA is not computed for rows of "
+            f"more than {LARGEST_PCA} values; set beat_pca: false"
+        )
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def size_warnings(params: Params, spec: SampleSpec) -> list[str]:
+    """Latents that take more than the samples do."""
+    bits = params.train.latent_size * log2(params.quantiser.levels)
+    if bits < 8 * spec.nbytes:
+        return []
+    return [
+        f"train.latent_size {params.train.latent_size} with {params.quantiser.levels} levels is {bits:.0f} bits per "
+        f"row, not less than the {8 * spec.nbytes} of the samples ({spec.describe()}); set it lower"
+    ]
+
+
+def largest_mse(params: Params) -> float | None:
+    """The largest MSE that passes `evaluate.gate`, from max_mse and min_psnr; None where neither is set."""
+    gate = params.evaluate.gate
+    limits = [gate.max_mse, None if gate.min_psnr is None else 10 ** (-gate.min_psnr / 10)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def look_ahead(train: SampleSet, params: Params) -> Outlook:
+    """Read the train split once, in constant memory."""
+    sampled: list[np.ndarray] = []
+    most = max(1, min(_ROWS, _VALUES // train.spec.size))
+    value_range = range_of(_sampling(train, -(-train.rows // most), sampled), train.rows)
+    offset, scale = scaled_by(train.spec.dtype, value_range)
+    rows = np.concatenate(sampled).reshape(-1, train.spec.size).astype(np.float64) / scale
+    rows -= rows.mean(axis=0)
+    mean_mse = float(np.square(rows).mean())
+    size = params.train.latent_size
+    pca_mse = _pca_mse(rows.astype(np.float32), size) if len(rows) >= _ROWS_PER_COMPONENT * size else None
+    limit = largest_mse(params)
+    warnings = [
+        *value_range.warnings("the train split", offset, scale),
+        *size_warnings(params, train.spec),
+        *_limit_warnings(limit, mean_mse, pca_mse),
+    ]
+    return Outlook(mean_mse, pca_mse, limit, value_range, warnings)
+
+
+def _limit_warnings(limit: float | None, mean_mse: float, pca_mse: float | None) -> list[str]:
+    if limit is None or not mean_mse:
+        return []
+    if limit >= mean_mse:
+        return [
+            f"evaluate.gate asks for an mse of at most {limit:.6g}, but answering each value's mean has "
+            f"{mean_mse:.6g}: this limit holds nothing back; set one below that"
+        ]
+    if pca_mse is not None and limit < pca_mse / _OUT_OF_REACH:
+        return [
+            f"evaluate.gate asks for an mse of at most {limit:.6g}, but PCA of the same latent size has {pca_mse:.6g}; "
+            f"an autoencoder is seldom below a fifth of that: raise train.latent_size, or the limit"
+        ]
+    return []
+
+
+def _sampling(samples: SampleSet, every: int, sampled: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """All blocks of pixels; every so manyth row is put into `sampled`."""
+    first = 0
+    for shard in samples.shards:
+        for block in samples.blocks(shard, _BLOCK_ROWS):
+            sampled.append(block.pixels[-first % every :: every].copy())
+            first += len(block.pixels)
+            yield block.pixels
+
+
+def _pca_mse(rows: np.ndarray, size: int) -> float:
+    """What the first `size` components leave of centred rows (n, values): the eigenvalues after these."""
+    values = rows.shape[1]
+    products = rows.T @ rows if values <= len(rows) else rows @ rows.T
+    left = np.linalg.eigvalsh(products)[: max(0, len(products) - size)]
+    return float(np.maximum(left, 0).sum() / rows.size)

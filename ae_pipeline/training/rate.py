@@ -1,0 +1,85 @@
+"""What the quantised latents will cost, as a term of the loss: training for a point on the rate-distortion curve.
+
+While training, uniform noise stands in for rounding (Ballé, Laparra and Simoncelli, "End-to-end optimized image
+compression", ICLR 2017), and a learned density of each dimension says how many bits the rounded value takes. What is
+minimised is distortion + rate_weight * bits, so that dimensions, their steps and their spread share the bits out among
+themselves. The density is for training alone: a codec keeps the steps, as its quantiser.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ae_pipeline.codec.quantiser import Quantiser
+
+_COMPONENTS = 3
+# Unit-variance latents start with this many steps per standard deviation: about 4 bits per dimension.
+_FIRST_STEPS = 4.0
+_LEAST_PROBABILITY = 1e-9
+# Share of train rows in which a dimension must differ from zero to be worth its place in every row.
+_LEAST_USE = 1e-3
+
+
+class RateModel(nn.Module):
+    """A step for every latent dimension, and a density, a mixture of three logistics, for all together or for each.
+
+    Together is what a byte costs in a column whose values share one code, each is what it costs where they do not.
+    """
+
+    def __init__(self, latent_size: int, *, shared: bool):
+        super().__init__()
+        densities = 1 if shared else latent_size
+        self.shared = shared
+        self.log_steps = nn.Parameter(torch.full((latent_size,), math.log(_FIRST_STEPS)))
+        self.means = nn.Parameter(torch.linspace(-2, 2, _COMPONENTS).repeat(densities, 1))
+        self.log_widths = nn.Parameter(torch.full((densities, _COMPONENTS), 0.5))
+        self.weights = nn.Parameter(torch.zeros(densities, _COMPONENTS))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, L) to the latents that the decoder gets, (N, L), and bits per row, (N,).
+
+        Rounded in evaluation mode; with noise, which has a gradient, in training.
+        """
+        steps = self.log_steps.exp()
+        y = z.float() * steps
+        y = y + torch.rand_like(y) - 0.5 if self.training else torch.round(y)
+        return y / steps, self.bits(y)
+
+    def bits(self, y: Tensor) -> Tensor:
+        """(N, L) in steps to bits per row, (N,): -log2 of the density's integral over one step around each value."""
+        y = y.unsqueeze(-1)
+        sharpness = torch.exp(-self.log_widths)
+        upper = torch.sigmoid((y + 0.5 - self.means) * sharpness)
+        lower = torch.sigmoid((y - 0.5 - self.means) * sharpness)
+        probability = ((upper - lower) * torch.softmax(self.weights, -1)).sum(-1)
+        return -torch.log2(probability.clamp_min(_LEAST_PROBABILITY)).sum(-1)
+
+    @torch.no_grad()
+    def of(self, dimensions: Tensor) -> "RateModel":
+        """The same of some dimensions only."""
+        chosen = RateModel(len(dimensions), shared=self.shared)
+        state = self.state_dict()
+        for name in ["log_steps"] if self.shared else list(state):
+            state[name] = state[name][dimensions]
+        chosen.load_state_dict(state)
+        return chosen
+
+    @torch.no_grad()
+    def used(self, z: Tensor) -> Tensor:
+        """Indices of the dimensions that carry something, from train latents (N, L); at least one."""
+        q = torch.round(z * self.log_steps.exp().to(z.device))
+        share = (q != 0).float().mean(0)
+        keep = torch.nonzero(share >= _LEAST_USE).flatten()
+        return keep if len(keep) else share.argmax().reshape(1)
+
+    @torch.no_grad()
+    def quantiser(self, z: Tensor, dimensions: Tensor, most_levels: int) -> Quantiser:
+        """The quantiser that was trained for, of the chosen dimensions of train latents (N, L).
+
+        Its levels are those that the latents need, at most `most_levels`; what lies outside is clipped.
+        """
+        scale = torch.exp(-self.log_steps).to(z.device)[dimensions]
+        furthest = int(torch.round(z[:, dimensions] / scale).abs().max())
+        levels = min(most_levels, max(2, 2 * furthest + 1))
+        return Quantiser(levels, scale, torch.zeros_like(scale))
