@@ -2,7 +2,7 @@
 
     python bench/fuzz.py --inputs 20000 --seed 1 --out bench/results/fuzz.md
 
-Mutates manifests, codecs, weights, Parquet footers and pages of small stores (tests/fuzzing.py), most of them with all
+Mutates manifests, codecs, weights, Parquet footers and pages of small stores (tests/support/fuzzing.py), most of them with all
 digests put right again, and reads each by every way there is, in processes of their own. Target: every input is read,
 or refused with an error of ours; no crash, no hang (60 s), at most 2 GiB more memory, no file outside the store opened.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from reporting import report, table
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from fuzzing import make_stores, run_inputs
 
 GOOD = ("read", "refused")

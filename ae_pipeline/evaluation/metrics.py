@@ -1,7 +1,7 @@
 """How far decoded rows are from the originals: one value per row, on values scaled to [0, 1].
 
 To add a metric: a function of (original, decoded), both float32 (n, *shape), that returns float64 (n,), and a line in
-METRICS. `evaluate` reports the mean over rows of every metric; tests/test_contracts.py runs on each of them.
+METRICS. `evaluate` reports the mean over rows of every metric; tests/house/test_contracts.py runs on each of them.
 """
 
 from collections.abc import Callable

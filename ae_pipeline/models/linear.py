@@ -3,7 +3,7 @@
 torch sends float32 products to MKL, which leaves half of the speed of an AMD CPU unused; oneDNN, which torch also
 contains, does not (bench/throughput.py measures both). The operator is the one that torch's own compiler calls.
 MKL moreover sums a row in another order at another place in its block, in layers of fewer than nine outputs; oneDNN
-does not (tests/test_determinism.py).
+does not (tests/promises/test_determinism.py).
 """
 
 import platform

@@ -1,7 +1,7 @@
 """Where data comes from: one file per source, named as in params.yaml's `source.name`.
 
 To add one: write `sources/<name>.py` whose last line is `SOURCE = <Class>` (contract: base.py), add its options and
-name to `SourceParams` in params.py; `tests/test_contracts.py` and DVC find it by name.
+name to `SourceParams` in params.py; `tests/house/test_contracts.py` and DVC find it by name.
 """
 
 from importlib import import_module

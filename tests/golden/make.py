@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "support"))
 
-from ae_pipeline.codec_building import build_codec  # noqa: E402
-from ae_pipeline.params_model import DenseOptions, PatchOptions  # noqa: E402
-from ae_pipeline.preparation import write_splits  # noqa: E402
-from ae_pipeline.store.decoding import decode_store  # noqa: E402
 from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E402 (found through the line above)
 
+from ae_pipeline.data.splits import write_splits  # noqa: E402
 from ae_pipeline.params import Params  # noqa: E402
+from ae_pipeline.params.model import DenseOptions, PatchOptions  # noqa: E402
 from ae_pipeline.sources import build_source  # noqa: E402
 from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
+from ae_pipeline.store.reading.decode import decode_store  # noqa: E402
+from ae_pipeline.training.build import build_codec  # noqa: E402
 
 DENSE, CONV, CODED, INTEGER, PATCHES = (f"store-v2{kind}" for kind in ("", "-conv", "-coded", "-integer", "-patches"))
 PARAMS = {

@@ -19,7 +19,7 @@ class NamedColumnsFile(pq.ParquetFile):  # type: ignore[misc]
     Raises KeyError for a name that no column has; ValueError if the file's table does not fit its leaf columns.
     """
 
-    # All of pyarrow's methods ask here; tests/test_parquet_columns.py fails if a later pyarrow does not.
+    # All of pyarrow's methods ask here; tests/data/test_parquet_columns.py fails if a later pyarrow does not.
     def _get_column_indices(self, column_names: Sequence[str] | None, use_pandas_metadata: bool = False) -> Any:
         if column_names is None:
             return None

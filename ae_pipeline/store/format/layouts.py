@@ -1,7 +1,7 @@
 """The physical layouts of the `latent` column: how int8 latents (n, L) stand in Parquet.
 
 To add one: a `Layout` and a line in LAYOUTS, and its name in `EncodeParams`, `LatentEntry` and cli.py;
-tests/test_layouts.py finds it.
+tests/store/test_layouts.py finds it.
 """
 
 from collections.abc import Callable

@@ -19,7 +19,7 @@ from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import Params, load_params
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def load_text(folder: Path, text: str) -> Params:

@@ -135,7 +135,9 @@ def test_other_instructions_give_the_same(instructions, folder, monkeypatch):
     for name, value in instructions.items():
         monkeypatch.setenv(name, value)
     command = [sys.executable, "-c", PRINT_DIGEST, str(folder)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout
+    found = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1] / "support"
+    ).stdout
     codec, pixels = Codec.load(folder), random_pixels((500, 9, 7), "uint8", 5)
     latents = codec.encode(pixels)
     assert found.strip() == hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdigest()

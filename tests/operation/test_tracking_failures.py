@@ -139,7 +139,7 @@ def test_a_driver_that_is_not_installed(tiny_params, tmp_path, monkeypatch):
 def test_postgresql_without_its_driver_or_without_its_server_is_one_line(tmp_path):
     """The driver may be here or not: each time it is a line, and at once."""
     uri = f"postgresql://me:{SECRET}@127.0.0.1:9/mlflow"
-    shutil.copy(Path(__file__).parents[1] / "params.yaml", tmp_path)
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "ae_pipeline", "history"], cwd=tmp_path, capture_output=True, text=True, check=False,
         env={**os.environ, "MLFLOW_TRACKING_URI": uri},

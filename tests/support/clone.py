@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Trains in two seconds and beats PCA.
 SMALL = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 1200, "test_rows": 300}},

@@ -349,7 +349,7 @@ def test_memory_stays_small_when_a_real_bomb_is_refused(sound, store):
     bomb = rewrite_part(store, texts, store_schema=False, row_group_size=ROWS)
     assert bomb.manifest.parts[0].bytes < 20_000
     command = [sys.executable, "-c", READ_AND_TELL_PEAK, sound.path, bomb.path]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     kibibytes, message = done.stdout.split(maxsplit=1)
     assert "column text would take 765" in message
     assert int(kibibytes) < 300 << 10

@@ -22,7 +22,7 @@ from ae_pipeline.training.build import build_codec
 
 CPU = EncodeParams(device="cpu")
 NO_LIMITS = GateParams(beat_pca=False)
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def measured(original, decoded, train_means=None, *, scale=1.0, cut=7):

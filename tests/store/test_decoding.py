@@ -278,7 +278,7 @@ def test_a_store_without_a_readable_part_is_an_error_even_if_damage_is_left_out(
 
 
 def test_the_example_in_the_readme_runs(stores, tmp_path, monkeypatch, capsys):
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "decode_rows" in block)
     assert len(example.strip().splitlines()) <= 8
     shutil.copytree(stores["dense", "uint8"].path, tmp_path / "out" / "new")

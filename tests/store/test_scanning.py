@@ -17,7 +17,7 @@ from ae_pipeline.store.reading.scan import absent_ids
 from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.writing.appending import append_samples
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 ROWS, PER_PART, PER_GROUP = 6000, 2000, 200
 
 

@@ -140,7 +140,7 @@ def test_a_store_written_by_another_process_is_the_same_store(threads, data, tmp
         "encode(data / 'rows', data / 'codec', target, row_group_rows=700)\n"
     )
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_NUM_THREADS", "OMP_THREAD_LIMIT")
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])])
     environment = {**os.environ, **dict.fromkeys(names, threads), "PYTHONPATH": path, "PYTHONHASHSEED": threads}
     subprocess.run([sys.executable, "-c", script, data, tmp_path / "store"], env=environment, check=True)
     assert bytes_of(tmp_path / "store") == bytes_of(data / "store")

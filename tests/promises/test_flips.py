@@ -15,7 +15,7 @@ from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 # Damaged alone: they say what the other files should be.
 ALONE = (MANIFEST_NAME, VACUUMED_NAME)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "ae_pipeline").rglob("*.py"), *(ROOT / "flows").rglob("*.py")])
 # PyYAML's usual loaders make Python objects; ruamel's "safe" one makes none.
 MODULES = {

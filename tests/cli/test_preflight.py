@@ -22,7 +22,7 @@ from ae_pipeline.params import MNIST_MAX_MSE, Params, load_params
 from ae_pipeline.sources import build_source
 from ae_pipeline.training.outlook import check_fits, look_ahead
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
+PARAMS = Path(__file__).parents[2] / "params.yaml"
 SYNTHETIC = {"source": {"name": "synthetic", "synthetic": {"train_rows": 300, "test_rows": 60}}}
 
 

@@ -1,6 +1,6 @@
 """Stores that somebody has tampered with: how they are made, and what happens to a program that reads them.
 
-    python tests/fuzzing.py STORES SCRATCH SEED FIRST COUNT     # one JSON line for each input
+    python tests/support/fuzzing.py STORES SCRATCH SEED FIRST COUNT     # one JSON line for each input
 
 Input number n of a seed is always the same. Most mutations put the digests right again: what stands behind a digest is
 reached by whoever writes one. This file is run as a process of its own (`run_inputs`), in which an input must neither
@@ -370,7 +370,7 @@ def run_inputs(stores: Path, scratch: Path, seed: int, first: int, count: int) -
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env={**os.environ, "PYTHONPATH": f"{Path(__file__).parents[1]}", "PYTHONWARNINGS": "ignore"},
+                env={**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}", "PYTHONWARNINGS": "ignore"},
             )
             with worker:
                 assert worker.stdout is not None
@@ -476,7 +476,7 @@ def _watch_files(store: Path) -> list[str]:
     """Paths that are opened from now on and are neither below the store nor the interpreter's or the system's."""
     seen: list[str] = []
     allowed = tuple(
-        map(str, (store, sys.prefix, sys.base_prefix, Path(__file__).parents[1], "/proc", "/sys", "/usr", "/lib"))
+        map(str, (store, sys.prefix, sys.base_prefix, Path(__file__).parents[2], "/proc", "/sys", "/usr", "/lib"))
     )
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import STAGES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ae_pipeline"
 # From the top of the house to the ground: a file imports its own room and those below. A new room gets its line here.
 ROOMS = (

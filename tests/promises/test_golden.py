@@ -22,7 +22,7 @@ from ae_pipeline.store.format.part_writer import RESERVED
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store, load_store_codec
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 STORES = sorted(path.parent.name for path in GOLDEN.glob("*/_manifest.json"))
 DOC = (ROOT / "docs" / "store-format.md").read_text(encoding="utf-8")

@@ -223,7 +223,7 @@ def test_a_store_that_was_begun_in_the_place_of_another_has_a_series_of_its_own(
 
 
 def test_all_of_that_passed_with_pickles_of_mlflow_off_and_its_loaders_blocked(guard):
-    """See tests/guarding.py."""
+    """See tests/support/guarding.py."""
     assert guard.calls == []
     commands = (*(f"flows.{name}" for name in ("encode_new", "evaluate_and_promote", "monitor")), "ae_pipeline history")
     for command in commands:

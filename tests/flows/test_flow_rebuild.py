@@ -181,7 +181,7 @@ def test_a_cancelled_run_ends_truthfully_and_leaves_nobody_at_work(clone, server
 
 
 def test_all_of_that_passed_with_pickles_of_mlflow_off_and_its_loaders_blocked(guard):
-    """See tests/guarding.py."""
+    """See tests/support/guarding.py."""
     assert guard.calls == []
     for command in ("-m flows.rebuild", "-m ae_pipeline stage publish"):
         assert {line.split()[1] for line in guard.switches if command in line} == {"false"}

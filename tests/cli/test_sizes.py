@@ -200,7 +200,7 @@ def test_a_repair_without_data_leaves_a_manifest_of_gigabytes_alone(place):
 
 
 def test_a_chunk_of_gigabytes_in_a_store_without_pieces_is_refused_before_it_is_read(tmp_path):
-    golden = Path(__file__).parent / "golden" / "store-v1"
+    golden = Path(__file__).parents[1] / "golden" / "store-v1"
     shutil.copytree(golden, tmp_path / "store")
     store = LatentStore.open(tmp_path / "store")
     file = VerifiedFile(store.storage, store.manifest.parts[0])
