@@ -1,7 +1,8 @@
 """The autoencoders: one file per model, named as in params.yaml's `model.name`.
 
 To add one: write `models/<name>.py` whose last line is `MODEL = <Class>` (contract: base.py), add its options and name
-to `ModelParams` in params.py and to `Model` in codec/header.py; `tests/house/test_contracts.py` and DVC find it by name.
+to `ModelParams` in params/model.py and to `Model` in codec/header.py. tests/house/test_contracts.py and DVC find it by
+its name.
 """
 
 from importlib import import_module
