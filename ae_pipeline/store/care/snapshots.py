@@ -45,7 +45,8 @@ def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
     except (FileNotFoundError, NotADirectoryError):
         return Vacuumed()
     except OSError as error:
-        raise StoreError(f"{where} cannot be read: {first_line(error)}; give permission, or restore it") from None
+        advice = "give permission, or restore it"
+        raise StoreError(f"cannot be read: {first_line(error)}", place=where, advice=advice) from None
     try:
         values = json.loads(data)
         digest = values.pop("digest")
@@ -53,7 +54,8 @@ def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
             raise ValueError("its digest does not match its contents")
         return Vacuumed.model_validate(values)
     except (ValidationError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise StoreError(f"{where} is damaged: {first_line(error)}; restore it, or run `ae-pipeline vacuum`") from None
+        advice = "restore it, or run `ae-pipeline vacuum`"
+        raise StoreError(f"is damaged: {first_line(error)}", place=where, advice=advice) from None
 
 
 def write_vacuumed(store: Path, record: Vacuumed) -> None:

@@ -28,6 +28,10 @@ from ae_pipeline.store.format.manifest import (
     snapshot_path,
 )
 from ae_pipeline.store.storage.folder import LocalStorage
+from ae_pipeline.store.storage.work_folder import partial_folder
+
+REPAIR = "repair"
+"""What the work folder of a repair is called, after the store: `.<store>.repair.partial`."""
 
 
 @dataclass
@@ -122,6 +126,11 @@ def _left(store: Path, kept: list[Manifest]) -> list[Path]:
     return [path for path in parts if path.name not in listed]
 
 
+def repair_folder(store: Path) -> Path:
+    """Where a repair makes parts again; of use to nobody after it."""
+    return partial_folder(store, None, REPAIR)
+
+
 def temporary_files(store: Path) -> list[Path]:
     """Files of a store that were being written when a run was cut off; or are, by who has locked the store."""
     folders = [folder for folder in (store, store / CODEC_FOLDER, store / SNAPSHOTS_FOLDER) if folder.is_dir()]
@@ -131,7 +140,7 @@ def temporary_files(store: Path) -> list[Path]:
 
 def _unfinished(store: Path) -> list[Path]:
     """Work folders beside the store that no run is using."""
-    pattern = rf"\.{re.escape(store.absolute().name)}\.[0-9a-f]{{16}}\.partial"
+    pattern = rf"\.{re.escape(store.absolute().name)}\.([0-9a-f]{{16}}|{REPAIR})\.partial"
     folders = [path for path in store.absolute().parent.iterdir() if re.fullmatch(pattern, path.name) and path.is_dir()]
     free = []
     for folder in folders:
