@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Self
 
 _AGAIN = "nothing incomplete has a final name, run the same command again to go on"
-# Of the loader of libraries, glibc, torch, cuBLAS, C++, oneDNN, Python's threads.
+# The words of the loader of libraries, glibc, torch, cuBLAS, C++, oneDNN and Python's threads.
 _NO_MEMORY = (
     *("failed to map segment", "annot allocate memory", "allocate memory", "ALLOC_FAILED", "bad_alloc"),
     *("could not create a primitive", "can't start new thread"),
@@ -52,7 +52,7 @@ _QUERY = re.compile(rf"({_SCHEME}[^\s?'\"]{{0,2000}}\?)[^\s'\"=]{{0,500}}=[^\s'\
 
 
 def without_secrets(text: str) -> str:
-    """The same text, where URLs have no user, no password and no query: what may be shown and logged.
+    """Take users, passwords and queries out of the URLs in a text, so that it may be shown and logged.
 
     Azure's `abfss://container@account` stays: what stands before its @ names a folder.
     """
@@ -249,7 +249,7 @@ def _not_possible(error: OSError) -> str:
 
 
 def _spell_out() -> None:
-    """What a terminal or pipe cannot show, such as an umlaut in ASCII, is spelt out and never an error."""
+    """Spell out what a terminal or pipe cannot show, such as an umlaut in ASCII, where Python would raise."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -3,15 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ae_pipeline.cli.options import ROWS_OF_ENCODE, AsJson, Device, StorePlace, naming_options, note_left_out, show
 from ae_pipeline.errors import ConfigError, printable, warn
-
-if TYPE_CHECKING:
-    from ae_pipeline.store.latent_store import LatentStore
 
 store_app = typer.Typer()
 
@@ -34,12 +31,15 @@ def append(
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
     from ae_pipeline.store.care.make_again import open_sources
+    from ae_pipeline.store.care.part_checks import parts_of_other_size
     from ae_pipeline.store.latent_store import LatentStore
     from ae_pipeline.store.writing.appending import append_samples
 
     opened = LatentStore.open(store)
     opened.codec_header()  # raises if it is not the one that wrote the store
-    _warn_of_damage(opened)
+    if wrong := parts_of_other_size(opened):  # growing makes damage no worse, but whoever grows a store should know
+        named = f"{len(wrong)} parts of the store are missing or of another size ({', '.join(wrong[:3])})"
+        warn([f"{named}: see `ae-pipeline verify {opened.location}`"])
     latent = opened.manifest.latent
     settings = EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows, device=device)
     sets = open_sources(data, store)
@@ -158,19 +158,6 @@ def vacuum(
     print(printable(format_vacuumed(done, dry_run=dry_run)))
 
 
-def _warn_of_damage(store: "LatentStore") -> None:
-    """Growing makes damage no worse, but whoever adds to a store should hear of it."""
-    from ae_pipeline.store.care.part_checks import parts_of_other_size
-
-    wrong = parts_of_other_size(store)
-    if wrong:
-        print(
-            f"warning: {len(wrong)} parts of the store are missing or of another size ({', '.join(wrong[:3])}): see "
-            f"`ae-pipeline verify {store.location}`",
-            file=sys.stderr,
-        )
-
-
 def _folder(store: str) -> Path:
     from ae_pipeline.store.storage.folder import is_url
 
@@ -180,12 +167,12 @@ def _folder(store: str) -> Path:
 
 
 def _name(data: list[Path]) -> str:
-    """What the manifest calls them."""
+    """The name that the manifest gives to these data sets."""
     return ", ".join(path.name for path in data[:3]) + (f" and {len(data) - 3} more" if len(data) > 3 else "")
 
 
 def _rows(store: str, snapshot: int | None) -> int:
-    """For the progress bar."""
+    """Rows to check, for the progress bar; 0 if no manifest can be read."""
     from ae_pipeline.errors import StoreError
     from ae_pipeline.store.format.manifest import read_manifest
 

@@ -37,6 +37,7 @@ from ae_pipeline.store.format.verified_file import VerifiedFile
 from ae_pipeline.store.storage.folder import LocalStorage, Storage, copy_file, open_storage, place_of
 
 CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
+_COLUMN_ROWS = 65_536
 # Permission, too many open files, memory.
 _NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
@@ -180,6 +181,12 @@ class Parts:
             if count != part.rows:
                 raise ValueError(f"it has {count} rows, the manifest says {part.rows}")
 
+    def read_column(self, part: PartEntry, name: str) -> Iterator[pa.Array]:
+        """Yield one column of a part, block by block. Raises DamagedPartError."""
+        with self.open_part(part) as parquet:
+            for batch in parquet.iter_batches(batch_size=_COLUMN_ROWS, columns=[name]):
+                yield batch.column(0)
+
     def to_rows(self, table: pa.Table) -> LatentRows:
         """A table of all columns in NumPy's terms. Raises ValueError if its latents are not of the store's size."""
         return LatentRows(
@@ -218,7 +225,7 @@ class Parts:
 
     @contextmanager
     def checked_part(self, part: PartEntry) -> Iterator[pq.ParquetFile]:
-        """The same for whoever names the file: raises what Arrow and Python raise, DamagedError among it."""
+        """Open a part for a caller who names the file: Arrow's and Python's errors pass, and DamagedError."""
         file = VerifiedFile(self.storage, part)
         options = {"metadata": file.metadata(), "page_checksum_verification": True, "pre_buffer": False}
         with PartFile(file, self._layout, self.manifest.latent.size, **options) as parquet:
@@ -238,7 +245,7 @@ class Parts:
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
-        """What reading a damaged file raises, as one error that names it."""
+        """Turn what reading a damaged file raises into one error that names the file."""
         where = place_of(self.storage, name)
         advice = "restore it, or run `ae-pipeline repair` with the data that was encoded"
         try:

@@ -130,7 +130,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _parts(array: Any) -> list[Any]:
-    """What a nested array consists of beside its nulls."""
+    """The lengths and inner arrays of a nested array, without its nulls."""
     if pa.types.is_struct(array.type):
         return list(array.flatten())
     if pa.types.is_map(array.type):

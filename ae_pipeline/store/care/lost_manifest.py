@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +33,18 @@ from ae_pipeline.store.format.manifest import (
 from ae_pipeline.store.storage.folder import LocalStorage, read_whole
 from ae_pipeline.store.writing.shards import ShardJob, plan_jobs
 
-# Of 64 digits of a digest. By chance no two values of the world's agree in so many.
+# So many of the 64 digits of two digests never agree by chance.
 _DIGITS_PROOF = 60
 
 
-@dataclass(frozen=True)
-class Salvaged:
-    """What can still be read of a damaged manifest; None where that is gone."""
-
-    snapshot: int | None
-    name: str | None
-    """Of the data set."""
-    layout: str | None
-    row_group_rows: int | None
-    written_by: dict[str, Any] | None
-    digest: str
-    """What stands where the digest is in a whole file."""
+# Where a whole manifest has the values that only it knows.
+_PLACES = {
+    "snapshot": r'\n  "snapshot": ([0-9]{1,9}),',
+    "name": r'\n  "source": \{\n    "name": ("[^\n]*"),\n',
+    "layout": r'\n    "layout": ("[^"\n]*"),',
+    "row_group_rows": r'\n    "row_group_rows": ([0-9]{1,9})\n',
+    "written_by": r'\n  "written_by": (\{.*?\n  \})',
+}
 
 
 class LostManifest:
@@ -57,7 +53,7 @@ class LostManifest:
     def __init__(self, store: Path, sources: list[SampleSet]):
         self._store, self._sources = store, sources
         self._kept = kept_snapshots(LocalStorage(store))
-        self._salvaged = salvage(store)
+        self._left, self._digest = _salvage(store)
         self.settings = self._find_settings()
         """Layout and rows of a row group."""
 
@@ -82,12 +78,13 @@ class LostManifest:
         return jobs
 
     def possible_sources(self, parts: list[PartEntry]) -> list[SourceEntry]:
-        """What `source` may have been: of a store that was encoded at once, or of one that grew."""
+        """List what `source` may have been in a store that was encoded at once, and in one that grew."""
         rows = sum(part.rows for part in parts)
         digests = [sha256_json([part.shard.digest for part in parts])]
-        if len(self._sources) == 1 and self._salvaged.snapshot in (None, 1):
+        if len(self._sources) == 1 and self._left.get("snapshot") in (None, 1):
             digests.insert(0, self._sources[0].digest)
-        return [SourceEntry(name=self._salvaged.name or "rebuilt", digest=digest, rows=rows) for digest in digests]
+        name = self._left.get("name") or "rebuilt"
+        return [SourceEntry(name=name, digest=digest, rows=rows) for digest in digests]
 
     def propose(self, made: Manifest) -> tuple[dict[str, Any], bool]:
         """The JSON object of the manifest, and whether it is proven to be the lost one; `made` lists the parts.
@@ -95,7 +92,7 @@ class LostManifest:
         A few digits of the digest may be what is damaged.
         """
         proposals = list(self._proposals(made))
-        proven = [values for values in proposals if _agree(self._salvaged.digest, sha256_json(values)) >= _DIGITS_PROOF]
+        proven = [values for values in proposals if _agree(self._digest, sha256_json(values)) >= _DIGITS_PROOF]
         values = (proven or proposals)[0]
         return {**values, "digest": sha256_json(values)}, bool(proven)
 
@@ -118,26 +115,28 @@ class LostManifest:
         )
 
     def _find_settings(self) -> EncodeParams:
-        """From an earlier snapshot, or what is left of the manifest."""
+        """Take them from an earlier snapshot, or from what is left of the manifest."""
         for number in reversed(self._kept):
             try:
                 latent = read_manifest(self._store, number).latent
             except StoreError:
                 continue
             return EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows)
-        values = {"layout": self._salvaged.layout, "row_group_rows": self._salvaged.row_group_rows}
+        known = {name: self._left[name] for name in ("layout", "row_group_rows") if name in self._left}
+        if known.get("layout", "list") not in LAYOUTS:
+            del known["layout"]
         try:
-            return EncodeParams.model_validate({name: value for name, value in values.items() if value})
+            return EncodeParams.model_validate(known)
         except ValidationError:  # a number of rows of which a digit is what is damaged
-            return EncodeParams()  # as where nothing is known: the default, by which parts are found, or not
+            return EncodeParams()  # the default, by which parts are found, or not
 
     def _proposals(self, made: Manifest) -> Iterator[dict[str, Any]]:
-        """What is left of the manifest first, then what may stand in its place."""
+        """Yield manifests with what is left of the lost one first, then with what may stand in its place."""
         snapshots = [
-            self._salvaged.snapshot,
+            self._left.get("snapshot"),
             max([*self._kept, len(read_vacuumed(self._store).parts)], default=0) + 1,
         ]
-        writers = [self._salvaged.written_by, made.written_by]
+        writers = [self._left.get("written_by"), made.written_by]
         sources = self.possible_sources(made.parts)
         for snapshot, writer, source in itertools.product(filter(None, snapshots), filter(None, writers), sources):
             update = {
@@ -151,29 +150,18 @@ class LostManifest:
             yield _as_format_1(values)
 
 
-def salvage(store: Path) -> Salvaged:
-    """Read what is left of `_manifest.json`."""
+def _salvage(store: Path) -> tuple[dict[str, Any], str]:
+    """The values of `_manifest.json` that can still be read, and the text in the place of the digest."""
     try:
         text = read_whole(LocalStorage(store), MANIFEST_NAME, most=LARGEST_MANIFEST).decode("utf-8", "replace")
     except (FileNotFoundError, StoreError):  # StoreError: too large to be one
         text = ""
-
-    def value(pattern: str) -> Any:
-        found = re.search(pattern, text, re.DOTALL)
-        try:
-            return json.loads(found[1]) if found else None
-        except ValueError:
-            return None
-
-    layout = value(r'\n    "layout": ("[^"\n]*"),')
-    return Salvaged(
-        snapshot=value(r'\n  "snapshot": ([0-9]{1,9}),'),
-        name=value(r'\n  "source": \{\n    "name": ("[^\n]*"),\n'),
-        layout=layout if layout in LAYOUTS else None,
-        row_group_rows=value(r'\n    "row_group_rows": ([0-9]{1,9})\n'),
-        written_by=value(r'\n  "written_by": (\{.*?\n  \})'),
-        digest=text[-68:-4],
-    )
+    left = {}
+    for name, pattern in _PLACES.items():
+        if found := re.search(pattern, text, re.DOTALL):
+            with suppress(ValueError):
+                left[name] = json.loads(found[1])
+    return left, text[-68:-4]
 
 
 def _as_format_1(values: dict[str, Any]) -> dict[str, Any]:

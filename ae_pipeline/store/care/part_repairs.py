@@ -13,7 +13,7 @@ from ae_pipeline.errors import CodecError, DataError, StoreError
 from ae_pipeline.files import sync_folder
 from ae_pipeline.store.care.make_again import empty_folder, make_again, plan_again
 from ae_pipeline.store.care.report import Repaired
-from ae_pipeline.store.care.snapshots import Vacuumed, parts_of_snapshots, write_vacuumed
+from ae_pipeline.store.care.snapshots import note_removed
 from ae_pipeline.store.care.vacuum import vacuum_locked
 from ae_pipeline.store.format.manifest import (
     SNAPSHOTS_FOLDER,
@@ -152,9 +152,8 @@ def _commit(store: LatentStore, replaced: dict[str, PartEntry], git: dict[str, A
         }
     )
     if new.probe is None or parts[0] != old.parts[0]:
-        # Of a store of format 1 the first part has to be whole for it: DamagedPartError otherwise.
+        # A store of format 1 needs its first part whole for this: DamagedPartError otherwise.
         new = new.model_copy(update={"probe": measure_probe(LatentStore(store.path, new))})
-    write_vacuumed(store.path, Vacuumed(parts=parts_of_snapshots(store.path, old.snapshot)))
-    sync_folder(store.path)
+    note_removed(store.path, old.snapshot)
     write_manifest(store.path, new)
     vacuum_locked(store.path, keep=1)

@@ -30,9 +30,9 @@ class Snapshots:
     names: list[str]
     """All files of the store."""
     manifest: Manifest | None = None
-    """Of the snapshot to check. If the newest is damaged, the latest that is not; None if all are."""
+    """The manifest to check with: the newest, or if that is damaged the latest that is not; None if all are."""
     newest: bool = False
-    """Whether that is the newest snapshot."""
+    """Whether that is the newest snapshot's."""
     earlier: list[int] = field(default_factory=list)
     """Snapshots before the newest that can be opened."""
     damaged: list[Damage] = field(default_factory=list)
@@ -56,8 +56,12 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
         for name in found.names:
             refuse_cache_link(storage.path / name)
     if snapshot is not None:
-        return _read_one(storage, snapshot, found)
-    newest = _read_newest(storage, found)
+        there = snapshot_name(snapshot) in found.names
+        name = snapshot_name(snapshot) if there else MANIFEST_NAME
+        found.manifest = _read(storage, snapshot, name, found, there=there)
+        return found
+    found.known.add(MANIFEST_NAME)
+    newest = _read(storage, None, MANIFEST_NAME, found, there=holds_part_of_store(storage))
     removed = _read_removed(storage, found)
     kept = set(kept_snapshots(storage))
     last = newest.snapshot if newest else max(kept, default=0) + 1
@@ -106,32 +110,18 @@ def is_misspelt(data: bytes) -> bool:
     return data != (json.dumps(json.loads(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _read_one(storage: Storage, snapshot: int, found: Snapshots) -> Snapshots:
-    name = snapshot_name(snapshot)
-    try:
-        found.manifest = read_manifest(storage, snapshot)
-        _check_spelling(storage, name if name in found.names else MANIFEST_NAME)
-    except NewerFormatError:
-        raise
-    except StoreError as error:
-        if name not in found.names:
-            raise
-        found.damage(name, error.finding, costs=found.manifest is None)
-    return found
-
-
-def _read_newest(storage: Storage, found: Snapshots) -> Manifest | None:
-    found.known.add(MANIFEST_NAME)
+def _read(storage: Storage, snapshot: int | None, name: str, found: Snapshots, *, there: bool) -> Manifest | None:
+    """A manifest; an error is noted as damage of the file `name` if there is such a snapshot, else raised."""
     manifest = None
     try:
-        manifest = read_manifest(storage)
-        _check_spelling(storage, MANIFEST_NAME)
+        manifest = read_manifest(storage, snapshot)
+        _check_spelling(storage, name)
     except NewerFormatError:
         raise
     except StoreError as error:
-        if not holds_part_of_store(storage):
+        if not there:
             raise
-        found.damage(MANIFEST_NAME, error.finding, costs=manifest is None)
+        found.damage(name, error.finding, costs=manifest is None)
     return manifest
 
 

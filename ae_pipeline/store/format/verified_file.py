@@ -34,7 +34,7 @@ _FRAMES = 16 << 20
 
 
 class DamagedError(ValueError):
-    """Bytes of a part that are not the ones that were written: what was found; whoever reads it names the file."""
+    """Bytes of a part that are not the ones that were written. It says what was found; the reader names the file."""
 
 
 def cut(path: Path) -> list[str]:
@@ -65,7 +65,7 @@ def digest(data: bytes) -> str:
 
 
 def short_digest(whole: "hashlib._Hash") -> str:
-    """The same of what a hash has been given."""
+    """The first 32 hexadecimal digits of what a hash has been given."""
     return whole.hexdigest()[:_DIGITS]
 
 

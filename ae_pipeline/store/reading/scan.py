@@ -92,7 +92,7 @@ def typed_ids(store: Parts, ids: Sequence[int | str]) -> list[int | str]:
 
 
 def absent_ids(store: Parts, ids: Sequence[int | str], on_damaged: OnDamaged | None = None) -> list[int | str]:
-    """Those of the ids that no row has, in the order given; reads ids only. Raises ConfigError, DamagedPartError."""
+    """List the ids that no row has, in the order given. Reads ids only. Raises ConfigError, DamagedPartError."""
     found: set[int | str] = set()
     for table in scan(store, columns=[ID], ids=ids, on_damaged=on_damaged):
         found.update(table.column(ID).to_pylist())
