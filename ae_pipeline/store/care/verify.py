@@ -124,8 +124,10 @@ def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
     listed = {part.name for part in manifest.parts} | snapshots.known
     listed |= {f"{CODEC_FOLDER}/{name}" for name in CODEC_FILES}
     others = [name for name in snapshots.names if name not in listed]
-    left = [name for name in others if re.match(PART_NAME, name) or name.split("/")[-1].startswith(".")]
-    strange = [name for name in others if name not in left]
+    kinds: dict[bool, list[str]] = {True: [], False: []}
+    for name in others:
+        kinds[bool(re.match(PART_NAME, name)) or name.split("/")[-1].startswith(".")].append(name)
+    left, strange = kinds[True], kinds[False]
     notices = []
     if left:
         notices.append(
