@@ -19,8 +19,8 @@ from ae_pipeline.store.latent_store import LatentStore
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Two parts in two snapshots."""
-    return grow(tmp_path_factory.mktemp("errors"), (1, 2))
+    """Three parts in three snapshots."""
+    return grow(tmp_path_factory.mktemp("errors"))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_manifest_that_was_changed(store):
     assert place == str(store / MANIFEST_NAME)
     assert finding.startswith(("was changed: ", "is not readable JSON: "))
     assert advice.startswith("restore it from a copy, or run `ae-pipeline repair`")
-    assert advice.endswith("until then, `ae-pipeline decode --snapshot 1` reads what stood there before")
+    assert advice.endswith("until then, `ae-pipeline decode --snapshot 2` reads what stood there before")
 
 
 def test_a_manifest_of_a_later_version(store):
@@ -76,7 +76,7 @@ def test_a_manifest_of_a_later_version(store):
 
 def test_a_part_that_is_damaged_or_missing(store):
     opened = LatentStore.open(store)
-    first, second = opened.manifest.parts
+    first, second, _ = opened.manifest.parts
     (store / first.name).unlink()
     (store / second.name).write_bytes(b"short")
     found = {}
