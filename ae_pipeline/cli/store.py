@@ -100,7 +100,7 @@ def verify(
         from ae_pipeline.cli.store_text import format_verified
 
         print(printable(format_verified(verified)))
-    raise typer.Exit(0 if verified.whole and verified.holds_source is not False else 1)
+    raise typer.Exit(1 if verified.next_step else 0)
 
 
 @store_app.command()
