@@ -1,6 +1,7 @@
 """`repair`: damaged files come back byte for byte from the data; what cannot is left alone, unless that is accepted."""
 
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, StoreError, TargetError
 from ae_pipeline.files import locked_folder
 from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.store.care.vacuum import vacuum_store
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
@@ -103,6 +105,19 @@ def test_a_store_that_another_run_is_writing_is_left_alone(store, data):
     with locked_folder(store), pytest.raises(TargetError, match="another run is writing"):
         repair(store, data)
     assert bytes_of(store) == before
+
+
+@pytest.mark.parametrize("clear", [lambda store: repair(store, []), lambda store: vacuum_store(store, keep=3)])
+def test_what_a_repair_that_was_cut_off_left_goes(clear, store, whole):
+    left = store.with_name(".store.parts-made-again.partial")
+    left.mkdir()
+    (left / "part-00000-0123456789abcdef.parquet").write_bytes(b"half")
+    with locked_folder(left), suppress(TargetError):  # another run has it
+        clear(store)
+    assert list(left.iterdir())
+    clear(store)
+    assert not left.exists()
+    assert bytes_of(store) == bytes_of(whole.path)
 
 
 def test_no_store_is_no_folder_made(tmp_path):

@@ -60,12 +60,15 @@ def repair_store(
     """
     found = verify_store(store)  # raises if there is no store: a lock would make a folder
     done = Repaired(str(store), snapshot=found.snapshot)
-    if found.whole and not _left(store):
+    if found.whole and not temporary_files(store) and not repair_folder(store).exists():
         return done
     refuse_links(store)
     with locked_folder(store):
-        for path in _left(store):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in temporary_files(store):
+            path.unlink()
+        if repair_folder(store).exists():
+            with empty_folder(store):
+                pass  # and it goes
         means = Means(sources, codec_path, accept_new_bytes, device, git, progress)
         _repair_codec(store, means, done)  # first: a lost manifest is made again with it
         _repair_manifests(store, verify_store(store), means, done)
@@ -74,11 +77,6 @@ def repair_store(
             repair_parts(LatentStore.open(store), verify_store(store).damaged_files, means, done)
             done.snapshot = read_manifest(store).snapshot
     return done
-
-
-def _left(store: Path) -> list[Path]:
-    """What a repair that was cut off left, beside the store and in it."""
-    return [*temporary_files(store), *(folder for folder in [repair_folder(store)] if folder.exists())]
 
 
 def _repair_codec(store: Path, means: Means, done: Repaired) -> None:

@@ -31,8 +31,8 @@ from ae_pipeline.store.format.manifest import (
 from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.storage.work_folder import partial_folder
 
-REPAIR = "repair"
-"""The work folder of a repair is called `.<store>.repair.partial`."""
+REPAIR = "parts-made-again"
+"""The work folder of a repair is called `.<store>.parts-made-again.partial`."""
 
 
 @dataclass
