@@ -18,8 +18,8 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.files import read_small
 from ae_pipeline.params.base import Count, NonNegative, Positive, Section, Seed, Size
 from ae_pipeline.params.benchmark import BenchParams
-from ae_pipeline.params.model import ModelParams
 from ae_pipeline.params.operation import DriftParams, InboxParams, PromotionParams, SweepParams
+from ae_pipeline.params.options import ModelParams, SourceParams
 
 MOST_ROW_GROUP_ROWS = 1_000_000
 # Folders below paths.work that took long to make: `encode`, which clears that, leaves them.
@@ -55,42 +55,6 @@ class Paths(Section):
         if not path or Path(path).is_absolute() or ".." in Path(path).parts:
             raise ValueError("expected a path inside the workspace, which is all that DVC keeps")
         return path
-
-
-class NoOptions(Section):
-    """A source without options."""
-
-
-class IdxOptions(Section):
-    """A local folder of IDX files."""
-
-    folder: str = "data/idx"
-    """Folder with train-images*, t10k-images* (or test-images*) and optional labels, gzipped or not."""
-
-
-class SyntheticOptions(Section):
-    """Seeded pictures of blobs and bars."""
-
-    train_rows: Count = 2000
-    test_rows: Count = 500
-    height: Annotated[int, Field(ge=4)] = 12
-    width: Annotated[int, Field(ge=4)] = 12
-    seed: Seed = 0
-
-
-class SourceParams(Section):
-    """Which data set, and its options under its own name."""
-
-    name: Literal["mnist", "fashion_mnist", "idx", "synthetic"] = "mnist"
-    mnist: NoOptions = NoOptions()
-    fashion_mnist: NoOptions = NoOptions()
-    idx: IdxOptions = IdxOptions()
-    synthetic: SyntheticOptions = SyntheticOptions()
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The chosen source's options as keyword arguments."""
-        return dict(getattr(self, self.name))
 
 
 class PrepareParams(Section):
@@ -226,7 +190,7 @@ class Params(Section):
     def may_be_integer(self) -> bool:
         """Whether the network is one that integers can compute."""
         options = self.model.options
-        return (options["activation"], options.get("latent_activation", "identity")) == ("relu", "identity")
+        return (options.get("activation"), options.get("latent_activation", "identity")) == ("relu", "identity")
 
     @model_validator(mode="after")
     def _integers_are_possible(self) -> "Params":
@@ -241,7 +205,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> "Params":
-        output = self.model.options["output_activation"]
+        output = self.model.options.get("output_activation")
         if self.train.loss == "bce" and output != "sigmoid":
             raise ValueError(
                 f"train.loss: bce needs model.{self.model.name}.output_activation: sigmoid, found {output}"

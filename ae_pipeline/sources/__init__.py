@@ -6,7 +6,7 @@ name to `SourceParams` in params.py; `tests/house/test_contracts.py` and DVC fin
 
 from importlib import import_module
 
-from ae_pipeline.params import SourceParams
+from ae_pipeline.params.options import SourceParams
 from ae_pipeline.sources.base import Source
 
 

@@ -16,7 +16,7 @@ from ae_pipeline.evaluation.metrics import METRICS
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Section, SourceParams
-from ae_pipeline.params.model import ModelParams
+from ae_pipeline.params.options import ModelParams
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Source
 from ae_pipeline.sources.idx import FILES
@@ -24,7 +24,7 @@ from ae_pipeline.sources.idx import FILES
 MODELS = get_args(ModelParams.model_fields["name"].annotation)
 SOURCES = get_args(SourceParams.model_fields["name"].annotation)
 # Files beside the entries, which they share.
-PARTS = {"__init__", "base", "mirrors"}
+PARTS = {"__init__", "base", "linear", "mirrors"}
 SHAPES = {"dense": [(5,), (6, 5), (4, 3, 2)], "conv": [(6, 5), (7, 8, 3)], "patches": [(8, 8), (7, 6, 3)]}
 MODELS_AND_SHAPES = [(name, shape) for name in MODELS for shape in SHAPES.get(name, [(6, 5)])]
 LATENT_SIZE = 3

@@ -26,18 +26,14 @@ from ae_pipeline.experiments.sweep.space import Setting
 from ae_pipeline.experiments.sweep.trial import StopTrial, Trial
 from ae_pipeline.files import canonical_json
 from ae_pipeline.params import Params
+from ae_pipeline.params.options import MODELS
 
 _GROWING = ("train.latent_size", "quantiser.levels")
 """More of these, and all else equal: no fewer bits."""
 _ABOUT_EQUAL = tuple(
     [f"train.{name}" for name in ("learning_rate", "optimizer", "schedule", "weight_decay", "noise_std", "epochs")]
     + [f"train.{name}" for name in ("batch_size", "patience", "ema", "initialisation", "autocast", "compile", "device")]
-    + [f"model.dense.{name}" for name in ("hidden_sizes", "activation", "dropout")]
-    + [f"model.conv.{name}" for name in ("channels", "activation", "dropout")]
-    + [
-        f"model.patches.{name}"
-        for name in ("patch_size", "encoder_channels", "decoder_channels", "activation", "dropout")
-    ]
+    + [f"model.{model}.{name}" for model, options in MODELS.items() for name in options.about_equal_bits]
 )
 """How well a latent is used, not how it is spread over the quantiser's levels."""
 
