@@ -9,7 +9,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from ae_pipeline.evaluation.drift.measure import Drift
 from ae_pipeline.evaluation.drift.reference import DriftReference
-from ae_pipeline.evaluation.evaluate import Evaluation, Metrics, Pictured, rate_distortion
+from ae_pipeline.evaluation.evaluate import Evaluation, Pictured, rate_distortion
+from ae_pipeline.evaluation.metrics import Metrics
 from ae_pipeline.files import finished_file, write_csv
 
 _BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"

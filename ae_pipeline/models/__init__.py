@@ -1,8 +1,8 @@
 """The autoencoders: one file per model, named as in params.yaml's `model.name`.
 
-To add one: write `models/<name>.py` whose last line is `MODEL = <Class>` (contract: base.py), add its options and name
-to `ModelParams` in params/model.py and to `Model` in codec/header.py. tests/house/test_contracts.py and DVC find it by
-its name.
+To add one: write `models/<name>.py` with its `class Options(ModelOptions)` and `MODEL = <Class>` as its last line
+(contract: base.py); write the options into params.yaml. params/options.py, the codec's header, dvc.yaml and
+tests/house/test_contracts.py find it by its file.
 """
 
 from importlib import import_module

@@ -4,7 +4,8 @@
 
 To add a knob: a field here and the same name in params.yaml. Its description says unit and meaning.
 Options of a model or source stand under its own name (`model.dense.*`), so that switching `model.name` needs no other
-edit and changes to an unused model re-run nothing.
+edit and changes to an unused model re-run nothing; `class Options` in its own file says which they are (options.py).
+Limits on metrics (`max_mse`) are known by the table in evaluation/metrics.py (limits.py).
 """
 
 from pathlib import Path
@@ -18,6 +19,7 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.files import read_small
 from ae_pipeline.params.base import Count, NonNegative, Positive, Section, Seed, Size
 from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.params.limits import Limits
 from ae_pipeline.params.operation import DriftParams, InboxParams, PromotionParams, SweepParams
 from ae_pipeline.params.options import ModelParams, SourceParams
 
@@ -138,8 +140,8 @@ class EncodeParams(Section):
         return names
 
 
-class GateParams(Section):
-    """What a codec must reach on the test split; null switches a condition off.
+class GateParams(Limits):
+    """What a codec must reach on the test split, in any metric; null switches a condition off.
 
     Whatever is asked for, a codec that is not better than answering each value's mean fails (mean_answer.py).
     """
@@ -260,7 +262,7 @@ def _problem(item: Any) -> str:
         section: Any = Params
         for part in item["loc"][:-1]:
             section = section.model_fields[part].annotation
-        return f"{place}: unknown key (known: {', '.join(section.model_fields) or 'none, it has no options'})"
+        return f"{place}: unknown key (known: {', '.join(section.known()) or 'none, it has no options'})"
     message = item["msg"].removeprefix("Value error, ")
     return f"{place}: {message}, found {item['input']!r}" if place else message
 

@@ -24,6 +24,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    @classmethod
+    def known(cls) -> list[str]:
+        """The keys that it takes."""
+        return list(cls.model_fields)
+
 
 class ModelOptions(Section):
     """Options of an autoencoder; `class Options` in each file of models/ is one."""

@@ -7,7 +7,8 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import warn
 from ae_pipeline.evaluation.drift.fit import fit_reference
 from ae_pipeline.evaluation.drift.reference import REFERENCE_NAME, write_reference
-from ae_pipeline.evaluation.evaluate import check_gate, evaluate_codec
+from ae_pipeline.evaluation.evaluate import evaluate_codec
+from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.mean_answer import warnings_of
 from ae_pipeline.files import HISTORY, read_csv, write_json
 from ae_pipeline.params import Params
