@@ -1,4 +1,4 @@
-"""Quality and size through a real store: what evaluation, promotion, sweep and benchmark measure is what a user gets."""
+"""Quality and size through a real store: evaluation, promotion, sweep and benchmark measure what a user gets."""
 
 import time
 from dataclasses import dataclass

@@ -73,7 +73,7 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         "verdict": asdict(judge(useful, len(rows), params.bench.image_effort)),
         "bd_rate": [asdict(saving) for saving in savings(useful, len(rows))],
         "left_out": [*unfit, *left_out],
-        "rows": [asdict(point) for point in points],
+        "rows": [point.as_dict() for point in points],
     }
     write_reports(root / params.paths.reports, result)
     return result
