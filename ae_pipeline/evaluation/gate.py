@@ -2,7 +2,7 @@
 
 from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
-from ae_pipeline.evaluation.metrics import Metrics
+from ae_pipeline.evaluation.metrics import METRICS, Metrics
 from ae_pipeline.params import LARGEST_PCA, GateParams
 
 
@@ -38,5 +38,5 @@ def _missed_limits(metrics: Metrics, gate: GateParams) -> list[str]:
             if metrics["mse"]:
                 missed.append(f"{name} has no value for these rows; remove {key}")
         elif value > limit if is_most else value < limit:
-            missed.append(f"{name} is {value:.6g}, the gate asks for {'at most' if is_most else 'at least'} {limit:g}")
+            missed.append(f"{name} is {value:.6g}, the gate asks for {METRICS[name].asks} {limit:g}")
     return missed

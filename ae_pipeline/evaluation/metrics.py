@@ -102,9 +102,19 @@ class Metric:
         """The value, or its negative: lower is better."""
         return value if self.better == "lower" else -value
 
-    def words(self, value: float | None, more_digits: int = 0) -> str:
-        """A value for people."""
-        return self.none if value is None else f"{value:.{self.digits + more_digits}f}"
+    def words(self, value: float | None) -> str:
+        """A value for people, in a column."""
+        return self.none if value is None else f"{value:.{self.digits}f}"
+
+    @property
+    def short(self) -> str:
+        """The title without the unit."""
+        return self.title.partition(", ")[0]
+
+    @property
+    def asks(self) -> str:
+        """What a limit asks for."""
+        return "at most" if self.better == "lower" else "at least"
 
 
 def _psnr(found: Mapping[str, Any]) -> float | None:

@@ -16,7 +16,7 @@ Training then stops
   The smallest one within is then another. (The front's end of few bits and large errors is not drawn: without a
   tolerance it is.)
 
-Losses that say less about the MSE (bce, with an L1 penalty) stop nothing.
+Losses that say less about the MSE (bce, with an L1 penalty) stop nothing, nor does a tolerance on another metric.
 """
 
 from dataclasses import dataclass
@@ -40,10 +40,11 @@ _ABOUT_EQUAL = tuple(
 
 @dataclass(frozen=True)
 class StopRule:
-    """`margin` is relative; `max_mse` is the tolerance, if there is one."""
+    """`margin` is relative; `max_mse` is the tolerance, if there is one. Without `of_mse` nothing is stopped."""
 
     margin: float
     max_mse: float | None
+    of_mse: bool = True
 
     @property
     def identity(self) -> list[float | None]:
@@ -52,7 +53,7 @@ class StopRule:
 
     def check(self, params: Params, setting: Setting, losses: list[float], finished: list[Trial]) -> None:
         """Raise StopTrial if the trial with these validation losses so far cannot win against `finished` ones."""
-        weight = _rate_weight(params)
+        weight = _rate_weight(params) if self.of_mse else None
         if weight is None or not params.train.epochs / 2 < len(losses) < params.train.epochs:
             return
         gains = [_gain(trial, len(losses)) for trial in finished if trial.epochs == params.train.epochs]
