@@ -37,5 +37,6 @@ def run(params: Params, root: Path) -> None:
     reference = fit_reference(codec, train, test, params.drift, params.evaluate.seed, device=params.encode.device)
     write_reference(reports / REFERENCE_NAME, reference)
     shown = ("mse", "mean_mse", "r2", "snr", "psnr", "bits_per_row", "pca_mse", "pca_bits_per_row", "zstd_bits_per_row")
-    found = {name: evaluation.metrics.get(name) for name in shown}
+    limited = (limit.metric for limit in params.evaluate.gate.limits)
+    found = {name: evaluation.metrics.get(name) for name in (*shown, *limited)}
     print("  ".join(f"{name} {'-' if value is None else f'{value:.6g}'}" for name, value in found.items()))
