@@ -231,6 +231,8 @@ def test_the_verdict_is_json_and_a_page(tiny_codec, good, held_out):
     page = verdict.as_markdown()
     assert verdict.reason in page
     assert "| mse |" in page
+    assert "| r2 |" in page
+    assert "beside_mean" not in page
     withheld = verdict.withheld("not_taken_back", "somebody took it back")
     assert not withheld.promote
     assert withheld.reason.startswith("somebody took it back. The comparison alone says: ")

@@ -286,7 +286,8 @@ def _gate(gate: GateParams, metrics: Metrics) -> Condition:
 def _flat(measured: Measured) -> dict[str, Any]:
     """For the table: the comparison with the mean is lines of its own."""
     values = measured.as_dict()
-    return {**values, **values.pop("beside_mean")}
+    beside_mean = values.pop("beside_mean")
+    return {**values, **beside_mean}
 
 
 def _reason(conditions: tuple[Condition, ...]) -> str:
