@@ -34,7 +34,7 @@ def _missed_limits(metrics: Metrics, gate: GateParams) -> list[str]:
     for key, name, is_most, limit in gate.limits:
         value = metrics.get(name)
         if value is None:
-            # Of rows that came back whole a PSNR is None; of those that are no numbers all is said.
+            # A PSNR of None means that rows came back whole; that rows are no numbers is said already.
             if metrics["mse"]:
                 missed.append(f"{name} has no value for these rows; remove {key}")
         elif value > limit if is_most else value < limit:

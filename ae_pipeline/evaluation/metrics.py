@@ -91,7 +91,7 @@ class Metric:
     none: str = ""
     """What a report says for None."""
     reports: tuple[Report, ...] = REPORTS
-    """Where it has a place beside metrics.json: not where others say the same."""
+    """The reports that have it, beside metrics.json; those where another metric says the same are left out."""
 
     @property
     def limit(self) -> str:

@@ -13,7 +13,7 @@ from ae_pipeline.params.base import Activation, Fraction, ModelOptions, Norm, Ou
 
 
 class Options(ModelOptions):
-    """Of `ConvAutoencoder`."""
+    """Options of `ConvAutoencoder`."""
 
     channels: Annotated[list[Size], Field(min_length=1)] = [16, 32]
     """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""

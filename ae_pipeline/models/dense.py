@@ -16,7 +16,7 @@ from ae_pipeline.params.base import Activation, Fraction, ModelOptions, Norm, Ou
 
 
 class Options(ModelOptions):
-    """Of `DenseAutoencoder`."""
+    """Options of `DenseAutoencoder`."""
 
     hidden_sizes: list[Size] = [448, 224]
     """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""

@@ -22,7 +22,7 @@ from ae_pipeline.params.base import Activation, Fraction, ModelOptions, Norm, Ou
 
 
 class Options(ModelOptions):
-    """Of `PatchAutoencoder`."""
+    """Options of `PatchAutoencoder`."""
 
     patch_size: Annotated[int, Field(ge=1, le=1024)] = 4
     """Pixels a side: the grid has so many times fewer rows and columns than the image, zeros at its edges included."""
@@ -107,7 +107,7 @@ class PatchAutoencoder(Autoencoder):
         return patches.reshape(len(x), rows, columns, size * size * channels).permute(0, 3, 1, 2)
 
     def _from_grid(self, grid: Tensor) -> Tensor:
-        """And back, without what is beyond the edges."""
+        """The way back, without what is beyond the edges."""
         size, (rows, columns), (height, width, channels) = self._patch_size, self._grid, self._image
         patches = grid.permute(0, 2, 3, 1).reshape(len(grid), rows, columns, size, size * channels)
         x = _swapped(patches).reshape(len(grid), rows * size, columns * size * channels)

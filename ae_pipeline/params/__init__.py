@@ -75,8 +75,8 @@ class TrainParams(Section):
     loss: Literal["mse", "bce"] = "mse"
     optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
     learning_rate: Positive = 0.006
-    """With tens of thousands of rows and hidden_norm: batch, .02 in batches of 256 is as good in less time; with few
-    rows it is worse (docs/experiments.md)."""
+    """For tens of thousands of rows and hidden_norm: batch, .02 in batches of 256 is as good in less time; few rows
+    make it worse (docs/experiments.md)."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """cosine: up in the first fiftieth of all steps, then down, to a tenth, or to zero with ema: 0."""
     ema: Annotated[float, Field(ge=0, le=1)] = 0.03

@@ -16,7 +16,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
 Norm = Literal["batch", "none"]
 Output = Literal["sigmoid", "clamp", "linear"]
-"""Of the last layer, for values in [0, 1]: `clamp` cuts off what is outside; `linear` leaves it."""
+"""The last activation, for values in [0, 1]: `clamp` cuts off what is outside; `linear` leaves it."""
 
 
 class Section(BaseModel):

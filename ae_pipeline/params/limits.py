@@ -45,6 +45,6 @@ class Limits(Section):
 
     @property
     def limits(self) -> list[Limit]:
-        """Those that are set."""
+        """The limits that are set."""
         found = [(key, *key.partition("_")[::2], value) for key, value in self if value is not None]
         return [Limit(key, name, kind == "max", value) for key, kind, name, value in found if kind in ("max", "min")]

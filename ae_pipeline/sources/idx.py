@@ -24,7 +24,7 @@ _WORDS = {"train": ("train",), "test": ("t10k", "test")}
 
 
 class Options(Section):
-    """Where the files are."""
+    """The folder with the files."""
 
     folder: str = "data/idx"
     """Folder with train-images*, t10k-images* (or test-images*) and optional labels, gzipped or not."""
@@ -50,7 +50,7 @@ class IdxSource(Source):
             raise DataError(message) from None
 
     def announce(self) -> Announced:
-        """From the headers of the user's files."""
+        """What the headers of the user's files say."""
         originals = self._originals()
         found: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
         for split, name in IMAGES.items():

@@ -23,7 +23,7 @@ class Estimate:
     half: float | None
 
     def words(self, digits: int) -> str:
-        """For people."""
+        """Mean and interval for people."""
         return f"{self.mean:.{digits}f}" + ("" if self.half is None else f" ± {self.half:.{digits}f}")
 
 
@@ -103,7 +103,7 @@ class Results:
 
     @property
     def chosen(self) -> Outcome | None:
-        """With a tolerance the smallest within it, else the one at the knee; never one that is worthless."""
+        """The smallest within the tolerance, without one the one at the knee; never one that is worthless."""
         found = self.knee if self.limit is None else self.smallest
         return None if found is None or found.worthless else found
 
@@ -123,7 +123,7 @@ def columns(objective: Metric) -> list[Metric]:
 
 
 def digits_of(metric: Metric) -> int:
-    """Those of a mean over seeds: one more than a single value's, so that its interval can be seen."""
+    """Digits of a mean over seeds: one more than a single value's, so that its interval can be seen."""
     return metric.digits if metric.of_means else metric.digits + 1
 
 

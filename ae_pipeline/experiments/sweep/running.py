@@ -63,7 +63,7 @@ class _Sweep:
 
     @property
     def settings(self) -> list[Setting]:
-        """Of a grid all, else none: they are drawn."""
+        """All settings of a grid; none where they are drawn."""
         return combinations(self.space) if self.params.sweep.trials is None else []
 
     @property

@@ -37,10 +37,10 @@ class Measured:
     mse: float
     """Mean over rows, of values in the champion's [0, 1] (without one: the codec's own)."""
     bits_per_row: float
-    """Of the Parquet parts; the codec is not in it."""
+    """Bits of the Parquet parts; the codec is not in it."""
     codec_bytes: int
     encode_rows_per_s: float
-    """Of the arithmetic on one thread, the error column included; files take the same time with every codec."""
+    """Speed of the arithmetic on one thread, the error column included; files take the same time with every codec."""
     decode_rows_per_s: float
     beside_mean: Metrics
     """How its error compares with answering each value's mean over the held-out rows (mean_answer.py)."""
@@ -96,7 +96,7 @@ class Verdict:
     """Bits per row, challenger divided by champion."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """The verdict as JSON values."""
         values = {**asdict(self), "conditions": [asdict(condition) for condition in self.conditions]}
         codecs = {"champion": self.champion, "challenger": self.challenger}
         return values | {name: codec and codec.as_dict() for name, codec in codecs.items()}
@@ -122,7 +122,7 @@ class Verdict:
         return "\n".join(lines) + "\n"
 
     def withheld(self, name: str, text: str) -> "Verdict":
-        """The same verdict, but not to be acted on, for a reason outside the numbers."""
+        """One that says the same, but is not to be acted on, for a reason outside the numbers."""
         condition = Condition(name, None, None, holds=False, text=text)
         return replace(
             self,
@@ -284,7 +284,7 @@ def _gate(gate: GateParams, metrics: Metrics) -> Condition:
 
 
 def _flat(measured: Measured) -> dict[str, Any]:
-    """For the table: the comparison with the mean is lines of its own."""
+    """The lines of the table; the comparison with the mean has lines of its own."""
     values = measured.as_dict()
     beside_mean = values.pop("beside_mean")
     return {**values, **beside_mean}

@@ -31,18 +31,18 @@ class Point:
     """What makes one curve, e.g. `WebP mosaic`."""
     setting: str
     bits_per_row: float
-    """Of the rows' own bytes."""
+    """Bits of the rows' own bytes."""
     bits_per_row_with_codec: float
-    """And of what has to be kept beside them, once, shared by the rows of the benchmark."""
+    """Those, and the bits of what is kept beside them once, shared by the rows of the benchmark."""
     metrics: Metrics
-    """Those of the table that this report has."""
+    """The metrics of the table that this report has."""
     encode_rows_per_s: float
     decode_rows_per_s: float
     codec_bytes: int = 0
     measured_rows: int = 0
     """Rows that sizes and errors are means over."""
     store_bits_per_row: float | None = None
-    """Of a store's Parquet files as a whole: latents, ids, attributes, errors and footers."""
+    """Bits of a store's Parquet files as a whole: latents, ids, attributes, errors and footers."""
 
     @property
     def mse(self) -> float:
@@ -51,7 +51,7 @@ class Point:
 
     @property
     def psnr(self) -> float | None:
-        """That in decibel; None if nothing was lost."""
+        """The MSE in decibel; None if nothing was lost."""
         return self.metrics["psnr"]
 
     def as_dict(self) -> dict[str, Any]:
