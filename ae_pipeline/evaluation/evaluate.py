@@ -16,8 +16,8 @@ from ae_pipeline.data.value_range import measure_range
 from ae_pipeline.evaluation.baselines import build_pca_codec, zstd_bytes
 from ae_pipeline.evaluation.mean_answer import fit_means
 from ae_pipeline.evaluation.metrics import Metrics, psnr_of
-from ae_pipeline.evaluation.row_errors import RowMetrics, pairs, row_mse, scale
-from ae_pipeline.evaluation.through_store import Measured, compared, store_sizes, through_store
+from ae_pipeline.evaluation.row_errors import RowMetrics, compare_rows, pairs, row_mse, scale
+from ae_pipeline.evaluation.through_store import Measured, store_sizes, through_store
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
@@ -113,7 +113,8 @@ def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metri
     """Metrics of a store that `samples` were encoded into: what it takes, and what comes back."""
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode_store(store, Path(folder, "decoded"), device=device)
-        return {**compared(store, decoded, samples).metrics(), **measure_range(samples).as_metrics()}
+        rows = compare_rows(samples, decoded, store.codec_header().scaling)
+        return {**Measured(store, decoded, rows).metrics(), **measure_range(samples).as_metrics()}
 
 
 def _break_even_rows(metrics: Metrics) -> int | None:

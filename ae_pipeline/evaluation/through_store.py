@@ -63,19 +63,8 @@ def through_store(
     Errors are in units of `scaling` (default: the codec's own, which for floats is the range of its train split).
     """
     trip = make_trip(codec, samples, params, work)
-    return compared(trip.store, trip.decoded, samples, scaling, train_means)
-
-
-def compared(
-    store: LatentStore,
-    decoded: SampleSet,
-    samples: SampleSet,
-    scaling: Scaling | None = None,
-    train_means: np.ndarray | None = None,
-) -> Measured:
-    """What was decoded of a store beside the samples that were encoded into it; see `through_store`."""
-    rows = compare_rows(samples, decoded, scaling or store.codec_header().scaling, train_means)
-    return Measured(store, decoded, rows)
+    units = scaling or trip.store.codec_header().scaling
+    return Measured(trip.store, trip.decoded, compare_rows(samples, trip.decoded, units, train_means))
 
 
 def store_sizes(store: LatentStore) -> Metrics:

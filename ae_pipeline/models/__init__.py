@@ -12,6 +12,14 @@ from ae_pipeline.models.base import Autoencoder
 
 
 def build_model(name: str, sample_shape: tuple[int, ...], latent_size: int, options: dict[str, Any]) -> Autoencoder:
-    """A freshly initialised model; its weights depend on torch's current seed."""
-    model: Autoencoder = import_module(f"ae_pipeline.models.{name}").MODEL(sample_shape, latent_size, **options)
+    """A freshly initialised model; its weights depend on torch's current seed. Raises TypeError unless all options are
+    given, and no others.
+    """
+    module = import_module(f"ae_pipeline.models.{name}")
+    known = module.Options.model_fields
+    wrong = [f"unexpected keyword argument {key!r}" for key in options if key not in known]
+    wrong += [f"missing keyword argument {key!r}" for key in known if key not in options]
+    if wrong:
+        raise TypeError(f"model {name}: {', '.join(wrong)}")
+    model: Autoencoder = module.MODEL(sample_shape, latent_size, module.Options(**options))
     return model

@@ -52,11 +52,7 @@ SOURCE = Ramps
 
 MODEL = '''"""Model `narrow`: fully connected, with one hidden layer."""
 
-from typing import Any
-
-from torch import Tensor
-
-from ae_pipeline.models.dense import DenseAutoencoder
+from ae_pipeline.models import dense
 from ae_pipeline.params.base import Activation, Fraction, ModelOptions, Norm, Output, Size
 
 
@@ -73,19 +69,13 @@ class Options(ModelOptions):
     before = {"width": 9}
 
 
-class Narrow(DenseAutoencoder):
+class Narrow(dense.DenseAutoencoder):
     """See `Options`."""
 
-    def __init__(self, sample_shape: tuple[int, ...], latent_size: int, *, width: int, hidden_norm: str,
-                 activation: str, latent_norm: str, output_activation: str, dropout: float):
-        super().__init__(sample_shape, latent_size, hidden_sizes=[width], encoder_hidden_sizes=None,
-                         hidden_norm=hidden_norm, activation=activation, latent_activation="identity",
-                         latent_norm=latent_norm, output_activation=output_activation, dropout=dropout)
-
-    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        options, state = super().frozen()
-        (width,) = options.pop("hidden_sizes")
-        return {"width": width} | {name: options[name] for name in Options.model_fields if name != "width"}, state
+    def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: Options):
+        shared = options.model_dump(exclude={"width"})
+        super().__init__(sample_shape, latent_size, dense.Options(hidden_sizes=[options.width], **shared))
+        self._options = options.model_dump()
 
 
 MODEL = Narrow

@@ -21,10 +21,10 @@ def write_reports(folder: Path, results: Results, trials: list[Trial], missing: 
     with finished_file(files[1]) as temporary:
         temporary.write_text(as_markdown(results, trials, missing), encoding="utf-8")
     if results.front:
+        from ae_pipeline.evaluation.pictures import save_figure  # matplotlib, which no other way needs
+
         files.append(folder / "sweep.png")
-        with finished_file(files[2]) as temporary:
-            # Without the version of matplotlib in it, equal pictures are equal files.
-            _draw(results).savefig(temporary, format="png", metadata={"Software": None})
+        save_figure(_draw(results), files[2])
     else:
         (folder / "sweep.png").unlink(missing_ok=True)  # of an earlier sweep
     return files
