@@ -255,7 +255,7 @@ def _widest(header: CodecHeader, model: Autoencoder) -> int:
 
     Ten layers of nine weights each make a row of a million values: sizes on disk say little about those in memory.
     """
-    values = max(header.spec.size, header.model.latent_size, model.widest_layer())
+    values = max(header.spec.size, header.model.latent_size, model.widest)
     if values > _MOST_ROW_VALUES:
         raise CodecError(
             f"the codec {header.fingerprint[:12]}... computes {values} values per row, at most {_MOST_ROW_VALUES} "

@@ -11,7 +11,8 @@ from ae_pipeline.codec.header import Scaling, read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation.baselines import build_pca_codec
-from ae_pipeline.evaluation.evaluate import check_gate, evaluate_codec
+from ae_pipeline.evaluation.evaluate import evaluate_codec
+from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.mean_answer import MeanAnswer, fit_means, not_better_than_mean, warnings_of
 from ae_pipeline.operation.champion.comparison import compare_codecs
 from ae_pipeline.params import EncodeParams, GateParams, Params

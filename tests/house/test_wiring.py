@@ -11,6 +11,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import STAGES
+from ae_pipeline.evaluation.metrics import METRICS
 from ae_pipeline.operation.serving import POOL
 from ae_pipeline.params import Params, load_params
 
@@ -156,7 +157,8 @@ def test_every_picture_of_the_operations_page_is_there_and_the_other_way_round()
 
 def test_every_metric_is_explained_in_the_readme():
     readme = (ROOT / "README.md").read_text()
-    source = (PACKAGE / "evaluation/evaluate.py").read_text() + (PACKAGE / "training/build.py").read_text()
+    files = ("evaluation/evaluate", "evaluation/through_store", "training/build")
+    source = "".join((PACKAGE / f"{name}.py").read_text() for name in files)
     keys = set(
         re.findall(
             r'"((?:[a-z]+_)*(?:mse|psnr|ssim|mae|bce|rows|bytes|bytes_in|bytes_out|ratio|bits_per_row(?:_with_codec)?))"',
@@ -164,7 +166,7 @@ def test_every_metric_is_explained_in_the_readme():
         )
     )
     assert keys
-    for key in keys | {"best_epoch", "best_validation_loss"}:
+    for key in keys | set(METRICS) | {"best_epoch", "best_validation_loss"}:
         assert f"`{key}`" in readme, key
 
 

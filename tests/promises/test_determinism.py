@@ -16,7 +16,9 @@ from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
 from ae_pipeline.codec.codec import BLOCK_ROWS
 from ae_pipeline.codec.devices import one_torch_thread
-from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
+from ae_pipeline.models.conv import Options as ConvOptions
+from ae_pipeline.models.dense import Options as DenseOptions
+from ae_pipeline.models.patches import Options as PatchOptions
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing import shards as shard_jobs
 

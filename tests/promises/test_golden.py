@@ -16,7 +16,7 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import CodecHeader, fingerprint
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.params.model import DenseOptions
+from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.store.format.manifest import Manifest
 from ae_pipeline.store.format.part_writer import RESERVED
 from ae_pipeline.store.latent_store import LatentStore

@@ -1,4 +1,4 @@
-"""MLflow: what came out. Only the modules tracking*.py and champion/moves.py work with it.
+"""What came out of the stages, into MLflow.
 
 `publish` makes MLflow hold exactly one complete run for the training that is in the workspace, found by content: the
 fingerprint of train's entry in dvc.lock. So it works for stages that DVC restored from its cache and for an empty
