@@ -10,20 +10,18 @@ and writing. Every file appears whole or not at all; an upload in several reques
 
 import errno
 import os
-import shutil
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import ConfigError, PipelineError, TargetError, UnreachableError, first_line, without_secrets
-from ae_pipeline.files import finished_file, locked_folder, recorded_name, sha256_json
+from ae_pipeline.files import finished_file, make_folder
 from ae_pipeline.store.storage.folder import Storage, copy_file, place_of
-from ae_pipeline.store.storage.work_folder import partial_folder
 
 _WRITTEN = ("s3", "s3a")
 # Of these, tests read what they have put there. What others do nobody has tried.
@@ -64,11 +62,7 @@ class RemoteStorage(Storage):
         return f"{self.base}/{name}"
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
-        found = self._info(name)["size"]
-        if found is None:
-            raise UnreachableError(f"{place_of(self, name)}: its server does not say how large it is; copy the store")
-        return int(found)
+        return int(self._info(name)["size"])
 
     def _info(self, name: str) -> dict[str, Any]:
         """What the file system knows of a file: `size`, and of an object in S3 also its `ETag`."""
@@ -80,7 +74,6 @@ class RemoteStorage(Storage):
         return dict(found)
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
-        """At most `size` bytes from `start`."""
         if not size:
             return b""
         try:
@@ -92,25 +85,17 @@ class RemoteStorage(Storage):
             raise
 
     def names(self) -> list[str]:
-        """All files, sorted."""
         with self._reaching():
             self.files.invalidate_cache()
             return sorted(str(path).removeprefix(self.base).lstrip("/") for path in self.files.find(self.base))
 
-    def links(self) -> list[str]:
-        """None: URLs have no links."""
-        return []
-
     def tag(self, name: str) -> str:
-        """The server's tag of a file's bytes."""
         return str(self._info(name)["ETag"])
 
     def is_whole(self, name: str, size: int, sha256: str) -> bool:  # noqa: ARG002 (would have to be downloaded)
-        """Whether a file has this size."""
         return self.size(name) == size
 
     def refuse_taken(self, marker: str) -> None:
-        """Raise TargetError if there is a store, or this kind of URL is not written."""
         with self.locked():
             if self.exists(marker):
                 raise TargetError(f"{self.location} exists already; choose another target, or remove it first")
@@ -126,17 +111,12 @@ class RemoteStorage(Storage):
         yield
 
     @contextmanager
-    def work_folder(self, work: Path | None, key: str) -> Iterator[Path]:
-        """A temporary folder, unless one is given."""
-        if work is None:
-            with tempfile.TemporaryDirectory(prefix="ae-pipeline-") as folder:
-                yield Path(folder)
-            return
-        name = Path(PurePosixPath(self.base).name)
-        key = sha256_json([recorded_name(self.location), key])
-        with locked_folder(partial_folder(name, work, key)) as folder:
-            yield folder
-            shutil.rmtree(folder)
+    def work_folder(self, work: Path | None, key: str) -> Iterator[Path]:  # noqa: ARG002 (names what is left: nothing)
+        # A run that is taken up again downloads what was uploaded: nothing needs to stay here.
+        if work:
+            make_folder(work)
+        with tempfile.TemporaryDirectory(prefix="ae-pipeline-", dir=work) as folder:
+            yield Path(folder)
 
     def fetch(self, name: str, path: Path) -> bool:
         """Download a file; the local one takes its name when it is whole."""
@@ -157,19 +137,13 @@ class RemoteStorage(Storage):
         return self._accepted(partial(self.files.put_file, str(source), self.path(name), **options))
 
     def replace(self, name: str, data: bytes, tag: str) -> bool:
-        """Put a file if it is still the one with this tag."""
         return self._put(name, data, IfMatch=tag)
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
         with self._reaching(), suppress(FileNotFoundError):
             self.files.rm_file(self.path(name))
 
-    def bring(self, folder: Path, names: list[str]) -> None:
-        """Nothing: parts were brought one by one."""
-
     def publish(self, folder: Path, marker: str) -> bool:
-        """Put the marker, when all other files are there."""
         return self.create(marker, (folder / marker).read_bytes())
 
     def _put(self, name: str, data: bytes, **condition: str) -> bool:
