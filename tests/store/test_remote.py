@@ -698,6 +698,8 @@ def test_another_kind_of_url_is_refused_by_name_wherever_a_store_is_given(url, a
         one_line(ae(*command), url, "a store is kept in a folder or at s3://", kind, "copy it to one of these")
     for command in (("repair", url), ("vacuum", url)):
         one_line(ae(*command), url, "expected a folder: copy the store to one")
+    if "::" not in url:
+        one_line(ae("decode", tmp_path / "store", "--out", url), f"--out is a URL, {url}; give a folder")
     for call in (
         lambda: encode(tmp_path / "data", codec, url),
         lambda: append(url, [SampleSet.open(tmp_path / "data")], codec),

@@ -193,12 +193,12 @@ def _discard(storage: Storage, name: str) -> None:
 def _keep(storage: Storage, old: Manifest, data: bytes) -> None:
     """Keep the manifest of the snapshot that was read, byte for byte, before it is replaced."""
     name = snapshot_name(old.snapshot)
+    if not storage.shared:
+        storage.remove(name)  # an append that was cut off may have kept it already
     if not storage.create(name, data) and not storage.holds(name, data):
-        if storage.shared:
-            raise StoreError(
-                f"{place_of(storage, name)} is not the manifest of snapshot {old.snapshot}; remove or restore it"
-            )
-        storage.replace(name, data, storage.tag(name))
+        raise StoreError(
+            f"{place_of(storage, name)} is not the manifest of snapshot {old.snapshot}; remove or restore it"
+        )
     if storage.replace(name, data, _NO_TAG):
         raise _careless(storage, "If-Match")
 
