@@ -237,12 +237,12 @@ def refuse_links(store: Path | Storage) -> None:
     So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
     """
     storage = open_storage(store)
-    links = storage.links()
-    for name in links:
-        refuse_cache_link(Path(place_of(storage, name)))
-    for name in {CODEC_FOLDER, SNAPSHOTS_FOLDER} & {*links}:
-        where = place_of(storage, name)
-        raise StoreError(f"{where} is a link; the files of a store must lie in it: put the folder there")
+    links = {name: place_of(storage, name) for name in storage.links()}
+    for place in links.values():
+        refuse_cache_link(Path(place))
+    for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
+        if name in links:
+            raise StoreError(f"{links[name]} is a link; the files of a store must lie in it: put the folder there")
 
 
 def snapshot_name(snapshot: int) -> str:

@@ -24,7 +24,7 @@ from ae_pipeline.files import finished_file, make_folder
 from ae_pipeline.store.storage.folder import Storage, copy_file, place_of
 
 _WRITTEN = ("s3", "s3a")
-# Of these, tests read what they have put there. What others do nobody has tried.
+# Tests read from these. Nobody has tried others.
 _READ = (*_WRITTEN, "memory", "local")
 _REFUSALS = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey"}
 _UPLOAD_BYTES = 16 << 20
