@@ -35,9 +35,16 @@ def run(params: Params, root: Path) -> None:
             if store:
                 progress(samples.rows)
             else:
-                called = f"{params.source.name}/{name}"
-                place, options = stores / name, {"name": called, "git": git, "work": work, "progress": progress}
-                store = encode_samples(samples, codec, place, params.encode, **options)
+                store = encode_samples(
+                    samples,
+                    codec,
+                    stores / name,
+                    params.encode,
+                    name=f"{params.source.name}/{name}",
+                    git=git,
+                    work=work,
+                    progress=progress,
+                )
         totals = store.manifest.totals
         print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")
         warn(watch.warnings(name))

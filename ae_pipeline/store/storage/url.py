@@ -143,6 +143,9 @@ class RemoteStorage(Storage):
         with self._reaching(), suppress(FileNotFoundError):
             self.files.rm_file(self.path(name))
 
+    def bring(self, folder: Path, names: list[str]) -> None:
+        pass
+
     def publish(self, folder: Path, marker: str) -> bool:
         return self.create(marker, (folder / marker).read_bytes())
 
