@@ -221,11 +221,16 @@ def make_folder(path: Path) -> None:
         raise TargetError(f"cannot make the folder {path}: {error.strerror}; choose another target") from None
 
 
+def json_bytes(value: Any) -> bytes:
+    """`value` as indented JSON with a final newline. NaN and infinity are refused."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with a final newline, whole or not at all. NaN and infinity are refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write `value` as indented JSON, whole or not at all."""
+    data = json_bytes(value)
     with finished_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
 
 
 def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:

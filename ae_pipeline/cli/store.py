@@ -166,7 +166,7 @@ def _warn_of_damage(store: "LatentStore") -> None:
 
 
 def _folder(store: str) -> Path:
-    from ae_pipeline.store.storage.folder import is_url
+    from ae_pipeline.store.storage.place import is_url
 
     if is_url(store):
         raise ConfigError(f"{store} is a URL, expected a folder: copy the store to one, and the result back")
@@ -196,7 +196,7 @@ def _open_sources(data: list[Path], store: str | Path, codec: Path | None) -> li
     from ae_pipeline.data.samples import SampleSet
     from ae_pipeline.errors import CodecError, StoreError
     from ae_pipeline.store.format.manifest import CODEC_FOLDER, holds_part_of_store, read_manifest
-    from ae_pipeline.store.storage.folder import open_storage
+    from ae_pipeline.store.storage.place import open_storage
 
     spec, stored = None, None
     try:

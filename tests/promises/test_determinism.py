@@ -129,7 +129,7 @@ def test_a_store_written_by_other_threads_workers_and_orders_is_the_same_store(d
     finally:
         torch.set_num_threads(before)
     run_jobs = shard_jobs.run_jobs
-    monkeypatch.setattr("ae_pipeline.store.writing.encoding.run_jobs", lambda jobs, *more: run_jobs(jobs[::-1], *more))
+    monkeypatch.setattr("ae_pipeline.store.writing.commit.run_jobs", lambda jobs, *more: run_jobs(jobs[::-1], *more))
     encode(data / "rows", data / "codec", tmp_path / "store", row_group_rows=700)
     assert bytes_of(tmp_path / "store") == wanted
 

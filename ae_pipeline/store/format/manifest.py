@@ -19,11 +19,11 @@ from ae_pipeline.params.base import problems
 from ae_pipeline.store.storage.folder import (
     LocalStorage,
     Storage,
-    open_storage,
     place_of,
     read_whole,
     refuse_cache_link,
 )
+from ae_pipeline.store.storage.place import open_storage
 
 STORE_FORMAT = 2
 _READABLE = (1, 2)
@@ -231,16 +231,18 @@ def kept_snapshots(storage: Storage) -> list[int]:
     return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
 
 
-def refuse_links(store: Path) -> None:
+def refuse_links(store: Path | Storage) -> None:
     """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else.
 
     So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
     """
-    for name in LocalStorage(store).names():
-        refuse_cache_link(store / name)
+    storage = open_storage(store)
+    links = {name: place_of(storage, name) for name in storage.links()}
+    for place in links.values():
+        refuse_cache_link(Path(place))
     for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
-        if (store / name).is_symlink():
-            raise StoreError(f"{store / name} is a link; the files of a store must lie in it: put the folder there")
+        if name in links:
+            raise StoreError(f"{links[name]} is a link; the files of a store must lie in it: put the folder there")
 
 
 def snapshot_name(snapshot: int) -> str:
