@@ -96,7 +96,7 @@ def encode(
 ) -> None:
     """Encode a data set into a latent store."""
     from ae_pipeline.cli.progress import row_progress
-    from ae_pipeline.cli.summary import describe_store, largest_error
+    from ae_pipeline.cli.summary import describe_store
     from ae_pipeline.codec.header import read_header
     from ae_pipeline.data.value_range import watch_range
     from ae_pipeline.files import refuse_inside
@@ -123,7 +123,7 @@ def encode(
                 git=git_state(Path.cwd()),
                 progress=progress,
             )
-        described = describe_store(written) | {"largest_error": largest_error(written)}
+        described = describe_store(written) | {"largest_error": written.largest_error()}
         shown = described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}
         show(shown, as_json=as_json)
     warn(watch.warnings(str(data)))

@@ -47,11 +47,7 @@ def naming_options(**options: str) -> Iterator[None]:
     try:
         yield
     except PipelineError as error:
-        text = str(error)
-        for knob, option in options.items():
-            text = text.replace(f"encode.{knob}", option)
-        error.args = (text,)
-        raise
+        raise error.renamed({f"encode.{knob}": option for knob, option in options.items()}) from None
 
 
 def show(values: dict[str, Any], *, as_json: bool) -> None:

@@ -176,7 +176,7 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
             raise error from None  # what keeps the manifest from being read, said with its place
         if snapshot is None and kept and not isinstance(error, NewerFormatError):
             until = f"until then, `ae-pipeline decode --snapshot {kept[-1]}` reads what stood there before"
-            raise StoreError(f"{error}; {until}") from None
+            raise error.with_fields(advice=f"{error.advice}; {until}") from None
         if snapshot is None or snapshot not in kept:
             raise
         newest = None
@@ -193,7 +193,9 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     manifest = parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
         raise StoreError(
-            f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; put the right one back"
+            f"is of snapshot {manifest.snapshot}, expected {snapshot}",
+            place=place_of(storage, name),
+            advice="put the right one back",
         )
     return manifest
 
@@ -259,22 +261,19 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     """Check a manifest's bytes; `where` is their file, for messages. Raises StoreError."""
     try:
         values = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
-    if not isinstance(values, dict):
-        raise StoreError(f"{where} was changed: it is no JSON object; {_ADVICE}")
-    digest = values.pop("digest", None)
-    try:
+        if not isinstance(values, dict):
+            raise StoreError("was changed: it is no JSON object", place=where, advice=_ADVICE)
+        digest = values.pop("digest", None)
         _refuse_newer(values, digest, where)
         found_digest = sha256_json(values)
-    except (ValueError, RecursionError) as error:  # NaN, half a character: read by Python, but not JSON
-        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
+    except (ValueError, RecursionError) as error:  # also NaN, half a character: read by Python, but not JSON
+        raise StoreError(f"is not readable JSON: {first_line(error)}", place=where, advice=_ADVICE) from None
     if digest != found_digest:
-        raise StoreError(f"{where} was changed: its digest does not match its contents; {_ADVICE}")
+        raise StoreError("was changed: its digest does not match its contents", place=where, advice=_ADVICE)
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        raise StoreError(f"{where} is not a valid manifest: {problems(error)[0]}; {_ADVICE}") from None
+        raise StoreError(f"is not a valid manifest: {problems(error)[0]}", place=where, advice=_ADVICE) from None
 
 
 def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
@@ -283,9 +282,11 @@ def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
     if not isinstance(found, int) or found <= max(_READABLE):
         return
     if digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
+        expected = " or ".join(map(str, _READABLE))
         raise NewerFormatError(
-            f"{where} has format {found}, expected {' or '.join(map(str, _READABLE))}: a later version of ae-pipeline "
-            "wrote it; use that one"
+            f"has format {found}, expected {expected}: a later version of ae-pipeline wrote it",
+            place=where,
+            advice="use that one",
         )
 
 
@@ -300,11 +301,11 @@ def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
             ) from None
         # Of a bucket that does not exist, S3 says so.
         reason = "" if name in str(error) else f": {first_line(error)}"
-        raise StoreError(
-            f"{storage.location} is not a complete latent store ({name} is missing{reason}); {_instead(storage)}"
-        ) from None
+        found = f"is not a complete latent store ({name} is missing{reason})"
+        raise StoreError(found, place=storage.location, advice=_instead(storage)) from None
     except OSError as error:
         raise StoreError(
-            f"{place_of(storage, name)} cannot be read: {first_line(error)}; give permission, check network and "
-            "credentials, or restore the store"
+            f"cannot be read: {first_line(error)}",
+            place=place_of(storage, name),
+            advice="give permission, check network and credentials, or restore the store",
         ) from None

@@ -276,7 +276,8 @@ def copy_file(storage: Storage, name: str, path: Path, *, most: int) -> None:
 def _size_at_most(storage: Storage, name: str, most: int) -> int:
     found = storage.size(name)
     if found > most:
-        raise StoreError(f"{place_of(storage, name)} has {found} bytes, expected at most {most}; restore the store")
+        where = place_of(storage, name)
+        raise StoreError(f"has {found} bytes, expected at most {most}", place=where, advice="restore the store")
     return found
 
 
