@@ -92,6 +92,7 @@ class SampleSet:
         self._int96 = int96
         self._stored = stored or {}
         self._digests: dict[Path, str] = {}
+        self._shard_digests: dict[Shard, str] = {}
 
     @classmethod
     def open(
@@ -163,13 +164,16 @@ class SampleSet:
     def digest(self) -> str:
         """SHA-256 (hex) that identifies the data set: over name and SHA-256 of every file, read side by side."""
         with ThreadPoolExecutor() as pool:
-            digests = list(pool.map(self._file_digest, self.files))
-        return sha256_json([[self.file_name(file), digest] for file, digest in zip(self.files, digests, strict=True)])
+            list(pool.map(self._file_digest, (file for file in self.files if file not in self._digests)))
+        return sha256_json([[self.file_name(file), self._file_digest(file)] for file in self.files])
 
     def shard_digest(self, shard: Shard) -> str:
         """SHA-256 (hex) that identifies one shard by content, not by name; by its keys, too, if they are columns."""
-        keys = [[name, value] for name, value in self._keys(shard.path) if name not in self._schema.names]
-        return sha256_json([self._file_digest(shard.path), list(shard.row_groups), *([keys] if keys else [])])
+        if shard not in self._shard_digests:
+            keys = [[name, value] for name, value in self._keys(shard.path) if name not in self._schema.names]
+            made_of = [self._file_digest(shard.path), list(shard.row_groups), *([keys] if keys else [])]
+            self._shard_digests[shard] = sha256_json(made_of)
+        return self._shard_digests[shard]
 
     def file_name(self, file: Path) -> str:
         """What a store calls the file: its name, with the folders that are its keys."""
@@ -183,7 +187,8 @@ class SampleSet:
         keys = self._keys(shard.path)
         alone.files, alone.shards = (shard.path,), (shard,)
         alone._origin = FoundFiles(self._origin.root, alone.files, {shard.path: keys} if keys else {})
-        alone._digests = {file: digest for file in alone.files if (digest := self._digests.get(file))}
+        alone._digests = {file: self._digests[file] for file in alone.files if file in self._digests}
+        alone._shard_digests = {one: self._shard_digests[one] for one in alone.shards if one in self._shard_digests}
         alone.watch = self.watch and self.watch.another()
         return alone
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def _take(
         # A name that no snapshot lists: until the commit nothing changes for anyone.
         name = f"part-{number:05d}-{made.job[:16]}.parquet"
         os.replace(folder / made.name, store.path / name)
-        done.replaced[listed.name] = made.model_copy(update={"name": name})
+        done.replaced[listed.name] = replace(made, name=name)
         return
     (folder / made.name).unlink()
 

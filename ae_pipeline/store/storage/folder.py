@@ -10,7 +10,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,7 +91,25 @@ class LocalStorage:
 
     def names(self) -> list[str]:
         """All files, sorted."""
-        return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir())
+        return sorted(name for name, entry in self._entries() if not entry.is_dir())
+
+    def links(self) -> list[str]:
+        """All that are links, files and folders, sorted."""
+        return sorted(name for name, entry in self._entries() if entry.is_symlink())
+
+    def _entries(self) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+        """All that is in the folder and the folders in it; links are not followed. Asks the disk for lists alone."""
+        folders = [""]
+        while folders:
+            inside = folders.pop()
+            with (
+                suppress(FileNotFoundError, NotADirectoryError, PermissionError),
+                os.scandir(self.path / inside) as entries,
+            ):
+                for entry in entries:
+                    yield inside + entry.name, entry
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{inside}{entry.name}/")
 
 
 class RemoteStorage:

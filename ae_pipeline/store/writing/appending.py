@@ -28,13 +28,15 @@ from ae_pipeline.store.format.manifest import (
     Manifest,
     PartEntry,
     SourceEntry,
+    is_spelt,
+    manifest_bytes,
     read_manifest,
     refuse_links,
     snapshot_path,
     write_manifest,
 )
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.storage.folder import as_place
+from ae_pipeline.store.storage.folder import LocalStorage, as_place, open_storage
 from ae_pipeline.store.storage.work_folder import work_folder
 from ae_pipeline.store.writing.checks import attribute_columns, check_columns, check_names, check_samples
 from ae_pipeline.store.writing.encoding import create_store, has_manifest, refuse_existing_store
@@ -124,16 +126,17 @@ def _take_back(store: Path, folder: Path, old: Manifest, jobs: list[ShardJob]) -
 
 def _clear_leftovers(store: Path, old: Manifest) -> None:
     """Remove what an interrupted append left: parts that no snapshot lists, and temporary files."""
-    listed = {part.name for part in old.parts}
-    for item in [*store.iterdir(), *(store / SNAPSHOTS_FOLDER).glob(".*")]:
-        unlisted = re.match(PART_NAME, item.name) and item.name not in listed
-        if unlisted or (item.name.startswith(".") and item.name.endswith(".tmp")):
-            item.unlink()
+    for name in {*LocalStorage(store).names()} - {part.name for part in old.parts}:
+        folder, _, last = name.rpartition("/")
+        if re.match(PART_NAME, name) or (
+            folder in ("", SNAPSHOTS_FOLDER) and last.startswith(".") and last.endswith(".tmp")
+        ):
+            (store / name).unlink()
 
 
 def _check_unchanged(store: Path, old: Manifest) -> None:
     """The lock binds those who ask for it: a store that somebody put in this place meanwhile is not overwritten."""
-    if read_manifest(store) != old:
+    if not is_spelt(old, manifest_bytes(open_storage(store))) and read_manifest(store) != old:
         raise TargetError(f"{store} was changed while new rows were being encoded; append again")
 
 
