@@ -39,9 +39,12 @@ HISTORY = ("epoch", "train_loss", "validation_loss", "learning_rate")
 """Columns of a training's history."""
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical_json(value: Any) -> bytes:
     """The bytes that a digest of `value` is taken over: sorted keys, no spaces, UTF-8, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def sha256_json(value: Any) -> str:

@@ -52,6 +52,8 @@ class Codec:
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device | str = "cpu"):
         self.header = header
         self.device = torch.device(device)
+        self.folder: Path | None = None
+        """Where it was loaded from."""
         self.model = model = model.to(self.device).eval().requires_grad_(False)
         """The network, of float or of integer layers."""
         widest = _widest(header, model)
@@ -99,9 +101,11 @@ class Codec:
             state = {name: value.float() for name, value in state.items()}
         model.load_state_dict(state, assign=True)
         try:
-            return cls(header, model, device)
+            codec = cls(header, model, device)
         except OverflowError as error:
             raise CodecError(f"{path} does not hold the weights of an integer codec: {error}; restore it") from None
+        codec.folder = folder
+        return codec
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """(n, *shape) of the codec's dtype to int8 (n, L)."""

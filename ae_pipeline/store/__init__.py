@@ -7,6 +7,7 @@
     writing/         encode and append
     reading/         scan, decode, export
     care/            verify, repair, vacuum
+    executors/       one job for each shard, side by side
 
 Doors: `LatentStore` and `decode_rows` for readers; `writing.encoding.encode_samples` and
 `writing.appending.append_samples` for writers.

@@ -14,9 +14,9 @@ from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DataError, StoreError, TargetError
 from ae_pipeline.evaluation.row_errors import round_trip
+from ae_pipeline.store import executors
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.reading import decode as decoding
 from ae_pipeline.store.reading.decode import decode_rows, decode_store
 from ae_pipeline.store.storage.folder import LocalStorage
 
@@ -68,7 +68,7 @@ def test_every_part_becomes_one_shard_in_the_canonical_layout(store, train, tmp_
 
 def test_decoded_bytes_do_not_depend_on_the_number_of_workers(store, tmp_path, monkeypatch):
     for workers in (1, 2, 5):
-        monkeypatch.setattr(decoding, "cpu_count", lambda workers=workers: workers)
+        monkeypatch.setattr(executors, "cpu_count", lambda workers=workers: workers)
         decode(store, tmp_path / str(workers))
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2") == bytes_of(tmp_path / "5")
 

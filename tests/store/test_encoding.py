@@ -20,10 +20,10 @@ from ae_pipeline.evaluation.evaluate import evaluate_codec
 from ae_pipeline.evaluation.row_errors import round_trip
 from ae_pipeline.files import sha256_file
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store import executors
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.storage.work_folder import unfinished_work
-from ae_pipeline.store.writing import shards as shard_jobs
 from ae_pipeline.store.writing.encoding import finished_or_removed
 
 ROWS = 20
@@ -72,7 +72,7 @@ def test_both_layouts_decode_to_the_same_rows(train, tiny_codec, tmp_path):
 def test_the_bytes_of_a_store_do_not_depend_on_the_number_of_workers(layout, train, tiny_codec, tmp_path, monkeypatch):
     stores = []
     for workers in (1, 1, 2, 7):
-        monkeypatch.setattr(shard_jobs, "cpu_count", lambda workers=workers: workers)
+        monkeypatch.setattr(executors, "cpu_count", lambda workers=workers: workers)
         target = tmp_path / str(len(stores))
         encode(train, tiny_codec, target, layout=layout)
         stores.append(bytes_of(target))

@@ -21,7 +21,7 @@ from typing import Any
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.errors import PipelineError, StoreError, TargetError
-from ae_pipeline.files import clear_folder, json_bytes, sha256_file
+from ae_pipeline.files import clear_folder, sha256_file
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
@@ -33,7 +33,7 @@ from ae_pipeline.store.format.manifest import (
     holds_part_of_store,
     kept_snapshots,
     manifest_bytes,
-    manifest_values,
+    manifest_text,
     read_manifest,
     snapshot_name,
     write_manifest,
@@ -104,7 +104,7 @@ def add_snapshot(
         storage.bring(folder, [part.name for part in parts])
         new = grown(store, parts, name=writing.name, git=writing.git)
         _keep(storage, old, data)
-        if not storage.replace(MANIFEST_NAME, json_bytes(manifest_values(new)), tag):
+        if not storage.replace(MANIFEST_NAME, b"".join(manifest_text(new)), tag):
             raise _lost(storage, folder, "append again")
         sweep(storage, new)
     return LatentStore(storage, new), parts
