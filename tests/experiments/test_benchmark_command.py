@@ -4,10 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from clone import ROOT, read_yaml
 from ruamel.yaml import YAML
 from test_benchmark import FAST
 from test_benchmark_curves import BITS, curve_of
-from test_wiring import ROOT, read_yaml
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.benchmark.measure.ours import TRAINING_CODE

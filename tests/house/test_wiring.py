@@ -4,24 +4,18 @@ import ast
 import importlib
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
+from clone import ROOT, read_yaml
 from prefect.client.schemas.schedules import CronSchedule
-from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import STAGES
 from ae_pipeline.evaluation.metrics import METRICS
 from ae_pipeline.operation.serving import POOL
 from ae_pipeline.params import Params, load_params
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ae_pipeline"
 FLOWS = ROOT / "flows"
-
-
-def read_yaml(path):
-    return YAML(typ="safe", pure=True).load(path.read_text())
 
 
 DEPLOYMENTS = read_yaml(ROOT / "prefect.yaml")["deployments"]
