@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from clone import ROOT, read_yaml
