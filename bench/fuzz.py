@@ -2,9 +2,10 @@
 
     python bench/fuzz.py --inputs 20000 --seed 1 --out bench/results/fuzz.md
 
-Mutates manifests, codecs, weights, Parquet footers and pages of small stores (tests/support/fuzzing.py), most of them with
-all digests put right again, and reads each by every way there is, in processes of their own. Target: every input is read,
-or refused with an error of ours; no crash, no hang (60 s), at most 2 GiB more memory, no file outside the store opened.
+Mutates manifests, codecs, weights, Parquet footers and pages of small stores (tests/support/fuzzing.py), most of them
+with all digests put right again, and reads each by every way there is, in processes of their own. Target: every input
+is read, or refused with an error of ours; no crash, no hang (60 s), at most 2 GiB more memory, no file outside the
+store opened.
 """
 
 import argparse
