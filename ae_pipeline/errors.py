@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 _AGAIN = "nothing incomplete has a final name, run the same command again to go on"
-# Of the loader of libraries, glibc, torch, cuBLAS, C++, oneDNN, Python's threads.
+# Words of the loader of libraries, glibc, torch, cuBLAS, C++, oneDNN and Python's threads.
 _NO_MEMORY = (
     *("failed to map segment", "annot allocate memory", "allocate memory", "ALLOC_FAILED", "bad_alloc"),
     *("could not create a primitive", "can't start new thread"),
@@ -47,7 +47,7 @@ _QUERY = re.compile(rf"({_SCHEME}[^\s?'\"]{{0,2000}}\?)[^\s'\"=]{{0,500}}=[^\s'\
 
 
 def without_secrets(text: str) -> str:
-    """The same text, where URLs have no user, no password and no query: what may be shown and logged.
+    """The text with no user, password or query in its URLs: what may be shown and logged.
 
     Azure's `abfss://container@account` stays: what stands before its @ names a folder.
     """

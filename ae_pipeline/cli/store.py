@@ -179,7 +179,7 @@ def _name(data: list[Path]) -> str:
 
 
 def _rows(store: str, snapshot: int | None) -> int:
-    """For the progress bar."""
+    """Rows of the store, for the progress bar."""
     from ae_pipeline.errors import StoreError
     from ae_pipeline.store.format.manifest import read_manifest
 

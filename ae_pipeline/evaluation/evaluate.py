@@ -64,7 +64,7 @@ class Evaluation:
         return table
 
     def all_rows(self) -> dict[str, Any]:
-        """The same line for all rows together, labelled `all`."""
+        """One such line for all rows together, labelled `all`."""
         return {"label": "all", **self._means(np.ones(len(self.rows.attributes), bool))}
 
     def _means(self, chosen: np.ndarray) -> dict[str, Any]:

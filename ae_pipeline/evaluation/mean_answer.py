@@ -33,7 +33,7 @@ _BLOCK_VALUES = 1 << 20
 _ROUNDING = (4 * float(np.finfo(np.float32).eps)) ** 2
 # Warned of: values decoded worse than by their mean, as a share of those that vary.
 _MANY = 0.25
-# And a variance of less than this, for values in [0, 1]: PSNR is then 20 dB above SNR, or more.
+# Warned of, too: a variance of less than this, for values in [0, 1]. PSNR is then 20 dB above SNR, or more.
 _SMALL_VARIANCE = 0.01
 
 

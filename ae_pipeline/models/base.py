@@ -71,7 +71,7 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def decoder_layers(self) -> list[str]:
-        """The same of `decode_raw`; the first one is linear and takes latents."""
+        """Names of the modules through which `decode_raw` goes; the first one is linear and takes latents."""
 
     def decode(self, z: Tensor) -> Tensor:
         """(N, L) to (N, *shape)."""

@@ -86,7 +86,7 @@ class PatchAutoencoder(Autoencoder):
         return patches.reshape(len(x), rows, columns, size * size * channels).permute(0, 3, 1, 2)
 
     def _from_grid(self, grid: Tensor) -> Tensor:
-        """And back, without what is beyond the edges."""
+        """Undo `_to_grid`, without what is beyond the edges."""
         size, (rows, columns), (height, width, channels) = self._patch_size, self._grid, self._image
         patches = grid.permute(0, 2, 3, 1).reshape(len(grid), rows, columns, size, size * channels)
         x = _swapped(patches).reshape(len(grid), rows * size, columns * size * channels)

@@ -8,7 +8,7 @@ from ae_pipeline.params.base import Fraction, Section, Size
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
 Output = Literal["sigmoid", "clamp", "linear"]
-"""Of the last layer, for values in [0, 1]: `clamp` cuts off what is outside; `linear` leaves it."""
+"""Activation of the last layer, for values in [0, 1]: `clamp` cuts off what is outside; `linear` leaves it."""
 
 
 class DenseOptions(Section):
@@ -34,7 +34,7 @@ class ConvOptions(Section):
     channels: Annotated[list[Size], Field(min_length=1)] = [16, 32]
     """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""
     hidden_norm: Literal["batch", "none"] = "batch"
-    """As of `dense`, of each channel."""
+    """Normalisation of each channel; `dense` says what the choices mean."""
     activation: Activation = "relu"
     latent_norm: Literal["batch", "none"] = "batch"
     output_activation: Output = "sigmoid"
@@ -51,7 +51,7 @@ class PatchOptions(Section):
     decoder_channels: Annotated[list[Size], Field(min_length=1)] = [16, 16]
     """Channels after the decoder's linear layer, and after each convolution but the last."""
     hidden_norm: Literal["batch", "none"] = "batch"
-    """As of `dense`, of each channel."""
+    """Normalisation of each channel; `dense` says what the choices mean."""
     activation: Activation = "relu"
     latent_norm: Literal["batch", "none"] = "batch"
     output_activation: Output = "clamp"

@@ -37,7 +37,7 @@ class PromotionParams(Section):
     """When the challenger becomes champion; both are measured on the same held-out rows."""
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Of the interval around the mean paired difference of the rows' MSE."""
+    """Confidence of the interval around the mean paired difference of the rows' MSE."""
     max_mse_increase: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.0
     """Upper end of that interval, relative to the champion's MSE. 0: surely not worse; -0.05: surely 5% better."""
     max_bits_increase: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.02
@@ -63,9 +63,9 @@ class SweepParams(Section):
     max_mse: Positive | None = None
     """Tolerance, on the validation split: the smallest codec within it is named."""
     min_psnr: Positive | None = None
-    """The same in decibel; one of the two at most."""
+    """The tolerance in decibel; one of the two at most."""
     margin: Fraction = 0.05
-    """By how much a trial must be behind before it is stopped, relative; see experiments/sweep/stopping.py."""
+    """How much a trial must be behind before it is stopped, relative; see experiments/sweep/stopping.py."""
 
     @model_validator(mode="after")
     def _one_tolerance(self) -> "SweepParams":

@@ -42,7 +42,7 @@ class IdxSource(Source):
             raise DataError(message) from None
 
     def announce(self) -> Announced:
-        """From the headers of the user's files."""
+        """What the headers of the user's files say."""
         originals = self._originals()
         found: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
         for split, name in IMAGES.items():

@@ -28,7 +28,7 @@ class Synthetic(Source):
             write_idx(raw / LABELS[split], labels)
 
     def announce(self) -> Announced:
-        """As the options say."""
+        """What the options say."""
         return Announced(SampleSpec((self._height, self._width), "uint8"), self._rows["train"], self._rows["test"])
 
     def read(self, raw: Path) -> dict[str, RawSplit]:

@@ -199,7 +199,7 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _best(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """Without points that another one beats in what this panel shows."""
+    """The points that no other beats in what this panel shows."""
     best: list[dict[str, Any]] = []
     for row in sorted(rows, key=lambda row: (row[key], row["mse"])):
         if not best or row["mse"] < best[-1]["mse"]:
@@ -222,7 +222,7 @@ def _numbers(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _codec_name(row: dict[str, Any]) -> str:
-    """Of one of our points, without its layout."""
+    """Name of one of our points, without its layout."""
     return str(row["name"]).removesuffix(f" ({row['setting']})")
 
 

@@ -158,7 +158,7 @@ def _processor() -> str:
 
 
 def _codec_versions() -> dict[str, str]:
-    """Of the alternatives, as far as they are here."""
+    """Versions of the alternatives' packages, as far as they are installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     from PIL import features

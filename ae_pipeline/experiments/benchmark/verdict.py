@@ -27,7 +27,7 @@ class Choice:
     mse: float
     psnr: float | None
     bits: float
-    """Of our codec, with its own bytes."""
+    """Bits per row of our codec, with its own bytes."""
     better_preset: str | None
     """Another codec of ours that is as good or better and takes fewer bits at this number of rows, if there is one."""
     use: str

@@ -60,7 +60,7 @@ class _Sweep:
 
     @property
     def settings(self) -> list[Setting]:
-        """Of a grid all, else none: they are drawn."""
+        """All settings of a grid; none where Optuna draws them."""
         return combinations(self.space) if self.params.sweep.trials is None else []
 
     @property

@@ -101,7 +101,7 @@ def _gain(trial: Trial, epochs: int) -> float:
 
 @dataclass(frozen=True)
 class _Means:
-    """Of a setting's trials; see `Trial`."""
+    """Means over a setting's trials; see `Trial`."""
 
     setting: Setting
     bits: float

@@ -73,7 +73,7 @@ class Study:
             study.tell(trial.number, state=TrialState.FAIL)
 
     def trials(self) -> list[Trial]:
-        """Those with a result that counts, in the order of their beginning; one for each setting and seed."""
+        """Trials with a result that counts, in the order of their beginning; one for each setting and seed."""
         found: dict[bytes, Trial] = {}
         for item in self._study.get_trials(deepcopy=False):
             if _TRIAL not in item.user_attrs:

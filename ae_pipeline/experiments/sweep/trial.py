@@ -57,7 +57,7 @@ class Trial:
 
     @property
     def own_bits(self) -> float:
-        """Those of the latents alone, which are what a setting changes."""
+        """Bits per row of the latents alone, which are what a setting changes."""
         return float(self.metrics.get("latent_bits_per_row") or self.bits)
 
     @property

@@ -37,10 +37,10 @@ class Measured:
     mse: float
     """Mean over rows, of values in the champion's [0, 1] (without one: the codec's own)."""
     bits_per_row: float
-    """Of the Parquet parts; the codec is not in it."""
+    """Bits of the Parquet parts; the codec is not in it."""
     codec_bytes: int
     encode_rows_per_s: float
-    """Of the arithmetic on one thread, the error column included; files take the same time with every codec."""
+    """Speed of the arithmetic on one thread, the error column included; files take the same time with every codec."""
     decode_rows_per_s: float
     beside_mean: dict[str, float | int | None]
     """How its error compares with answering each value's mean over the held-out rows (mean_answer.py)."""
@@ -93,7 +93,7 @@ class Verdict:
     """Bits per row, challenger divided by champion."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """The verdict as JSON values."""
         return {**asdict(self), "conditions": [asdict(condition) for condition in self.conditions]}
 
     def as_markdown(self) -> str:
@@ -117,7 +117,7 @@ class Verdict:
         return "\n".join(lines) + "\n"
 
     def withheld(self, name: str, text: str) -> "Verdict":
-        """The same verdict, but not to be acted on, for a reason outside the numbers."""
+        """The verdict, but not to be acted on, for a reason outside the numbers."""
         condition = Condition(name, None, None, holds=False, text=text)
         return replace(
             self,
@@ -293,7 +293,7 @@ def _gate(gate: GateParams, metrics: Metrics) -> Condition:
 
 
 def _flat(measured: Measured) -> dict[str, Any]:
-    """For the table: the comparison with the mean is lines of its own."""
+    """Lines of the table; the comparison with the mean gets lines of its own."""
     values = asdict(measured)
     return {**values, **values.pop("beside_mean")}
 

@@ -22,7 +22,7 @@ class Lossy(Protocol):
 
     @property
     def mse(self) -> float:
-        """Of values in [0, 1]."""
+        """Mean squared error of values in [0, 1]."""
 
 
 _Lossy = TypeVar("_Lossy", bound=Lossy)

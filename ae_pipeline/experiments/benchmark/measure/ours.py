@@ -26,7 +26,7 @@ from ae_pipeline.training.progress import epoch_progress
 TRAINING_CODE = ("codec", "data", "models", "training")
 _PACKAGE = Path(__file__).parents[3]
 _TIMED_RUNS = 2
-# Of the digest in a folder's name: "compact-<digits>" is not a former "compact-fine-<digits>".
+# Digits of the digest in a folder's name, so many that "compact-<digits>" is not a former "compact-fine-<digits>".
 _DIGITS = 16
 
 

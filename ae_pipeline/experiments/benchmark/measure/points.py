@@ -39,9 +39,9 @@ class Point:
     """What makes one curve, e.g. `WebP mosaic`."""
     setting: str
     bits_per_row: float
-    """Of the rows' own bytes."""
+    """Bits of the rows' own bytes."""
     bits_per_row_with_codec: float
-    """And of what has to be kept beside them, once, shared by the rows of the benchmark."""
+    """Bits with what has to be kept beside the rows once added, shared by the rows of the benchmark."""
     mse: float
     psnr: float | None
     ssim: float | None
@@ -51,7 +51,7 @@ class Point:
     measured_rows: int = 0
     """Rows that sizes and errors are means over."""
     store_bits_per_row: float | None = None
-    """Of a store's Parquet files as a whole: latents, ids, attributes, errors and footers."""
+    """Bits of a store's Parquet files as a whole: latents, ids, attributes, errors and footers."""
 
     def bits_at(self, rows: float) -> float:
         """Bits per row when so many rows share the codec; infinitely many leave the rows' own."""
@@ -66,7 +66,7 @@ class Rows:
     pixels: np.ndarray
     """(n, *shape), the samples' dtype."""
     scaling: Scaling
-    """From pixels to [0, 1], for every error."""
+    """The map from pixels to [0, 1], for every error."""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -78,7 +78,7 @@ class Rows:
         return answer.as_metrics(self.scaling.scale)["mean_mse"] or 0.0
 
     def distortion(self, decoded: np.ndarray, chosen: slice | np.ndarray = slice(None)) -> Distortion:
-        """Of decoded rows, (n, *shape); of the `chosen` ones if these are not all."""
+        """Errors of decoded rows (n, *shape), against the `chosen` originals if these are not all."""
         return distortion(self.pixels[chosen], decoded, self.scaling)
 
 
