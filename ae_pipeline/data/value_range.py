@@ -38,7 +38,7 @@ class ValueRange:
     high: float
 
     def as_metrics(self) -> dict[str, float]:
-        """Under the names in the README."""
+        """The four values under their names in docs/metrics.md."""
         return {
             "value_min": self.minimum,
             "value_max": self.maximum,
