@@ -21,7 +21,7 @@ FILES = [
 NEVER = r"(Of|And|But|Or|Nor|Than|Those|The same|None|Also|Such|Else)\b|As (?!if\b)"
 # With these only if a main clause follows, behind a comma or with one of these verbs.
 OPENING = r"(With|Without|For|From|To|By|At|In|On|Because|Since|Until|Unless|Before|After|Though)\b"
-MAIN = r",| (is|are|has|have|can|may|must|weigh)\b"
+MAIN = r",| (is|are|has|have|can|may|must|would|weigh)\b"
 # A word of a sentence, not a type, a file or a name: those are followed by a digit, a dot, a slash or a bracket.
 LOWER = r"[a-z]+(,? [a-z]|,)"
 
