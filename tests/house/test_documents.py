@@ -99,7 +99,8 @@ def test_blocks_say_how_they_are_proven(document):
         assert set(block.marks) <= set(NEEDS), where
         if block.language == "python":
             ast.parse(block.text)
-        assert block.language or "ae-pipeline " not in block.text.replace("`ae-pipeline`", ""), f"{where}: not run"
+        command = re.search(r"^(\$ )?(ae-pipeline|python|dvc|make) ", block.text, re.MULTILINE)
+        assert block.language or not command, f"{where}: is it sh, console or python?"
 
 
 def test_the_alert_in_the_production_page_is_one_that_prefect_takes():
