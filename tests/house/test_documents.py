@@ -91,6 +91,13 @@ def test_commands_within_sentences_exist(document):
     assert set(re.findall(r"`make ([a-z-]+)", text)) <= set(targets)
 
 
+def test_the_targets_that_people_need_are_named():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS.values())
+    assert {"run", "test", "bench", "reference", "serve", "mlflow-ui"} <= set(
+        re.findall(r"\bmake (?:check )?([a-z-]+)", text)
+    )
+
+
 @documents
 def test_blocks_say_how_they_are_proven(document):
     for block in blocks(document):
