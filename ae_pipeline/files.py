@@ -15,7 +15,7 @@ from typing import Any
 from ae_pipeline.errors import TargetError, WorkspaceError, first_line
 
 MOST_TEXT_BYTES = 64 << 20
-"""Of a file of JSON, YAML or CSV that people or stages wrote: those that are made have some kilobytes."""
+"""Largest file of JSON, YAML or CSV that is read; those that people or stages write have some kilobytes."""
 # What a stage has checked before anything gets its final name: that it still is the owner of its outputs.
 _checks: list[Callable[[], None]] = []
 

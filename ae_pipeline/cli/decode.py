@@ -140,7 +140,7 @@ def _decode(
 
 
 def _readable(store: "LatentStore", blocks: "Iterator[Block]", damage: _Damage | None) -> "Iterator[Block]":
-    """The same blocks; if no part at all could be read, that is an error in the end, before anything has its name."""
+    """Hand the blocks on. If no part at all could be read, raise in the end, before anything has its name."""
     yield from blocks
     if damage is not None and len(damage.parts) == len(store.manifest.parts):
         raise next(iter(damage.parts.values()))[1]

@@ -269,7 +269,7 @@ def _widest(header: CodecHeader, model: Autoencoder) -> int:
 
 
 def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None) -> Autoencoder:
-    """The same model for inference: normalisation folded in, weights rounded to float16 as they will be stored.
+    """Make the model ready for inference: normalisation folded in, weights rounded to float16 as they will be stored.
 
     `dimensions` are the latent ones to keep (default: all); the decoder then gets zeros for the others.
     Raises CodecError if a weight does not fit float16.

@@ -38,7 +38,7 @@ class Pictured:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was measured. `metrics` are explained in the README."""
+    """Everything that was measured. `metrics` are explained in docs/metrics.md."""
 
     metrics: Metrics
     rows: RowMetrics

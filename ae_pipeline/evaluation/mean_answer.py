@@ -74,7 +74,7 @@ class MeanAnswer:
         self._rows = total
 
     def as_metrics(self, scale: float) -> dict[str, float | int | None]:
-        """The metrics of the README; `mean_mse` in units of `scale` squared. None: a single row, or no numbers."""
+        """Metrics of docs/metrics.md; `mean_mse` in units of `scale` squared. None: a single row, or no numbers."""
         varying = int(self._varies.sum())
         dead = int((self._varies & ~self._decoded_varies).sum())
         counts: dict[str, float | int | None] = {

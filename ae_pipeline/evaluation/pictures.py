@@ -32,7 +32,7 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
 
 
 def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str, float]] | None) -> None:
-    """One PNG per question; see the README's list."""
+    """One PNG per question; docs/your-data.md names them."""
     if evaluation.pictured[0].original.ndim in (3, 4):
         save_figure(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
     save_figure(_error_histogram(evaluation), folder / "error_histogram.png")

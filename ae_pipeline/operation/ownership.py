@@ -51,7 +51,7 @@ class Process:
 
     @property
     def text(self) -> str:
-        """For an environment variable."""
+        """The process as text, for an environment variable."""
         return f"{self.pid}:{self.created}"
 
     def living(self) -> psutil.Process | None:
@@ -191,7 +191,7 @@ def _inherits(process: psutil.Process) -> bool:
 
 
 def _end_with(owners: tuple[Process, ...]) -> None:
-    """In a thread: end this process when an owner is gone; insist if it does not clear away in time."""
+    """End this process when an owner is gone; insist if it does not clear away in time. Runs in a thread."""
     while all(owner.living() for owner in owners):
         time.sleep(_LOOK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -223,7 +223,7 @@ def _write(path: Path, holder: _Holder) -> None:
 
 
 def _read(path: Path) -> _Holder | None:
-    """None: there is no such file. Its first line is kept whatever the second one is."""
+    """The holder that a file names; None: there is no such file. Its first line is kept whatever the second one is."""
     try:
         words, _, rest = path.read_text(encoding="utf-8").partition("\n")
     except (FileNotFoundError, ValueError):

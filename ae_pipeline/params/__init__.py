@@ -101,7 +101,7 @@ class TrainParams(Section):
     processor multiplies bytes; takes a twentieth more epochs (to_integers.py). auto: where it is possible: uint8
     samples, activation relu, and identity for latents."""
     batch_size: Annotated[int, Field(ge=2, lt=2**31)] = 128
-    """At least 2: one row has no batch statistics."""
+    """Rows of a step; at least 2, for one row has no batch statistics."""
     epochs: Count = 45
     patience: Annotated[int, Field(ge=0)] = 10
     """Epochs without a better validation loss before training stops; 0 never stops early."""
@@ -116,7 +116,7 @@ class TrainParams(Section):
 
 
 class QuantiserParams(Section):
-    """From latents to integers."""
+    """How latents become integers."""
 
     levels: Annotated[int, Field(ge=2, le=256)] = 16
     """Values of each integer; with train.rate_weight the most there may be: steps are learned, levels follow."""

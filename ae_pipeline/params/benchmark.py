@@ -8,7 +8,7 @@ from ae_pipeline.params.base import Count, Section
 
 
 class BenchParams(Section):
-    """What is measured side by side; docs/benchmark.md says how."""
+    """What is measured side by side; docs/choosing.md says how."""
 
     presets: Annotated[list[str], Field(min_length=1)] = [
         "small",

@@ -1,10 +1,10 @@
 """Errors beside answering each value's mean: the numbers are NumPy's, and what knows nothing fails the gate."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from documents import DOCUMENTS
 from handmade import random_codec, write_rows
 
 from ae_pipeline.codec.header import Scaling, read_header
@@ -23,7 +23,6 @@ from ae_pipeline.training.build import build_codec
 
 CPU = EncodeParams(device="cpu")
 NO_LIMITS = GateParams(beat_pca=False)
-README = Path(__file__).parents[2] / "README.md"
 
 
 def measured(original, decoded, train_means=None, *, scale=1.0, cut=7):
@@ -291,12 +290,12 @@ def test_a_quiet_sound_has_a_high_psnr_and_a_low_snr(tmp_path):
 # Where it is told.
 
 
-def test_every_metric_of_evaluate_is_explained_in_the_readme(tiny_codec, synthetic_prepared):
+def test_every_metric_of_evaluate_is_explained(tiny_codec, synthetic_prepared):
     splits = {name: SampleSet.open(synthetic_prepared / name) for name in ("train", "test")}
     metrics = evaluate_codec(tiny_codec, splits["test"], CPU, train=splits["train"]).metrics
     assert {"mean_mse", "r2", "snr", "pca_r2", "value_low"} < metrics.keys()
-    readme = README.read_text()
-    assert [name for name in metrics if f"`{name}`" not in readme] == []
+    page = DOCUMENTS["docs/metrics.md"].read_text(encoding="utf-8")
+    assert [name for name in metrics if f"`{name}`" not in page] == []
     assert all(value is None or np.isfinite(float(value)) for value in metrics.values())  # as MLflow takes them
 
 

@@ -1,4 +1,4 @@
-"""The benchmark: our codecs beside what else one would use, in one table. How each is run: docs/benchmark.md.
+"""The benchmark: our codecs beside what else one would use, in one table. How each is run: docs/choosing.md.
 
 Measure:
     points           one line of the table, with the metrics of decoded rows

@@ -33,7 +33,7 @@ def format_report(result: dict[str, Any]) -> str:
         f"# Benchmark: {result['data_set']}",
         "",
         f"{counts['measured']:,} rows of the test split, {result['samples']}, {result['date']}. Trained on "
-        f"{counts['train']:,} rows. How everything is run and counted: docs/benchmark.md.",
+        f"{counts['train']:,} rows. How everything is run and counted: docs/choosing.md.",
         "",
         "## Verdict",
         "",

@@ -24,7 +24,7 @@ SWEEP_TAG = "ae_pipeline.sweep"
 """Identity of the study that a sweep's run is of."""
 TRIAL_TAG = "ae_pipeline.sweep_trial"
 STATE_TAG = "ae_pipeline.sweep_state"
-"""finished, stopped or failed; written last: a child run without it is not complete."""
+"""Tag with `finished`, `stopped` or `failed`; written last: a child run without it is not complete."""
 PARENT_TAG = "mlflow.parentRunId"
 _STATUS: dict[State, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 

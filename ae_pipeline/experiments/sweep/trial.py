@@ -32,7 +32,7 @@ class StopTrial(Exception):  # noqa: N818 (not an error: the trial cannot win)
 class Trial:
     """A training with one setting and one seed, and what came out.
 
-    `metrics` are those of the README, on the validation split, and `seconds` wall time; both only of a `finished` one.
+    `metrics` (docs/metrics.md) are of the validation split, and `seconds` wall time; both only of a `finished` one.
     `history` are the epochs' train_loss and validation_loss.
     """
 

@@ -106,9 +106,9 @@ class Registry:
     root: Path
     uri: str
     client: Any | None
-    """None where there is no database yet."""
+    """The client; None where there is no database yet."""
     model: RegisteredModel | None
-    """None where nothing has been published under this name."""
+    """The model; None where nothing has been published under this name."""
 
     @property
     def champion(self) -> str | None:

@@ -95,7 +95,7 @@ def check_fits(file: Path, found: pa.Schema, columns: pa.Schema, store: Path) ->
 
 
 def check_image_fits(file: Path, columns: pa.Schema, store: Path) -> None:
-    """The same of an image, whose row has an id, `file_sha256` and nothing else."""
+    """Check an image, whose row has an id, `file_sha256` and nothing else."""
     check_fits(file, pa.schema([]), columns, store)
     if FILE_DIGEST not in columns.names:
         raise DataError(
@@ -193,7 +193,7 @@ class FittedFile(SampleSet):
 
 
 def cast_exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """The same values in another type. Raises ArrowException if it cannot hold one of them."""
+    """The column's values in another type. Raises ArrowException if it cannot hold one of them."""
     if column.type == kind:
         return column
     if pa.types.is_null(column.type):
@@ -214,7 +214,7 @@ def cast_exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _or_drop(name: str) -> str:
-    """Without its ids a file would be another one."""
+    """The advice to drop a column; no file can do without its ids."""
     return "" if name == ID else ", drop the column"
 
 

@@ -131,7 +131,7 @@ def _addresses_kept() -> Iterator[None]:
 
     variables = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    # Without one of its own the registry has the tracking address.
+    # A registry without an address of its own has the tracking address.
     registry = mlflow.get_registry_uri()
     registry = None if registry == mlflow.get_tracking_uri() else registry
     try:

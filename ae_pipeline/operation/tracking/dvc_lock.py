@@ -58,7 +58,7 @@ def _foreign(place: Path, stage: str) -> WorkspaceError:
 
 
 def _digest(place: Path, expected: str) -> str | None:
-    """As DVC has it; None if nothing of the expected kind is there."""
+    """The digest that DVC would give; None if nothing of the expected kind is there."""
     if not expected.endswith(_FOLDER):
         return _md5(place) if place.is_file() else None
     if not place.is_dir():

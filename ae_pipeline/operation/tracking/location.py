@@ -75,7 +75,7 @@ def settle_location(database: Path, experiments: tuple[str, ...]) -> None:
 
 
 def relocate(database: Path, experiments: tuple[str, ...]) -> tuple[int, int]:
-    """The same, and what lies elsewhere is copied here before: addresses that were changed, folders that were copied.
+    """Copy here what lies elsewhere, then change the addresses. Returns how many addresses and folders that were.
 
     Files that are here already stay as they are; nothing is written anywhere else.
     """
@@ -103,7 +103,7 @@ def _open(database: Path) -> sqlite3.Connection:
 
 
 def _find(connection: sqlite3.Connection, folder: Path, experiments: tuple[str, ...]) -> Strayed | None:
-    """None if all is well: one query that reads a row for each experiment."""
+    """Find addresses that lead elsewhere, with one query that reads a row for each experiment; None if all is well."""
     if not _has(connection, "experiments", "artifact_location"):
         return None  # MLflow has not made its tables yet
     found = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()

@@ -34,8 +34,8 @@ class Published:
     model: str
     version: str
     outcome: str
-    """created, or what was done to a run that was there, with commas: updated, registered (a new version of the model),
-    challenger moved; unchanged if nothing was"""
+    """What was done: `created` for a new run; for one that was there, with commas, `updated`, `registered` (a new
+    version of the model), `challenger moved`, or `unchanged`."""
 
     def describe(self) -> str:
         """One line for people."""

@@ -74,7 +74,7 @@ class Rows:
     pixels: np.ndarray
     """(n, *shape), the samples' dtype."""
     scaling: Scaling
-    """From pixels to [0, 1], for every error."""
+    """The map from pixels to [0, 1], for every error."""
 
     def __len__(self) -> int:
         return len(self.pixels)

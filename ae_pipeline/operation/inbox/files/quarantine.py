@@ -27,7 +27,7 @@ class FileChangedError(Exception):
 
 
 class Quarantine:
-    """Of one inbox; `folder` need not exist."""
+    """The quarantine of one inbox; `folder` need not exist."""
 
     def __init__(self, folder: Path, inbox: Inbox, ledger: Ledger):
         self._folder, self._inbox, self._ledger = folder, inbox, ledger

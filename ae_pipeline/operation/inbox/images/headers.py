@@ -51,7 +51,7 @@ class ImageHeader:
         return "float32" if (self.sign, self.bits) == ("float", 32) else None
 
     def describe(self) -> str:
-        """For messages."""
+        """The kind of values in words, for messages."""
         values = f"{self.sign} values of {self.bits} bits"
         return values if self.channels == 1 else f"{values} in {self.channels} channels"
 
@@ -78,7 +78,7 @@ def _png(data: bytes) -> ImageHeader:
         length, kind = struct.unpack_from(">I4s", data, place)
         if kind == b"tRNS" and colour == 0:
             (transparent,) = struct.unpack_from(">H", data, place + 8)
-            # As Pillow gives them, grey values of 1, 2 and 4 bits are spread over eight.
+            # Pillow spreads grey values of 1, 2 and 4 bits over eight.
             transparent = transparent * 255 // ((1 << bits) - 1) if bits < 8 else transparent
         if kind in (b"tRNS", b"IDAT"):
             break

@@ -21,7 +21,7 @@ from ae_pipeline.errors import DataError, first_line, is_out_of_memory
 from ae_pipeline.operation.inbox.images.headers import ImageHeader, read_header
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-# Of Pillow's many formats those of these names, and no other under such a name: PostScript is a program, which Pillow
+# Pillow reads these formats here and no other, whatever a file is called: PostScript is a program, which Pillow
 # has Ghostscript run.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 # Pillow's modes from which the values are had without change.

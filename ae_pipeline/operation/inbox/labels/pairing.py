@@ -82,7 +82,7 @@ def _hold_single(named: list[_Named], pairs: Pairs, is_used: Callable[[InboxFile
 
 
 def _closest(images: _Named, labels: list[_Named]) -> list[_Named]:
-    """Of the labels with the key of these images, those spelt most alike."""
+    """The labels with the key of these images that are spelt most alike."""
 
     def rank(item: _Named) -> int:
         one, other = images.idx.spelling, item.idx.spelling
