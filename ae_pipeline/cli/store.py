@@ -31,15 +31,13 @@ def append(
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
     from ae_pipeline.store.care.make_again import open_sources
-    from ae_pipeline.store.care.part_checks import parts_of_other_size
+    from ae_pipeline.store.care.part_checks import size_warnings
     from ae_pipeline.store.latent_store import LatentStore
     from ae_pipeline.store.writing.appending import append_samples
 
     opened = LatentStore.open(store)
     opened.codec_header()  # raises if it is not the one that wrote the store
-    if wrong := parts_of_other_size(opened):  # growing makes damage no worse, but whoever grows a store should know
-        named = f"{len(wrong)} parts of the store are missing or of another size ({', '.join(wrong[:3])})"
-        warn([f"{named}: see `ae-pipeline verify {opened.location}`"])
+    warn(size_warnings(opened))
     latent = opened.manifest.latent
     settings = EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows, device=device)
     sets = open_sources(data, store)
@@ -100,7 +98,7 @@ def verify(
         from ae_pipeline.cli.store_text import format_verified
 
         print(printable(format_verified(verified)))
-    raise typer.Exit(0 if verified.whole and verified.holds_source is not False else 1)
+    raise typer.Exit(1 if verified.next_step else 0)
 
 
 @store_app.command()

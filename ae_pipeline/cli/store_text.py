@@ -1,6 +1,6 @@
 """What `verify`, `repair` and `vacuum` tell people: what is damaged, what it costs, and what to do next."""
 
-from ae_pipeline.store.care.report import Compared, Repaired, Verified
+from ae_pipeline.store.care.findings import Compared, Repaired, Verified
 from ae_pipeline.store.care.vacuum import Vacuum
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
 

@@ -87,7 +87,7 @@ class Parts:
         """The codec inside the store: its folder, or of a remote store a temporary copy. Raises StoreError."""
         if isinstance(self.storage, LocalStorage):
             with suppress(FileNotFoundError):  # `read_header` says so better
-                self._refuse_links()
+                self._check_codec_files()
             return self.storage.path / CODEC_FOLDER
         if self._fetched is None:
             folder = Path(tempfile.mkdtemp(prefix="ae-pipeline-codec-"))
@@ -100,23 +100,22 @@ class Parts:
             self._fetched = folder
         return self._fetched
 
-    def _refuse_links(self) -> None:
-        for name in CODEC_FILES:
-            inside = f"{CODEC_FOLDER}/{name}"
+    def _check_codec_files(self) -> None:
+        """Raise StoreError for a link, and before it is read for a file that is larger than the whole codec."""
+        most = self.manifest.codec.bytes
+        for inside in (f"{CODEC_FOLDER}/{name}" for name in CODEC_FILES):
             try:
                 size = self.storage.size(inside)
             except FileNotFoundError:
                 raise
             except OSError as error:
-                where = place_of(self.storage, inside)
-                raise StoreError(first_line(error), place=where, advice="restore the store") from None
-            if size > self.manifest.codec.bytes:  # before it is read
-                raise StoreError(
-                    f"has {size:,} bytes, more than the whole codec, which has {self.manifest.codec.bytes:,} by the "
-                    "manifest",
-                    place=place_of(self.storage, inside),
-                    advice="run `ae-pipeline repair --codec` with a copy",
-                )
+                raise self._error(inside, first_line(error), "restore the store") from None
+            if size > most:
+                found = f"has {size:,} bytes, more than the whole codec, which has {most:,} by the manifest"
+                raise self._error(inside, found, "run `ae-pipeline repair --codec` with a copy")
+
+    def _error(self, name: str, finding: str, advice: str) -> StoreError:
+        return StoreError(finding, place=place_of(self.storage, name), advice=advice)
 
     @property
     def nbytes(self) -> int:
@@ -130,28 +129,20 @@ class Parts:
     def codec_header(self) -> CodecHeader:
         """The codec's description. Raises StoreError if it is not the one that wrote the store."""
         header = read_header(self.codec_path)
-        wanted = self.manifest.codec.fingerprint
-        if header.fingerprint != wanted:
-            raise StoreError(
-                f"has fingerprint {header.fingerprint[:12]}..., but the store was written with {wanted[:12]}...",
-                place=place_of(self.storage, CODEC_FOLDER),
-                advice="put the right codec back: `ae-pipeline repair` takes a copy (--codec)",
-            )
-        latent = self.manifest.latent
-        found = (header.model.latent_size, header.quantiser.levels, header.samples)
-        if found != (latent.size, latent.levels, self.manifest.samples):
-            raise StoreError(
-                "is for other samples or latents than the manifest says",
-                place=place_of(self.storage, CODEC_FOLDER),
-                advice="restore the store",
-            )
-        recorded = self.manifest.codec.files.get("codec.json")
-        if sha256_file(self.codec_path / HEADER_NAME) != recorded:
-            raise StoreError(
-                "was changed: its SHA-256 is not the one in the manifest",
-                place=place_of(self.storage, f"{CODEC_FOLDER}/{HEADER_NAME}"),
-                advice="restore it, or run `ae-pipeline repair` with a copy of the codec",
-            )
+        codec, latent = self.manifest.codec, self.manifest.latent
+        if header.fingerprint != codec.fingerprint:
+            here, there = f"{header.fingerprint[:12]}...", f"{codec.fingerprint[:12]}..."
+            found = f"has fingerprint {here}, but the store was written with {there}"
+            advice = "put the right codec back: `ae-pipeline repair` takes a copy (--codec)"
+            raise self._error(CODEC_FOLDER, found, advice)
+        said = (header.model.latent_size, header.quantiser.levels, header.samples)
+        if said != (latent.size, latent.levels, self.manifest.samples):
+            found = "is for other samples or latents than the manifest says"
+            raise self._error(CODEC_FOLDER, found, "restore the store")
+        if sha256_file(self.codec_path / HEADER_NAME) != codec.files.get("codec.json"):
+            found = "was changed: its SHA-256 is not the one in the manifest"
+            advice = "restore it, or run `ae-pipeline repair` with a copy of the codec"
+            raise self._error(f"{CODEC_FOLDER}/{HEADER_NAME}", found, advice)
         return header
 
     def schema(self) -> pa.Schema:

@@ -2,7 +2,7 @@
 
 verify           is a store whole?
 deep             does it hold the data it was made from?
-report           what verify and repair found and did
+findings         what verify and repair found and did
 part_checks      one part, every byte and row
 snapshot_checks  the manifests
 repeated_ids     ids that several rows have

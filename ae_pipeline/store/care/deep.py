@@ -13,8 +13,8 @@ from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
 from ae_pipeline.data.sample_files import key_in_path
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, StoreError
+from ae_pipeline.store.care.findings import Compared, Verified
 from ae_pipeline.store.care.make_again import find_shards, make_again, open_sources, plan_again
-from ae_pipeline.store.care.report import Compared, Verified
 from ae_pipeline.store.format.manifest import PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec

@@ -39,13 +39,19 @@ def damage_of_part(store: LatentStore, part: PartEntry) -> str | None:
     return None
 
 
-def parts_of_other_size(store: LatentStore) -> list[str]:
-    """Names of parts that are missing or have not the size in the manifest; reads nothing. Of a local store."""
+def size_warnings(store: LatentStore) -> list[str]:
+    """Warn of parts of a local store that are missing or have not the size in the manifest; reads nothing of them.
+
+    Growing makes damage no worse, but whoever adds to a store should hear of it.
+    """
     if not isinstance(store.storage, LocalStorage):
         return []  # a question to the server for each part
-
     found = {path.name: path.stat().st_size for path in store.path.iterdir() if path.is_file()}
-    return [part.name for part in store.manifest.parts if found.get(part.name) != part.bytes]
+    wrong = [part.name for part in store.manifest.parts if found.get(part.name) != part.bytes]
+    if not wrong:
+        return []
+    which = f"{len(wrong)} parts of the store are missing or of another size ({', '.join(wrong[:3])})"
+    return [f"{which}: see `ae-pipeline verify {store.location}`"]
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import torch
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, StoreError
 from ae_pipeline.files import sync_folder
+from ae_pipeline.store.care.findings import Repaired
 from ae_pipeline.store.care.make_again import empty_folder, make_again, plan_again
-from ae_pipeline.store.care.report import Repaired
 from ae_pipeline.store.care.snapshots import note_removed
 from ae_pipeline.store.care.vacuum import vacuum_locked
 from ae_pipeline.store.format.manifest import (

@@ -18,10 +18,10 @@ from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, PipelineError, StoreError
 from ae_pipeline.files import finished_file, locked_folder, make_folder, sync_folder, write_json
+from ae_pipeline.store.care.findings import Repaired, Verified
 from ae_pipeline.store.care.lost_manifest import LostManifest
 from ae_pipeline.store.care.make_again import empty_folder, make_again
 from ae_pipeline.store.care.part_repairs import Means, repair_parts
-from ae_pipeline.store.care.report import Repaired, Verified
 from ae_pipeline.store.care.snapshot_checks import damage_of_file, is_misspelt, read_snapshots
 from ae_pipeline.store.care.snapshots import VACUUMED_NAME, read_vacuumed
 from ae_pipeline.store.care.vacuum import repair_folder, temporary_files

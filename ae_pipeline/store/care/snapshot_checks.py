@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
-from ae_pipeline.store.care.report import Damage
+from ae_pipeline.store.care.findings import Damage
 from ae_pipeline.store.care.snapshots import VACUUMED_NAME, Vacuumed, read_vacuumed
 from ae_pipeline.store.format.manifest import (
     LARGEST_MANIFEST,

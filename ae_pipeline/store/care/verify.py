@@ -1,7 +1,7 @@
 """Is a store whole? Every file against the manifest, the manifest against itself, and this machine against the writer.
 
     verified = verify_store("data/latents/test")
-    verified.whole, verified.damaged, verified.notices, verified.next_step    # report.py
+    verified.whole, verified.damaged, verified.notices, verified.next_step    # findings.py
 
 Damage is what costs rows, or would. What costs nothing is a notice: leftovers of interrupted runs, ids that several
 rows have, a machine that decodes to other integers. `deep.py` compares a store with the data it was made from.
@@ -15,9 +15,9 @@ from typing import Any
 
 from ae_pipeline.codec.devices import cpu_count
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line
+from ae_pipeline.store.care.findings import Damage, Verified
 from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
-from ae_pipeline.store.care.report import Damage, Verified
 from ae_pipeline.store.care.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of
 from ae_pipeline.store.format.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore

@@ -86,9 +86,8 @@ def compare(name: str, kind: pa.DataType, sign: str, value: Any) -> Condition:
 def among(name: str, kind: pa.DataType, values: Collection[Any]) -> Condition:
     """A column with a set of constants, as SQL's IN. Raises ValueError as `compare`."""
     if _is_exact(kind) and all(_is_number(value) for value in values):
-        values = [
-            floor for value in values for floor, equal in [_floored(value, kind)] if equal
-        ]  # no other can be there
+        held = (_floored(value, kind) for value in values)
+        values = [floor for floor, equal in held if equal]  # no other can be in such a column
     scalars = [_constant(value, kind) for value in values]
     if pa.types.is_floating(kind) and any(scalar.as_py() == 0 for scalar in scalars):
         scalars += [pa.scalar(0.0, kind), pa.scalar(-0.0, kind)]  # equal, but a set tells them apart
