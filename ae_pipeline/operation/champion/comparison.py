@@ -10,16 +10,16 @@ import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
+from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.codec.header import CodecHeader, read_header
-from ae_pipeline.data.samples import SampleSet, ShardWriter
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import first_rows
 from ae_pipeline.errors import CodecError, DataError, GateError
 from ae_pipeline.evaluation.evaluate import Metrics, check_gate, store_sizes, through_store
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
@@ -151,7 +151,7 @@ def compare_codecs(
             return settled
     paths = {"challenger": challenger} | ({"champion": champion} if champion else {})
     with tempfile.TemporaryDirectory() as folder:
-        rows = _first_rows(held_out, params.max_rows, Path(folder))
+        rows = first_rows(held_out, params.max_rows, Path(folder) / "held_out")
         row_mse, measured = _measure(paths, rows, encode, current or header, Path(folder))
         facts: dict[str, Any] = {
             "champion_codec": current.fingerprint if current else None,
@@ -233,21 +233,6 @@ def _measure(
             beside_mean=metrics.beside_mean,
         )
     return row_mse, measured
-
-
-def _first_rows(samples: SampleSet, most: int, work: Path) -> SampleSet:
-    """The data set itself, or its first rows as one canonical shard."""
-    if samples.rows <= most:
-        return samples
-    left = most
-    path = work / "held_out" / "part-00000.parquet"
-    with ShardWriter(path, samples.attributes_schema, samples.spec) as writer:
-        for block in chain.from_iterable(samples.blocks(shard, BLOCK_ROWS) for shard in samples.shards):
-            writer.write(block.attributes.slice(0, left), block.pixels[:left])
-            left -= min(left, len(block.pixels))
-            if not left:
-                break
-    return SampleSet.open(path.parent, samples.spec)
 
 
 def _conditions(

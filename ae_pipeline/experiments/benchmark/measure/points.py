@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from ae_pipeline.codec.header import Scaling
-from ae_pipeline.data.samples import SampleSet, ShardWriter
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import first_rows
 from ae_pipeline.evaluation.mean_answer import MeanAnswer
 from ae_pipeline.evaluation.metrics import psnr_of, ssim
 from ae_pipeline.evaluation.row_errors import row_mse, scale
@@ -84,15 +85,7 @@ class Rows:
 
 def take_rows(samples: SampleSet, rows: int, scaling: Scaling, folder: Path) -> Rows:
     """The first `rows` rows of a data set, in memory; fewer than all of them are written to `folder`."""
-    if rows < samples.rows:
-        with ShardWriter(folder / "rows.parquet", samples.attributes_schema, samples.spec) as writer:
-            left = rows
-            for block in (block for shard in samples.shards for block in samples.blocks(shard, _ROWS)):
-                writer.write(block.attributes.slice(0, left), block.pixels[:left])
-                left -= min(left, len(block.pixels))
-                if not left:
-                    break
-        samples = SampleSet.open(folder, samples.spec)
+    samples = first_rows(samples, rows, folder)
     return Rows(samples, samples.load().pixels, scaling)
 
 
