@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ae_pipeline.data.json_types import Finite, Samples, Sha256, Size
 from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import read_small, sha256_json, write_json
@@ -22,20 +23,9 @@ HEADER_NAME = "codec.json"
 WEIGHTS_NAME = "weights.safetensors"
 _LARGEST_HEADER = 16 << 20
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Size = Annotated[int, Field(ge=1, le=1 << 24)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Samples(_Part):
-    """Shape and dtype of one row."""
-
-    shape: Annotated[list[Size], Field(min_length=1, max_length=8)]
-    dtype: Literal["uint8", "int8", "uint16", "int16", "float32"]
 
 
 class Scaling(_Part):

@@ -2,14 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from ae_pipeline.codec.codec import BLOCK_ROWS
 from ae_pipeline.codec.header import Scaling
-from ae_pipeline.data.samples import SampleSet, ShardWriter
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.evaluation.metrics import Metrics
 from ae_pipeline.evaluation.row_errors import RowMetrics, compare_rows
 from ae_pipeline.params import EncodeParams
@@ -81,18 +79,3 @@ def store_sizes(store: LatentStore) -> Metrics:
         "bits_per_row_with_codec": 8 * store.nbytes / totals.rows,
         "latent_bits_per_row": 8 * store.latent_bytes() / totals.rows,
     }
-
-
-def first_rows(samples: SampleSet, most: int, folder: Path) -> SampleSet:
-    """The data set itself, or its first rows as one canonical shard in `folder`."""
-    if samples.rows <= most:
-        return samples
-    left = most
-    path = folder / "part-00000.parquet"
-    with ShardWriter(path, samples.attributes_schema, samples.spec) as writer:
-        for block in chain.from_iterable(samples.blocks(shard, BLOCK_ROWS) for shard in samples.shards):
-            writer.write(block.attributes.slice(0, left), block.pixels[:left])
-            left -= min(left, len(block.pixels))
-            if not left:
-                break
-    return SampleSet.open(folder, samples.spec)

@@ -23,7 +23,6 @@ from ae_pipeline.params.limits import Limits
 from ae_pipeline.params.operation import DriftParams, InboxParams, PromotionParams, SweepParams
 from ae_pipeline.params.options import ModelParams, SourceParams
 
-MOST_ROW_GROUP_ROWS = 1_000_000
 # Folders below paths.work that took long to make: `encode`, which clears that, leaves them.
 SWEEPS, BENCHMARKS = "sweep", "benchmark"
 
@@ -129,7 +128,8 @@ class EncodeParams(Section):
     """Splits to encode, each into a store of its own."""
     layout: Literal["list", "binary", "coded"] = "list"
     """list: opens as arrays everywhere; binary: faster, opens as bytes; coded: fewest bits, opens here only."""
-    row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)] = 10_000
+    row_group_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """At most as many as the format allows (`store/format/manifest.py`)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     @field_validator("data_sets")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
+from pydantic import ValidationError
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
@@ -22,6 +23,7 @@ from ae_pipeline.files import sha256_file
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store import executors
 from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.format.manifest import MOST_ROW_GROUP_ROWS
 from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.storage.work_folder import unfinished_work
 from ae_pipeline.store.writing.encoding import finished_or_removed
@@ -393,3 +395,9 @@ def test_a_store_is_not_made_inside_another(tmp_path):
         with pytest.raises(TargetError, match=r"lies inside the store .*/store; choose a target outside it"):
             encode(samples, tmp_path / "codec", tmp_path / inside)
     assert bytes_of(tmp_path / "store") == before
+
+
+def test_row_groups_may_be_as_large_as_the_format_allows():
+    assert EncodeParams(row_group_rows=MOST_ROW_GROUP_ROWS).row_group_rows == MOST_ROW_GROUP_ROWS
+    with pytest.raises(ValidationError, match="less than or equal to"):
+        EncodeParams(row_group_rows=MOST_ROW_GROUP_ROWS + 1)

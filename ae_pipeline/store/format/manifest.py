@@ -13,10 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from ae_pipeline.codec.header import Samples, Sha256
+from ae_pipeline.data.json_types import Samples, Sha256
 from ae_pipeline.errors import LinkedStoreError, NewerFormatError, StoreError, first_line
 from ae_pipeline.files import finished_file, recorded_name, sha256_json
-from ae_pipeline.params import MOST_ROW_GROUP_ROWS
 from ae_pipeline.params.base import problems
 from ae_pipeline.store.format.manifest_text import digest_of, no_garbage, put_together, take_apart
 from ae_pipeline.store.storage.folder import (
@@ -36,6 +35,7 @@ SNAPSHOTS_FOLDER = "_snapshots"
 # Whoever goes through all of them must come to an end.
 MOST_SNAPSHOTS = 999_999
 LARGEST_MANIFEST = 256 << 20
+MOST_ROW_GROUP_ROWS = 1_000_000
 _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
 FileName = Annotated[str, BeforeValidator(lambda name: recorded_name(name) if isinstance(name, str) else name)]

@@ -6,6 +6,7 @@
 Resuming, appending, repairing and encoding in parallel are all this: make the part of a job, wherever and whenever.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +24,7 @@ from ae_pipeline.data.parquet.limits import read_footer
 from ae_pipeline.data.samples import ID, Block, SampleSet, Shard
 from ae_pipeline.data.value_range import RangeWatch
 from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.executors import run_shards
 from ae_pipeline.store.executors.lent import Borrowed, lent
@@ -95,8 +96,11 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     """Make one part in `folder`, or take the one that is there if it is whole and of the same job."""
     path = folder / job.part_name
     ids = _joined(_ranges_in(path)) if _is_whole(path, job) else _write_part(path, job, codec)
+    whole = hashlib.sha256()
     try:
-        pieces = cut(path)
+        # The one time that it is read back: where its pieces are is known when all is written, and readers would refuse
+        # a row group that is too large.
+        pieces = cut(path, whole)
     except ValueError as error:
         path.unlink()
         raise DataError(
@@ -107,7 +111,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         name=job.part_name,
         rows=job.shard.rows,
         bytes=path.stat().st_size,
-        sha256=sha256_file(path),
+        sha256=whole.hexdigest(),
         id_min=ids[0],
         id_max=ids[1],
         job=job.digest,

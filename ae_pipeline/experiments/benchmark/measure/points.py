@@ -10,10 +10,10 @@ import numpy as np
 
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import first_rows
 from ae_pipeline.evaluation.mean_answer import MeanAnswer
 from ae_pipeline.evaluation.metrics import Metrics, reported
 from ae_pipeline.evaluation.row_errors import joined, means_of, measure_rows
-from ae_pipeline.evaluation.through_store import first_rows
 
 OURS = "autoencoder"
 """The family of our own points."""
