@@ -83,14 +83,15 @@ def relocate_store(params: Params, root: Path) -> str:
     uri = tracking_uri(params, root)
     if uri != _local_uri(params, root):
         raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; only the store in {params.paths.tracking} can be relocated")
+    database = _database(uri)
     try:
         with _database_lock(uri):
-            addresses, folders = relocate(_database(uri), experiment_names(params))
+            addresses, folders = relocate(database, experiment_names(params))
     except (sqlite3.Error, OSError) as error:
         raise TrackingError(explain(error, uri, "tracking relocate")) from None
     if not addresses:
-        return f"{_database(uri)}: every address leads to its own folder; nothing to do"
-    return f"{_database(uri)}: {addresses} addresses lead to its own folder now; {folders} folder(s) were copied here"
+        return f"{database}: every address leads to its own folder; nothing to do"
+    return f"{database}: {addresses} addresses lead to its own folder now; {folders} folder(s) were copied here"
 
 
 def _database(uri: str) -> Path:
@@ -109,16 +110,14 @@ def _database_lock(uri: str) -> FileLock:
 
 def _try_database(uri: str) -> None:
     """Fail at once where MLflow would try again for minutes: no driver, no such database, no permission."""
-    if uri.startswith(("http:", "https:")) or "://" not in uri:
+    if uri.startswith(("http:", "https:", "file:")) or "://" not in uri:
         return
     from sqlalchemy import create_engine
 
-    if not uri.startswith("file:"):
-        engine = create_engine(uri)
-        if engine.dialect.name in ("sqlite", "postgresql"):  # others may need options that only MLflow knows
-            with engine.connect():
-                pass
-        engine.dispose()
+    engine = create_engine(uri)
+    if engine.dialect.name in ("sqlite", "postgresql"):  # others may need options that only MLflow knows
+        engine.connect().close()
+    engine.dispose()
 
 
 @contextmanager
@@ -132,8 +131,7 @@ def _addresses_kept() -> Iterator[None]:
     variables = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     # Without one of its own the registry has the tracking address.
-    registry = mlflow.get_registry_uri()
-    registry = None if registry == mlflow.get_tracking_uri() else registry
+    registry = mlflow.get_registry_uri() if mlflow.get_registry_uri() != mlflow.get_tracking_uri() else None
     try:
         yield
     finally:

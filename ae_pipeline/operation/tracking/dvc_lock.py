@@ -21,8 +21,7 @@ _SMALL = 1 << 20
 
 def check_whole(stages: dict[str, Any], root: Path, paths: list[str]) -> None:
     """Raise WorkspaceError unless these outputs are, byte for byte, what their stages made. Reads all of them."""
-    for stage, path, entry in _entries(stages, paths):
-        place = root / path
+    for stage, place, entry in _entries(stages, root, paths):
         if _digest(place, str(entry["md5"])) != entry["md5"]:
             raise _foreign(place, stage)
 
@@ -32,8 +31,7 @@ def check_shape(stages: dict[str, Any], root: Path, paths: list[str]) -> None:
 
     Where DVC's cache has the list of their files, the small ones are compared, too. Reads no large file.
     """
-    for stage, path, entry in _entries(stages, paths):
-        place = root / path
+    for stage, place, entry in _entries(stages, root, paths):
         files = _files(place)
         if (len(files), sum(files.values())) != (entry.get("nfiles", 1), entry["size"]):
             raise _foreign(place, stage)
@@ -42,12 +40,12 @@ def check_shape(stages: dict[str, Any], root: Path, paths: list[str]) -> None:
                 raise _foreign(place / name, stage)
 
 
-def _entries(stages: dict[str, Any], paths: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Stage, path and record of those of the paths that dvc.lock knows by MD5, as DVC 3 does."""
+def _entries(stages: dict[str, Any], root: Path, paths: list[str]) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Stage, place and record of those of the paths that dvc.lock knows by MD5, as DVC 3 does."""
     for stage, entry in stages.items():
         for out in entry.get("outs", []):
             if out.get("path") in paths and out.get("hash") == "md5":
-                yield stage, out["path"], out
+                yield stage, root / out["path"], out
 
 
 def _foreign(place: Path, stage: str) -> WorkspaceError:

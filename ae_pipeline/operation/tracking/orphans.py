@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from ae_pipeline.operation.ownership import Process
+
 TRAINING_TAG = "ae_pipeline.training"
 """Identity of the training that a run is of; only runs of this package have it."""
 PROCESS_TAG = "ae_pipeline.process"
@@ -23,8 +25,7 @@ _START_TOLERANCE_S = 10.0
 
 def claim_run(client: Any, run_id: str) -> None:
     """Say in the run's tags that this process works on it; a run that was closed as an orphan is open again."""
-    for key, value in process_tag().items():
-        client.set_tag(run_id, key, value)
+    client.set_tag(run_id, PROCESS_TAG, process_tag()[PROCESS_TAG])
     if CLOSED_TAG in client.get_run(run_id).data.tags:
         client.delete_tag(run_id, CLOSED_TAG)
 
@@ -59,13 +60,12 @@ def close_orphans(client: Any, experiment: str) -> list[str]:
 def _running(client: Any, experiment: str) -> list[Any]:
     """All of them, before any is changed: a page after a change would skip some."""
     found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], "attributes.status = 'RUNNING'", page_token=token)
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs([experiment], "attributes.status = 'RUNNING'", page_token=token or None)
         found += [run for run in page if run.data.tags.keys() & {TRAINING_TAG, PROCESS_TAG}]
-        token = page.token
-        if not token:
-            return found
+        token = page.token or None
+    return found
 
 
 def _orphaned(tag: str | None, started_ms: int) -> str | None:
@@ -74,7 +74,11 @@ def _orphaned(tag: str | None, started_ms: int) -> str | None:
         process = json.loads(tag or "{}")
         host, pid, started, since_ms = (process[name] for name in ("host", "pid", "started", "since_ms"))
         if host == _host():
-            return None if _is_alive(int(pid), float(started)) else f"process {pid} on {host} ended without closing it"
+            return (
+                None
+                if _is_alive(Process(int(pid), float(started)))
+                else f"process {pid} on {host} ended without closing it"
+            )
     except (ValueError, KeyError, TypeError):  # no tag, or not ours: only its age is known
         host, since_ms = "an unknown machine", started_ms
     if time.time() * 1000 - since_ms > _DAY_MS:
@@ -82,13 +86,9 @@ def _orphaned(tag: str | None, started_ms: int) -> str | None:
     return None
 
 
-def _is_alive(pid: int, started: float) -> bool:
-    """Whether the process that started then still runs; a pid is used again."""
+def _is_alive(process: Process) -> bool:
     try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < _START_TOLERANCE_S
-    except psutil.NoSuchProcess:
-        return False
+        return process.living(_START_TOLERANCE_S) is not None
     except psutil.AccessDenied:
         return True
 
