@@ -26,11 +26,10 @@ from ae_pipeline.errors import BusyError
 from ae_pipeline.files import checked_before_naming, make_folder
 
 RUNNER = "AE_PIPELINE_RUNNER"
-"""In the environment of what a flow starts: the flow's process, as `Process.text` has it."""
+"""The environment variable of what a flow starts: it names the flow's process, as `Process.text` does."""
 REBUILD, STAGE, BENCH = "rebuild", "stage", "bench"
 """The locks: of whoever runs stages, a flow or a stage that was started by hand; of the stage itself; of the benchmark,
 which is no stage of dvc.yaml and may run beside them."""
-_DVC_STAGE = "DVC_STAGE"
 # Who inherits processes whose parent has died, beside process 1.
 _INHERITORS = {"init", "systemd", "launchd", "tini", "docker-init", "dumb-init", "catatonit"}
 _LOOK_SECONDS = 0.2
@@ -51,7 +50,7 @@ class Process:
 
     @property
     def text(self) -> str:
-        """For an environment variable."""
+        """The process as an environment variable names it."""
         return f"{self.pid}:{self.created}"
 
     def living(self, within: float = 0.0) -> psutil.Process | None:
@@ -91,11 +90,6 @@ class _Holder:
     def living(self) -> psutil.Process | None:
         """The holder, if it is a process of this host that has not ended."""
         return self.process.living() if self.process and self.host == socket.gethostname() else None
-
-    @property
-    def is_orphan(self) -> bool:
-        """Whether an owner is gone."""
-        return any(owner.living() is None for owner in self.owners)
 
     def refusal(self, root: Path) -> BusyError:
         """The error for whoever wants the workspace, too."""
@@ -148,7 +142,7 @@ def hold(root: Path, lock: str, words: str, owners: tuple[Process, ...] = ()) ->
         held.acquire()
     except Timeout:
         found = _Holder.read(holder) or _Holder("another process")
-        orphan = found.living if found.is_orphan else None
+        orphan = found.living if any(owner.living() is None for owner in found.owners) else None
         if orphan is None:
             raise found.refusal(root) from None
         _end(orphan, found)
@@ -181,7 +175,7 @@ def _owners() -> tuple[Process, ...]:
     if given := os.environ.get(RUNNER):
         pid, created = given.split(":")
         owners.append(Process(int(pid), float(created)))
-    if _DVC_STAGE in os.environ:
+    if "DVC_STAGE" in os.environ:
         try:
             parent = psutil.Process().parent()
             while parent is not None and parent.cmdline()[-2:-1] == ["-c"]:  # a shell that waits for us
@@ -205,7 +199,7 @@ def _inherits(process: psutil.Process) -> bool:
 
 
 def _end_with(owners: tuple[Process, ...]) -> None:
-    """In a thread: end this process when an owner is gone; insist if it does not clear away in time."""
+    """A thread ends this process when an owner is gone, and insists if it does not clear away in time."""
     while all(owner.living() for owner in owners):
         time.sleep(_LOOK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -230,6 +224,3 @@ def _end(orphan: psutil.Process, holder: _Holder) -> None:
             f"{holder.words}, was left behind by a DVC command that is gone, and belongs to another user; end it "
             f"(`kill -9 {orphan.pid}`), and run this again"
         ) from None
-
-
-__all__ = ["BENCH", "REBUILD", "RUNNER", "Process", "hold", "one_stage"]

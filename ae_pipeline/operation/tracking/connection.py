@@ -130,7 +130,7 @@ def _addresses_kept() -> Iterator[None]:
 
     variables = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    # Without one of its own the registry has the tracking address.
+    # A registry without an address of its own has the tracking address.
     registry = mlflow.get_registry_uri() if mlflow.get_registry_uri() != mlflow.get_tracking_uri() else None
     try:
         yield
@@ -185,9 +185,8 @@ def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
     try:
         if version.startswith("@"):
             version = client.get_model_version_by_alias(name, version[1:]).version
-        found = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{name}/{version}", dst_path=str(target), tracking_uri=uri
-        )
+        address = f"models:/{name}/{version}"
+        found = mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(target), tracking_uri=uri)
     except MlflowException as error:
         raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
     folder = Path(found) / "artifacts" / "codec"

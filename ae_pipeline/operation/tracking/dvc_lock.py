@@ -6,7 +6,6 @@ file; of a folder, MD5 of the list of its files and their MD5s.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def _foreign(place: Path, stage: str) -> WorkspaceError:
 
 
 def _digest(place: Path, expected: str) -> str | None:
-    """As DVC has it; None if nothing of the expected kind is there."""
+    """The digest that DVC would give; None if nothing of the expected kind is there."""
     if not expected.endswith(_FOLDER):
         return _md5(place) if place.is_file() else None
     if not place.is_dir():
@@ -67,11 +66,8 @@ def _digest(place: Path, expected: str) -> str | None:
 
 def _files(folder: Path) -> dict[str, int]:
     """Sizes in bytes of all files below a folder, by their paths in it; links are followed, as DVC may make them."""
-    return {
-        Path(place, name).relative_to(folder).as_posix(): Path(place, name).stat().st_size
-        for place, _, names in os.walk(folder)
-        for name in names
-    }
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def _listing(root: Path, digest: str) -> dict[str, str]:

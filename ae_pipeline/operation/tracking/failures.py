@@ -9,11 +9,7 @@ from urllib.parse import urlsplit
 from ae_pipeline.errors import TrackingError, first_line, without_secrets
 
 # The packages of database drivers that are called otherwise than their module.
-_DRIVERS = {
-    "psycopg2": "psycopg2-binary",
-    "psycopg": "psycopg[binary]",
-    "MySQLdb": "mysqlclient",
-}
+_DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 _LONGEST = 200
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _WRITABLE = f"make it possible to write {{place}}, or set paths.tracking or {_VARIABLE} to another place"
@@ -36,11 +32,7 @@ _ADDRESS_OR_DATABASE = (
         "it is no database, or damaged",
         "restore it from a copy, or move it away (a new one is made, and knows nothing of the champion)",
     ),
-    (
-        ("unable to open database file", "readonly database"),
-        "its database cannot be opened for writing",
-        _WRITABLE,
-    ),
+    (("unable to open database file", "readonly database"), "its database cannot be opened for writing", _WRITABLE),
     (
         ("database is locked", "<Timeout>"),
         "another program holds its database",
@@ -139,22 +131,18 @@ def _answer(text: str) -> tuple[str, str] | None:
     """What an HTTP server answered that is not MLflow's answer to the question."""
     match = re.search(r"error code (\d{3})|too many (\d{3}) error", text)
     status = int(match.group(1) or match.group(2)) if match else 0
-    if "PERMISSION_DENIED" in text:
-        status = 403
+    status = 403 if "PERMISSION_DENIED" in text else status
     if "Invalid Host header" in text:
         return "it does not serve under this name (403)", "start it with `--allowed-hosts` and this name"
     if status in (401, 403):
         who = "does not know who asks" if status == 401 else "does not permit this"
-        return (
-            f"its server {who} ({status})",
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to somebody who may",
+        somebody = (
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to somebody who may"
         )
+        return f"its server {who} ({status})", f"set {somebody}"
     if status == 429 or status >= 500:
         return f"its server is not well (it answers {status})", "see the server's log, wait until it is"
     if status or "not in a valid JSON format" in text:
         what = f"the answer is {status}" if status else "the answer is a page for people"
-        return (
-            f"no MLflow server answers there ({what})",
-            f"correct {_VARIABLE} (a server below a path needs the path)",
-        )
+        return f"no MLflow server answers there ({what})", f"correct {_VARIABLE} (a server below a path needs the path)"
     return None

@@ -85,9 +85,8 @@ class Workspace:
         """What is attached to the run, with the folder it goes to; the codec comes with the model."""
         for folder in ("pictures", "tables"):
             yield from ((path, folder) for path in sorted((self.reports / folder).glob("*.*")))
-        for name in ("metrics.json", "history.csv", _ROUND_TRIP, REFERENCE_NAME):
-            if (self.reports / name).exists():
-                yield self.reports / name, None
+        names = ("metrics.json", "history.csv", _ROUND_TRIP, REFERENCE_NAME)
+        yield from ((self.reports / name, None) for name in names if (self.reports / name).exists())
 
     def describe(self) -> str:
         """The result in a sentence or two, for the run's page."""

@@ -37,7 +37,7 @@ class Ledger:
         return found
 
     def before(self, file: InboxFile) -> tuple[str, list[str]] | None:
-        """The same of a file of this name as it was, whether or not it has changed since."""
+        """Digest and keys of a file of this name as it was, whether or not it has changed since."""
         try:
             entry = self._old["files"][file.name]
             return str(entry["sha256"]), [str(key) for key in entry["keys"]]

@@ -21,8 +21,7 @@ from ae_pipeline.errors import DataError, first_line, is_out_of_memory
 from ae_pipeline.operation.inbox.images.headers import ImageHeader, read_header
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-# Of Pillow's many formats those of these names, and no other under such a name: PostScript is a program, which Pillow
-# has Ghostscript run.
+# Pillow reads many more formats, whatever a file is called. One is PostScript, a program that it has Ghostscript run.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 # Pillow's modes from which the values are had without change.
 _MODES = {
@@ -144,8 +143,13 @@ def _has_colour(image: Image.Image) -> bool:
 
 def _has_transparency(image: Image.Image, header: ImageHeader | None) -> bool:
     """Whether a pixel is not opaque."""
-    if header is not None and header.transparent is not None:
-        return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == header.transparent).any())
+    transparent = image.info.get("transparency")
+    if (
+        header is not None and isinstance(transparent, int) and image.mode in ("1", "L", "I;16")
+    ):  # a grey value of a PNG
+        if image.mode == "L" and header.bits < 8:  # which Pillow spreads over eight bits, unlike this one
+            transparent = transparent * 255 // ((1 << header.bits) - 1)
+        return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == transparent).any())
     if image.mode in (*_MODES["uint16"], *_MODES["float32"]) or not image.has_transparency_data:
         return False
     return bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)
