@@ -1,9 +1,9 @@
-"""What MLflow's errors mean and what helps, in one line. Imports no MLflow: works on its messages."""
+"""What MLflow's errors mean and what helps, in one line. It works on messages: MLflow may be missing."""
 
 import errno
 import re
 import textwrap
-from pathlib import Path
+from importlib import resources
 from urllib.parse import urlsplit
 
 from ae_pipeline.errors import TrackingError, first_line, without_secrets
@@ -109,13 +109,8 @@ def _look_up(meanings: tuple[tuple[tuple[str, ...], str, str], ...], text: str) 
 
 def _of_another_mlflow(schema: str, uri: str) -> tuple[str, str]:
     """A database is older than the installed MLflow if that knows a way from its schema to its own."""
-    from importlib.util import find_spec
-
-    spec = find_spec("mlflow")
-    assert spec is not None
-    assert spec.origin is not None
-    scripts = Path(spec.origin).parent / "store" / "db_migrations" / "versions"
-    if any(scripts.glob(f"{schema}*.py")):
+    scripts = resources.files("mlflow").joinpath("store", "db_migrations", "versions")
+    if any(script.name.startswith(schema) for script in scripts.iterdir()):
         address = uri if without_secrets(uri) == uri else f"${_VARIABLE}"
         return (
             f"its database was made by an older MLflow (schema {schema})",

@@ -70,10 +70,9 @@ class Workspace:
     @property
     def dvc_digests(self) -> dict[str, str]:
         """DVC's digest of the prepared data and of the codec."""
-        train = self.lock["stages"]["train"]
-        wanted = {self.params.paths.prepared, self.params.paths.codec}
-        entries = [*train.get("deps", []), *train.get("outs", [])]
-        return {Path(entry["path"]).name: entry["md5"] for entry in entries if entry["path"] in wanted}
+        paths = (self.params.paths.prepared, self.params.paths.codec)
+        digests = {Path(path).name: _md5(self.lock["stages"], "train", path) for path in paths}
+        return {name: digest for name, digest in digests.items() if digest}
 
     @cached_property
     def data_digests(self) -> dict[str, str]:

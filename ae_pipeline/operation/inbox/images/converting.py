@@ -1,4 +1,4 @@
-"""IDX files, and images once they are read (`images.py`), to canonical shards.
+"""IDX files, and images once they are read (`reading.py`), to canonical shards.
 
 An IDX file becomes one file of samples, whose ids are row numbers, with the attribute `label` if there is a file of
 labels. All images of one run become one file of samples, in name order, with the columns of their store: ids are their
