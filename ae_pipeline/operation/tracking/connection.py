@@ -83,15 +83,11 @@ def relocate_store(params: Params, root: Path) -> str:
     uri = tracking_uri(params, root)
     if uri != _local_uri(params, root):
         raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; only the store in {params.paths.tracking} can be relocated")
-    database = _database(uri)
     try:
         with _database_lock(uri):
-            addresses, folders = relocate(database, experiment_names(params))
+            return relocate(_database(uri), experiment_names(params))
     except (sqlite3.Error, OSError) as error:
         raise TrackingError(explain(error, uri, "tracking relocate")) from None
-    if not addresses:
-        return f"{database}: every address leads to its own folder; nothing to do"
-    return f"{database}: {addresses} addresses lead to its own folder now; {folders} folder(s) were copied here"
 
 
 def _database(uri: str) -> Path:

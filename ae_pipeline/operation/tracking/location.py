@@ -61,14 +61,16 @@ def settle_location(database: Path, experiments: tuple[str, ...]) -> None:
         print(f"note: {found} lead to its own folder now", file=sys.stderr)
 
 
-def relocate(database: Path, experiments: tuple[str, ...]) -> tuple[int, int]:
-    """Make addresses lead beside the database, and first copy there what lies elsewhere.
+def relocate(database: Path, experiments: tuple[str, ...]) -> str:
+    """Make addresses lead beside the database, and first copy there what lies elsewhere; says in a line what was done.
 
-    Returns how many addresses were changed, and how many folders copied. Files that are here already stay as they are;
-    nothing is written anywhere else.
+    Files that are here already stay as they are; nothing is written anywhere else.
     """
     strayed = _put_right(database, experiments, copy=True)
-    return (len(strayed.changes), len(strayed.left)) if strayed else (0, 0)
+    if strayed is None:
+        return f"{database}: every address leads to its own folder; nothing to do"
+    changes, copies = len(strayed.changes), len(strayed.left)
+    return f"{database}: {changes} addresses lead to its own folder now; {copies} folder(s) were copied here"
 
 
 def _put_right(database: Path, experiments: tuple[str, ...], *, copy: bool) -> Strayed | None:

@@ -4,7 +4,6 @@ Every run that this package works on carries a tag that says which process does.
 """
 
 import json
-import os
 import socket
 import time
 from pathlib import Path
@@ -32,25 +31,20 @@ def claim_run(client: Any, run_id: str) -> None:
 
 def process_tag() -> dict[str, str]:
     """The tag of a run that this process works on: host, pid, the process's start, and when it took the run."""
-    values = {
-        "host": _host(),
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-        "since_ms": int(time.time() * 1000),
-    }
+    own = Process.of(psutil.Process())
+    values = {"host": _host(), "pid": own.pid, "started": own.created, "since_ms": int(time.time() * 1000)}
     return {PROCESS_TAG: json.dumps(values)}
 
 
 def close_orphans(client: Any, experiment: str) -> list[str]:
     """Set our RUNNING runs whose process is gone to KILLED, with a tag that says why; returns their ids.
 
-    Of a process on another machine nothing is known: its runs are closed a day after it took them. A later `publish`
+    Nothing is known of a process on another machine: its runs are closed a day after it took them. A later `publish`
     of the same training takes a closed run up again.
     """
     closed = []
     for run in _running(client, experiment):
-        reason = _orphaned(run.data.tags.get(PROCESS_TAG), run.info.start_time)
-        if reason:
+        if reason := _orphaned(run.data.tags.get(PROCESS_TAG), run.info.start_time):
             client.set_tag(run.info.run_id, CLOSED_TAG, reason)
             client.set_terminated(run.info.run_id, "KILLED")
             closed.append(run.info.run_id)

@@ -141,11 +141,8 @@ def _has_colour(image: Image.Image) -> bool:
 
 def _has_transparency(image: Image.Image, header: ImageHeader) -> bool:
     """Whether a pixel is not opaque."""
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int) and image.mode != "P":  # a grey value of a PNG
-        if image.mode == "L" and header.bits < 8:  # Pillow spreads the pixels over eight bits, and not this value
-            transparent = transparent * 255 // ((1 << header.bits) - 1)
-        return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == transparent).any())
+    if header.transparent is not None:
+        return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == header.transparent).any())
     if image.mode in (*_MODES["uint16"], *_MODES["float32"]) or not image.has_transparency_data:
         return False
     return bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)
