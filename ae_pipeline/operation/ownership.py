@@ -50,7 +50,7 @@ class Process:
 
     @property
     def text(self) -> str:
-        """The process as an environment variable names it."""
+        """The process as text, for an environment variable."""
         return f"{self.pid}:{self.created}"
 
     def living(self, within: float = 0.0) -> psutil.Process | None:
@@ -74,7 +74,7 @@ class _Holder:
 
     @classmethod
     def read(cls, path: Path) -> "_Holder | None":
-        """None: there is no such file. Its first line is kept whatever the second one is."""
+        """The holder that a file names; None: there is no such file. Its first line is kept whatever the second is."""
         try:
             words, _, rest = path.read_text(encoding="utf-8").partition("\n")
         except (FileNotFoundError, ValueError):
@@ -199,7 +199,7 @@ def _inherits(process: psutil.Process) -> bool:
 
 
 def _end_with(owners: tuple[Process, ...]) -> None:
-    """A thread ends this process when an owner is gone, and insists if it does not clear away in time."""
+    """End this process when an owner is gone; insist if it does not clear away in time. Runs in a thread."""
     while all(owner.living() for owner in owners):
         time.sleep(_LOOK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

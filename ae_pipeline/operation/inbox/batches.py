@@ -100,9 +100,10 @@ def known_contents(growing: Path) -> set[str]:
     for folder in growing_stores(growing):
         manifest = LatentStore.open(folder).manifest
         has_digests = (FILE_DIGEST, str(FILE_DIGEST_TYPE)) in ((item.name, item.type) for item in manifest.columns)
-        known |= {part.shard.digest for part in manifest.parts}
-        for part in manifest.parts if has_digests else ():
-            if part.shard.file in (IMAGES_NAME, _FORMER_IMAGES_NAME):  # others do not need it, and reading costs
+        for part in manifest.parts:
+            known.add(part.shard.digest)
+            # Only images need the column, and reading it costs.
+            if has_digests and part.shard.file in (IMAGES_NAME, _FORMER_IMAGES_NAME):
                 known |= {digest.hex() for digest in read_column(folder, part, FILE_DIGEST) if digest is not None}
     return known
 

@@ -220,7 +220,7 @@ class FittedFile(SampleSet):
 
 
 def cast_exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """The same values in another type. Raises ArrowException if it cannot hold one of them."""
+    """The column's values in another type. Raises ArrowException if it cannot hold one of them."""
     if column.type == kind:
         return column
     if pa.types.is_null(column.type):
@@ -241,7 +241,7 @@ def cast_exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _or_drop(name: str) -> str:
-    """The column may be dropped, but for the ids: without them a file would be another one."""
+    """The advice to drop a column; no file can do without its ids."""
     return "" if name == ID else ", drop the column"
 
 

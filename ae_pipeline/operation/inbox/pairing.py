@@ -97,7 +97,7 @@ def _hold_single(
 
 
 def _closest(images: _Named, labels: list[_Named]) -> list[_Named]:
-    """Those of the labels with the key of these images that are spelt most alike."""
+    """The labels with the key of these images that are spelt most alike."""
 
     def likeness(item: _Named) -> list[bool]:
         one, other = images.spelling, item.spelling

@@ -103,7 +103,7 @@ def _put_right(database: Path, experiments: tuple[str, ...], *, copy: bool) -> S
 
 
 def _find(connection: sqlite3.Connection, folder: Path, experiments: tuple[str, ...]) -> Strayed | None:
-    """None if all is well: one query that reads a row for each experiment."""
+    """Find addresses that lead elsewhere, with one query that reads a row for each experiment; None if all is well."""
     if not _has(connection, "experiments", "artifact_location"):
         return None  # MLflow has not made its tables yet
     found = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()

@@ -36,7 +36,7 @@ class Ledger:
         return found
 
     def before(self, file: InboxFile) -> tuple[str, list[str]] | None:
-        """Digest and keys of a file of this name as it was, whether or not it has changed since."""
+        """What `look_up` gives, of a file of this name as it was, whether or not it has changed since."""
         try:
             entry = self._old["files"][file.name]
             return str(entry["sha256"]), [str(key) for key in entry["keys"]]

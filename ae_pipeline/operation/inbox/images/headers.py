@@ -51,7 +51,7 @@ class ImageHeader:
         return "float32" if (self.sign, self.bits) == ("float", 32) else None
 
     def describe(self) -> str:
-        """The kind of the values, for messages."""
+        """The kind of values in words, for messages."""
         values = f"{self.sign} values of {self.bits} bits"
         return values if self.channels == 1 else f"{values} in {self.channels} channels"
 

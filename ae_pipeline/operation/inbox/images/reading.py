@@ -21,7 +21,8 @@ from ae_pipeline.errors import DataError, first_line, is_out_of_memory
 from ae_pipeline.operation.inbox.images.headers import ImageHeader, read_header
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-# Pillow reads many more formats, whatever a file is called. One is PostScript, a program that it has Ghostscript run.
+# Pillow reads these formats here and no other, whatever a file is called: PostScript is a program, which Pillow
+# has Ghostscript run.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 # Pillow's modes from which the values are had without change.
 _MODES = {
