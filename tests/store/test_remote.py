@@ -27,6 +27,8 @@ from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.storage.url import RemoteStorage
 
+pytestmark = pytest.mark.server
+
 URL = "s3://bucket/deep/store"
 KEY = "bucket/deep/store/"
 
@@ -642,6 +644,7 @@ def test_the_command_line_takes_urls(ae, s3, codec, tmp_path):
     one_line(ae("encode", tmp_path / "data", "--codec", codec, "--store", URL), URL, "exists already")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_is_said_in_one_line(ae, s3, codec, tmp_path, monkeypatch):
     import s3fs
 
