@@ -259,7 +259,7 @@ def _widest(header: CodecHeader, model: Autoencoder) -> int:
 
     Ten layers of nine weights each make a row of a million values: sizes on disk say little about those in memory.
     """
-    values = max(header.spec.size, header.model.latent_size, model.widest_layer())
+    values = max(header.spec.size, header.model.latent_size, model.widest)
     if values > _MOST_ROW_VALUES:
         raise CodecError(
             f"the codec {header.fingerprint[:12]}... computes {values} values per row, at most {_MOST_ROW_VALUES} "
@@ -269,7 +269,7 @@ def _widest(header: CodecHeader, model: Autoencoder) -> int:
 
 
 def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None) -> Autoencoder:
-    """The same model for inference: normalisation folded in, weights rounded to float16 as they will be stored.
+    """Make the model ready for inference: normalisation folded in, weights rounded to float16 as they will be stored.
 
     `dimensions` are the latent ones to keep (default: all); the decoder then gets zeros for the others.
     Raises CodecError if a weight does not fit float16.

@@ -15,7 +15,7 @@ from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import read_small, sha256_json, write_json
 from ae_pipeline.params.base import problems
-from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
+from ae_pipeline.params.options import MODELS, ModelName
 
 FLOAT_FORMAT, INTEGER_FORMAT = 1, 2
 """A format for each arithmetic (arithmetic.py)."""
@@ -38,28 +38,19 @@ class Scaling(_Part):
 class Model(_Part):
     """Architecture: enough to rebuild the network that the weights belong to."""
 
-    name: Literal["dense", "conv", "patches"]
+    name: ModelName
     latent_size: Size
     options: dict[str, Any]
 
     @model_validator(mode="after")
     def _options_are_known(self) -> "Model":
-        schemas: dict[str, type[BaseModel]] = {"dense": DenseOptions, "conv": ConvOptions, "patches": PatchOptions}
-        schemas[self.name].model_validate(self.options)
+        MODELS[self.name].model_validate(self.options)
         return self
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The options as the model's class takes them; older codecs have not all of them."""
-        return {**_ADDED_LATER[self.name], **self.options}
-
-
-# What options of models meant before there were any, for codecs written then.
-_ADDED_LATER: dict[str, dict[str, Any]] = {
-    "dense": {"encoder_hidden_sizes": None, "hidden_norm": "none"},
-    "conv": {"hidden_norm": "none"},
-    "patches": {},
-}
+        return {**MODELS[self.name].before, **self.options}
 
 
 class QuantiserHeader(_Part):

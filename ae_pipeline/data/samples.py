@@ -217,7 +217,7 @@ class SampleSet:
             first_row += table.num_rows
 
     def _with_keys(self, file: Path, attributes: pa.Table) -> pa.Table:
-        """The same with the file's keys as columns. Raises DataError where a column of its own says otherwise."""
+        """The attributes with the file's keys as columns. Raises DataError where a column of its own says otherwise."""
         for name, value in self._keys(file):
             if name not in self._schema.names:
                 text = pa.repeat(pa.scalar(value, pa.string()), len(attributes))

@@ -37,7 +37,7 @@ class ValueRange:
     high: float
 
     def as_metrics(self) -> dict[str, float]:
-        """Under the names in the README."""
+        """The four values under their names in docs/metrics.md."""
         return {
             "value_min": self.minimum,
             "value_max": self.maximum,
@@ -46,7 +46,7 @@ class ValueRange:
         }
 
     def describe(self) -> str:
-        """For messages."""
+        """The range in words, for messages."""
         return (
             f"values from {self.minimum:g} to {self.maximum:g}, {1 - 2 * _TAIL:.1%} of them within {self.low:g} to "
             f"{self.high:g}"
@@ -139,12 +139,12 @@ def scaled_by(dtype: str, found: ValueRange | None = None) -> tuple[float, float
 
 
 def measure_range(samples: SampleSet) -> ValueRange:
-    """Of a data set on disk; reads all of it."""
+    """Range of a data set on disk; reads all of it."""
     return range_of(_blocks(samples), samples.rows)
 
 
 def range_of(blocks: Iterable[np.ndarray], rows: int) -> ValueRange:
-    """Of blocks of pixels (n, *shape), together `rows` rows."""
+    """Range of blocks of pixels (n, *shape), together `rows` rows."""
     least, greatest = np.inf, -np.inf
     sampled: list[np.ndarray] = []
     first, every = 0, 1

@@ -2,7 +2,7 @@
 
     latent_store     an open store: chosen rows of it
     parts            its parts, each read and checked as a whole
-    storage/         where a store's files are: folder or URL
+    storage/         where a store's files are, read and written: folder or URL
     format/          manifest, parts, layouts
     writing/         encode and append
     reading/         scan, decode, export

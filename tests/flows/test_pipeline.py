@@ -7,6 +7,7 @@ import json
 
 import pytest
 from clone import SMALL, Clone, ran
+from documents import blocks, not_in
 from handmade import bytes_of
 
 from ae_pipeline.cli.stages import STAGES
@@ -43,6 +44,8 @@ def test_a_first_repro_runs_all_stages_and_ends_logged(clone, runs):
     _, output = clone.dvc("repro")
     assert ran(output) == list(STAGES)
     assert "Traceback" not in output
+    (shown,) = [block.commands()[0][1] for block in blocks("README.md", "console") if "$ make run" in block.text]
+    assert not_in(shown, output + clone.run("ae-pipeline", "summary")[1]) == []
     found, challenger = runs()
     assert [run.info.status for run in found] == ["FINISHED"]
     assert found[0].info.artifact_uri.startswith(f"file://{clone.folder}/mlruns/artifacts/")
@@ -199,6 +202,22 @@ def test_a_wrong_params_yaml_lists_all_mistakes_at_once(clone):
     for word in ("train.epochs", "train.latent_siz", "quantiser.levels", "3 problem(s)"):
         assert word in output
     assert "Traceback" not in output
+
+
+def test_an_edit_in_a_room_runs_the_stages_that_the_room_can_change(clone):
+    def edit(name):
+        with open(clone.folder / "ae_pipeline" / name, "a") as file:
+            file.write("# A remark.\n")
+        return ran(clone.dvc("repro")[1])
+
+    clone.dvc("repro")
+    lock = (clone.folder / "dvc.lock").read_bytes()
+    for name in ("operation/monitoring.py", "experiments/sweep/choice.py", "cli/main.py", "store/care/verify.py"):
+        assert edit(name) == []
+    assert edit("codec/arithmetic.py") == ["train", "evaluate", "encode", "decode", "publish"]
+    clone.git("checkout", "--", "ae_pipeline")
+    (clone.folder / "dvc.lock").write_bytes(lock)
+    assert ran(clone.dvc("repro")[1]) == []
 
 
 # Python runs a module of this name at its start. It notes the parts that get their names, and kills at a wanted one.

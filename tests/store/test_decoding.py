@@ -3,7 +3,6 @@
 import re
 import shutil
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -275,13 +274,3 @@ def test_a_store_without_a_readable_part_is_an_error_even_if_damage_is_left_out(
     with pytest.raises(StoreError, match="damaged"):
         decode(store, tmp_path / "rest", on_damaged=lambda part, error: None)
     assert [item.name for item in tmp_path.iterdir()] == ["store"]
-
-
-def test_the_example_in_the_readme_runs(stores, tmp_path, monkeypatch, capsys):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "decode_rows" in block)
-    assert len(example.strip().splitlines()) <= 8
-    shutil.copytree(stores["dense", "uint8"].path, tmp_path / "out" / "new")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
-    assert capsys.readouterr().out == "7 (220, 9, 7) uint8\n"

@@ -21,11 +21,11 @@ from ae_pipeline.store.format.manifest_text import digest_of, no_garbage, put_to
 from ae_pipeline.store.storage.folder import (
     LocalStorage,
     Storage,
-    open_storage,
     place_of,
     read_whole,
     refuse_cache_link,
 )
+from ae_pipeline.store.storage.place import open_storage
 
 STORE_FORMAT = 2
 _READABLE = (1, 2)
@@ -200,7 +200,7 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
             raise error from None  # what keeps the manifest from being read, said with its place
         if snapshot is None and kept and not isinstance(error, NewerFormatError):
             until = f"until then, `ae-pipeline decode --snapshot {kept[-1]}` reads what stood there before"
-            raise StoreError(f"{error}; {until}") from None
+            raise error.with_fields(advice=f"{error.advice}; {until}") from None
         if snapshot is None or snapshot not in kept:
             raise
         newest = None
@@ -217,7 +217,9 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     manifest = parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
         raise StoreError(
-            f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; put the right one back"
+            f"is of snapshot {manifest.snapshot}, expected {snapshot}",
+            place=place_of(storage, name),
+            advice="put the right one back",
         )
     return manifest
 
@@ -255,16 +257,18 @@ def kept_snapshots(storage: Storage) -> list[int]:
     return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
 
 
-def refuse_links(store: Path) -> None:
+def refuse_links(store: Path | Storage) -> None:
     """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else.
 
     So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
     """
-    for name in LocalStorage(store).links():
-        refuse_cache_link(store / name)
+    storage = open_storage(store)
+    links = {name: place_of(storage, name) for name in storage.links()}
+    for place in links.values():
+        refuse_cache_link(Path(place))
     for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
-        if (store / name).is_symlink():
-            raise StoreError(f"{store / name} is a link; the files of a store must lie in it: put the folder there")
+        if name in links:
+            raise StoreError(f"{links[name]} is a link; the files of a store must lie in it: put the folder there")
 
 
 def snapshot_name(snapshot: int) -> str:
@@ -303,22 +307,19 @@ def _parse_in_pieces(data: bytes) -> Manifest | None:
 def _parse_whole(data: bytes, where: str) -> Manifest:
     try:
         values = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
-    if not isinstance(values, dict):
-        raise StoreError(f"{where} was changed: it is no JSON object; {_ADVICE}")
-    digest = values.pop("digest", None)
-    try:
+        if not isinstance(values, dict):
+            raise StoreError("was changed: it is no JSON object", place=where, advice=_ADVICE)
+        digest = values.pop("digest", None)
         _refuse_newer(values, digest, where)
         found_digest = sha256_json(values)
-    except (ValueError, RecursionError) as error:  # NaN, half a character: read by Python, but not JSON
-        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
+    except (ValueError, RecursionError) as error:  # also NaN, half a character: read by Python, but not JSON
+        raise StoreError(f"is not readable JSON: {first_line(error)}", place=where, advice=_ADVICE) from None
     if digest != found_digest:
-        raise StoreError(f"{where} was changed: its digest does not match its contents; {_ADVICE}")
+        raise StoreError("was changed: its digest does not match its contents", place=where, advice=_ADVICE)
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        raise StoreError(f"{where} is not a valid manifest: {problems(error)[0]}; {_ADVICE}") from None
+        raise StoreError(f"is not a valid manifest: {problems(error)[0]}", place=where, advice=_ADVICE) from None
 
 
 def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
@@ -327,9 +328,11 @@ def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
     if not isinstance(found, int) or found <= max(_READABLE):
         return
     if digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
+        expected = " or ".join(map(str, _READABLE))
         raise NewerFormatError(
-            f"{where} has format {found}, expected {' or '.join(map(str, _READABLE))}: a later version of ae-pipeline "
-            "wrote it; use that one"
+            f"has format {found}, expected {expected}: a later version of ae-pipeline wrote it",
+            place=where,
+            advice="use that one",
         )
 
 
@@ -344,11 +347,11 @@ def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
             ) from None
         # Of a bucket that does not exist, S3 says so.
         reason = "" if name in str(error) else f": {first_line(error)}"
-        raise StoreError(
-            f"{storage.location} is not a complete latent store ({name} is missing{reason}); {_instead(storage)}"
-        ) from None
+        found = f"is not a complete latent store ({name} is missing{reason})"
+        raise StoreError(found, place=storage.location, advice=_instead(storage)) from None
     except OSError as error:
         raise StoreError(
-            f"{place_of(storage, name)} cannot be read: {first_line(error)}; give permission, check network and "
-            "credentials, or restore the store"
+            f"cannot be read: {first_line(error)}",
+            place=place_of(storage, name),
+            advice="give permission, check network and credentials, or restore the store",
         ) from None
