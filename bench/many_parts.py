@@ -86,7 +86,6 @@ def prepare(work: Path, parts: int) -> None:
 def plan(work: Path, parts: int) -> Any:
     from ae_pipeline.data.samples import SampleSet, Shard
     from ae_pipeline.params import EncodeParams
-    from ae_pipeline.store.writing.plan import new_pieces
     from ae_pipeline.store.writing.shards import plan_jobs
 
     one = SampleSet.open(work / "first.parquet")
@@ -96,8 +95,7 @@ def plan(work: Path, parts: int) -> Any:
     samples._digests = {file: digest("file", file.name) for file in files}  # else all files would have to be there
 
     def step() -> None:
-        pieces, _ = new_pieces([samples], set())
-        jobs = plan_jobs(pieces, digest("codec"), EncodeParams())
+        jobs = plan_jobs(((samples, shard) for shard in shards), digest("codec"), EncodeParams())
         assert len({job.part_name for job in jobs}) == parts
         assert samples.digest
         assert samples.rows == _ROWS * parts

@@ -66,8 +66,9 @@ def digest_of(values: dict[str, Any], parts: Iterable[Any]) -> str:
 def _canonical(part: Any) -> str:
     """`files.canonical_json` of a PartEntry whose fields were checked: only names and ids may have to be quoted."""
     shard = part.shard
-    low, high = (quoted(value) if isinstance(value, str) else value for value in (part.id_min, part.id_max))
-    pieces = "null" if part.pieces is None else f"[{','.join(map(quoted, part.pieces))}]"
+    low = quoted(part.id_min) if isinstance(part.id_min, str) else part.id_min
+    high = quoted(part.id_max) if isinstance(part.id_max, str) else part.id_max
+    pieces = "null" if part.pieces is None else '["' + '","'.join(part.pieces) + '"]' if part.pieces else "[]"
     return (
         f'{{"bytes":{part.bytes},"id_max":{high},"id_min":{low},"job":"{part.job}","name":"{part.name}",'
         f'"pieces":{pieces},"rows":{part.rows},"sha256":"{part.sha256}","shard":{{"digest":"{shard.digest}",'
