@@ -23,6 +23,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+pytest.register_assert_rewrite("faults")
+
 from clone import Clone
 from drifting import DRIFT_PARAMS, encoded
 from guarding import SWITCH, Guard

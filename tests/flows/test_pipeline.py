@@ -201,6 +201,22 @@ def test_a_wrong_params_yaml_lists_all_mistakes_at_once(clone):
     assert "Traceback" not in output
 
 
+def test_an_edit_in_a_room_runs_the_stages_that_the_room_can_change(clone):
+    def edit(name):
+        with open(clone.folder / "ae_pipeline" / name, "a") as file:
+            file.write("# A remark.\n")
+        return ran(clone.dvc("repro")[1])
+
+    clone.dvc("repro")
+    lock = (clone.folder / "dvc.lock").read_bytes()
+    for name in ("operation/monitoring.py", "experiments/sweep/choice.py", "cli/main.py", "store/care/verify.py"):
+        assert edit(name) == []
+    assert edit("codec/arithmetic.py") == ["train", "evaluate", "encode", "decode", "publish"]
+    clone.git("checkout", "--", "ae_pipeline")
+    (clone.folder / "dvc.lock").write_bytes(lock)
+    assert ran(clone.dvc("repro")[1]) == []
+
+
 # Python runs a module of this name at its start. It notes the parts that get their names, and kills at a wanted one.
 WATCH = """
 import os, signal, sys

@@ -62,7 +62,7 @@ def test_a_lock_on_a_folder_that_lost_its_name_does_not_count(tmp_path, monkeypa
         pass
 
 
-# Cut off (at every step: test_faults.py).
+# Cut off (at every step: test_faults_append.py).
 
 
 def test_parts_of_an_interrupted_append_are_taken_if_they_are_whole(codec, tmp_path):

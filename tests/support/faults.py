@@ -1,5 +1,7 @@
 """Complete or absent: whatever stops a run, and at whichever step, the old state or the new one is there, whole.
 
+The tests are in tests/promises/test_faults_*.py, a file for each operation.
+
 Each operation is stopped at every step in which it changes the disk (`killing.py`). Then: what has a final name is
 whole; the same call again finishes, makes no part twice, gives the bytes of a run that nothing stopped, and leaves
 nothing else behind.
@@ -7,7 +9,7 @@ nothing else behind.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,6 @@ from killing import Left, stopped_at_every_step
 
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.latent_store import LatentStore
-
-pytestmark = pytest.mark.slow
 
 START = """
 import sys
@@ -122,29 +122,6 @@ def do(script: str, folder: Path) -> None:
     Operation("", START + script, "", folder, {}).again(folder)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Callable[[str], Operation]:
-    """Operations by name, each prepared once."""
-    made: dict[str, Operation] = {}
-
-    def prepare(name: str) -> Operation:
-        if name not in made:
-            made[name] = operation(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return prepare
-
-
-@pytest.fixture
-def target(tmp_path) -> Iterator[Path]:
-    """A folder that is to be made; in memory where that is possible, as hundreds of runs wait for the disk."""
-    if not Path("/dev/shm").is_dir():
-        yield tmp_path / "stopped"
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="ae-pipeline-test-") as folder:
-        yield Path(folder) / "stopped"
-
-
 def check(wanted: Operation, left: Left) -> bool:
     """The promise, and the second run that keeps it. Whether the result was there before the second run."""
     found = state(wanted, left.folder)
@@ -209,49 +186,65 @@ def commits_once(found: list[bool]) -> bool:
     return found == sorted(found) and not found[0]
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_killed_at_any_step(name, prepared, target):
-    wanted = prepared(name)
-    stopped = stopped_at_every_step(wanted.script, wanted.template, target, "SIGKILL", every_write=True)
-    assert {left.code for left in stopped} == {-9}
-    found = [check(wanted, left) for left in stopped]
-    assert commits_once(found)
-    assert found[-1] or not stopped[-1].step, "the last step that is seen should come after the commit"
+@pytest.mark.slow
+class StoppedAnywhere:
+    """Tests of one operation, for a class that gives its name."""
+
+    name: str
+    made: Operation | None = None
+
+    @pytest.fixture
+    def wanted(self, tmp_path_factory) -> Operation:
+        """The operation, prepared once."""
+        if type(self).made is None:
+            type(self).made = operation(self.name, tmp_path_factory.mktemp(self.name))
+        return type(self).made
+
+    @pytest.fixture
+    def target(self, tmp_path) -> Iterator[Path]:
+        """A folder that is to be made; in memory where that is possible, as hundreds of runs wait for the disk."""
+        if not Path("/dev/shm").is_dir():
+            yield tmp_path / "stopped"
+            return
+        with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="ae-pipeline-test-") as folder:
+            yield Path(folder) / "stopped"
+
+    def test_killed_at_any_step(self, wanted, target):
+        stopped = stopped_at_every_step(wanted.script, wanted.template, target, "SIGKILL", every_write=True)
+        assert {left.code for left in stopped} == {-9}
+        found = [check(wanted, left) for left in stopped]
+        assert commits_once(found)
+        assert found[-1] or not stopped[-1].step, "the last step that is seen should come after the commit"
+
+    def test_whatever_a_power_cut_leaves(self, wanted, target):
+        cut = stopped_at_every_step(wanted.script, wanted.template, target, "power")
+        found = [check(wanted, left) for left in cut]
+        assert not found[0]
+        # When the call has returned, its result is certain.
+        assert [now for now, left in zip(found, cut, strict=True) if left.step == "none"] == [True, True]
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_whatever_a_power_cut_leaves(name, prepared, target):
-    wanted = prepared(name)
-    cut = stopped_at_every_step(wanted.script, wanted.template, target, "power")
-    found = [check(wanted, left) for left in cut]
-    assert not found[0]
-    # When the call has returned, its result is certain.
-    assert [now for now, left in zip(found, cut, strict=True) if left.step == "none"] == [True, True]
+class StoppedByTheDiskToo(StoppedAnywhere):
+    """Also a disk that is full or closed, and signals that ask a run to end."""
 
+    @pytest.mark.parametrize("fault", ["full", "denied"])
+    def test_a_disk_that_is_full_or_closed_from_any_step_on(self, fault, wanted, target):
+        stopped = stopped_at_every_step(wanted.script, wanted.template, target, fault)
+        word = {"full": "No space left on device", "denied": "Permission denied"}[fault]
+        for left in stopped:
+            if left.code == 0:  # refused was only the clearing away of an empty work folder
+                assert (fault, left.error, check(wanted, left)) == ("denied", "", True)
+                continue
+            assert (left.code, left.error.count("\n")) == (1, 1), left.error
+            assert left.error.startswith("error: ")
+            assert word in left.error
+            check(wanted, left)
 
-@pytest.mark.parametrize("name", ["encode", "append", "decode"])
-@pytest.mark.parametrize("fault", ["full", "denied"])
-def test_a_disk_that_is_full_or_closed_from_any_step_on(fault, name, prepared, target):
-    wanted = prepared(name)
-    stopped = stopped_at_every_step(wanted.script, wanted.template, target, fault)
-    word = {"full": "No space left on device", "denied": "Permission denied"}[fault]
-    for left in stopped:
-        if left.code == 0:  # refused was only the clearing away of an empty work folder
-            assert (fault, left.error, check(wanted, left)) == ("denied", "", True)
-            continue
-        assert (left.code, left.error.count("\n")) == (1, 1), left.error
-        assert left.error.startswith("error: ")
-        assert word in left.error
-        check(wanted, left)
-
-
-@pytest.mark.parametrize("name", ["encode", "append", "decode"])
-def test_told_to_end_at_any_step(name, prepared, target):
-    wanted = prepared(name)
-    stopped = stopped_at_every_step(wanted.script, wanted.template, target, "SIGTERM or SIGINT")
-    assert {left.code for left in stopped} == {130, 143}
-    for left in stopped:
-        word = {130: "interrupted", 143: "terminated"}[left.code]
-        message = f"{word}; nothing incomplete has a final name, run the same command again to go on\n"
-        assert left.error == message
-        check(wanted, left)
+    def test_told_to_end_at_any_step(self, wanted, target):
+        stopped = stopped_at_every_step(wanted.script, wanted.template, target, "SIGTERM or SIGINT")
+        assert {left.code for left in stopped} == {130, 143}
+        for left in stopped:
+            word = {130: "interrupted", 143: "terminated"}[left.code]
+            message = f"{word}; nothing incomplete has a final name, run the same command again to go on\n"
+            assert left.error == message
+            check(wanted, left)

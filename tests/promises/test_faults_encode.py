@@ -1,0 +1,7 @@
+"""An encode that something stops, at any step, leaves the old state or the new one: tests/support/faults.py."""
+
+from faults import StoppedByTheDiskToo
+
+
+class TestEncode(StoppedByTheDiskToo):
+    name = "encode"

@@ -1,0 +1,7 @@
+"""A repair that something stops, at any step, leaves the old state or the new one: tests/support/faults.py."""
+
+from faults import StoppedAnywhere
+
+
+class TestRepair(StoppedAnywhere):
+    name = "repair"

@@ -1,0 +1,7 @@
+"""A vacuum that something stops, at any step, leaves the old state or the new one: tests/support/faults.py."""
+
+from faults import StoppedAnywhere
+
+
+class TestVacuum(StoppedAnywhere):
+    name = "vacuum"
