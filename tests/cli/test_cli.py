@@ -213,9 +213,9 @@ def test_rows_of_another_length_say_how_long_they_are(ae, tiny_codec, tmp_path):
 
 def test_ctrl_c_says_so_and_exits_with_130(synthetic_prepared, tiny_codec, tmp_path):
     script = (
-        "import ae_pipeline.store.writing.encoding as encoding, sys\n"
-        "def interrupt(*arguments): raise KeyboardInterrupt\n"
-        "encoding.copy_codec = interrupt\n"
+        "import ae_pipeline.store.writing.commit as commit, sys\n"
+        "def interrupt(*arguments, **options): raise KeyboardInterrupt\n"
+        "commit.first_manifest = interrupt\n"
         "from ae_pipeline.cli.main import main\n"
         "main()\n"
     )

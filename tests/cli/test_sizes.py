@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,7 +205,7 @@ def test_a_chunk_of_gigabytes_in_a_store_without_pieces_is_refused_before_it_is_
     shutil.copytree(golden, tmp_path / "store")
     store = LatentStore.open(tmp_path / "store")
     file = VerifiedFile(store.storage, store.manifest.parts[0])
-    file._part = file._part.model_copy(update={"bytes": HUGE})
+    file._part = replace(file._part, bytes=HUGE)
     with pytest.raises(ValueError, match="in one piece"):
         file.read(HUGE - 1)
 

@@ -22,7 +22,7 @@ SIZES = ("--set", "train.latent_size=2,8", "--seeds", "2")
 STOPPED = """
 import os, signal, sys
 from ae_pipeline.cli.main import main
-from ae_pipeline.cli.progress import SweepProgress
+from ae_pipeline.experiments.sweep.progress import SweepProgress
 epochs = []
 def at(self, what):
     epochs.append(what)

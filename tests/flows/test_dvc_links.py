@@ -14,7 +14,7 @@ from ae_pipeline.errors import LinkedStoreError
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.writing.encoding import remove_other
+from ae_pipeline.store.writing.encoding import finished_or_removed
 
 
 def dvc(folder, *arguments):
@@ -77,7 +77,7 @@ def test_an_encode_into_that_place_removes_nothing(tracked):
     samples, before = SampleSet.open(tracked / "0.parquet"), what_is_there(tracked)
     for params in (EncodeParams(device="cpu"), EncodeParams(device="cpu", layout="binary")):
         with pytest.raises(LinkedStoreError):
-            remove_other(tracked / "store", samples, tracked / "codec", params)
+            finished_or_removed(tracked / "store", samples, tracked / "codec", params)
         with pytest.raises(LinkedStoreError):
             encode(samples, tracked / "codec", tracked / "store", layout=params.layout)
     assert what_is_there(tracked) == before

@@ -128,7 +128,7 @@ def test_manifest_and_codec_both_lost_come_back_from_data_and_a_copy(folder, set
     assert "give a folder with a copy of the codec" in failed[f"{CODEC_FOLDER}/weights.safetensors"]
     assert "the store's codec" in failed[MANIFEST_NAME]
     assert {damage.file for damage in verify_store(store).damaged} >= {MANIFEST_NAME}
-    assert "--codec" in format_verified(verify_store(store), None)
+    assert "--codec" in format_verified(verify_store(store))
     done = repair(store, sets, codec_path=tmp_path / "copy")
     assert done.failed == {}
     assert set(done.files) == {MANIFEST_NAME, f"{CODEC_FOLDER}/weights.safetensors"}

@@ -6,8 +6,8 @@ from test_training import KNOBS, OPTIONS, data, fitted  # noqa: F401 (a fixture)
 
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.models import build_model
+from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.params import TrainParams
-from ae_pipeline.params.model import DenseOptions
 from ae_pipeline.training.batches import MemoryRows
 from ae_pipeline.training.loop import _trial
 from ae_pipeline.training.precision import Precision, choose_precision

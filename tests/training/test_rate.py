@@ -10,8 +10,9 @@ from test_training import GIT, with_knobs
 from ae_pipeline.codec.codec import Codec, freeze
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.models import build_model
+from ae_pipeline.models.conv import Options as ConvOptions
+from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.params import Params
-from ae_pipeline.params.model import ConvOptions, DenseOptions
 from ae_pipeline.training.build import build_codec
 from ae_pipeline.training.rate import RateModel
 

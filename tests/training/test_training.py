@@ -14,8 +14,8 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import DataError, TargetError, TrainingError
 from ae_pipeline.models import build_model
+from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.params import Params, PrepareParams, TrainParams
-from ae_pipeline.params.model import DenseOptions
 from ae_pipeline.training.batches import MemoryRows, StreamedRows
 from ae_pipeline.training.build import build_codec
 from ae_pipeline.training.loop import fit

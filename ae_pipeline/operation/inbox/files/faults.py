@@ -42,13 +42,15 @@ def fault_of(error: BaseException) -> Fault:
 
 def reason_of(error: BaseException, names: dict[str, str]) -> str:
     """One line for people. `names`: what paths of files and copies are called in the inbox."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or 'it'} cannot be read ({error.strerror})"
-    elif not isinstance(error, DataError | pa.ArrowException):
-        text = f"it cannot be used ({type(error).__name__}: {text or 'no reason given'})"
-    for path, name in names.items():
-        text = text.replace(path, shown(name))
+    if isinstance(error, DataError):
+        found: PipelineError = error
+    elif isinstance(error, OSError) and error.strerror:
+        found = DataError(f"cannot be read ({error.strerror})", place=error.filename or "it")
+    elif isinstance(error, pa.ArrowException):
+        found = DataError(str(error))
+    else:
+        found = DataError(f"it cannot be used ({type(error).__name__}: {str(error) or 'no reason given'})")
+    text = str(found.renamed({path: shown(name) for path, name in names.items()}))
     return shown(next(iter(text.splitlines()), type(error).__name__).rstrip("."))
 
 

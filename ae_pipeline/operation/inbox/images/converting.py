@@ -60,7 +60,7 @@ def _open(source: Path, unpacked: Path) -> np.ndarray:
         copy_uncompressed(source, unpacked)
         return open_idx(unpacked)
     except DataError as error:
-        raise DataError(str(error).replace(str(unpacked), str(source))) from None
+        raise error.with_fields(place=source) from None
 
 
 class ImageWriter(ShardWriter):
