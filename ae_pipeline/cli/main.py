@@ -102,7 +102,7 @@ def encode(
     from ae_pipeline.files import refuse_inside
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
-    from ae_pipeline.store.storage.folder import is_url
+    from ae_pipeline.store.storage.place import is_url
     from ae_pipeline.store.storage.work_folder import unfinished_work
     from ae_pipeline.store.writing.encoding import encode_samples
 
@@ -141,7 +141,7 @@ def info(
     from ae_pipeline.cli.summary import describe_codec, describe_store
     from ae_pipeline.codec.header import HEADER_NAME, read_header
     from ae_pipeline.store.latent_store import LatentStore
-    from ae_pipeline.store.storage.folder import is_url
+    from ae_pipeline.store.storage.place import is_url
 
     if not is_url(place) and Path(place, HEADER_NAME).exists():
         if snapshot is not None:

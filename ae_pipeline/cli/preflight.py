@@ -131,7 +131,7 @@ def _is_fetched(params: Params, root: Path) -> bool:
 
 
 def _md5(path: Path) -> str:
-    """As DVC names contents."""
+    """The digest by which DVC names a file's content."""
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 

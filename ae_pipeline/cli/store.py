@@ -157,7 +157,7 @@ def vacuum(
 
 
 def _folder(store: str) -> Path:
-    from ae_pipeline.store.storage.folder import is_url
+    from ae_pipeline.store.storage.place import is_url
 
     if is_url(store):
         raise ConfigError(f"{store} is a URL, expected a folder: copy the store to one, and the result back")

@@ -17,7 +17,7 @@ from ae_pipeline.store.parts import LatentRows, OnDamaged, Parts
 
 
 class LatentStore(Parts):
-    """An open store: a local folder or an fsspec URL."""
+    """An open store: a local folder, or a URL such as s3://bucket/store."""
 
     def scan(
         self,

@@ -34,7 +34,8 @@ from ae_pipeline.store.format.manifest import (
 from ae_pipeline.store.format.part_file import PartFile
 from ae_pipeline.store.format.part_writer import ERROR, RESERVED
 from ae_pipeline.store.format.verified_file import VerifiedFile
-from ae_pipeline.store.storage.folder import LocalStorage, Storage, copy_file, open_storage, place_of
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, copy_file, place_of
+from ae_pipeline.store.storage.place import open_storage
 
 CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
 _COLUMN_ROWS = 65_536

@@ -35,7 +35,7 @@ class WeightAverage(Generic[Modules]):
         return cast(Modules, self._average.module)
 
     def update(self) -> None:
-        """To be called after every step."""
+        """Count a step in; call it after every one."""
         if self._steps % self._every == 0:
             self._average.update_parameters(self._source)
         self._steps += 1

@@ -18,7 +18,7 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import LARGEST_PCA, Params
 
 _BLOCK_ROWS = 2048
-# Of so many evenly spaced rows, and so many values of them, PCA is a hint in a fraction of a second.
+# PCA of this many evenly spaced rows, and this many values of them, is a hint in a fraction of a second.
 _ROWS = 2000
 _VALUES = 1 << 24
 # With fewer rows than this for each component, PCA fits the rows themselves.

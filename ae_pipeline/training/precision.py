@@ -31,7 +31,7 @@ class Precision:
     """Loss with autocast over loss without, after the same steps."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For the provenance of a codec."""
+        """The choice as JSON values, for the provenance of a codec."""
         return asdict(self)
 
 

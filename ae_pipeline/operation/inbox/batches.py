@@ -4,6 +4,7 @@
 """
 
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,13 @@ from ae_pipeline.operation.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE, L
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
 from ae_pipeline.operation.inbox.files.names import shown
 from ae_pipeline.operation.inbox.images.converting import IMAGES_NAME
+from ae_pipeline.operation.inbox.outcome import InboxRun
 from ae_pipeline.store.care.snapshots import added_parts
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 
 _BLOCK_ROWS = 65_536
-_KNOWN_TO_THE_RUN = (
-    *("quarantined", "failed", "waiting", "why_waiting", "left_alone", "known", "colour_to_grey"),
-    *("transparency_dropped", "seconds"),
-)
-# In stores from before other files were in them, too. A Parquet file may be called so: its rows name that file itself.
+# Older stores have this name. A Parquet file may be called so, too: then its rows name that file itself.
 _FORMER_IMAGES_NAME = "images.parquet"
 
 
@@ -71,8 +69,9 @@ def write_missing(store: Path) -> list[int]:
     missing = [number for number in range(1, newest + 1) if not statistics_path(store, number).exists()]
     missing = [number for number in missing if added_parts(store, number)[1]]  # a repair adds no rows
     for number in missing:
-        unknown = dict.fromkeys(_KNOWN_TO_THE_RUN)
-        write_statistics(store, number, {**batch_facts(store, number), **unknown})
+        facts = batch_facts(store, number)
+        unknown = [item.name for item in fields(InboxRun) if item.name not in facts]
+        write_statistics(store, number, {**facts, **dict.fromkeys(unknown)})
     return missing
 
 

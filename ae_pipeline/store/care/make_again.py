@@ -26,7 +26,7 @@ from ae_pipeline.files import clear_folder, locked_folder
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.care.vacuum import repair_folder
 from ae_pipeline.store.format.manifest import CODEC_FOLDER, Manifest, PartEntry, holds_part_of_store, read_manifest
-from ae_pipeline.store.storage.folder import open_storage
+from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.shards import Progress, ShardJob, plan_jobs, run_jobs
 
 

@@ -1,7 +1,7 @@
 """Damaged parts made again, compared with what the manifest says, and moved in: byte for byte, or as a new snapshot."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Repa
                 # A name that no snapshot lists: until the commit nothing changes for anyone.
                 new = f"part-{number + len(replaced):05d}-{made.job[:16]}.parquet"
                 os.replace(folder / made.name, store.path / new)
-                replaced[name] = made.model_copy(update={"name": new})
+                replaced[name] = replace(made, name=new)
         if replaced:
             _commit(store, replaced, means.git)
             # Earlier snapshots went with it.

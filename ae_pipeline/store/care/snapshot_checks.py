@@ -12,6 +12,7 @@ from ae_pipeline.store.format.manifest import (
     MANIFEST_NAME,
     Manifest,
     holds_part_of_store,
+    is_spelt,
     kept_snapshots,
     read_manifest,
     snapshot_name,
@@ -53,7 +54,7 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
     """
     found = Snapshots(storage.names())
     if isinstance(storage, LocalStorage):
-        for name in found.names:
+        for name in storage.links():
             refuse_cache_link(storage.path / name)
     if snapshot is not None:
         there = snapshot_name(snapshot) in found.names
@@ -115,7 +116,7 @@ def _read(storage: Storage, snapshot: int | None, name: str, found: Snapshots, *
     manifest = None
     try:
         manifest = read_manifest(storage, snapshot)
-        _check_spelling(storage, name)
+        _check_spelling(storage, name, manifest)
     except NewerFormatError:
         raise
     except StoreError as error:
@@ -125,8 +126,9 @@ def _read(storage: Storage, snapshot: int | None, name: str, found: Snapshots, *
     return manifest
 
 
-def _check_spelling(storage: Storage, name: str) -> None:
-    if is_misspelt(read_whole(storage, name, most=LARGEST_MANIFEST)):
+def _check_spelling(storage: Storage, name: str, manifest: Manifest | None = None) -> None:
+    data = read_whole(storage, name, most=LARGEST_MANIFEST)
+    if not (manifest and is_spelt(manifest, data)) and is_misspelt(data):
         raise StoreError("was changed between its values, which are as they were")
 
 
@@ -147,7 +149,7 @@ def _read_earlier(storage: Storage, number: int, newest: Manifest | None, found:
     found.known.add(name)
     try:
         manifest = read_manifest(storage, number)
-        _check_spelling(storage, name)
+        _check_spelling(storage, name, manifest)
         if newest and newest.parts[: len(manifest.parts)] != manifest.parts:
             raise StoreError(f"lists other parts than snapshot {newest.snapshot} begins with")
         if newest and any(getattr(newest, key) != getattr(manifest, key) for key in _SAME):

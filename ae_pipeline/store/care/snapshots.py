@@ -15,7 +15,8 @@ from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, sync_folder, write_json
 from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, kept_snapshots, read_manifest
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.storage.folder import LocalStorage, Storage, open_storage, place_of, read_whole
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
+from ae_pipeline.store.storage.place import open_storage
 
 VACUUMED_NAME = f"{SNAPSHOTS_FOLDER}/vacuumed.json"
 _LARGEST_RECORD = 16 << 20

@@ -23,7 +23,8 @@ from ae_pipeline.store.format.manifest import CODEC_FOLDER, PART_NAME, Manifest,
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.reading.decode import load_store_codec
-from ae_pipeline.store.storage.folder import Storage, open_storage
+from ae_pipeline.store.storage.folder import Storage
+from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.probe import measure_probe
 
 _NAMED = 5

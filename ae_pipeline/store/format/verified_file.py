@@ -22,8 +22,7 @@ from ae_pipeline.data.parquet.limits import (
     read_footer,
     too_large,
 )
-from ae_pipeline.params import MOST_ROW_GROUP_ROWS
-from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.format.manifest import MOST_ROW_GROUP_ROWS, PartEntry
 from ae_pipeline.store.storage.folder import Storage
 
 _MAGIC = b"PAR1"
@@ -37,12 +36,13 @@ class DamagedError(ValueError):
     """Bytes of a part that are not the ones that were written. It says what was found; the reader names the file."""
 
 
-def cut(path: Path) -> list[str]:
+def cut(path: Path, whole: "hashlib._Hash | None" = None) -> list[str]:
     """The pieces of a Parquet file in its order, as the manifest lists them: `<bytes>:<digest>`.
 
-    One for each column chunk (the first one with the magic number before it), and one for the footer. Raises
-    ValueError for a row group that readers would refuse for its size.
+    One for each column chunk (the first one with the magic number before it), and one for the footer. `whole` is given
+    all bytes on the way. Raises ValueError for a row group that readers would refuse for its size.
     """
+    whole = whole or hashlib.sha256()
     metadata = read_footer(path)
     chunks = [(group, column) for group in range(metadata.num_row_groups) for column in range(metadata.num_columns)]
     sizes: Counter[int] = Counter()
@@ -51,11 +51,13 @@ def cut(path: Path) -> list[str]:
         for group, column in chunks:
             start, end = chunk_range(metadata, group, column)
             data = file.read(end - file.tell())
+            whole.update(data)
             pieces.append(f"{len(data)}:{digest(data)}")
             sizes[group] += chunk_size(data[start - end :], metadata, group, column)
             if sizes[group] > MOST_ROW_GROUP_BYTES:
                 raise too_large(sizes[group], group)
         footer = file.read()
+        whole.update(footer)
     return [*pieces, f"{len(footer)}:{digest(footer)}"]
 
 

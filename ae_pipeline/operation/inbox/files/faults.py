@@ -10,9 +10,8 @@ from enum import Enum
 import pyarrow as pa
 
 from ae_pipeline.errors import DataError, PipelineError, is_out_of_memory
-from ae_pipeline.operation.inbox.files.listing import InboxError
+from ae_pipeline.operation.inbox.files.listing import FileChangedError, InboxError
 from ae_pipeline.operation.inbox.files.names import shown
-from ae_pipeline.operation.inbox.files.quarantine import FileChangedError
 
 _OF_THE_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ}
