@@ -77,12 +77,12 @@ class PipelineError(Exception):
         super().__init__(sentence if advice is None else f"{sentence}; {self.advice}")
 
     def with_fields(self, **fields: Path | str | None) -> Self:
-        """The same error with another place, finding or advice."""
+        """Make this error again with another place, finding or advice."""
         given: dict[str, Any] = {"finding": self.finding, "place": self.place, "advice": self.advice, **fields}
         return type(self)(given.pop("finding"), **given).with_traceback(self.__traceback__)
 
     def renamed(self, names: Mapping[str, str]) -> Self:
-        """The same error, in which things are called otherwise: a knob as an option, a copy as its original."""
+        """Make this error again with other names in its fields: an option for a knob, an original for its copy."""
 
         def rename(text: str) -> str:
             for name, other in names.items():
