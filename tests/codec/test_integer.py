@@ -123,6 +123,7 @@ print(hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdig
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "instructions",
     [

@@ -95,6 +95,7 @@ def test_counts_may_come_in_pieces(tiny_reference, tiny_codec, synthetic_prepare
 # Which batches have drifted.
 
 
+@pytest.mark.slow
 def test_undisturbed_batches_stay_within_the_thresholds_in_the_stated_share(calibrated, shuffled_mnist, tmp_path):
     """On several halves: one calibration may be unlucky, and then all large batches of its other half are."""
     test = shuffled_mnist[0]

@@ -167,6 +167,7 @@ def outlier(tmp_path_factory):
     return folder, splits
 
 
+@pytest.mark.slow
 def test_a_codec_scaled_by_an_outlier_fails_the_gate_whatever_its_psnr(outlier):
     folder, splits = outlier
     metrics = evaluate_codec(folder / "codec", splits["test"], CPU, train=splits["train"]).metrics

@@ -16,6 +16,8 @@ from ae_pipeline.experiments.sweep.runs import PARENT_TAG, STATE_TAG, SWEEP_TAG
 from ae_pipeline.operation.tracking.orphans import CLOSED_TAG
 from ae_pipeline.params import Params, load_params
 
+pytestmark = pytest.mark.slow
+
 SIZES = ("--set", "train.latent_size=2,8", "--seeds", "2")
 
 # Ends the process by a signal after so many epochs; otherwise `ae-pipeline` as it is.

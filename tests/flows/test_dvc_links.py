@@ -53,6 +53,7 @@ def invoke(folder, command, monkeypatch):
     return CliRunner().invoke(app, [command[0], "store", *command[1:]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False], ids=["all links", "manifest replaced"])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_says_what_the_links_are_and_changes_nothing(command, whole, tracked, tmp_path, monkeypatch):

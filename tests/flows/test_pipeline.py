@@ -14,6 +14,8 @@ from ae_pipeline.cli.stages import STAGES
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.store.latent_store import LatentStore
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = SMALL["train"]["epochs"]
 
 

@@ -135,6 +135,7 @@ def test_a_store_written_by_other_threads_workers_and_orders_is_the_same_store(d
     assert bytes_of(tmp_path / "store") == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", ["1", "7"])
 def test_a_store_written_by_another_process_is_the_same_store(threads, data, tmp_path):
     script = (

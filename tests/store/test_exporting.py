@@ -107,6 +107,7 @@ def test_no_id_writes_outside_or_over_another(tmp_path):
         assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / file)), pixels[row])
 
 
+@pytest.mark.slow
 @given(st.one_of(st.integers(), st.text(max_size=60)), st.one_of(st.integers(), st.text(max_size=60)))
 def test_short_ids_have_names_of_their_own(first, second):
     stems = [file_stem(first), file_stem(second)]

@@ -34,6 +34,7 @@ def repair(store, sources, **options):
     return repair_store(store, sources, device="cpu", git={}, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["store", "plain"])
 def test_a_changed_byte_of_the_manifest_is_found_out_from_the_data(name, folder, sets, tmp_path):
     random = np.random.default_rng(4)

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
 import fsspec
 import numpy as np
@@ -25,7 +26,10 @@ from ae_pipeline.store.format.manifest import MANIFEST_NAME, read_manifest, writ
 from ae_pipeline.store.format.verified_file import DamagedError, VerifiedFile
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.storage.url import RemoteStorage
+
+pytestmark = pytest.mark.server
 
 URL = "s3://bucket/deep/store"
 KEY = "bucket/deep/store/"
@@ -262,6 +266,33 @@ def test_a_scan_reads_only_what_it_needs(s3, codec, tmp_path):
     wanted = [sizes[2 * len(columns) + columns.index(name)] for name in ("id", "error")]
     assert sent == 2 * sizes[-1] + sum(wanted) < part.bytes / 10
     assert not [asked for asked in s3.requests if "_codec" in asked.key]
+
+
+@pytest.mark.parametrize("kind", ["folder", "url"])
+def test_a_folder_and_a_url_are_written_by_the_same_rules(kind, s3, tmp_path):
+    storage = open_storage(tmp_path / "store" if kind == "folder" else URL)
+    (tmp_path / "file").write_bytes(b"of a file")
+    assert (storage.names(), storage.links(), storage.exists("a/b")) == ([], [], False)
+    storage.remove("a/b")
+    assert not storage.fetch("a/b", tmp_path / "fetched")
+    assert storage.create("a/b", b"first")
+    assert storage.create("c", tmp_path / "file")
+    assert not storage.create("a/b", b"second")
+    assert not storage.create("c", tmp_path / "file")
+    assert (storage.names(), storage.exists("a/b")) == (["a/b", "c"], True)
+    assert [storage.holds("a/b", data) for data in (b"first", b"firs", b"first ")] == [True, False, False]
+    tag = storage.tag("a/b")
+    assert storage.is_whole("a/b", 5, sha256(b"first").hexdigest())
+    assert not storage.is_whole("a/b", 4, sha256(b"first").hexdigest())
+    assert storage.replace("a/b", b"third", tag)
+    assert storage.tag("a/b") != tag
+    assert not storage.replace("a/b", b"fourth", tag)  # two have read what stood there: one is faster
+    assert storage.holds("a/b", b"third")
+    assert storage.fetch("a/b", tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == b"third"
+    storage.remove("c")
+    assert not storage.exists("c")
+    assert sorted(item.name for item in tmp_path.iterdir() if item.name != "store") == ["fetched", "file"]
 
 
 # What is broken is named: damage is damage, and a server that does not answer is not.
@@ -642,6 +673,7 @@ def test_the_command_line_takes_urls(ae, s3, codec, tmp_path):
     one_line(ae("encode", tmp_path / "data", "--codec", codec, "--store", URL), URL, "exists already")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_is_said_in_one_line(ae, s3, codec, tmp_path, monkeypatch):
     import s3fs
 

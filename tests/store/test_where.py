@@ -169,6 +169,7 @@ def quoted(name):
     return '"' + name.replace('"', '""') + '"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", NAMES, ids=lambda names: names["a"])
 def test_random_conditions_choose_what_duckdb_chooses(names, tmp_path):
     draw = random.Random(0)

@@ -53,6 +53,7 @@ def test_too_little_data_is_float32():
     assert choose_precision("auto", lambda autocast: iter([1.0] * 20)) == Precision(autocast=False)
 
 
+@pytest.mark.slow
 def test_the_trial_leaves_no_trace(data):  # noqa: F811
     knobs = {"batch_size": 8, "epochs": 2, "noise_std": 0.1, "rate_weight": 1e-4}
     (chosen, result), (fixed, again) = fitted(data, autocast="auto", **knobs), fitted(data, autocast=False, **knobs)

@@ -112,6 +112,7 @@ def test_weight_decay_shrinks_weights(data, optimizer, decay, rate):
     assert sizes[1] < 0.8 * sizes[0]
 
 
+@pytest.mark.slow
 def test_averages_are_better_than_weights_that_every_step_shakes(data):
     knobs = {"schedule": "constant", "learning_rate": 0.05, "epochs": 20, "batch_size": 32}
 

@@ -14,13 +14,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.data.idx import idx_name
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
-from ae_pipeline.data.samples import SampleSet, ShardWriter
+from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TargetError
 from ae_pipeline.files import is_utf8, make_folder, sha256_file
 from ae_pipeline.operation.inbox.columns import FittedFile, columns_for_image
@@ -29,7 +28,7 @@ from ae_pipeline.operation.inbox.files.ledger import Ledger
 from ae_pipeline.operation.inbox.files.listing import FileChangedError, Inbox, InboxFile, why_unsettled
 from ae_pipeline.operation.inbox.files.names import shown
 from ae_pipeline.operation.inbox.files.quarantine import Quarantine
-from ae_pipeline.operation.inbox.images.converting import IMAGES_NAME, convert_idx, image_attributes
+from ae_pipeline.operation.inbox.images.converting import IMAGES_NAME, ImageWriter, convert_idx
 from ae_pipeline.operation.inbox.images.reading import IMAGE_SUFFIXES, read_image
 from ae_pipeline.operation.inbox.outcome import InboxRun
 from ae_pipeline.operation.inbox.pairing import pair, why_late
@@ -77,7 +76,7 @@ class Taking:
         self._work = work / "files"
         self._spec, self._known, self._columns, self._store = spec, set(known), columns, store
         self._names: dict[str, str] = {}  # of local copies, for messages
-        self._images: ShardWriter | None = None
+        self._images: ImageWriter | None = None
         self._run = InboxRun()
         self._sets: list[SampleSet] = []
 
@@ -172,8 +171,9 @@ class Taking:
         columns = columns_for_image(found.local, self._columns, self._store)
         self._inbox.check_unchanged(found.file)
         if self._images is None:
-            self._images = self._stack.enter_context(ShardWriter(self._work / IMAGES_NAME, columns, self._spec))
-        self._images.write(image_attributes(found.file.name, found.digest, columns), image.pixels[np.newaxis])
+            self._images = ImageWriter(self._work / IMAGES_NAME, columns, self._spec)
+            self._stack.enter_context(self._images)
+        self._images.add(found.file.name, found.digest, image.pixels)
         self._columns = columns
         self._run.colour_to_grey += image.lost_colour
         self._run.transparency_dropped += image.lost_transparency

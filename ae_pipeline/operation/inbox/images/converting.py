@@ -7,6 +7,7 @@ else is null.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,8 +63,28 @@ def _open(source: Path, unpacked: Path) -> np.ndarray:
         raise error.with_fields(place=source) from None
 
 
-def image_attributes(name: str, digest: str, columns: pa.Schema) -> pa.Table:
-    """The attributes of an image's row: its path in the inbox, SHA-256 (hex) of the file, and nulls."""
-    known = {ID: name, FILE_DIGEST: bytes.fromhex(digest)}
-    values = [pa.array([known.get(column.name)], column.type) for column in columns]
-    return pa.Table.from_arrays(values, schema=columns)
+class ImageWriter(ShardWriter):
+    """Writes the images of one run as one canonical shard, many at a time."""
+
+    def __init__(self, path: Path, columns: pa.Schema, spec: SampleSpec):
+        super().__init__(path, columns, spec)
+        self._columns = columns
+        self._rows: list[tuple[str, bytes, np.ndarray]] = []
+
+    def add(self, name: str, digest: str, pixels: np.ndarray) -> None:
+        """One image: its path in the inbox, SHA-256 (hex) of the file, and its pixels."""
+        self._rows.append((name, bytes.fromhex(digest), pixels))
+        if len(self._rows) == _BLOCK_ROWS:
+            self._write_rows()
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None and self._rows:
+            self._write_rows()
+        super().__exit__(*error)
+
+    def _write_rows(self) -> None:
+        names, digests, pixels = zip(*self._rows, strict=True)
+        known = {ID: names, FILE_DIGEST: digests}
+        values = [pa.array(known.get(column.name, [None] * len(names)), column.type) for column in self._columns]
+        self.write(pa.Table.from_arrays(values, schema=self._columns), np.stack(pixels))
+        self._rows = []
