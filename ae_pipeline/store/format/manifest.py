@@ -56,9 +56,9 @@ _STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class ShardEntry:
-    """The input shard that a part was made from."""
+    """The input shard that a part was made from; `file` as in `SampleSet.file_name`."""
 
-    file: FileName
+    file: str
     row_groups: list[Count]
     digest: Sha256
 

@@ -128,10 +128,11 @@ def sweep(storage: Storage, manifest: Manifest) -> None:
     append that is running: they stay until a snapshot has passed their number.
     """
     listed = {part.name for part in manifest.parts}
-    highest = max(part_number(name) for name in listed)
     try:
-        names = {name for name in storage.names() if re.match(PART_NAME, name)}
-        left = {name for name in names - listed if not storage.shared or part_number(name) <= highest}
+        left = {name for name in {*storage.names()} - listed if re.match(PART_NAME, name)}
+        if left and storage.shared:
+            highest = max(part_number(name) for name in listed)
+            left = {name for name in left if part_number(name) <= highest}
         for snapshot in kept_snapshots(storage) if left else []:
             left -= {part.name for part in read_manifest(storage, snapshot).parts}
         for name in sorted(left):
