@@ -10,7 +10,7 @@ not. The whole data set decides the ends; the percentiles are those of evenly sp
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import ceil
 from threading import Lock
 from typing import Any
@@ -39,12 +39,8 @@ class ValueRange:
 
     def as_metrics(self) -> dict[str, float]:
         """Under the names in the README."""
-        return {
-            "value_min": self.minimum,
-            "value_max": self.maximum,
-            "value_low": self.low,
-            "value_high": self.high,
-        }
+        names = ("value_min", "value_max", "value_low", "value_high")
+        return dict(zip(names, astuple(self), strict=True))
 
     def describe(self) -> str:
         """For messages."""
@@ -81,8 +77,8 @@ class RangeWatch:
 
     def __init__(self, offset: float, scale: float):
         self._low, self._high = offset, offset + scale
-        # Offset and scale are rounded.
-        self._margin = 1e-9 * scale
+        margin = 1e-9 * scale  # offset and scale are rounded
+        self._below, self._above = self._low - margin, self._high + margin
         self._lock = Lock()
         self._rows = self._outside = 0
         self._least, self._greatest = np.inf, -np.inf
@@ -94,9 +90,8 @@ class RangeWatch:
         flat = pixels.reshape(len(pixels), -1)
         least, greatest = float(flat.min()), float(flat.max())
         outside = 0
-        if least < self._low - self._margin or greatest > self._high + self._margin:
-            low, high = self._low - self._margin, self._high + self._margin
-            outside = int(((flat.min(axis=1) < low) | (flat.max(axis=1) > high)).sum())
+        if least < self._below or greatest > self._above:
+            outside = int(((flat.min(axis=1) < self._below) | (flat.max(axis=1) > self._above)).sum())
         with self._lock:
             self._rows += len(pixels)
             self._outside += outside
@@ -130,12 +125,12 @@ def scaled_by(dtype: str, found: ValueRange | None = None) -> tuple[float, float
 
 
 def measure_range(samples: SampleSet) -> ValueRange:
-    """Of a data set on disk; reads all of it."""
-    return range_of(_blocks(samples), samples.rows)
+    """The range of a data set on disk; reads all of it."""
+    return range_of(pixels_of(samples), samples.rows)
 
 
 def range_of(blocks: Iterable[np.ndarray], rows: int) -> ValueRange:
-    """Of blocks of pixels (n, *shape), together `rows` rows."""
+    """The range of blocks of pixels (n, *shape), together `rows` rows."""
     least, greatest = np.inf, -np.inf
     sampled: list[np.ndarray] = []
     first, every = 0, 1
@@ -152,7 +147,8 @@ def range_of(blocks: Iterable[np.ndarray], rows: int) -> ValueRange:
     return ValueRange(least, greatest, float(low), float(high))
 
 
-def _blocks(samples: SampleSet) -> Iterator[np.ndarray]:
+def pixels_of(samples: SampleSet) -> Iterator[np.ndarray]:
+    """All rows in blocks (n, *shape), in order."""
     for shard in samples.shards:
         for block in samples.blocks(shard, _BLOCK_ROWS):
             yield block.pixels

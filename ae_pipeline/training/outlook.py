@@ -13,11 +13,10 @@ import numpy as np
 
 from ae_pipeline.data.pixels import SampleSpec, image_shape
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.data.value_range import ValueRange, range_of, scaled_by
+from ae_pipeline.data.value_range import ValueRange, pixels_of, range_of, scaled_by
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import LARGEST_PCA, Params
 
-_BLOCK_ROWS = 2048
 # Of so many evenly spaced rows, and so many values of them, PCA is a hint in a fraction of a second.
 _ROWS = 2000
 _VALUES = 1 << 24
@@ -123,11 +122,10 @@ def _limit_warnings(limit: float | None, mean_mse: float, pca_mse: float | None)
 def _sampling(samples: SampleSet, every: int, sampled: list[np.ndarray]) -> Iterator[np.ndarray]:
     """All blocks of pixels; every so manyth row is put into `sampled`."""
     first = 0
-    for shard in samples.shards:
-        for block in samples.blocks(shard, _BLOCK_ROWS):
-            sampled.append(block.pixels[-first % every :: every].copy())
-            first += len(block.pixels)
-            yield block.pixels
+    for pixels in pixels_of(samples):
+        sampled.append(pixels[-first % every :: every].copy())
+        first += len(pixels)
+        yield pixels
 
 
 def _pca_mse(rows: np.ndarray, size: int) -> float:
