@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile
+from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
 
 if TYPE_CHECKING:
     from ae_pipeline.experiments.benchmark.measure.points import Point
@@ -24,20 +24,19 @@ def bench(
     """Measure codecs, PCA, image codecs and compressors on the test split, and say which to use. Takes minutes."""
     from ae_pipeline.experiments.benchmark.run import run_benchmark
     from ae_pipeline.operation.ownership import BENCH, one_stage
-    from ae_pipeline.params import load_params
 
-    loaded = load_params(params)
-    changes = {"presets": preset} if preset else {}
-    chosen = loaded.bench.model_copy(update=changes | ({"max_rows": rows} if rows else {}))
-    with one_stage(Path.cwd(), "bench", BENCH):
-        result = run_benchmark(loaded.model_copy(update={"bench": chosen}), Path.cwd(), _tell)
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    verdict = result["verdict"]
-    print("\n".join([verdict["summary"], *(f"- {choice['sentence']}" for choice in verdict["choices"])]))
-    print("\n".join(f"left out: {reason}" for reason in result["left_out"]), end="\n" if result["left_out"] else "")
-    print(f"written: {Path(loaded.paths.reports)}/bench.json, bench.md, bench.png")
+    loaded, root = workspace(params)
+    changes = ({"presets": preset} if preset else {}) | ({"max_rows": rows} if rows else {})
+    chosen = loaded.bench.model_copy(update=changes)
+    with one_stage(root, "bench", BENCH):
+        result = run_benchmark(loaded.model_copy(update={"bench": chosen}), root, _tell)
+    lines = [
+        result["verdict"]["summary"],
+        *(f"- {choice['sentence']}" for choice in result["verdict"]["choices"]),
+        *(f"left out: {reason}" for reason in result["left_out"]),
+        f"written: {Path(loaded.paths.reports)}/bench.json, bench.md, bench.png",
+    ]
+    show(result, "\n".join(lines), as_json=as_json)
 
 
 def preset(
@@ -47,12 +46,11 @@ def preset(
     """Write a preset's network and training into params.yaml; every other character of it stays."""
     from ae_pipeline.experiments.presets import preset_values
     from ae_pipeline.experiments.sweep.choice import write_choice
-    from ae_pipeline.params import load_params
 
     values = preset_values(name)
     write_choice(params, values)
     print("\n".join(f"{path}: {json.dumps(value)}" for path, value in values.items()))
-    gate = load_params(params).evaluate.gate
+    gate = workspace(params)[0].evaluate.gate
     limits = ", ".join(f"{limit} {value:g}" for limit, value in gate if value not in (None, True, False))
     print(
         f"written to {params}. The quality gate there (evaluate.gate) is unchanged: {limits or 'no limit on errors'}. "

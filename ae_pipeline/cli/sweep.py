@@ -1,12 +1,11 @@
 """The command line's `sweep`: which size of codec."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile
+from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
 from ae_pipeline.errors import SweepError
 
 if TYPE_CHECKING:
@@ -41,37 +40,27 @@ def sweep(
     Defaults are `sweep:` in params.yaml. A sweep that was ended goes on when the same command is given again.
     """
     from ae_pipeline.experiments.sweep.choice import write_choice
-    from ae_pipeline.experiments.sweep.report import write_reports
+    from ae_pipeline.experiments.sweep.report import verdict, write_reports
     from ae_pipeline.experiments.sweep.running import run_sweep
-    from ae_pipeline.params import load_params
     from ae_pipeline.params.base import replaced
 
     options: dict[str, Any] = {"sweep.space": space, "sweep.seeds": seeds, "sweep.trials": trials}
     given = {name: value for name, value in options.items() if value is not None}
     if max_mse is not None or min_psnr is not None:  # instead of the tolerance of params.yaml
         given |= {"sweep.max_mse": max_mse, "sweep.min_psnr": min_psnr}
-    loaded = replaced(load_params(params), given)
-    root = Path.cwd()
+    loaded, root = workspace(params)
+    loaded = replaced(loaded, given)
     swept = run_sweep(loaded, root, float("inf") if timeout is None else timeout)
     files = write_reports(root / loaded.paths.reports, swept.results, swept.trials, swept.missing)
     chosen = swept.results.chosen
     if write_params and chosen is not None:
         write_choice(params, chosen.setting)
-    _show(swept, files, as_json=as_json)
+    lines = [*verdict(swept.results), f"reports: {', '.join(str(file.relative_to(root)) for file in files)}"]
+    if swept.missing:
+        lines.append(f"the time was over with {swept.missing} trials to go; the same command goes on")
+    show(json.loads(files[0].read_text(encoding="utf-8")), "\n".join(lines), as_json=as_json)
     swept.runs.complete(swept.trial_params(), swept.results, files)
     _check(swept, loaded, write_params=write_params)
-
-
-def _show(swept: "Swept", files: list[Path], *, as_json: bool) -> None:
-    from ae_pipeline.experiments.sweep.report import verdict
-
-    if as_json:
-        print(json.dumps(json.loads(files[0].read_text(encoding="utf-8")), indent=2))
-        return
-    print("\n".join(verdict(swept.results)))
-    print(f"reports: {', '.join(str(file.relative_to(Path.cwd())) for file in files)}")
-    if swept.missing:
-        print(f"the time was over with {swept.missing} trials to go; the same command goes on")
 
 
 def _check(swept: "Swept", params: "Params", *, write_params: bool) -> None:

@@ -1,6 +1,7 @@
 """From samples to a codec folder: train, freeze, fit the quantiser, save."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def build_codec(
             },
             "versions": library_versions(),
             "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},
-            "precision": fitted.precision.as_dict(),
+            "precision": asdict(fitted.precision),
             **tuned,
         },
         integers=integers,
@@ -128,7 +129,7 @@ def _in_integers(
     device = next(iter(train.in_order(1))).device
     network = RoundedNetwork(frozen, quantiser).to(device)
     tuned = tune(network, None if rate is None else rate.to(device), train, validation, params)
-    return network.integers(), {"integers": tuned.as_dict()}
+    return network.integers(), {"integers": asdict(tuned)}
 
 
 @torch.inference_mode()

@@ -47,40 +47,35 @@ class Outlook:
 
 
 def check_fits(params: Params, spec: SampleSpec) -> None:
-    """Raise one ConfigError with all settings that cannot lead to a codec for such samples that passes the gate."""
-    problems = []
+    """Raise one ConfigError with all `misfits`."""
+    if problems := list(misfits(params, spec)):
+        raise ConfigError("; ".join(problems))
+
+
+def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
+    """All settings that cannot lead to a codec for such samples that passes the gate."""
     if params.model.name != "dense":
         try:
             image_shape(spec.shape, params.model.name)
         except ConfigError as error:
-            problems.append(str(error))
+            yield str(error)
     if params.train.arithmetic == "integer" and spec.dtype != "uint8":
-        problems.append(f"train.arithmetic: integer is for uint8 samples, found {spec.describe()}; set it to auto")
+        yield f"train.arithmetic: integer is for uint8 samples, found {spec.describe()}; set it to auto"
     if params.evaluate.gate.beat_pca and spec.size > LARGEST_PCA:
-        problems.append(
+        yield (
             f"evaluate.gate.beat_pca: true, but samples are {spec.describe()}, and PCA is not computed for rows of "
             f"more than {LARGEST_PCA} values; set beat_pca: false"
         )
-    if problems:
-        raise ConfigError("; ".join(problems))
 
 
-def size_warnings(params: Params, spec: SampleSpec) -> list[str]:
+def size_warnings(params: Params, spec: SampleSpec) -> Iterator[str]:
     """Latents that take more than the samples do."""
     bits = params.train.latent_size * log2(params.quantiser.levels)
-    if bits < 8 * spec.nbytes:
-        return []
-    return [
-        f"train.latent_size {params.train.latent_size} with {params.quantiser.levels} levels is {bits:.0f} bits per "
-        f"row, not less than the {8 * spec.nbytes} of the samples ({spec.describe()}); set it lower"
-    ]
-
-
-def largest_mse(params: Params) -> float | None:
-    """The largest MSE that passes `evaluate.gate`, from max_mse and min_psnr; None where neither is set."""
-    gate = params.evaluate.gate
-    limits = [gate.max_mse, None if gate.min_psnr is None else 10 ** (-gate.min_psnr / 10)]
-    return min((limit for limit in limits if limit is not None), default=None)
+    if bits >= 8 * spec.nbytes:
+        yield (
+            f"train.latent_size {params.train.latent_size} with {params.quantiser.levels} levels is {bits:.0f} bits "
+            f"per row, not less than the {8 * spec.nbytes} of the samples ({spec.describe()}); set it lower"
+        )
 
 
 def look_ahead(train: SampleSet, params: Params) -> Outlook:
@@ -94,7 +89,9 @@ def look_ahead(train: SampleSet, params: Params) -> Outlook:
     mean_mse = float(np.square(rows).mean())
     size = params.train.latent_size
     pca_mse = _pca_mse(rows.astype(np.float32), size) if len(rows) >= _ROWS_PER_COMPONENT * size else None
-    limit = largest_mse(params)
+    gate = params.evaluate.gate
+    limits = [gate.max_mse, None if gate.min_psnr is None else 10 ** (-gate.min_psnr / 10)]
+    limit = min((limit for limit in limits if limit is not None), default=None)
     warnings = [
         *value_range.warnings("the train split", offset, scale),
         *size_warnings(params, train.spec),
@@ -103,20 +100,19 @@ def look_ahead(train: SampleSet, params: Params) -> Outlook:
     return Outlook(mean_mse, pca_mse, limit, value_range, warnings)
 
 
-def _limit_warnings(limit: float | None, mean_mse: float, pca_mse: float | None) -> list[str]:
+def _limit_warnings(limit: float | None, mean_mse: float, pca_mse: float | None) -> Iterator[str]:
     if limit is None or not mean_mse:
-        return []
+        return
+    asked = f"evaluate.gate asks for an mse of at most {limit:.6g}, but"
     if limit >= mean_mse:
-        return [
-            f"evaluate.gate asks for an mse of at most {limit:.6g}, but answering each value's mean has "
-            f"{mean_mse:.6g}: this limit holds nothing back; set one below that"
-        ]
-    if pca_mse is not None and limit < pca_mse / _OUT_OF_REACH:
-        return [
-            f"evaluate.gate asks for an mse of at most {limit:.6g}, but PCA of the same latent size has {pca_mse:.6g}; "
-            f"an autoencoder is seldom below a fifth of that: raise train.latent_size, or the limit"
-        ]
-    return []
+        yield (
+            f"{asked} answering each value's mean has {mean_mse:.6g}: this limit holds nothing back; set one below that"
+        )
+    elif pca_mse is not None and limit < pca_mse / _OUT_OF_REACH:
+        yield (
+            f"{asked} PCA of the same latent size has {pca_mse:.6g}; an autoencoder is seldom below a fifth of that: "
+            "raise train.latent_size, or the limit"
+        )
 
 
 def _sampling(samples: SampleSet, every: int, sampled: list[np.ndarray]) -> Iterator[np.ndarray]:

@@ -6,8 +6,8 @@ times faster, others slower than float32. What is trained is a float32 model eit
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -29,10 +29,6 @@ class Precision:
     """Times that steps were faster with autocast."""
     loss_ratio: float | None = None
     """Loss with autocast over loss without, after the same steps."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the provenance of a codec."""
-        return asdict(self)
 
 
 def choose_precision(

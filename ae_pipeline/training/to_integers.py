@@ -7,8 +7,7 @@ the decoder gets them rounded (Minnen and Singh, "Channel-wise autoregressive en
 
 import copy
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +49,6 @@ class Tuned:
     """After rounding, before training on."""
     loss: float
     """Of the integer network."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the provenance of a codec."""
-        return asdict(self)
 
 
 class RoundedLayer(nn.Module):
