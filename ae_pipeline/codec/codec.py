@@ -51,8 +51,8 @@ class Codec:
     """Ready the moment it exists. Thread-safe: encoding and decoding change nothing in it."""
 
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device | str = "cpu"):
-        self.header = header
-        self.device = torch.device(device)
+        self.header, self.device = header, torch.device(device)
+        self.spec, self.fingerprint, self.latent_size = header.spec, header.fingerprint, header.model.latent_size
         self.model = model = model.to(self.device).eval().requires_grad_(False)
         """The network, of float or of integer layers."""
         widest = _widest(header, model)
@@ -65,21 +65,6 @@ class Codec:
         else:
             self.block_rows = max(1, min(BLOCK_ROWS, _MOST_BLOCK_VALUES // widest))
             self._arithmetic = FloatArithmetic(header, model, self.device, self.block_rows)
-
-    @property
-    def spec(self) -> SampleSpec:
-        """Shape and dtype of one row."""
-        return self.header.spec
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies what this codec computes."""
-        return self.header.fingerprint
-
-    @property
-    def latent_size(self) -> int:
-        """Integers per row."""
-        return self.header.model.latent_size
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Codec":

@@ -13,7 +13,7 @@ import numpy as np
 
 from ae_pipeline.data.pixels import SampleSpec, image_shape
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.data.value_range import ValueRange, pixels_of, range_of, scaled_by
+from ae_pipeline.data.value_range import pixels_of, range_of, scaled_by
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import LARGEST_PCA, Params
 
@@ -36,7 +36,6 @@ class Outlook:
     """PCA of the same latent size, not quantised; None where there are too few rows."""
     limit: float | None
     """The largest MSE that passes `evaluate.gate`; None: it has no limit."""
-    value_range: ValueRange
     warnings: list[str]
 
     def describe(self) -> str:
@@ -97,7 +96,7 @@ def look_ahead(train: SampleSet, params: Params) -> Outlook:
         *size_warnings(params, train.spec),
         *_limit_warnings(limit, mean_mse, pca_mse),
     ]
-    return Outlook(mean_mse, pca_mse, limit, value_range, warnings)
+    return Outlook(mean_mse, pca_mse, limit, warnings)
 
 
 def _limit_warnings(limit: float | None, mean_mse: float, pca_mse: float | None) -> Iterator[str]:

@@ -129,6 +129,7 @@ class RoundedNetwork(nn.Module):
         self.model = copy.deepcopy(model).requires_grad_(True)
         self.lowest, self.highest = quantiser.lowest, quantiser.highest
         self._sigmoid = isinstance(model.output, nn.Sigmoid)
+        self._output_bits = LOGIT_BITS if self._sigmoid else _PIXEL_BITS
         self._names = [*model.encoder_layers(), *model.decoder_layers()]
         self._latent = len(model.encoder_layers()) - 1
         self._fold(quantiser.to(next(model.parameters()).device))
@@ -153,10 +154,6 @@ class RoundedNetwork(nn.Module):
         else:
             last.weight /= _PIXEL_SCALE
             last.bias /= _PIXEL_SCALE
-
-    @property
-    def _output_bits(self) -> int:
-        return LOGIT_BITS if self._sigmoid else _PIXEL_BITS
 
     def _swapped(self, name: str, layer: Weighted) -> RoundedLayer:
         hidden = name not in (self._names[self._latent], self._names[-1])
