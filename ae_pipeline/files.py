@@ -15,8 +15,8 @@ from typing import Any
 from ae_pipeline.errors import TargetError, WorkspaceError, first_line
 
 MOST_TEXT_BYTES = 64 << 20
-"""Of a file of JSON, YAML or CSV that people or stages wrote: those that are made have some kilobytes."""
-# What a stage has checked before anything gets its final name: that it still is the owner of its outputs.
+"""Largest file of JSON, YAML or CSV that is read: those that people and stages write have some kilobytes."""
+# A stage has these checked before anything gets its final name: it must still be the owner of its outputs.
 _checks: list[Callable[[], None]] = []
 
 
@@ -231,7 +231,7 @@ def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
-    """What write_csv wrote: these columns, and perhaps others, and every value a number. Raises WorkspaceError."""
+    """Read what write_csv wrote: these columns, perhaps others, every value a number. Raises WorkspaceError."""
     try:
         text = io.StringIO(read_small(path).decode("utf-8"), newline="")
         lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(text)]

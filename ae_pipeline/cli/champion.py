@@ -10,7 +10,7 @@ from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, wo
 from ae_pipeline.errors import printable
 
 registry_app = typer.Typer()
-tracking_app = typer.Typer(no_args_is_help=True)
+tracking_app = typer.Typer(no_args_is_help=True, help="Take care of the MLflow store in params.yaml's paths.tracking.")
 
 Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 
@@ -64,11 +64,6 @@ def compare(
     show(outcome.as_dict(), outcome.describe(), as_json=as_json)
 
 
-@tracking_app.callback()
-def tracking() -> None:
-    """Take care of the MLflow store in params.yaml's paths.tracking."""
-
-
 @tracking_app.command()
 def relocate(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Make the store of a moved or copied checkout hold its own files; copies what lies only in its former place.
@@ -81,7 +76,7 @@ def relocate(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 def _user() -> str:
-    """Who does it: the login name, or `unknown` in a container whose user has none."""
+    """The login name of whoever gives the command, or `unknown` in a container whose user has none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):

@@ -16,7 +16,7 @@ from ae_pipeline.codec.integer import EXACT, LARGEST_INPUT, IntegerLayer, prepar
 from ae_pipeline.codec.quantiser import Quantiser
 from ae_pipeline.models.base import Autoencoder
 
-# So many squares of bytes add up exactly in float32.
+# This many squares of bytes add up exactly in float32.
 _EXACT_SQUARES = EXACT // LARGEST_INPUT**2
 # Values whose squares are taken at once on a CPU: as floats, 2 MiB.
 _CACHED_VALUES = 1 << 19
@@ -47,11 +47,8 @@ class FloatArithmetic:
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device, block_rows: int):
         self._model, self._device, self._block_rows = model, device, block_rows
         self._scaling, self._dtype = header.scaling, header.spec.dtype
-        self._quantiser = Quantiser(
-            header.quantiser.levels,
-            torch.tensor(header.quantiser.scale, dtype=torch.float32),
-            torch.tensor(header.quantiser.zero_point, dtype=torch.float32),
-        ).to(device)
+        levels, scale, zero_point = header.quantiser.levels, header.quantiser.scale, header.quantiser.zero_point
+        self._quantiser = Quantiser(levels, *torch.tensor([scale, zero_point], dtype=torch.float32)).to(device)
         self._latent_size = header.model.latent_size
 
     def place(self, rows: np.ndarray) -> Tensor:
@@ -103,7 +100,7 @@ class IntegerArithmetic:
         prepare(model)
         layers = [module for module in model.modules() if isinstance(module, IntegerLayer)]
         self.value_bytes = 1 if all(layer.multiplies_bytes for layer in layers) else 4
-        """Of the values between layers."""
+        """Bytes of a value between layers."""
 
     def place(self, rows: np.ndarray) -> Tensor:
         """Rows as they are."""
@@ -132,7 +129,7 @@ class IntegerArithmetic:
 
 
 def _sums_of_squares(one: Tensor, other: Tensor) -> Tensor:
-    """Of the differences of bytes in each row, exactly: float64 (n,), on the CPU."""
+    """Sum of the squared differences of bytes in each row, exactly: float64 (n,), on the CPU."""
     distance = torch.maximum(one, other).sub_(torch.minimum(one, other))
     squares = distance.flatten(1).float().square_()
     sums = squares.sum(1)
@@ -148,7 +145,7 @@ def scale_pixels(pixels: Tensor, scaling: Scaling) -> Tensor:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """To a device; to a GPU by a pinned copy."""
+    """The same tensor on a device; a GPU gets it by a pinned copy."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

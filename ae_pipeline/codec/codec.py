@@ -223,7 +223,7 @@ def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -
 
 
 def _kinds(state: dict[str, Tensor], header: CodecHeader) -> dict[str, tuple[Any, ...]]:
-    """What weights must agree in: all but the precision of floats, which widen exactly."""
+    """What weights must agree in: everything except the precision of floats, which widen exactly."""
     return {name: (value.shape, value.dtype if header.is_integer else None) for name, value in state.items()}
 
 

@@ -47,7 +47,7 @@ class SampleSpec:
         return self.size * np.dtype(self.dtype).itemsize
 
     def describe(self) -> str:
-        """For messages, e.g. `uint8 28x28`."""
+        """Dtype and shape for messages, e.g. `uint8 28x28`."""
         return f"{self.dtype} {'x'.join(map(str, self.shape))}"
 
 

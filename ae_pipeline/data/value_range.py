@@ -19,7 +19,7 @@ import numpy as np
 
 from ae_pipeline.data.samples import SampleSet
 
-# Shares of the values that are left out of the robust range, below and above.
+# This share of the values is left out of the robust range, below and again above.
 _TAIL = 0.001
 # Values that percentiles are taken over, in rows with equal steps between them.
 _SAMPLED_VALUES = 1 << 20
@@ -38,12 +38,12 @@ class ValueRange:
     high: float
 
     def as_metrics(self) -> dict[str, float]:
-        """Under the names in the README."""
+        """The four values under the names that the README explains."""
         names = ("value_min", "value_max", "value_low", "value_high")
         return dict(zip(names, astuple(self), strict=True))
 
     def describe(self) -> str:
-        """For messages."""
+        """The range in words, for messages."""
         return (
             f"values from {self.minimum:g} to {self.maximum:g}, {1 - 2 * _TAIL:.1%} of them within {self.low:g} to "
             f"{self.high:g}"

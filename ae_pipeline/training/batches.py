@@ -13,7 +13,7 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.value_range import measure_range, scaled_by
 
-# Of the device's free memory, the share that the train split may take.
+# The train split may take this share of the device's free memory.
 _MEMORY_SHARE = 0.4
 _BLOCK_ROWS = 4096
 # Rows that are mixed with each other when streaming.

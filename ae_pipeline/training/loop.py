@@ -147,7 +147,7 @@ class _Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return float(self._schedule.get_last_lr()[0])
 
     def epoch(self, train: Rows, generator: torch.Generator) -> float:

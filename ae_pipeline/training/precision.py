@@ -36,7 +36,7 @@ def choose_precision(
 ) -> Precision:
     """`setting`, or what pays off by measurement; `trial(autocast)` gives the losses of steps as they are made.
 
-    With too little data for a measurement: float32.
+    Too little data for a measurement gives float32.
     """
     if setting != "auto":
         return Precision(setting)

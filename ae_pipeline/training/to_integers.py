@@ -44,11 +44,11 @@ class Tuned:
 
     epochs: int
     float_loss: float
-    """Of the float network, with quantised latents."""
+    """The loss of the float network, with quantised latents."""
     rounded_loss: float
-    """After rounding, before training on."""
+    """The loss after rounding, before training on."""
     loss: float
-    """Of the integer network."""
+    """The loss of the integer network."""
 
 
 class RoundedLayer(nn.Module):
@@ -138,7 +138,7 @@ class RoundedNetwork(nn.Module):
 
     @torch.no_grad()
     def _fold(self, quantiser: Quantiser) -> None:
-        """Scales of pixels, latents and logits into weights."""
+        """Move the scales of pixels, latents and logits into weights."""
         places = (0, self._latent, self._latent + 1, -1)
         first, latent, from_latent, last = (weighted(self.model, self._names[place]) for place in places)
         assert latent.bias is not None
@@ -176,7 +176,7 @@ class RoundedNetwork(nn.Module):
         return raw - LOGIT_ZERO / 2**LOGIT_BITS
 
     def loss(self, pixels: Tensor, params: TrainParams, rate: RateModel | None) -> Tensor:
-        """As `Autoencoder.losses` has it."""
+        """The loss that `Autoencoder.losses` calls `total`."""
         z = self.encode(pixels)
         raw, target = self.decode(z), pixels.float() / 255
         if params.loss == "bce" and self._sigmoid:

@@ -22,7 +22,7 @@ from ae_pipeline.data.parquet.columns import nested_deeper
 from ae_pipeline.data.parquet.thrift import read_struct
 
 MOST_ROW_GROUP_BYTES = 512 << 20
-"""Of all columns of a row group in memory. Writers keep to it, so readers may insist."""
+"""Most bytes of all columns of a row group in memory. Writers keep to it, so readers may insist."""
 _DEEPEST_COLUMN = 100
 # Arrow goes down a schema by recursion, and overflows the stack at some 50,000 levels. Footers with fewer items than
 # these are left to it alone: our own look takes longer.
@@ -34,7 +34,7 @@ _COMPRESSIONS = ("ZSTD", "UNCOMPRESSED")
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _DELTA_BINARY_PACKED, _RLE_DICTIONARY, _BYTE_STREAM_SPLIT = 0, 2, 3, 5, 8, 9
 _BY_DICTIONARY = (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
-# Without those that build a value from the one before: a page of a kilobyte could hold any amount of text.
+# Encodings that build a value from the one before are left out: a page of a kilobyte could hold any amount of text.
 _ENCODINGS = (_PLAIN, _RLE, _DELTA_BINARY_PACKED, _BYTE_STREAM_SPLIT, *_BY_DICTIONARY)
 # Page headers: kind, bytes uncompressed and compressed; for each kind its own field, with values and encoding.
 _KIND, _UNCOMPRESSED, _COMPRESSED = 1, 2, 3
@@ -109,7 +109,7 @@ def chunk_size(data: bytes, metadata: Any, group: int, column: int) -> int:
 
 
 def too_large(size: int, group: int) -> ValueError:
-    """For a row group whose columns are too large together."""
+    """The error for a row group whose columns are too large together."""
     return ValueError(f"row group {group} would take {size} bytes in memory, {_allowed()}")
 
 
