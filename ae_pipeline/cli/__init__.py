@@ -5,8 +5,7 @@ codecs           encode, evaluate, info
 decode           decode
 store            verify, repair, append, vacuum
 champion         compare, promote, rollback, history
-sweep            sweep
-bench            bench, preset
+experiments      sweep, bench, preset
 options          options that several commands have, and how results are printed
 progress         bars in rows
 store_text       what verify, repair and vacuum print

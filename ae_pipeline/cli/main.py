@@ -11,13 +11,12 @@ from typing import Annotated
 import typer
 
 from ae_pipeline.cli.address_space import require_addresses
-from ae_pipeline.cli.bench import bench, preset
 from ae_pipeline.cli.champion import registry_app, tracking_app
 from ae_pipeline.cli.codecs import encode, evaluate, info
 from ae_pipeline.cli.decode import decode
+from ae_pipeline.cli.experiments import bench, preset, sweep
 from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
 from ae_pipeline.cli.store import store_app
-from ae_pipeline.cli.sweep import sweep
 from ae_pipeline.errors import ConfigError, TargetError, exit_code_of, warn
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
