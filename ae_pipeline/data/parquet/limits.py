@@ -64,9 +64,7 @@ def read_footer(source: Path | IO[bytes] | io.RawIOBase) -> Any:
 def _footer_length(file: Any) -> tuple[int, int]:
     """Bytes of the file and, as it says, of its footer; 0 where it is too short to say."""
     size = file.seek(0, io.SEEK_END)
-    if size < _TAIL_BYTES:
-        return size, 0
-    file.seek(size - _TAIL_BYTES)
+    file.seek(max(0, size - _TAIL_BYTES))
     tail = file.read(_TAIL_BYTES)
     return size, int.from_bytes(tail[:4], "little") if tail[4:] == b"PAR1" else 0
 

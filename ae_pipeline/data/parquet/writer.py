@@ -44,7 +44,7 @@ class RowGroupWriter:
         with ExitStack() as opened:
             sink = arrow_file(opened.enter_context(finished_file(self._path, sync_name=False)), "w")
             if isinstance(sink, pa.NativeFile):
-                opened.callback(sink.close)
+                opened.enter_context(sink)
             writer = pq.ParquetWriter(
                 sink,
                 self._to_file(_without_rows(self._schema)).schema,
