@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env run bench reference serve mlflow-ui check test lock clean
+.PHONY: help env run bench reference serve mlflow-ui check quick test lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1 \2/p' $(MAKEFILE_LIST) | awk '{printf "  make %-12s", $$1; $$1 = ""; print}'
@@ -58,7 +58,10 @@ check: env  ## formatting, lint, types
 	ruff check .
 	mypy
 
-test: env  ## all tests, a file on each core
+quick: env  ## the tests that take no server and at most a second each
+	pytest -m 'not slow and not server' --numprocesses logical --maxprocesses 4 --dist loadfile
+
+test: env  ## all tests, a file on each core; the slowest 30 are listed
 	pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lock:  ## resolve requirements.lock anew (needs uv)

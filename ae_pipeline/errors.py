@@ -1,4 +1,8 @@
-"""Every error that a user can cause. Each message is one line: what was found, what was expected, what to do next.
+"""Every error that a user can cause. Each message is one line: where, what was found or expected, what to do next.
+
+    raise StoreError("has 3 bytes, expected 7", place=path, advice="restore it")
+    str(error)                                  # path has 3 bytes, expected 7; restore it
+    error.place, error.finding, error.advice    # who needs one of them takes it, and reads no sentence apart
 
 PipelineError
   ConfigError       params.yaml: unknown key, wrong type, values that do not fit together
@@ -23,12 +27,13 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 _AGAIN = "nothing incomplete has a final name, run the same command again to go on"
-# Of the loader of libraries, glibc, torch, cuBLAS, C++, oneDNN, Python's threads.
+# The words of the loader of libraries, glibc, torch, cuBLAS, C++, oneDNN and Python's threads.
 _NO_MEMORY = (
     *("failed to map segment", "annot allocate memory", "allocate memory", "ALLOC_FAILED", "bad_alloc"),
     *("could not create a primitive", "can't start new thread"),
@@ -47,7 +52,7 @@ _QUERY = re.compile(rf"({_SCHEME}[^\s?'\"]{{0,2000}}\?)[^\s'\"=]{{0,500}}=[^\s'\
 
 
 def without_secrets(text: str) -> str:
-    """The same text, where URLs have no user, no password and no query: what may be shown and logged.
+    """Take users, passwords and queries out of the URLs in a text, so that it may be shown and logged.
 
     Azure's `abfss://container@account` stays: what stands before its @ names a folder.
     """
@@ -59,11 +64,34 @@ def without_secrets(text: str) -> str:
 class PipelineError(Exception):
     """Base of all errors that are reported to the user as one line, without a traceback.
 
+    `place` is the file, folder or URL that the error is about, `finding` what was found there and expected, `advice`
+    what to do. A finding may also be the whole sentence, where nobody asks for its parts.
     Whatever a message is made of, and wherever it is shown, it holds no user information of a URL.
     """
 
-    def __init__(self, *values: Any):
-        super().__init__(*(without_secrets(value) if isinstance(value, str) else value for value in values))
+    def __init__(self, finding: str, *, place: Path | str | None = None, advice: str | None = None):
+        self.place = without_secrets(place) if isinstance(place, str) else place
+        self.finding = without_secrets(finding)
+        self.advice = None if advice is None else without_secrets(advice)
+        sentence = self.finding if place is None else f"{self.place} {self.finding}"
+        super().__init__(sentence if advice is None else f"{sentence}; {self.advice}")
+
+    def with_fields(self, **fields: Path | str | None) -> Self:
+        """The same error with another place, finding or advice."""
+        given: dict[str, Any] = {"finding": self.finding, "place": self.place, "advice": self.advice, **fields}
+        return type(self)(given.pop("finding"), **given).with_traceback(self.__traceback__)
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The same error, in which things are called otherwise: a knob as an option, a copy as its original."""
+
+        def rename(text: str) -> str:
+            for name, other in names.items():
+                text = text.replace(name, other)
+            return text
+
+        place = None if self.place is None else rename(str(self.place))
+        advice = None if self.advice is None else rename(self.advice)
+        return self.with_fields(place=place, finding=rename(self.finding), advice=advice)
 
 
 class ConfigError(PipelineError):
@@ -221,7 +249,7 @@ def _not_possible(error: OSError) -> str:
 
 
 def _spell_out() -> None:
-    """What a terminal or pipe cannot show, such as an umlaut in ASCII, is spelt out and never an error."""
+    """Spell out what a terminal or pipe cannot show, such as an umlaut in ASCII, where Python would raise."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

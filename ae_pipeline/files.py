@@ -15,8 +15,8 @@ from typing import Any
 from ae_pipeline.errors import TargetError, WorkspaceError, first_line
 
 MOST_TEXT_BYTES = 64 << 20
-"""Largest file of JSON, YAML or CSV that is read: those that people and stages write have some kilobytes."""
-# A stage has these checked before anything gets its final name: it must still be the owner of its outputs.
+"""Largest file of JSON, YAML or CSV that is read; those that people or stages write have some kilobytes."""
+# What a stage has checked before anything gets its final name: that it still is the owner of its outputs.
 _checks: list[Callable[[], None]] = []
 
 
@@ -34,9 +34,12 @@ HISTORY = ("epoch", "train_loss", "validation_loss", "learning_rate")
 """Columns of a training's history."""
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical_json(value: Any) -> bytes:
     """The bytes that a digest of `value` is taken over: sorted keys, no spaces, UTF-8, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def sha256_json(value: Any) -> str:
@@ -215,11 +218,16 @@ def make_folder(path: Path) -> None:
         raise TargetError(f"cannot make the folder {path}: {reason}; choose another target") from None
 
 
+def json_bytes(value: Any) -> bytes:
+    """`value` as indented JSON with a final newline. NaN and infinity are refused."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with a final newline, whole or not at all. NaN and infinity are refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write `value` as indented JSON, whole or not at all."""
+    data = json_bytes(value)
     with finished_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
 
 
 def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:

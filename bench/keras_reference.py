@@ -26,7 +26,7 @@ import torch
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.models import build_model
 from ae_pipeline.params import TrainParams
-from ae_pipeline.params.model import ModelParams
+from ae_pipeline.params.options import ModelParams
 from ae_pipeline.training.batches import MemoryRows, fit_scaling
 from ae_pipeline.training.loop import fit
 

@@ -84,7 +84,7 @@ def tile(split: Path, folder: Path, rows: int) -> int:
 def network(name: str) -> tuple[str, int, dict[str, Any]]:
     """Model, latent size and all options of a name in NETWORKS, or of a preset."""
     from ae_pipeline.experiments.presets import preset_params
-    from ae_pipeline.params.model import ModelParams
+    from ae_pipeline.params.options import ModelParams
 
     if name in NETWORKS:
         kind, latent_size, changed = NETWORKS[name]

@@ -8,5 +8,5 @@ import os
 
 # A flow that is run by hand starts a server of Prefect's for as long as it runs; nobody is to be called home.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-# As in `ae-pipeline`: no flow loads a model by MLflow; should one ever, no pickle in it runs.
+# No flow loads a model by MLflow; should one ever, no pickle in it runs.
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")

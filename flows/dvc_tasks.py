@@ -46,7 +46,7 @@ class StageError(FlowError):
     def __init__(self, stage: str, code: int, lines: list[str]):
         super().__init__(f"stage `{stage}` failed")
         self.in_full = f"{self}{_reason(code, lines)}"
-        """With what the stage said last; for the flow run's state, which is read without the log."""
+        """The error, with what the stage said last; for the flow run's state, which is read without the log."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class StageRun:
 
     stage: str
     outcome: str
-    """ran, up to date, or restored from cache"""
+    """One of: ran, up to date, restored from cache"""
     seconds: float
 
 

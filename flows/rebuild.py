@@ -82,7 +82,7 @@ def _outcomes(runs: list[StageRun]) -> str:
     result_serializer="json",
 )
 def _synchronise_tracking(params: Params, workspace: Path) -> Published:
-    """Also where the stage `publish` was up to date: the database may be a new one."""
+    """Publish, even if the stage `publish` was up to date: the database may be a new one."""
     return publish(params, workspace)
 
 

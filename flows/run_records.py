@@ -25,7 +25,7 @@ from flows.recovery import recover
 
 
 def begin() -> str:
-    """To be called first in every flow. Returns the flow run's name."""
+    """Begin the record of a run; every flow calls this first. Returns the flow run's name."""
     shorten_tracebacks()
     context = FlowRunContext.get()
     assert context is not None

@@ -46,13 +46,13 @@ def encode(
 ) -> None:
     """Encode a data set into a latent store."""
     from ae_pipeline.cli.progress import row_progress
-    from ae_pipeline.cli.summary import describe_store, largest_error
+    from ae_pipeline.cli.summary import describe_store
     from ae_pipeline.codec.header import read_header
     from ae_pipeline.data.value_range import watch_range
     from ae_pipeline.files import refuse_inside
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
-    from ae_pipeline.store.storage.folder import is_url
+    from ae_pipeline.store.storage.place import is_url
     from ae_pipeline.store.storage.work_folder import unfinished_work
     from ae_pipeline.store.writing.encoding import encode_samples
 
@@ -67,7 +67,7 @@ def encode(
         git = git_state(Path.cwd())
         with row_progress("encode", samples.rows) as progress:
             written = encode_samples(samples, folder, store, settings, name=data.name, git=git, progress=progress)
-        described = describe_store(written) | {"largest_error": largest_error(written)}
+        described = describe_store(written) | {"largest_error": written.largest_error()}
         shown = described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}
         show(shown, as_json=as_json)
     warn(watch.warnings(str(data)))
@@ -84,7 +84,7 @@ def info(
     from ae_pipeline.cli.summary import describe_codec, describe_store
     from ae_pipeline.codec.header import HEADER_NAME, read_header
     from ae_pipeline.store.latent_store import LatentStore
-    from ae_pipeline.store.storage.folder import is_url
+    from ae_pipeline.store.storage.place import is_url
 
     if not is_url(place) and Path(place, HEADER_NAME).exists():
         if snapshot is not None:

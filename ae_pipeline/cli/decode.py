@@ -1,5 +1,6 @@
 """The command line's `decode`: a store, or chosen rows of it, into Parquet or images."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,10 @@ def decode(
     """
     from ae_pipeline.store.latent_store import LatentStore
 
+    if re.match(r"[a-z][a-z0-9+.]+:/", str(out)):  # a path has one slash of a URL's two
+        raise ConfigError(
+            f"--out is a URL, {str(out).replace(':/', '://')}; give a folder, and copy what is in it then"
+        )
     if output_format == "png" and out.suffix == ".parquet":
         raise ConfigError(f"--format png writes a folder, and {out} looks like a file; give a folder")
     opened = LatentStore.open(store, snapshot)
@@ -129,7 +134,7 @@ def _decode(
 
 
 def _readable(store: "LatentStore", blocks: "Iterator[Block]", damage: _Damage | None) -> "Iterator[Block]":
-    """The same blocks; if no part at all could be read, that is an error in the end, before anything has its name."""
+    """Hand the blocks on. If no part at all could be read, raise in the end, before anything has its name."""
     yield from blocks
     if damage is not None and len(damage.parts) == len(store.manifest.parts):
         raise next(iter(damage.parts.values()))[1]

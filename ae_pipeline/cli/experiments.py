@@ -49,9 +49,10 @@ def sweep(
 
     options: dict[str, Any] = {"sweep.space": space, "sweep.seeds": seeds, "sweep.trials": trials}
     given = {name: value for name, value in options.items() if value is not None}
-    if max_mse is not None or min_psnr is not None:  # instead of the tolerance of params.yaml
-        given |= {"sweep.max_mse": max_mse, "sweep.min_psnr": min_psnr}
     loaded, root = workspace(params)
+    if max_mse is not None or min_psnr is not None:  # instead of the tolerance of params.yaml
+        given |= {f"sweep.{limit.key}": None for limit in loaded.sweep.limits}
+        given |= {"sweep.max_mse": max_mse, "sweep.min_psnr": min_psnr}
     loaded = replaced(loaded, given)
     swept = run_sweep(loaded, root, float("inf") if timeout is None else timeout)
     files = write_reports(root / loaded.paths.reports, swept.results, swept.trials, swept.missing)
@@ -119,15 +120,16 @@ def _check(swept: "Swept", params: "Params", *, write_params: bool) -> None:
         reasons = [trial.reason for trial in swept.trials if trial.state == "failed"]
         raise SweepError(f"no setting was trained to its end: {reasons[0] if reasons else 'all were stopped'}")
     passed_over = results.passed_over
-    if passed_over is not None and (write_params or results.max_mse is not None):
+    if passed_over is not None and (write_params or results.limit is not None):
         raise SweepError(
             f"nothing is chosen: {passed_over.describe()} is not better than answering each value's mean. Train longer "
             f"(train.epochs), and look for outliers in the data, which widen its range; see {report}"
         )
-    if results.max_mse is not None and results.smallest is None and results.best is not None:
+    if results.limit is not None and results.smallest is None and results.best is not None:
         raise SweepError(
-            f"no setting has an MSE of at most {results.max_mse:g}; the best found is {results.best.describe()}. Try "
-            f"larger ones (--set train.latent_size=...), train longer (train.epochs), or allow more; see {report}"
+            f"no setting has an {results.objective.short} of {results.objective.asks} {results.limit:g}; the best "
+            f"found is {results.best.describe()}. Try larger ones (--set train.latent_size=...), train longer "
+            f"(train.epochs), or allow more; see {report}"
         )
     if write_params and results.chosen is None:
         raise SweepError(

@@ -23,7 +23,7 @@ StorePlace = Annotated[str, typer.Argument(help="Latent store: a folder, or a UR
 Snapshot = Annotated[
     int | None, typer.Option(min=1, help="The store as of an earlier snapshot (`ae-pipeline info` lists them).")
 ]
-# For commands that have no such option: another one does.
+# Messages of commands without this option name the command that has it.
 ROWS_OF_ENCODE = "`ae-pipeline encode`'s --row-group-rows"
 DEFAULT_PARAMS = Path("params.yaml")
 
@@ -48,11 +48,7 @@ def naming_options(**options: str) -> Iterator[None]:
     try:
         yield
     except PipelineError as error:
-        text = str(error)
-        for knob, option in options.items():
-            text = text.replace(f"encode.{knob}", option)
-        error.args = (text,)
-        raise
+        raise error.renamed({f"encode.{knob}": option for knob, option in options.items()}) from None
 
 
 def workspace(params: Path) -> tuple["Params", Path]:

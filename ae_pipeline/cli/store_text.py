@@ -1,11 +1,8 @@
 """What `verify`, `repair` and `vacuum` tell people: what is damaged, what it costs, and what to do next."""
 
-from typing import Any
-
-from ae_pipeline.store.care.repair import Repaired
+from ae_pipeline.store.care.findings import Compared, Repaired, Verified
 from ae_pipeline.store.care.vacuum import Vacuum
-from ae_pipeline.store.care.verify import Verified
-from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
+from ae_pipeline.store.format.manifest import MANIFEST_NAME
 
 _MOST = 20
 _MADE_ANEW = (
@@ -14,7 +11,7 @@ _MADE_ANEW = (
 )
 
 
-def format_verified(verified: Verified, compared: dict[str, Any] | None) -> str:
+def format_verified(verified: Verified) -> str:
     """Lines: the store, each damaged file, notices, the result, and the next step."""
     lines = [f"{'store':<12}{verified.store}"]
     if verified.snapshot is not None:
@@ -25,10 +22,13 @@ def format_verified(verified: Verified, compared: dict[str, Any] | None) -> str:
         lines.append(f"{'checked':<12}{verified.parts:,} parts, {verified.rows:,} rows, codec, manifests")
     lines.append(f"{'decoding':<12}{verified.decoding}")
     lines += _several("damaged", [damage.describe() for damage in verified.damaged])
-    if compared:
-        lines += _deep(compared)
+    if verified.deep:
+        lines += _deep(verified.deep)
     lines += _several("notice", verified.notices)
-    return "\n".join([*lines, *_result(verified, compared)])
+    lines.append(f"{'result':<12}{verified.result}")
+    if verified.next_step:
+        lines.append(f"{'next':<12}{verified.next_step}")
+    return "\n".join(lines)
 
 
 def format_repaired(done: Repaired) -> str:
@@ -59,74 +59,26 @@ def format_vacuumed(done: Vacuum, *, dry_run: bool) -> str:
     return "\n".join([*lines, f"{'result':<12}{word} {len(done.files)} files, {done.bytes:,} bytes; kept: {kept}"])
 
 
-def _deep(compared: dict[str, Any]) -> list[str]:
-    lines = [f"{'deep':<12}{compared['identical']:,} parts, encoded again from the data, are the same byte for byte"]
-    different = [f"{name}: {reason}" for name, reason in compared["different"].items()]
-    rounded = [
-        f"{name}: this machine rounds {number:,} latents to the next integer, which is no damage"
-        for name, number in compared["rounded"].items()
-    ]
-    lines += _several("different", different)
-    lines += _several("rounding", rounded)
-    lines += _several(
-        "same rows", [f"{name}: same rows, though the file has other bytes" for name in compared["same_rows"]]
-    )
-    renewed = compared["renewed"]
-    reasons = [
-        f"{name}: {renewed[name]} was changed since it was encoded"
-        if name in renewed
-        else f"{name}: its data was not given"
-        for name in compared["not_compared"]
-    ]
-    lines += _several("not compared", reasons)
-    lines += _several("left out", compared["left_out"])
-    if compared["rows_not_in_store"]:
-        lines.append(f"{'not in store':<14}{compared['rows_not_in_store']:,} rows of the data: do not delete them")
+def _deep(compared: Compared) -> list[str]:
+    lines = [f"{'deep':<12}{compared.identical:,} parts, encoded again from the data, are the same byte for byte"]
+    rounded = "this machine rounds {:,} latents to the next integer, which is no damage"
+    missing = {
+        name: f"{compared.renewed[name]} was changed since it was encoded"
+        if name in compared.renewed
+        else "its data was not given"
+        for name in compared.not_compared
+    }
+    for label, reasons in (
+        ("different", compared.different),
+        ("rounding", {name: rounded.format(number) for name, number in compared.rounded.items()}),
+        ("same rows", dict.fromkeys(compared.same_rows, "same rows, though the file has other bytes")),
+        ("not compared", missing),
+    ):
+        lines += _several(label, [f"{name}: {reason}" for name, reason in reasons.items()])
+    lines += _several("left out", compared.left_out)
+    if compared.rows_not_in_store:
+        lines.append(f"{'not in store':<14}{compared.rows_not_in_store:,} rows of the data: do not delete them")
     return lines
-
-
-def _result(verified: Verified, compared: dict[str, Any] | None) -> list[str]:
-    if verified.damaged:
-        lost = "unknown" if verified.rows_lost is None else f"{verified.rows_lost:,} of {verified.rows:,}"
-        return [
-            f"{'result':<12}DAMAGED: {len(verified.damaged)} files; rows that cannot be read: {lost}",
-            f"{'next':<12}{_next_step(verified)}",
-        ]
-    if compared and compared["different"]:
-        return [
-            f"{'result':<12}NOT THE DATA: {len(compared['different'])} parts are undamaged, but made from other data",
-            f"{'next':<12}keep the data, and encode it into a new store",
-        ]
-    if compared and compared["rows_not_in_store"]:
-        step = f"keep the data; ae-pipeline append {verified.store} adds what is missing"
-        if compared["renewed"]:
-            step = (
-                "find out which files were changed or damaged since they were encoded, and restore them: appended, "
-                f"their rows would be there twice; ae-pipeline append {verified.store} is for new data only"
-            )
-        return [
-            f"{'result':<12}NOT ALL OF THE DATA: the store is whole, but rows of the data are not in it",
-            f"{'next':<12}{step}",
-        ]
-    missed = len(compared["not_compared"]) if compared else 0
-    but = f", but {missed:,} of {verified.parts:,} parts were not compared with the data" if missed else ""
-    return [f"{'result':<12}whole{but}"]
-
-
-def _next_step(verified: Verified) -> str:
-    files = [damage.file for damage in verified.damaged]
-    earlier = [name for name in files if name.startswith(f"{SNAPSHOTS_FOLDER}/")]
-    if earlier == files:
-        return f"no row is lost; ae-pipeline vacuum {verified.store} does without the earlier snapshots"
-    command = f"ae-pipeline repair {verified.store}"
-    if any(name.startswith(CODEC_FOLDER) for name in files):
-        command += " --codec <a copy of the codec>"
-    if MANIFEST_NAME in files:
-        return f"{command} with --source for each data set of the store, in the order in which they were added"
-    if any(name.startswith("part-") for name in files):
-        command += " --source <the data that was encoded>"
-        command += "; until then, decode with --skip-damaged reads the rest" * (verified.rows_lost != verified.rows)
-    return command
 
 
 def _several(label: str, items: list[str]) -> list[str]:

@@ -39,16 +39,6 @@ def _sizes(store: LatentStore) -> dict[str, Any]:
     return {"rows": totals.rows, "bytes_in": totals.bytes_in, "bytes_out": nbytes, "ratio": totals.bytes_in / nbytes}
 
 
-def largest_error(store: LatentStore) -> float:
-    """The largest `error` of a row, from the statistics in the footers of the parts. Raises DamagedPartError."""
-    found = []
-    for part in store.manifest.parts:
-        with store.open_part(part) as parquet:
-            groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
-            found += [group.column(group.num_columns - 1).statistics.max for group in groups]  # `error` is the last
-    return float(max(found))
-
-
 def _snapshots(store: LatentStore) -> list[int]:
     """All that can be opened."""
     found = {*kept_snapshots(store.storage), store.manifest.snapshot}

@@ -129,7 +129,7 @@ class IntegerArithmetic:
 
 
 def _sums_of_squares(one: Tensor, other: Tensor) -> Tensor:
-    """Sum of the squared differences of bytes in each row, exactly: float64 (n,), on the CPU."""
+    """Sum of squared differences of bytes in each row, exactly: float64 (n,), on the CPU."""
     distance = torch.maximum(one, other).sub_(torch.minimum(one, other))
     squares = distance.flatten(1).float().square_()
     sums = squares.sum(1)
@@ -145,7 +145,7 @@ def scale_pixels(pixels: Tensor, scaling: Scaling) -> Tensor:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The same tensor on a device; a GPU gets it by a pinned copy."""
+    """The tensor on a device; it gets to a GPU by a pinned copy."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

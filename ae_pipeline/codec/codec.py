@@ -53,6 +53,8 @@ class Codec:
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device | str = "cpu"):
         self.header, self.device = header, torch.device(device)
         self.spec, self.fingerprint, self.latent_size = header.spec, header.fingerprint, header.model.latent_size
+        self.folder: Path | None = None
+        """Where it was loaded from."""
         self.model = model = model.to(self.device).eval().requires_grad_(False)
         """The network, of float or of integer layers."""
         widest = _widest(header, model)
@@ -85,9 +87,11 @@ class Codec:
             state = {name: value.float() for name, value in state.items()}
         model.load_state_dict(state, assign=True)
         try:
-            return cls(header, model, device)
+            codec = cls(header, model, device)
         except OverflowError as error:
             raise CodecError(f"{path} does not hold the weights of an integer codec: {error}; restore it") from None
+        codec.folder = folder
+        return codec
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """(n, *shape) of the codec's dtype to int8 (n, L)."""
@@ -241,7 +245,7 @@ def _widest(header: CodecHeader, model: Autoencoder) -> int:
 
     Ten layers of nine weights each make a row of a million values: sizes on disk say little about those in memory.
     """
-    values = max(header.spec.size, header.model.latent_size, model.widest_layer())
+    values = max(header.spec.size, header.model.latent_size, model.widest)
     if values > _MOST_ROW_VALUES:
         raise CodecError(
             f"the codec {header.fingerprint[:12]}... computes {values} values per row, at most {_MOST_ROW_VALUES} "
@@ -251,7 +255,7 @@ def _widest(header: CodecHeader, model: Autoencoder) -> int:
 
 
 def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None) -> Autoencoder:
-    """The same model for inference: normalisation folded in, weights rounded to float16 as they will be stored.
+    """Make the model ready for inference: normalisation folded in, weights rounded to float16 as they will be stored.
 
     `dimensions` are the latent ones to keep (default: all); the decoder then gets zeros for the others.
     Raises CodecError if a weight does not fit float16.

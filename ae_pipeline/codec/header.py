@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ae_pipeline.data.json_types import Finite, Samples, Sha256, Size
 from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import read_small, sha256_json, write_json
 from ae_pipeline.params.base import problems
-from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
+from ae_pipeline.params.options import MODELS, ModelName
 
 FLOAT_FORMAT, INTEGER_FORMAT = 1, 2
 """A format for each arithmetic (arithmetic.py)."""
@@ -22,20 +23,9 @@ HEADER_NAME = "codec.json"
 WEIGHTS_NAME = "weights.safetensors"
 _LARGEST_HEADER = 16 << 20
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Size = Annotated[int, Field(ge=1, le=1 << 24)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Samples(_Part):
-    """Shape and dtype of one row."""
-
-    shape: Annotated[list[Size], Field(min_length=1, max_length=8)]
-    dtype: Literal["uint8", "int8", "uint16", "int16", "float32"]
 
 
 class Scaling(_Part):
@@ -48,28 +38,19 @@ class Scaling(_Part):
 class Model(_Part):
     """Architecture: enough to rebuild the network that the weights belong to."""
 
-    name: Literal["dense", "conv", "patches"]
+    name: ModelName
     latent_size: Size
     options: dict[str, Any]
 
     @model_validator(mode="after")
     def _options_are_known(self) -> "Model":
-        schemas: dict[str, type[BaseModel]] = {"dense": DenseOptions, "conv": ConvOptions, "patches": PatchOptions}
-        schemas[self.name].model_validate(self.options)
+        MODELS[self.name].model_validate(self.options)
         return self
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The options as the model's class takes them; older codecs have not all of them."""
-        return {**_ADDED_LATER[self.name], **self.options}
-
-
-# What options of models meant before there were any, for codecs written then.
-_ADDED_LATER: dict[str, dict[str, Any]] = {
-    "dense": {"encoder_hidden_sizes": None, "hidden_norm": "none"},
-    "conv": {"hidden_norm": "none"},
-    "patches": {},
-}
+        return {**MODELS[self.name].before, **self.options}
 
 
 class QuantiserHeader(_Part):

@@ -29,7 +29,7 @@ WEIGHT_LIMIT = 127
 """Largest magnitude of a weight."""
 LARGEST_INPUT = 255
 LARGEST_SHIFT = 64
-"""Largest magnitude of a shift: no network comes near it, and 2 ** 64 times a sum is still a float32."""
+"""Largest power of two, of either sign: no network comes near it, and 2 ** 64 times a sum is still a float32."""
 EXACT = 1 << 24
 """float32 holds all integers below this."""
 LOGIT_BITS, LOGIT_ZERO = 4, 128
@@ -150,7 +150,7 @@ class _ByteLinear:
 
 
 class _ByteConvolution:
-    """A convolution by oneDNN's products of bytes; what it gives lies channels last in memory."""
+    """A convolution in bytes; what it gives lies channels last in memory."""
 
     takes = (torch.uint8,)
 

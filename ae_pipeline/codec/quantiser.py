@@ -42,7 +42,7 @@ class Quantiser:
         return torch.addcmul(self.zero_point, q.to(torch.float32), self.scale)
 
     def to(self, device: torch.device) -> "Quantiser":
-        """The same quantiser with its tensors on `device`."""
+        """The quantiser with its tensors on `device`."""
         return Quantiser(self.levels, self.scale.to(device), self.zero_point.to(device))
 
     @classmethod

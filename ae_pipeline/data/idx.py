@@ -20,6 +20,7 @@ from ae_pipeline.errors import DataError
 GZIP_MAGIC = b"\x1f\x8b"
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MOST_DIMENSIONS = 9
+_AGAIN = "fetch it again"
 _ROLE = r"images?|labels?"
 _NAME = re.compile(
     rf"(?P<before>.*?)(?P<role>{_ROLE})?(?P<idx>(?P<gap>[-._ ]?)idx(?P<dimensions>\d*))?"
@@ -73,9 +74,10 @@ def open_idx(path: Path) -> np.ndarray:
     size, offset = path.stat().st_size, 4 + 4 * len(shape)
     expected = offset + dtype.itemsize * int(np.prod(shape, dtype=object))
     if size != expected:
-        raise DataError(f"{path} has {size} bytes, expected {expected} for shape {list(shape)}; fetch it again")
+        found = f"has {size} bytes, expected {expected} for shape {list(shape)}"
+        raise DataError(found, place=path, advice=_AGAIN)
     if shape[0] == 0:
-        raise DataError(f"{path} holds no rows; expected at least one")
+        raise DataError("holds no rows", place=path, advice="expected at least one")
     return np.memmap(path, dtype, "r", offset, shape)
 
 
@@ -88,7 +90,7 @@ def describe_idx(path: Path) -> tuple[np.dtype, tuple[int, ...]]:
         with open(path, "rb") as file:
             gzipped = file.read(2) == GZIP_MAGIC
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+        raise DataError(f"cannot be read: {error.strerror}", place=path) from None
     if gzipped:
         return _read_header(path, gzipped=True)
     values = open_idx(path)
@@ -100,16 +102,18 @@ def _read_header(path: Path, *, gzipped: bool) -> tuple[np.dtype, tuple[int, ...
         with gzip.open(path, "rb") if gzipped else open(path, "rb") as file:
             head = file.read(4)
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _DTYPES or not head[3]:
-                raise DataError(f"{path} is not an IDX file (starts with {head!r}); expected two zero bytes and a type")
+                found = f"is not an IDX file (starts with {head!r})"
+                raise DataError(found, place=path, advice="expected two zero bytes and a type")
             if head[3] > _MOST_DIMENSIONS:
-                raise DataError(f"{path} has {head[3]} dimensions, expected 1 to {_MOST_DIMENSIONS}; fetch it again")
+                found = f"has {head[3]} dimensions, expected 1 to {_MOST_DIMENSIONS}"
+                raise DataError(found, place=path, advice=_AGAIN)
             lengths = file.read(4 * head[3])
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is truncated or damaged ({error}); fetch it again") from None
+        raise DataError(f"is truncated or damaged ({error})", place=path, advice=_AGAIN) from None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+        raise DataError(f"cannot be read: {error.strerror}", place=path) from None
     if len(lengths) < 4 * head[3]:
-        raise DataError(f"{path} is truncated in its header ({path.stat().st_size} bytes); fetch it again")
+        raise DataError(f"is truncated in its header ({path.stat().st_size} bytes)", place=path, advice=_AGAIN)
     return np.dtype(_DTYPES[head[2]]), struct.unpack(f">{head[3]}I", lengths)
 
 
@@ -153,7 +157,8 @@ def copy_uncompressed(source: Path, target: Path, limit: int = 1 << 36) -> None:
             while piece := reader.read(1 << 20):
                 written += len(piece)
                 if written > limit:
-                    raise DataError(f"{source} unpacks to more than {limit} bytes; that is not the expected file")
+                    found = f"unpacks to more than {limit} bytes"
+                    raise DataError(found, place=source, advice="that is not the expected file")
                 writer.write(piece)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{source} is truncated or damaged ({error}); fetch it again") from None
+        raise DataError(f"is truncated or damaged ({error})", place=source, advice=_AGAIN) from None

@@ -32,7 +32,7 @@ class FoundFiles:
     root: Path
     files: tuple[Path, ...]
     keys: Mapping[Path, Keys] = field(default_factory=dict)
-    """Of files in folders `key=value`; the same names for all."""
+    """Keys of files in folders `key=value`; all files have the same names of keys."""
     left_out: tuple[str, ...] = ()
     """Paths below `root`; of folders that are left out as a whole, they end with `/`."""
 

@@ -12,12 +12,13 @@ metadata under `ae_pipeline.samples`. Reading also takes Parquet files of other 
 of numbers, with or without `id`, in folders `key=value`, whose keys become columns.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,9 @@ from ae_pipeline.data.sample_schema import (
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import recorded_name, sha256_file, sha256_json
 
+if TYPE_CHECKING:
+    from ae_pipeline.data.value_range import RangeWatch
+
 ID = ROW_ID
 # A file with more rows than this is read as several shards, cut between its row groups.
 SHARD_ROWS = 100_000
@@ -49,6 +53,10 @@ class Shard:
     path: Path
     row_groups: tuple[int, ...]
     rows: int
+    first_row: int = 0
+    """How many rows of the data set come before it."""
+    row_in_file: int = 0
+    """How many rows of its file come before it."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,14 @@ class SampleSet:
         self.files = files
         self.spec = spec
         self.shards = shards
-        self.watch: Callable[[np.ndarray], None] | None = None
-        """Called with the pixels of every block that is read, (n, *shape), from the thread that reads it."""
+        self.watch: RangeWatch | None = None
+        """Is given the pixels of every block that is read, (n, *shape)."""
         self._schema = schema
         self._origin = FoundFiles(files[0].parent, files) if found is None else found
         self._int96 = int96
         self._stored = stored or {}
         self._digests: dict[Path, str] = {}
+        self._shard_digests: dict[Shard, str] = {}
 
     @classmethod
     def open(
@@ -99,11 +108,13 @@ class SampleSet:
         found = find_files(path)
         schemas: dict[Path, pa.Schema] = {}
         shards: list[Shard] = []
+        rows = 0
         old_times: dict[Path, list[str]] = {}
         for file in found.files:
             with open_parquet(file) as parquet:
                 schemas[file] = parquet.schema_arrow
-                shards += _shards(file, parquet.metadata)
+                shards += _shards(file, parquet.metadata, rows)
+                rows += parquet.metadata.num_rows
                 old_times[file] = int96_columns(parquet.metadata)
         old_times = {file: columns for file, columns in old_times.items() if columns}
         unit = int96_unit(old_times, stored or {})
@@ -112,12 +123,11 @@ class SampleSet:
                 schemas[file] = parquet.schema_arrow
         schema, spec = one_schema(schemas, expected)
         refuse_key_columns(found, schema)
-        shards = [shard for shard in shards if shard.rows]
         if not shards:
             raise DataError(f"{path} holds no rows; expected at least one")
         return cls(found.files, schema, spec, tuple(shards), found=found, int96=unit, stored=stored)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows in all shards."""
         return sum(shard.rows for shard in self.shards)
@@ -154,17 +164,33 @@ class SampleSet:
     def digest(self) -> str:
         """SHA-256 (hex) that identifies the data set: over name and SHA-256 of every file, read side by side."""
         with ThreadPoolExecutor() as pool:
-            digests = list(pool.map(self._file_digest, self.files))
-        return sha256_json([[self.file_name(file), digest] for file, digest in zip(self.files, digests, strict=True)])
+            list(pool.map(self._file_digest, (file for file in self.files if file not in self._digests)))
+        return sha256_json([[self.file_name(file), self._file_digest(file)] for file in self.files])
 
     def shard_digest(self, shard: Shard) -> str:
         """SHA-256 (hex) that identifies one shard by content, not by name; by its keys, too, if they are columns."""
-        keys = [[name, value] for name, value in self._keys(shard.path) if name not in self._schema.names]
-        return sha256_json([self._file_digest(shard.path), list(shard.row_groups), *([keys] if keys else [])])
+        if shard not in self._shard_digests:
+            keys = [[name, value] for name, value in self._keys(shard.path) if name not in self._schema.names]
+            made_of = [self._file_digest(shard.path), list(shard.row_groups), *([keys] if keys else [])]
+            self._shard_digests[shard] = sha256_json(made_of)
+        return self._shard_digests[shard]
 
     def file_name(self, file: Path) -> str:
         """What a store calls the file: its name, with the folders that are its keys."""
         return recorded_name(file.relative_to(self._origin.root).as_posix() if self._keys(file) else file.name)
+
+    def only(self, shard: Shard) -> "SampleSet":
+        """One shard of it, with a watch of its own: as light to send somewhere as if there were no other shards."""
+        alone = copy(self)
+        for known in ("rows", "digest"):
+            alone.__dict__.pop(known, None)
+        keys = self._keys(shard.path)
+        alone.files, alone.shards = (shard.path,), (shard,)
+        alone._origin = FoundFiles(self._origin.root, alone.files, {shard.path: keys} if keys else {})
+        alone._digests = {file: self._digests[file] for file in alone.files if file in self._digests}
+        alone._shard_digests = {one: self._shard_digests[one] for one in alone.shards if one in self._shard_digests}
+        alone.watch = self.watch and self.watch.another()
+        return alone
 
     def _keys(self, file: Path) -> Keys:
         return self._origin.keys.get(file, ())
@@ -174,7 +200,7 @@ class SampleSet:
 
         Where blocks are cut depends on the shard alone, never on row groups or on who reads.
         """
-        first_row = sum(s.rows for s in self.shards[: self.shards.index(shard)])
+        first_row = shard.first_row
         for table in rechunk(self._tables(shard, rows), rows):
             attributes = self._with_keys(shard.path, table.drop_columns([PIXELS]))
             if not self.has_ids:
@@ -186,12 +212,12 @@ class SampleSet:
                     attributes = attributes.set_column(place, field, attributes.column(place).cast(field.type))
             pixels = to_numpy(table.column(PIXELS), self.spec, shard.path, attributes.column(ID))
             if self.watch is not None:
-                self.watch(pixels)
+                self.watch.add(pixels)
             yield Block(attributes, pixels)
             first_row += table.num_rows
 
     def _with_keys(self, file: Path, attributes: pa.Table) -> pa.Table:
-        """The same with the file's keys as columns. Raises DataError where a column of its own says otherwise."""
+        """The attributes with the file's keys as columns. Raises DataError where a column of its own says otherwise."""
         for name, value in self._keys(file):
             if name not in self._schema.names:
                 text = pa.repeat(pa.scalar(value, pa.string()), len(attributes))
@@ -208,7 +234,7 @@ class SampleSet:
         ids = attributes.column(ID)
         if not ids.null_count:
             return
-        first = self._row_in_file(shard, start + int(np.flatnonzero(ids.is_null())[0]))
+        first = shard.row_in_file + start + int(np.flatnonzero(ids.is_null())[0])
         raise DataError(
             f"{shard.path}: row {first:,} (the first one is 0) and perhaps others have no id; give every row one, or "
             "drop the column"
@@ -247,12 +273,8 @@ class SampleSet:
                 if name == PIXELS
                 else ("fill them with values, or write the column as lists of any length, in which nulls can be read")
             )
-            which = f"row {self._row_in_file(shard, row):,} (the first one is 0) and perhaps others"
+            which = f"row {shard.row_in_file + row:,} (the first one is 0) and perhaps others"
             raise DataError(f"{shard.path}: {what} in {which}; {advice}") from None
-
-    def _row_in_file(self, shard: Shard, row: int) -> int:
-        """Place in its file of a row of a shard."""
-        return row + sum(s.rows for s in self.shards[: self.shards.index(shard)] if s.path == shard.path)
 
     def _file_digest(self, file: Path) -> str:
         if file not in self._digests:
@@ -294,14 +316,13 @@ def id_encoding(id_type: pa.DataType) -> str:
     return "DELTA_BINARY_PACKED" if id_type in (pa.int32(), pa.int64()) else "PLAIN"
 
 
-def _shards(file: Path, metadata: Any) -> Iterator[Shard]:
+def _shards(file: Path, footer: Any, first_row: int) -> Iterator[Shard]:
+    """The shards of a file that have rows; `first_row` is the place in the data set of the file's first one."""
     groups: list[int] = []
-    rows = 0
-    for group in range(metadata.num_row_groups):
+    start = rows = 0
+    for group in range(footer.num_row_groups):
         groups.append(group)
-        rows += metadata.row_group(group).num_rows
-        if rows >= SHARD_ROWS:
-            yield Shard(file, tuple(groups), rows)
-            groups, rows = [], 0
-    if groups:
-        yield Shard(file, tuple(groups), rows)
+        rows += footer.row_group(group).num_rows
+        if rows >= SHARD_ROWS or (rows and group == footer.num_row_groups - 1):
+            yield Shard(file, tuple(groups), rows, first_row + start, start)
+            groups, start, rows = [], start + rows, 0

@@ -1,5 +1,6 @@
-"""Split a source and write its rows in the canonical layout."""
+"""Split a source and write its rows in the canonical layout; write the first rows of a data set."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,20 @@ def _write_split(split: RawSplit, which: np.ndarray, folder: Path, rows_per_shar
                 columns = [split.first_id + rows, *(column[rows] for column in values.values())]
                 table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema)
                 writer.write(table, split.pixels[rows])
+
+
+def first_rows(samples: SampleSet, most: int, folder: Path) -> SampleSet:
+    """The data set itself, or its first `most` rows as one shard, written into `folder`."""
+    if samples.rows <= most:
+        return samples
+    left = most
+    with ShardWriter(folder / "part-00000.parquet", samples.attributes_schema, samples.spec) as writer:
+        for block in chain.from_iterable(samples.blocks(shard, _BLOCK_ROWS) for shard in samples.shards):
+            writer.write(block.attributes.slice(0, left), block.pixels[:left])
+            left -= min(left, len(block.pixels))
+            if not left:
+                break
+    return SampleSet.open(folder, samples.spec)
 
 
 def open_split(prepared: Path, name: str) -> SampleSet:

@@ -12,7 +12,6 @@ not. The whole data set decides the ends; the percentiles are those of evenly sp
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from math import ceil
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ class ValueRange:
     high: float
 
     def as_metrics(self) -> dict[str, float]:
-        """The four values under the names that the README explains."""
+        """The four values under their names in docs/metrics.md."""
         names = ("value_min", "value_max", "value_low", "value_high")
         return dict(zip(names, astuple(self), strict=True))
 
@@ -73,13 +72,13 @@ class ValueRange:
 
 
 class RangeWatch:
-    """Counts rows with values outside the range that a codec scales by, while they are read. Thread-safe."""
+    """Counts rows with values outside the range that a codec scales by, while they are read."""
 
     def __init__(self, offset: float, scale: float):
+        self._range = offset, scale
         self._low, self._high = offset, offset + scale
         margin = 1e-9 * scale  # offset and scale are rounded
         self._below, self._above = self._low - margin, self._high + margin
-        self._lock = Lock()
         self._rows = self._outside = 0
         self._least, self._greatest = np.inf, -np.inf
 
@@ -92,10 +91,20 @@ class RangeWatch:
         outside = 0
         if least < self._below or greatest > self._above:
             outside = int(((flat.min(axis=1) < self._below) | (flat.max(axis=1) > self._above)).sum())
-        with self._lock:
-            self._rows += len(pixels)
-            self._outside += outside
-            self._least, self._greatest = min(self._least, least), max(self._greatest, greatest)
+        self._count(len(pixels), outside, least, greatest)
+
+    def another(self) -> "RangeWatch":
+        """One for the same range that has seen nothing, for rows that are read elsewhere at the same time."""
+        return RangeWatch(*self._range)
+
+    def join(self, other: "RangeWatch") -> None:
+        """Count what another one has seen, too."""
+        self._count(other._rows, other._outside, other._least, other._greatest)
+
+    def _count(self, rows: int, outside: int, least: float, greatest: float) -> None:
+        self._rows += rows
+        self._outside += outside
+        self._least, self._greatest = min(self._least, least), max(self._greatest, greatest)
 
     def warnings(self, what: str) -> list[str]:
         """A sentence if there were any such rows."""
@@ -111,7 +120,7 @@ class RangeWatch:
 def watch_range(samples: SampleSet, scaling: Any) -> RangeWatch:
     """Watch what is read of `samples` from now on; `scaling` is a codec's, with offset and scale."""
     watch = RangeWatch(scaling.offset, scaling.scale)
-    samples.watch = watch.add
+    samples.watch = watch
     return watch
 
 
@@ -125,12 +134,12 @@ def scaled_by(dtype: str, found: ValueRange | None = None) -> tuple[float, float
 
 
 def measure_range(samples: SampleSet) -> ValueRange:
-    """The range of a data set on disk; reads all of it."""
+    """Range of a data set on disk; reads all of it."""
     return range_of(pixels_of(samples), samples.rows)
 
 
 def range_of(blocks: Iterable[np.ndarray], rows: int) -> ValueRange:
-    """The range of blocks of pixels (n, *shape), together `rows` rows."""
+    """Range of blocks of pixels (n, *shape), together `rows` rows."""
     least, greatest = np.inf, -np.inf
     sampled: list[np.ndarray] = []
     first, every = 0, 1

@@ -1,8 +1,10 @@
 """What a codec costs: errors, bytes, speed, drift.
 
-evaluate         a codec measured through a real store; the quality gate
+metrics          the table of metrics; to add one, add a line there
+evaluate         a codec on held-out rows, beside PCA and zstd
+gate             what it must reach
+through_store    rows into a real store and back, and what that takes
 row_errors       decoded rows against originals
-metrics          error of each row
 mean_answer      the error beside that of answering each value's mean: R2, SNR
 baselines        PCA and zstd
 pictures         pictures, and the tables behind them

@@ -10,20 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.codec.codec import Codec
-from ae_pipeline.codec.header import Scaling, read_header
+from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.value_range import measure_range
-from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation.baselines import build_pca_codec, zstd_bytes
-from ae_pipeline.evaluation.mean_answer import fit_means, not_better_than_mean
-from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.evaluation.mean_answer import fit_means
+from ae_pipeline.evaluation.metrics import Metrics, psnr_of
 from ae_pipeline.evaluation.row_errors import RowMetrics, compare_rows, pairs, row_mse, scale
-from ae_pipeline.params import LARGEST_PCA, EncodeParams, GateParams
+from ae_pipeline.evaluation.through_store import Measured, store_sizes, through_store
+from ae_pipeline.params import LARGEST_PCA, EncodeParams
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
-from ae_pipeline.store.writing.encoding import encode_samples
 
-Metrics = dict[str, float | int | None]
 PICTURED_ROWS = 8
 
 
@@ -40,7 +38,7 @@ class Pictured:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was measured. `metrics` are explained in the README."""
+    """Everything that was measured. `metrics` are explained in docs/metrics.md."""
 
     metrics: Metrics
     rows: RowMetrics
@@ -64,7 +62,7 @@ class Evaluation:
         return table
 
     def all_rows(self) -> dict[str, Any]:
-        """The same line for all rows together, labelled `all`."""
+        """One such line for all rows together, labelled `all`."""
         return {"label": "all", **self._means(np.ones(len(self.rows.attributes), bool))}
 
     def _means(self, chosen: np.ndarray) -> dict[str, Any]:
@@ -88,9 +86,9 @@ def evaluate_codec(
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         means = None if train is None else fit_means(train)
-        rows, store, decoded = through_store(codec_path, test, params, work / "codec", train_means=means)
-        pictured = _pictured(test, decoded, store, rows.values["mse"], seed)
-        metrics = {**store_sizes(store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
+        found = through_store(codec_path, test, params, work / "codec", train_means=means)
+        rows, pictured = found.rows, _pictured(test, found, seed)
+        metrics = {**store_sizes(found.store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
         metrics["unquantised_mse"] = _unquantised_mse(codec_path, test)
         metrics |= {
             "break_even_rows": _break_even_rows(metrics),
@@ -102,11 +100,10 @@ def evaluate_codec(
             build_pca_codec(
                 train, header.model.latent_size, header.quantiser.levels, header.scaling, work / "pca_codec"
             )
-            pca_rows, pca_store, _ = through_store(work / "pca_codec", test, params, work / "pca", train_means=means)
-            metrics |= {f"pca_{name}": value for name, value in pca_rows.means().items()}
-            metrics["pca_r2"] = pca_rows.beside_mean["r2"]
-            sizes = store_sizes(pca_store)
-            metrics |= {f"pca_{name}": sizes[name] for name in ("bits_per_row", "bits_per_row_with_codec")}
+            pca = through_store(work / "pca_codec", test, params, work / "pca", train_means=means)
+            pca_rows, known = pca.rows, pca.metrics()
+            names = (*pca_rows.means(), "r2", "bits_per_row", "bits_per_row_with_codec")
+            metrics |= {f"pca_{name}": known[name] for name in names}
     # What was measured here counts, whatever the codec says of itself.
     metrics = {**header.provenance.get("metrics", {}), **metrics}
     return Evaluation(metrics, rows, pca_rows, pictured)
@@ -117,71 +114,7 @@ def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metri
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode_store(store, Path(folder, "decoded"), device=device)
         rows = compare_rows(samples, decoded, store.codec_header().scaling)
-        return {**store_sizes(store), **rows.means(), **rows.beside_mean, **measure_range(samples).as_metrics()}
-
-
-def check_gate(metrics: Metrics, gate: GateParams) -> None:
-    """Raise GateError with all conditions that do not hold, and the numbers.
-
-    Whatever the gate asks for, a codec that is not better than answering each value's mean never passes.
-    """
-    failed = []
-    if metrics["mse"] is None:
-        failed.append("decoded rows are not numbers")
-    if (reason := not_better_than_mean(metrics)) is not None:
-        failed.append(reason)
-    for limit, name, sign in (
-        (gate.max_mse, "mse", 1),
-        (gate.min_psnr, "psnr", -1),
-        (gate.max_bits_per_row, "bits_per_row", 1),
-    ):
-        value = metrics[name]
-        # A PSNR of None means that nothing was lost.
-        if limit is not None and value is not None and sign * value > sign * limit:
-            failed.append(f"{name} is {value:.6g}, the gate asks for {'at most' if sign > 0 else 'at least'} {limit:g}")
-    if gate.beat_pca:
-        pca, own = metrics.get("pca_mse"), metrics["mse"]
-        if pca is None:
-            failed.append(f"PCA was not computed (rows of more than {LARGEST_PCA} values); set beat_pca: false")
-        elif own is not None and own >= pca:
-            failed.append(f"mse is {own:.6g}, not below PCA's {pca:.6g} at the same latent size (beat_pca)")
-    if failed:
-        # No gate lets what knows nothing pass.
-        other = "look for outliers in the data, which widen its range" if reason else "change the gate in params.yaml"
-        raise GateError(f"the codec does not pass evaluate.gate: {'; '.join(failed)}. Improve the training, or {other}")
-
-
-def through_store(
-    codec_path: Path,
-    test: SampleSet,
-    params: EncodeParams,
-    work: Path,
-    scaling: Scaling | None = None,
-    train_means: np.ndarray | None = None,
-) -> tuple[RowMetrics, LatentStore, SampleSet]:
-    """Encode `test` into a store below `work`, decode that, and compare row by row; the decoded rows come last.
-
-    Errors are in units of `scaling` (default: the codec's own, which for floats is the range of its train split).
-    """
-    store = encode_samples(test, codec_path, work / "store", params, name="test", git={})
-    decoded = decode_store(store, work / "decoded", device=params.device)
-    return compare_rows(test, decoded, scaling or store.codec_header().scaling, train_means), store, decoded
-
-
-def store_sizes(store: LatentStore) -> Metrics:
-    """What a store takes on disk, in bytes and in bits per row, with and without the codec in it."""
-    totals = store.manifest.totals
-    return {
-        "rows": totals.rows,
-        "bytes_in": totals.bytes_in,
-        "bytes_out": store.nbytes,
-        "codec_bytes": store.manifest.codec.bytes,
-        "ratio": totals.bytes_in / store.nbytes,
-        "raw_bits_per_row": 8 * totals.bytes_in / totals.rows,
-        "bits_per_row": 8 * totals.bytes_parts / totals.rows,
-        "bits_per_row_with_codec": 8 * store.nbytes / totals.rows,
-        "latent_bits_per_row": 8 * store.latent_bytes() / totals.rows,
-    }
+        return {**Measured(store, decoded, rows).metrics(), **measure_range(samples).as_metrics()}
 
 
 def _break_even_rows(metrics: Metrics) -> int | None:
@@ -203,19 +136,18 @@ def _unquantised_mse(codec_path: Path, test: SampleSet) -> float:
     return total / test.rows
 
 
-def _pictured(
-    test: SampleSet, decoded: SampleSet, store: LatentStore, row_mse: np.ndarray, seed: int
-) -> list[Pictured]:
+def _pictured(test: SampleSet, measured: Measured, seed: int) -> list[Pictured]:
     """Random, best and worst rows."""
+    row_mse = measured.rows.values["mse"]
     order = np.argsort(row_mse, kind="stable")
     count = min(PICTURED_ROWS, len(order))
     random = np.random.default_rng(seed).choice(len(order), count, replace=False)
     chosen = {"random": random, "best": order[:count], "worst": order[::-1][:count]}
     wanted = np.unique(np.concatenate(list(chosen.values())))
-    scaling = store.codec_header().scaling
+    scaling = measured.store.codec_header().scaling
     found: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {}
     first = 0
-    for before, after in pairs(test, decoded):
+    for before, after in pairs(test, measured.decoded):
         rows = len(before.pixels)
         for row in wanted[(wanted >= first) & (wanted < first + rows)]:
             at = row - first

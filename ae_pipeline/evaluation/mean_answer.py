@@ -33,7 +33,7 @@ _BLOCK_VALUES = 1 << 20
 _ROUNDING = (4 * float(np.finfo(np.float32).eps)) ** 2
 # Warned of: values decoded worse than by their mean, as a share of those that vary.
 _MANY = 0.25
-# And a variance of less than this, for values in [0, 1]: PSNR is then 20 dB above SNR, or more.
+# A variance below this, for values in [0, 1], is warned of: PSNR is then 20 dB above SNR, or more.
 _SMALL_VARIANCE = 0.01
 
 
@@ -74,7 +74,7 @@ class MeanAnswer:
         self._rows = total
 
     def as_metrics(self, scale: float) -> dict[str, float | int | None]:
-        """The metrics of the README; `mean_mse` in units of `scale` squared. None: a single row, or no numbers."""
+        """Metrics of docs/metrics.md; `mean_mse` in units of `scale` squared. None: a single row, or no numbers."""
         varying = int(self._varies.sum())
         dead = int((self._varies & ~self._decoded_varies).sum())
         counts: dict[str, float | int | None] = {

@@ -1,16 +1,24 @@
-"""How far decoded rows are from the originals: one value per row, on values scaled to [0, 1].
+"""The table of metrics: how good what comes back is, on values scaled to [0, 1], and what it takes.
 
-To add a metric: a function of (original, decoded), both float32 (n, *shape), that returns float64 (n,), and a line in
-METRICS. `evaluate` reports the mean over rows of every metric; tests/house/test_contracts.py runs on each of them.
+To add one: a line in METRICS, and the function that it names. It then is in metrics.json, MLflow and the flows' tables,
+in the reports of promotion, `sweep` and `bench`, and may be limited by name: `max_<name>` or `min_<name>` in
+evaluate.gate and in sweep (params.yaml). tests/house/test_contracts.py runs on every line, and
+tests/evaluation/test_metric_table.py finds a new one in each of these places.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch.nn import functional
 
+if TYPE_CHECKING:
+    import torch
+
+Metrics = dict[str, float | int | None]
 RowMetric = Callable[..., np.ndarray]
+Report = Literal["promotion", "sweep", "bench"]
+REPORTS: tuple[Report, ...] = ("promotion", "sweep", "bench")
 
 # Half a step of an 8-bit pixel: a decoded 0 or 1 stands for everything that rounds to it, and its logarithm is finite.
 _BCE_MARGIN = 0.5 / 255
@@ -63,7 +71,90 @@ def psnr_of(mean_mse: float) -> float | None:
     return float(-10 * np.log10(mean_mse)) if mean_mse > 0 else None
 
 
-METRICS: dict[str, RowMetric] = {"mse": mse, "mae": mae, "bce": bce, "ssim": ssim}
+@dataclass(frozen=True)
+class Metric:
+    """One line of the table. Without `of_rows` and `of_means` it is measured beside: of the store, or of the mean."""
+
+    name: str
+    better: Literal["lower", "higher"]
+    title: str
+    """Its name and unit for people, as the head of a column."""
+    digits: int
+    """Behind the point, in a report."""
+    of_rows: RowMetric | None = None
+    """(original, decoded), float32 (n, *shape) each, to float64 (n,), whose mean over all rows is the metric. NaN: it
+    does not apply to such rows, and the metric is None."""
+    of_means: Callable[[Mapping[str, Any]], float | None] | None = None
+    """The metric, from the means of those that have a value for each row."""
+    of_differences: bool = False
+    """Whether `of_rows` needs decoded - original alone: of floats that is taken before it is rounded to float32."""
+    none: str = ""
+    """What a report says for None."""
+    reports: tuple[Report, ...] = REPORTS
+    """The reports that have it, beside metrics.json; those where another metric says the same are left out."""
+
+    @property
+    def limit(self) -> str:
+        """The name of its limit in params.yaml."""
+        return f"{'max' if self.better == 'lower' else 'min'}_{self.name}"
+
+    def loss(self, value: float) -> float:
+        """The value, or its negative: lower is better."""
+        return value if self.better == "lower" else -value
+
+    def words(self, value: float | None) -> str:
+        """A value for people, in a column."""
+        return self.none if value is None else f"{value:.{self.digits}f}"
+
+    @property
+    def short(self) -> str:
+        """The title without the unit."""
+        return self.title.partition(", ")[0]
+
+    @property
+    def asks(self) -> str:
+        """What a limit asks for."""
+        return "at most" if self.better == "lower" else "at least"
+
+
+def _psnr(found: Mapping[str, Any]) -> float | None:
+    return None if found["mse"] is None else psnr_of(found["mse"])
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("mse", "lower", "MSE", 5, of_rows=mse, of_differences=True),
+        Metric("psnr", "higher", "PSNR, dB", 2, of_means=_psnr, none="lossless", reports=("sweep", "bench")),
+        Metric("mae", "lower", "MAE", 5, of_rows=mae, of_differences=True, reports=()),
+        Metric("bce", "lower", "BCE, nats", 5, of_rows=bce, reports=()),
+        Metric("ssim", "higher", "SSIM", 4, of_rows=ssim, reports=("bench",)),
+        # Measured beside: of the store (through_store.py), and of what knows nothing (mean_answer.py).
+        Metric("r2", "higher", "R2", 4, reports=()),
+        Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=()),
+        Metric("bits_per_row", "lower", "bits per row", 1, reports=()),
+        Metric("bits_per_row_with_codec", "lower", "with codec", 1, reports=()),
+    )
+}
+
+
+def of_rows() -> dict[str, RowMetric]:
+    """The metrics that have a value for each row."""
+    return {name: metric.of_rows for name, metric in METRICS.items() if metric.of_rows is not None}
+
+
+def reported(report: Report) -> list[Metric]:
+    """The metrics that a report has, in the order of the table."""
+    return [metric for metric in METRICS.values() if report in metric.reports]
+
+
+def with_derived(means: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Means of row metrics, and the metrics that come of them."""
+    found = dict(means)
+    for name, metric in METRICS.items():
+        if metric.of_means is not None:
+            found[name] = metric.of_means(found)
+    return found
 
 
 def _flat(values: np.ndarray, of: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
@@ -71,14 +162,19 @@ def _flat(values: np.ndarray, of: Callable[[np.ndarray], np.ndarray] = np.asarra
     return mean
 
 
-def _images(values: np.ndarray) -> torch.Tensor:
+def _images(values: np.ndarray) -> "torch.Tensor":
     """(n, height, width[, channels]) to (n, channels, height, width) in double precision."""
+    import torch  # not to know the names of metrics
+
     tensor = torch.from_numpy(np.ascontiguousarray(values)).double()
     return tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.movedim(-1, 1)
 
 
-def _blur(images: torch.Tensor, size: int) -> torch.Tensor:
+def _blur(images: "torch.Tensor", size: int) -> "torch.Tensor":
     """Gaussian window of `size`, applied along rows and columns, without padding."""
+    import torch
+    from torch.nn import functional
+
     offset = torch.arange(size, dtype=torch.float64) - size // 2
     window = torch.exp(-(offset**2) / (2 * 1.5**2))
     window /= window.sum()

@@ -9,7 +9,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from ae_pipeline.evaluation.drift.measure import Drift
 from ae_pipeline.evaluation.drift.reference import DriftReference
-from ae_pipeline.evaluation.evaluate import Evaluation, Metrics, Pictured, rate_distortion
+from ae_pipeline.evaluation.evaluate import Evaluation, Pictured, rate_distortion
+from ae_pipeline.evaluation.metrics import Metrics
 from ae_pipeline.files import finished_file, write_csv
 
 _BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"
@@ -31,16 +32,16 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
 
 
 def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str, float]] | None) -> None:
-    """One PNG per question; see the README's list."""
+    """One PNG per question; docs/your-data.md names them."""
     if evaluation.pictured[0].original.ndim in (3, 4):
-        _save(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
-    _save(_error_histogram(evaluation), folder / "error_histogram.png")
+        save_figure(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
+    save_figure(_error_histogram(evaluation), folder / "error_histogram.png")
     classes = evaluation.per_class()
     if 0 < len(classes) <= _MOST_CLASSES:
-        _save(_per_class(classes), folder / "per_class_error.png")
+        save_figure(_per_class(classes), folder / "per_class_error.png")
     if history:
-        _save(_learning_curves(history), folder / "learning_curves.png")
-    _save(_rate_distortion(evaluation.metrics), folder / "rate_distortion.png")
+        save_figure(_learning_curves(history), folder / "learning_curves.png")
+    save_figure(_rate_distortion(evaluation.metrics), folder / "rate_distortion.png")
 
 
 def draw_drift(reference: DriftReference, errors: np.ndarray, drift: Drift) -> Figure:
@@ -191,7 +192,8 @@ def _label(axis: Any, title: str, x: str, y: str) -> None:
     axis.grid(alpha=0.25)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
     with finished_file(path) as temporary:
         # Without the version of matplotlib in it, equal pictures are equal files.
         figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -11,13 +11,12 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import ID, Block, SampleSet
 from ae_pipeline.errors import DataError, StoreError
 from ae_pipeline.evaluation.mean_answer import MeanAnswer
-from ae_pipeline.evaluation.metrics import METRICS, mse, psnr_of
+from ae_pipeline.evaluation.metrics import METRICS, Metrics, mse, of_rows, psnr_of, with_derived
 from ae_pipeline.store.latent_store import LatentStore
 
 _ROWS = 2048
 # The error column has 8 fraction bits (0.2%); the rest is room for another machine's rounding of a pixel.
 _ERROR_TOLERANCE = 0.01
-_OF_DIFFERENCES = ("mse", "mae")
 
 
 @dataclass(frozen=True)
@@ -26,15 +25,12 @@ class RowMetrics:
 
     attributes: pa.Table
     values: dict[str, np.ndarray]
-    beside_mean: dict[str, float | int | None]
+    beside_mean: Metrics
     """How the error compares with answering each value's mean; see mean_answer.py."""
 
     def means(self) -> dict[str, float | None]:
-        """Mean of every metric over all rows (None where it does not apply), and the PSNR of the mean MSE."""
-        means: dict[str, float | None] = {
-            name: None if np.isnan(rows).any() else float(rows.mean()) for name, rows in self.values.items()
-        }
-        return {**means, "psnr": psnr_of(float(self.values["mse"].mean()))}
+        """The metrics of all rows."""
+        return means_of(self.values)
 
 
 def compare_rows(
@@ -45,22 +41,30 @@ def compare_rows(
     `train_means` are `fit_means` of the train split; without them the rows' own means are compared with.
     """
     attributes: list[pa.Table] = []
-    values: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
+    blocks: list[dict[str, np.ndarray]] = []
     answer = MeanAnswer(train_means)
     for before, after in pairs(original, decoded):
         attributes.append(before.attributes)
-        scaled = {"original": scale(before.pixels, scaling), "decoded": scale(after.pixels, scaling)}
-        for name, metric in METRICS.items():
-            values[name].append(metric(**scaled))
-        if before.pixels.dtype.kind == "f":
-            for name in _OF_DIFFERENCES:
-                values[name][-1] = METRICS[name](**differences(before.pixels, after.pixels, scaling))
+        blocks.append(measure_rows(before.pixels, after.pixels, scaling))
         answer.add(before.pixels, after.pixels)
-    return RowMetrics(
-        pa.concat_tables(attributes),
-        {name: np.concatenate(rows) for name, rows in values.items()},
-        answer.as_metrics(scaling.scale),
-    )
+    return RowMetrics(pa.concat_tables(attributes), joined(blocks), answer.as_metrics(scaling.scale))
+
+
+def measure_rows(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> dict[str, np.ndarray]:
+    """Every metric that has a value for each row, float64 (n,), of pixels (n, *shape)."""
+    scaled = {"original": scale(original, scaling), "decoded": scale(decoded, scaling)}
+    exact = differences(original, decoded, scaling) if original.dtype.kind == "f" else scaled
+    return {name: metric(**(exact if METRICS[name].of_differences else scaled)) for name, metric in of_rows().items()}
+
+
+def joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Metrics of blocks of rows as those of all rows."""
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def means_of(values: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """Mean of every metric over all rows, None where it does not apply, and the metrics that come of these means."""
+    return with_derived({name: None if np.isnan(rows).any() else float(rows.mean()) for name, rows in values.items()})
 
 
 def row_mse(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The autoencoders: one file per model, named as in params.yaml's `model.name`.
 
-To add one: write `models/<name>.py` whose last line is `MODEL = <Class>` (contract: base.py), add its options and name
-to `ModelParams` in params/model.py and to `Model` in codec/header.py. tests/house/test_contracts.py and DVC find it by
-its name.
+To add one: write `models/<name>.py` with its `class Options(ModelOptions)` and `MODEL = <Class>` as its last line
+(contract: base.py); write the options into params.yaml. params/options.py, the codec's header, dvc.yaml and
+tests/house/test_contracts.py find it by its file.
 """
 
 from importlib import import_module
@@ -12,6 +12,14 @@ from ae_pipeline.models.base import Autoencoder
 
 
 def build_model(name: str, sample_shape: tuple[int, ...], latent_size: int, options: dict[str, Any]) -> Autoencoder:
-    """A freshly initialised model; its weights depend on torch's current seed."""
-    model: Autoencoder = import_module(f"ae_pipeline.models.{name}").MODEL(sample_shape, latent_size, **options)
+    """A freshly initialised model; its weights depend on torch's current seed. Raises TypeError unless all options are
+    given, and no others.
+    """
+    module = import_module(f"ae_pipeline.models.{name}")
+    known = module.Options.model_fields
+    wrong = [f"unexpected keyword argument {key!r}" for key in options if key not in known]
+    wrong += [f"missing keyword argument {key!r}" for key in known if key not in options]
+    if wrong:
+        raise TypeError(f"model {name}: {', '.join(wrong)}")
+    model: Autoencoder = module.MODEL(sample_shape, latent_size, module.Options(**options))
     return model

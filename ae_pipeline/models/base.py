@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ae_pipeline.params.base import ModelOptions
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -36,14 +38,23 @@ class Clamp(nn.Module):
 OUTPUTS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "clamp": Clamp, "linear": nn.Identity}
 
 
-class Autoencoder(nn.Module, ABC):
-    """Maps scaled samples (N, *shape), float32 in [0, 1] for pixels, to latents (N, L) and back."""
+# What options are once a model is frozen: normalisation is folded into the weights.
+_FROZEN = {"hidden_norm": "none", "latent_norm": "none", "dropout": 0.0}
 
-    def __init__(self, sample_shape: tuple[int, ...], latent_size: int, output_activation: str):
+
+class Autoencoder(nn.Module, ABC):
+    """Maps scaled samples (N, *shape), float32 in [0, 1] for pixels, to latents (N, L) and back.
+
+    `widest` is the number of values per row of the largest thing that the network computes.
+    """
+
+    def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: ModelOptions, output_activation: str):
         super().__init__()
         self.sample_shape = sample_shape
         self.latent_size = latent_size
+        self.widest = latent_size
         self.output: nn.Module = OUTPUTS[output_activation]()
+        self._options = options.model_dump()
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -54,12 +65,8 @@ class Autoencoder(nn.Module, ABC):
         """(N, L) to (N, *shape), before the output activation."""
 
     @abstractmethod
-    def widest_layer(self) -> int:
-        """Values per row of the largest thing that the network computes."""
-
-    @abstractmethod
-    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Options and state of an equal model for inference: without dropout, normalisation folded into weights."""
+    def norms(self) -> dict[str, nn.Module]:
+        """The modules that normalise what a layer gives, by the layer's name; nn.Identity where none does."""
 
     @abstractmethod
     def latent_axes(self) -> dict[str, int]:
@@ -71,7 +78,12 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def decoder_layers(self) -> list[str]:
-        """The same of `decode_raw`; the first one is linear and takes latents."""
+        """Names of those through which `decode_raw` goes; the first one is linear and takes latents."""
+
+    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Options and state of an equal model for inference: without dropout, normalisation folded into weights."""
+        own = {name: value for name, value in self._options.items() if name not in _FROZEN}
+        return own | {name: _FROZEN[name] for name in _FROZEN if name in self._options}, fold_norms(self, self.norms())
 
     def decode(self, z: Tensor) -> Tensor:
         """(N, L) to (N, *shape)."""

@@ -1,59 +1,63 @@
 """Convolutional autoencoder for images: stride-2 3x3 convolutions down, one linear layer to L, and back up."""
 
 from collections import OrderedDict
-from typing import Any
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from ae_pipeline.data.pixels import image_shape
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
 from ae_pipeline.models.linear import Linear
+from ae_pipeline.params.base import Activation, Fraction, ModelOptions, Norm, Output, Size
+
+
+class Options(ModelOptions):
+    """Options of `ConvAutoencoder`."""
+
+    channels: Annotated[list[Size], Field(min_length=1)] = [16, 32]
+    """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""
+    hidden_norm: Norm = "batch"
+    """Batch normalisation as in `dense`, of each channel."""
+    activation: Activation = "relu"
+    latent_norm: Norm = "batch"
+    output_activation: Output = "sigmoid"
+    dropout: Fraction = 0.0
+
+    before = {"hidden_norm": "none"}
+    about_equal_bits = ("channels", "activation", "dropout")
 
 
 class ConvAutoencoder(Autoencoder):
-    """Samples are (height, width) or (height, width, channels); the options are those of `ConvOptions` in params.py."""
+    """Samples are (height, width) or (height, width, channels); see `Options`."""
 
-    def __init__(
-        self,
-        sample_shape: tuple[int, ...],
-        latent_size: int,
-        *,
-        channels: list[int],
-        hidden_norm: str,
-        activation: str,
-        latent_norm: str,
-        output_activation: str,
-        dropout: float,
-    ):
-        super().__init__(sample_shape, latent_size, output_activation)
-        self._options = {
-            "channels": list(channels),
-            "activation": activation,
-            "output_activation": output_activation,
-        }
+    def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: Options):
+        super().__init__(sample_shape, latent_size, options, options.output_activation)
+        channels, is_normed = options.channels, options.hidden_norm == "batch"
+        self._depth = len(channels)
         height, width, self._image_channels = image_shape(sample_shape, "conv")
         sizes = [(height, width)]
         for _ in channels:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
         layers = zip([self._image_channels, *channels], sizes, strict=True)
-        self._widest = max(number * height * width for number, (height, width) in layers)
+        self.widest = max(number * height * width for number, (height, width) in layers)
 
         down = nn.Sequential()
         steps = zip([self._image_channels, *channels], channels, strict=False)
         for number, (channels_in, channels_out) in enumerate(steps):
             down.add_module(f"conv{number}", nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1))
-            if hidden_norm == "batch":
+            if is_normed:
                 down.add_module(f"norm{number}", nn.BatchNorm2d(channels_out))
-            down.add_module(f"activation{number}", ACTIVATIONS[activation]())
+            down.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
         self.down = down
-        self.to_latent = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), Linear(flat, latent_size))
-        self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
+        self.to_latent = nn.Sequential(nn.Flatten(), nn.Dropout(options.dropout), Linear(flat, latent_size))
+        self.norm = nn.BatchNorm1d(latent_size, affine=False) if options.latent_norm == "batch" else nn.Identity()
         from_latent: dict[str, nn.Module] = {
             "0": Linear(latent_size, flat),
-            "norm": nn.BatchNorm1d(flat) if hidden_norm == "batch" else nn.Identity(),
-            "1": nn.Dropout(dropout),
-            "2": ACTIVATIONS[activation](),
+            "norm": nn.BatchNorm1d(flat) if is_normed else nn.Identity(),
+            "1": nn.Dropout(options.dropout),
+            "2": ACTIVATIONS[options.activation](),
             "3": nn.Unflatten(1, (channels[-1], *sizes[-1])),
         }
         self.from_latent = nn.Sequential(OrderedDict(from_latent))
@@ -63,10 +67,10 @@ class ConvAutoencoder(Autoencoder):
             # A size n came down to (n + 1) // 2; one more row or column is needed where n was even.
             extra = (1 - sizes[number][0] % 2, 1 - sizes[number][1] % 2)
             up.add_module(f"conv{number}", nn.ConvTranspose2d(channels[number], channels_out, 3, 2, 1, extra))
-            if number and hidden_norm == "batch":
+            if number and is_normed:
                 up.add_module(f"norm{number}", nn.BatchNorm2d(channels_out))
             if number:
-                up.add_module(f"activation{number}", ACTIVATIONS[activation]())
+                up.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
         self.up = up
 
     def encode(self, x: Tensor) -> Tensor:
@@ -80,28 +84,23 @@ class ConvAutoencoder(Autoencoder):
         image: Tensor = self.up(self.from_latent(z))
         return image.squeeze(1) if len(self.sample_shape) == 2 else image.movedim(1, -1)
 
-    def widest_layer(self) -> int:
-        """Values per row of the largest thing that the network computes."""
-        return self._widest
-
-    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Options and state of an equal model for inference."""
-        norms = {
+    def norms(self) -> dict[str, nn.Module]:
+        """Those of convolutions, of the first layer of the decoder, and of the latents."""
+        found = {
             f"{stack}.conv{name.removeprefix('norm')}": layer
             for stack in ("down", "up")
             for name, layer in self.get_submodule(stack).named_children()
             if name.startswith("norm")
         }
-        norms |= {"to_latent.2": self.norm, "from_latent.0": self.from_latent.get_submodule("norm")}
-        return {**self._options, "hidden_norm": "none", "latent_norm": "none", "dropout": 0.0}, fold_norms(self, norms)
+        return found | {"to_latent.2": self.norm, "from_latent.0": self.from_latent.get_submodule("norm")}
 
     def encoder_layers(self) -> list[str]:
         """Convolutions, then the linear layer."""
-        return [*(f"down.conv{number}" for number in range(len(self._options["channels"]))), "to_latent.2"]
+        return [*(f"down.conv{number}" for number in range(self._depth)), "to_latent.2"]
 
     def decoder_layers(self) -> list[str]:
         """The linear layer, then convolutions."""
-        return ["from_latent.0", *(f"up.conv{number}" for number in reversed(range(len(self._options["channels"]))))]
+        return ["from_latent.0", *(f"up.conv{number}" for number in reversed(range(self._depth)))]
 
     def latent_axes(self) -> dict[str, int]:
         """Tensors in which the latent dimensions are an axis."""

@@ -6,48 +6,49 @@ linear output it has the form of PCA.
 
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 from torch import Tensor, nn
 
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
 from ae_pipeline.models.linear import Linear
+from ae_pipeline.params.base import Activation, Fraction, ModelOptions, Norm, Output, Size
+
+
+class Options(ModelOptions):
+    """Options of `DenseAutoencoder`."""
+
+    hidden_sizes: list[Size] = [448, 224]
+    """Widths of the encoder's hidden layers; the decoder has them mirrored. [] is the brief's 784-L-784."""
+    encoder_hidden_sizes: list[Size] | None = None
+    """The encoder's hidden layers where they are to differ: a smaller encoder is a faster one. null: the same."""
+    hidden_norm: Norm = "batch"
+    """`batch`: batch normalisation before each hidden activation, folded into the weights when training ends."""
+    activation: Activation = "relu"
+    latent_activation: Activation = "identity"
+    latent_norm: Norm = "batch"
+    """`batch` gives every latent dimension zero mean and unit variance, so that a uniform quantiser fits it."""
+    output_activation: Output = "sigmoid"
+    dropout: Fraction = 0.0
+
+    before = {"encoder_hidden_sizes": None, "hidden_norm": "none"}
+    about_equal_bits = ("hidden_sizes", "activation", "dropout")
 
 
 class DenseAutoencoder(Autoencoder):
-    """See the module; the options are those of `DenseOptions` in params.py."""
+    """See the module and `Options`."""
 
-    def __init__(
-        self,
-        sample_shape: tuple[int, ...],
-        latent_size: int,
-        *,
-        hidden_sizes: list[int],
-        encoder_hidden_sizes: list[int] | None,
-        hidden_norm: str,
-        activation: str,
-        latent_activation: str,
-        latent_norm: str,
-        output_activation: str,
-        dropout: float,
-    ):
-        super().__init__(sample_shape, latent_size, output_activation)
-        down = list(hidden_sizes if encoder_hidden_sizes is None else encoder_hidden_sizes)
-        self._options: dict[str, Any] = {
-            "hidden_sizes": list(hidden_sizes),
-            "encoder_hidden_sizes": encoder_hidden_sizes,
-            "activation": activation,
-            "latent_activation": latent_activation,
-            "output_activation": output_activation,
-        }
+    def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: Options):
+        super().__init__(sample_shape, latent_size, options, options.output_activation)
+        up = options.hidden_sizes[::-1]
+        down = up[::-1] if options.encoder_hidden_sizes is None else options.encoder_hidden_sizes
         values = prod(sample_shape)
-        self._widest = max(values, latent_size, *hidden_sizes, *down)
-        self._encoder_depth = len(down)
-        self.encoder = _stack([values, *down, latent_size], activation, hidden_norm, dropout)
+        self.widest = max(values, latent_size, *up, *down)
+        self._depths = len(down), len(up)
+        self.encoder = _stack([values, *down, latent_size], options)
         # Its own scale and shift would be undone by the quantiser's: none are learned.
-        self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
-        self.latent_activation = ACTIVATIONS[latent_activation]()
-        self.decoder = _stack([latent_size, *reversed(hidden_sizes), values], activation, hidden_norm, dropout)
+        self.norm = nn.BatchNorm1d(latent_size, affine=False) if options.latent_norm == "batch" else nn.Identity()
+        self.latent_activation = ACTIVATIONS[options.latent_activation]()
+        self.decoder = _stack([latent_size, *up, values], options)
 
     def encode(self, x: Tensor) -> Tensor:
         """(N, *shape) to (N, L), float32 whatever autocast computes in."""
@@ -59,28 +60,23 @@ class DenseAutoencoder(Autoencoder):
         raw: Tensor = self.decoder(z)
         return raw.unflatten(1, self.sample_shape)
 
-    def widest_layer(self) -> int:
-        """Values per row of the largest thing that the network computes."""
-        return self._widest
-
-    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Options and state of an equal model for inference."""
-        norms = {
+    def norms(self) -> dict[str, nn.Module]:
+        """Those of hidden layers, and of the latents."""
+        found = {
             f"{stack}.linear{int(name.removeprefix('norm')) - 1}": layer
             for stack in ("encoder", "decoder")
             for name, layer in self.get_submodule(stack).named_children()
             if name.startswith("norm")
         }
-        state = fold_norms(self, norms | {self.encoder_layers()[-1]: self.norm})
-        return {**self._options, "hidden_norm": "none", "latent_norm": "none", "dropout": 0.0}, state
+        return found | {self.encoder_layers()[-1]: self.norm}
 
     def encoder_layers(self) -> list[str]:
         """`encoder.linear0` and so on."""
-        return [f"encoder.linear{number}" for number in range(self._encoder_depth + 1)]
+        return [f"encoder.linear{number}" for number in range(self._depths[0] + 1)]
 
     def decoder_layers(self) -> list[str]:
         """`decoder.linear0` and so on."""
-        return [f"decoder.linear{number}" for number in range(len(self._options["hidden_sizes"]) + 1)]
+        return [f"decoder.linear{number}" for number in range(self._depths[1] + 1)]
 
     def latent_axes(self) -> dict[str, int]:
         """Tensors in which the latent dimensions are an axis."""
@@ -88,16 +84,16 @@ class DenseAutoencoder(Autoencoder):
         return {f"{last}.weight": 0, f"{last}.bias": 0, "decoder.linear0.weight": 1}
 
 
-def _stack(sizes: list[int], activation: str, norm: str, dropout: float) -> nn.Sequential:
+def _stack(sizes: list[int], options: Options) -> nn.Sequential:
     """Linear layers `linear0`, `linear1`, ... with normalisation, activation and dropout between them."""
     stack = nn.Sequential()
     for number, (size_in, size_out) in enumerate(pairwise(sizes)):
         if number:
-            if norm == "batch":
+            if options.hidden_norm == "batch":
                 stack.add_module(f"norm{number}", nn.BatchNorm1d(size_in))
-            stack.add_module(f"activation{number}", ACTIVATIONS[activation]())
-            if dropout:
-                stack.add_module(f"dropout{number}", nn.Dropout(dropout))
+            stack.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
+            if options.dropout:
+                stack.add_module(f"dropout{number}", nn.Dropout(options.dropout))
         stack.add_module(f"linear{number}", Linear(size_in, size_out))
     return stack
 

@@ -8,61 +8,65 @@ L; the decoder from L through a linear layer and `decoder_channels` back to pixe
 
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ae_pipeline.data.pixels import image_shape
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, fold_norms
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
 from ae_pipeline.models.linear import Linear
+from ae_pipeline.params.base import Activation, Fraction, ModelOptions, Norm, Output, Size
+
+
+class Options(ModelOptions):
+    """Options of `PatchAutoencoder`."""
+
+    patch_size: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Pixels a side: the grid has so many times fewer rows and columns than the image, zeros at its edges included."""
+    encoder_channels: Annotated[list[Size], Field(min_length=1)] = [16]
+    """Channels after each 3x3 convolution of the encoder."""
+    decoder_channels: Annotated[list[Size], Field(min_length=1)] = [16, 16]
+    """Channels after the decoder's linear layer, and after each convolution but the last."""
+    hidden_norm: Norm = "batch"
+    """Batch normalisation as in `dense`, of each channel."""
+    activation: Activation = "relu"
+    latent_norm: Norm = "batch"
+    output_activation: Output = "clamp"
+    dropout: Fraction = 0.0
+
+    about_equal_bits = ("patch_size", "encoder_channels", "decoder_channels", "activation", "dropout")
 
 
 class PatchAutoencoder(Autoencoder):
-    """Samples are (height, width) or (height, width, channels); see `PatchOptions` in params/model.py."""
+    """Samples are (height, width) or (height, width, channels); see `Options`."""
 
-    def __init__(
-        self,
-        sample_shape: tuple[int, ...],
-        latent_size: int,
-        *,
-        patch_size: int,
-        encoder_channels: list[int],
-        decoder_channels: list[int],
-        hidden_norm: str,
-        activation: str,
-        latent_norm: str,
-        output_activation: str,
-        dropout: float,
-    ):
-        super().__init__(sample_shape, latent_size, output_activation)
-        self._options: dict[str, Any] = {
-            "patch_size": patch_size,
-            "encoder_channels": list(encoder_channels),
-            "decoder_channels": list(decoder_channels),
-            "activation": activation,
-            "output_activation": output_activation,
-        }
+    def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: Options):
+        super().__init__(sample_shape, latent_size, options, options.output_activation)
+        is_normed, patch_size = options.hidden_norm == "batch", options.patch_size
         self._image = image_shape(sample_shape, "patches")
         self._patch_size = patch_size
         self._grid = (-(-self._image[0] // patch_size), -(-self._image[1] // patch_size))
         places = prod(self._grid)
-        down = [patch_size**2 * self._image[2], *encoder_channels]
-        up = [*decoder_channels, down[0]]
-        self._widest = max(places * max(*down, *up), latent_size)
-        self.encoder = _convolutions(down, activation, hidden_norm)
-        if hidden_norm == "batch":
+        down = [patch_size**2 * self._image[2], *options.encoder_channels]
+        up = [*options.decoder_channels, down[0]]
+        self._depths = len(down) - 1, len(up) - 1
+        self._decoder_channels = up[0]
+        self.widest = max(places * max(*down, *up), latent_size)
+        self.encoder = _convolutions(down, options)
+        if is_normed:
             self.encoder.add_module(f"norm{len(down) - 1}", nn.BatchNorm2d(down[-1]))
-        self.encoder.add_module(f"activation{len(down) - 1}", ACTIVATIONS[activation]())
-        self.dropout = nn.Dropout(dropout)
+        self.encoder.add_module(f"activation{len(down) - 1}", ACTIVATIONS[options.activation]())
+        self.dropout = nn.Dropout(options.dropout)
         self.to_latent = Linear(places * down[-1], latent_size)
         # Its own scale and shift would be undone by the quantiser's: none are learned.
-        self.norm = nn.BatchNorm1d(latent_size, affine=False) if latent_norm == "batch" else nn.Identity()
+        self.norm = nn.BatchNorm1d(latent_size, affine=False) if options.latent_norm == "batch" else nn.Identity()
         self.from_latent = Linear(latent_size, places * up[0])
-        self.from_latent_norm = nn.BatchNorm1d(places * up[0]) if hidden_norm == "batch" else nn.Identity()
-        self.from_latent_activation = ACTIVATIONS[activation]()
-        self.decoder = _convolutions(up, activation, hidden_norm)
+        self.from_latent_norm = nn.BatchNorm1d(places * up[0]) if is_normed else nn.Identity()
+        self.from_latent_activation = ACTIVATIONS[options.activation]()
+        self.decoder = _convolutions(up, options)
 
     def encode(self, x: Tensor) -> Tensor:
         """(N, height, width[, channels]) to (N, L), float32 whatever autocast computes in."""
@@ -73,7 +77,7 @@ class PatchAutoencoder(Autoencoder):
     def decode_raw(self, z: Tensor) -> Tensor:
         """(N, L) to (N, height, width[, channels]), before the output activation."""
         hidden = self.dropout(self.from_latent_activation(self.from_latent_norm(self.from_latent(z))))
-        grid = hidden.unflatten(1, (*self._grid, self._options["decoder_channels"][0])).permute(0, 3, 1, 2)
+        grid = hidden.unflatten(1, (*self._grid, self._decoder_channels)).permute(0, 3, 1, 2)
         return self._from_grid(self.decoder(grid))
 
     def _to_grid(self, x: Tensor) -> Tensor:
@@ -86,34 +90,29 @@ class PatchAutoencoder(Autoencoder):
         return patches.reshape(len(x), rows, columns, size * size * channels).permute(0, 3, 1, 2)
 
     def _from_grid(self, grid: Tensor) -> Tensor:
-        """And back, without what is beyond the edges."""
+        """The way back, without what is beyond the edges."""
         size, (rows, columns), (height, width, channels) = self._patch_size, self._grid, self._image
         patches = grid.permute(0, 2, 3, 1).reshape(len(grid), rows, columns, size, size * channels)
         x = _swapped(patches).reshape(len(grid), rows * size, columns * size * channels)
         return x[:, :height, : width * channels].reshape(len(grid), *self.sample_shape)
 
-    def widest_layer(self) -> int:
-        """Values per row of the largest thing that the network computes."""
-        return self._widest
-
-    def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Options and state of an equal model for inference."""
-        norms = {
+    def norms(self) -> dict[str, nn.Module]:
+        """Those of convolutions, of the first layer of the decoder, and of the latents."""
+        found = {
             f"{stack}.conv{int(name.removeprefix('norm')) - 1}": layer
             for stack in ("encoder", "decoder")
             for name, layer in self.get_submodule(stack).named_children()
             if name.startswith("norm")
         }
-        norms |= {"to_latent": self.norm, "from_latent": self.from_latent_norm}
-        return {**self._options, "hidden_norm": "none", "latent_norm": "none", "dropout": 0.0}, fold_norms(self, norms)
+        return found | {"to_latent": self.norm, "from_latent": self.from_latent_norm}
 
     def encoder_layers(self) -> list[str]:
         """Convolutions, then the linear layer."""
-        return [*(f"encoder.conv{number}" for number in range(len(self._options["encoder_channels"]))), "to_latent"]
+        return [*(f"encoder.conv{number}" for number in range(self._depths[0])), "to_latent"]
 
     def decoder_layers(self) -> list[str]:
         """The linear layer, then convolutions."""
-        return ["from_latent", *(f"decoder.conv{number}" for number in range(len(self._options["decoder_channels"])))]
+        return ["from_latent", *(f"decoder.conv{number}" for number in range(self._depths[1]))]
 
     def latent_axes(self) -> dict[str, int]:
         """Tensors in which the latent dimensions are an axis."""
@@ -128,14 +127,14 @@ def _swapped(values: Tensor) -> Tensor:
     return values.transpose(2, 3)
 
 
-def _convolutions(channels: list[int], activation: str, norm: str) -> nn.Sequential:
+def _convolutions(channels: list[int], options: Options) -> nn.Sequential:
     """3x3 convolutions `conv0`, `conv1`, ... with normalisation and activation between them."""
     stack = nn.Sequential()
     for number, (channels_in, channels_out) in enumerate(pairwise(channels)):
         if number:
-            if norm == "batch":
+            if options.hidden_norm == "batch":
                 stack.add_module(f"norm{number}", nn.BatchNorm2d(channels_in))
-            stack.add_module(f"activation{number}", ACTIVATIONS[activation]())
+            stack.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
         stack.add_module(f"conv{number}", nn.Conv2d(channels_in, channels_out, 3, padding=1))
     return stack
 

@@ -1,4 +1,4 @@
-"""In production: new data, the champion, MLflow, drift, servers.
+"""The work in production: new data, the champion, MLflow, drift, servers.
 
 inbox/           what is new in an inbox, into a store that grows with it
 champion/        which version production uses, and who decided so

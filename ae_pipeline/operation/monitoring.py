@@ -110,17 +110,18 @@ def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: Dri
 
 
 def _reference(model: RegisteredModel, champion: Any) -> DriftReference:
+    run = f"the run of {champion.name} version {champion.version}"
     if model.run_of(str(champion.version)) is None:
         raise TrackingError(
-            f"the run of {champion.name} version {champion.version} was deleted, and {REFERENCE_NAME} with it; "
-            "if its training is in this folder, `ae-pipeline publish` makes another run and version; promote that "
-            "version, or another one that has a run: `ae-pipeline promote VERSION --why ...`"
+            f"{run} was deleted, and {REFERENCE_NAME} with it; if its training is in this folder, "
+            "`ae-pipeline publish` makes another run and version; promote that version, or another one that has a run: "
+            "`ae-pipeline promote VERSION --why ...`"
         )
     if REFERENCE_NAME not in [item.path for item in model.client.list_artifacts(champion.run_id)]:
         raise TrackingError(
-            f"the run of {champion.name} version {champion.version} has no {REFERENCE_NAME} (an older ae-pipeline made "
-            "none); if its training is in this folder, run `dvc repro evaluate` and `ae-pipeline publish`, otherwise "
-            "promote another version: `ae-pipeline promote VERSION --why ...`"
+            f"{run} has no {REFERENCE_NAME} (an older ae-pipeline made none); if its training is in this folder, run "
+            "`dvc repro evaluate` and `ae-pipeline publish`, otherwise promote another version: "
+            "`ae-pipeline promote VERSION --why ...`"
         )
     with tempfile.TemporaryDirectory() as folder:
         found = model.client.download_artifacts(champion.run_id, REFERENCE_NAME, folder)
@@ -131,13 +132,11 @@ def _run(client: Any, experiment: str, champion: Any, store: LatentStore) -> str
     """The run that holds the series of this champion and store; made when there is none."""
     identity = f"{champion.name}/{champion.version}"
     begins = store.manifest.parts[0].name
-    found = client.search_runs([experiment], f"tags.`{MONITOR_TAG}` = '{identity}'")
-    # Runs of older versions do not say of which store they are.
-    found = [run for run in found if run.data.tags.get(STORE_TAG, begins) == begins]
-    if found:
-        claim_run(client, found[0].info.run_id)
-        client.set_tag(found[0].info.run_id, STORE_TAG, begins)
-        return str(found[0].info.run_id)
+    for run in client.search_runs([experiment], f"tags.`{MONITOR_TAG}` = '{identity}'"):
+        if run.data.tags.get(STORE_TAG, begins) == begins:  # runs of older versions do not say of which store they are
+            claim_run(client, run.info.run_id)
+            client.set_tag(run.info.run_id, STORE_TAG, begins)
+            return str(run.info.run_id)
     tags = {
         MONITOR_TAG: identity,
         STORE_TAG: begins,

@@ -26,11 +26,10 @@ from ae_pipeline.errors import BusyError
 from ae_pipeline.files import checked_before_naming, make_folder
 
 RUNNER = "AE_PIPELINE_RUNNER"
-"""In the environment of what a flow starts: the flow's process, as `Process.text` has it."""
+"""The environment variable of what a flow starts: it names the flow's process, as `Process.text` does."""
 REBUILD, STAGE, BENCH = "rebuild", "stage", "bench"
 """The locks: of whoever runs stages, a flow or a stage that was started by hand; of the stage itself; of the benchmark,
 which is no stage of dvc.yaml and may run beside them."""
-_DVC_STAGE = "DVC_STAGE"
 # Who inherits processes whose parent has died, beside process 1.
 _INHERITORS = {"init", "systemd", "launchd", "tini", "docker-init", "dumb-init", "catatonit"}
 _LOOK_SECONDS = 0.2
@@ -51,14 +50,14 @@ class Process:
 
     @property
     def text(self) -> str:
-        """For an environment variable."""
+        """The process as text, for an environment variable."""
         return f"{self.pid}:{self.created}"
 
-    def living(self) -> psutil.Process | None:
-        """The process, unless it has ended."""
+    def living(self, within: float = 0.0) -> psutil.Process | None:
+        """The process, unless it has ended. It may have begun so many seconds earlier or later than was noted."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            if process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE:
+            if abs(process.create_time() - self.created) <= within and process.status() != psutil.STATUS_ZOMBIE:
                 return process
         return None
 
@@ -73,12 +72,36 @@ class _Holder:
     owners: tuple[Process, ...] = ()
     """Without these, the holder has nobody to work for: DVC, and the flow that started it."""
 
-    @property
-    def orphan(self) -> psutil.Process | None:
-        """The holder, if it is a process of this host whose owner is gone."""
-        if self.process is None or self.host != socket.gethostname():
+    @classmethod
+    def read(cls, path: Path) -> "_Holder | None":
+        """The holder that a file names; None: there is no such file. Its first line is kept whatever the second is."""
+        try:
+            words, _, rest = path.read_text(encoding="utf-8").partition("\n")
+        except (FileNotFoundError, ValueError):
             return None
-        return self.process.living() if any(owner.living() is None for owner in self.owners) else None
+        try:
+            values = json.loads(rest)
+            process, *owners = (Process(**found) for found in (values["process"], *values["owners"]))
+            return cls(words, str(values["host"]), process, tuple(owners))
+        except (ValueError, KeyError, TypeError):
+            return cls(words)
+
+    @property
+    def living(self) -> psutil.Process | None:
+        """The holder, if it is a process of this host that has not ended."""
+        return self.process.living() if self.process and self.host == socket.gethostname() else None
+
+    def refusal(self, root: Path) -> BusyError:
+        """The error for whoever wants the workspace, too."""
+        advice = "Run it again when that one has ended"
+        if self.process is not None:
+            pid, living = self.process.pid, self.living
+            elsewhere = "" if self.host == socket.gethostname() else f" on {self.host}"
+            if living is not None and living.status() == psutil.STATUS_STOPPED:
+                advice = f"That one is stopped: let it go on (`kill -CONT {pid}`), or end it (`kill -9 {pid}`)"
+            else:
+                advice += f", or end it (`kill {pid}`{elsewhere})"
+        return BusyError(f"{root.resolve()} is being rebuilt by {self.words}; this run is refused. {advice}")
 
 
 @contextmanager
@@ -98,7 +121,7 @@ def one_stage(root: Path, name: str, lock: str = STAGE) -> Iterator[None]:
         def check() -> None:
             if any(owner.living() is None for owner in owners):
                 raise BusyError(f"the DVC command that started stage `{name}` has ended, so nothing is written for it")
-            if (now := _read(holder)) is not None and now.process != Process.of(psutil.Process()):
+            if (now := _Holder.read(holder)) is not None and now.process != Process.of(psutil.Process()):
                 raise BusyError(f"{root.resolve()} belongs to {now.words} now, so stage `{name}` writes nothing")
 
         check()
@@ -118,44 +141,29 @@ def hold(root: Path, lock: str, words: str, owners: tuple[Process, ...] = ()) ->
     try:
         held.acquire()
     except Timeout:
-        found = _read(holder) or _Holder("another process")
-        if (orphan := found.orphan) is None:
-            raise _busy(root, found) from None
+        found = _Holder.read(holder) or _Holder("another process")
+        orphan = found.living if any(owner.living() is None for owner in found.owners) else None
+        if orphan is None:
+            raise found.refusal(root) from None
         _end(orphan, found)
         try:
             held.acquire(timeout=_CLEAR_SECONDS)
         except Timeout:
-            raise _busy(root, _read(holder) or found) from None
+            raise (_Holder.read(holder) or found).refusal(root) from None
     own = _Holder(words, socket.gethostname(), Process.of(psutil.Process()), owners)
     try:
-        _write(holder, own)
+        holder.write_text(f"{words}\n{json.dumps(asdict(own))}\n", encoding="utf-8")
         yield holder
     finally:
-        if _read(holder) == own:
+        if _Holder.read(holder) == own:
             holder.unlink(missing_ok=True)
         held.release()
 
 
-def _busy(root: Path, holder: _Holder) -> BusyError:
-    return BusyError(f"{root.resolve()} is being rebuilt by {holder.words}; this run is refused. {_advice(holder)}")
-
-
-def _advice(holder: _Holder) -> str:
-    if holder.process is None:
-        return "Run it again when that one has ended"
-    pid, here = holder.process.pid, holder.host == socket.gethostname()
-    living = holder.process.living() if here else None
-    if living is not None and living.status() == psutil.STATUS_STOPPED:
-        return f"That one is stopped: let it go on (`kill -CONT {pid}`), or end it (`kill -9 {pid}`)"
-    return f"Run it again when that one has ended, or end it (`kill {pid}`{'' if here else f' on {holder.host}'})"
-
-
 def _runs_for_the_holder(root: Path) -> bool:
     """Whether this process was started, by way of DVC, by the flow that holds the workspace."""
-    folder = root / ".dvc" / "tmp"
-    holder = _read(folder / f"{REBUILD}.holder")
-    given = os.environ.get(RUNNER)
-    return given is not None and holder is not None and holder.process is not None and holder.process.text == given
+    holder = _Holder.read(root / ".dvc" / "tmp" / f"{REBUILD}.holder")
+    return holder is not None and holder.process is not None and holder.process.text == os.environ.get(RUNNER)
 
 
 def _owners() -> tuple[Process, ...]:
@@ -167,7 +175,7 @@ def _owners() -> tuple[Process, ...]:
     if given := os.environ.get(RUNNER):
         pid, created = given.split(":")
         owners.append(Process(int(pid), float(created)))
-    if _DVC_STAGE in os.environ:
+    if "DVC_STAGE" in os.environ:
         try:
             parent = psutil.Process().parent()
             while parent is not None and parent.cmdline()[-2:-1] == ["-c"]:  # a shell that waits for us
@@ -191,7 +199,7 @@ def _inherits(process: psutil.Process) -> bool:
 
 
 def _end_with(owners: tuple[Process, ...]) -> None:
-    """In a thread: end this process when an owner is gone; insist if it does not clear away in time."""
+    """End this process when an owner is gone; insist if it does not clear away in time. Runs in a thread."""
     while all(owner.living() for owner in owners):
         time.sleep(_LOOK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -216,24 +224,3 @@ def _end(orphan: psutil.Process, holder: _Holder) -> None:
             f"{holder.words}, was left behind by a DVC command that is gone, and belongs to another user; end it "
             f"(`kill -9 {orphan.pid}`), and run this again"
         ) from None
-
-
-def _write(path: Path, holder: _Holder) -> None:
-    path.write_text(f"{holder.words}\n{json.dumps(asdict(holder))}\n", encoding="utf-8")
-
-
-def _read(path: Path) -> _Holder | None:
-    """None: there is no such file. Its first line is kept whatever the second one is."""
-    try:
-        words, _, rest = path.read_text(encoding="utf-8").partition("\n")
-    except (FileNotFoundError, ValueError):
-        return None
-    try:
-        values = json.loads(rest)
-        process, *owners = (Process(**found) for found in (values["process"], *values["owners"]))
-        return _Holder(words, str(values["host"]), process, tuple(owners))
-    except (ValueError, KeyError, TypeError):
-        return _Holder(words)
-
-
-__all__ = ["BENCH", "REBUILD", "RUNNER", "Process", "hold", "one_stage"]

@@ -13,11 +13,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from ae_pipeline.errors import ServeError, without_secrets
 from ae_pipeline.files import make_folder
@@ -49,6 +48,15 @@ class Child:
             last = next((line for line in reversed(lines) if line.strip()), "no output")
             raise ServeError(f"{self.name} ended with code {self.process.returncode}: {last.strip()} (see {self.log})")
 
+    def wait_for(self, url: str) -> None:
+        """Return when it answers there. Raises ServeError."""
+        end = time.monotonic() + _START_SECONDS
+        while not _answers(url):
+            self.check()
+            if time.monotonic() > end:
+                raise ServeError(f"{self.name} did not answer at {url} within {_START_SECONDS:.0f} s; see {self.log}")
+            time.sleep(0.3)
+
 
 def serve(params: Params, root: Path, *, prefect_port: int, mlflow_port: int) -> None:
     """Serve until SIGINT or SIGTERM; then end every process that was started here. Raises ServeError."""
@@ -63,85 +71,100 @@ def serve(params: Params, root: Path, *, prefect_port: int, mlflow_port: int) ->
         "PREFECT_CLI_PROMPT": "false",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
-    children: list[Child] = []
+    family = _Family(home, logs, environment)
     with ExitStack() as stack:
         stack.enter_context(_until_stopped())
-        stack.callback(_stop_all, children)
-        environment["AE_MLFLOW_URL"] = _start_mlflow(params, root, mlflow_port, environment, logs, children)
-        environment["PREFECT_API_URL"] = _start_prefect(prefect_port, environment, logs, children)
+        stack.callback(family.stop)
+        environment["AE_MLFLOW_URL"] = family.mlflow(params, root, mlflow_port)
+        environment["PREFECT_API_URL"] = family.prefect(prefect_port)
         _run([*_PREFECT, "work-pool", "create", POOL, "--type", "process", "--overwrite"], environment, root)
         _run([*_PREFECT, "deploy", "--all"], environment, root)
         # It first puts right what a power cut left; worker.log says what that was.
-        worker = [sys.executable, "-m", "ae_pipeline", "worker"]
-        children.append(_start("worker", worker, environment, root, logs))
+        family.start("worker", [sys.executable, "-m", "ae_pipeline", "worker"], root, {})
         print(f"Prefect  {without_secrets(environment['PREFECT_API_URL']).removesuffix('/api')}")
         print(f"MLflow   {without_secrets(environment['AE_MLFLOW_URL'])}")
         print(f"logs     {logs}\nCtrl-C ends all of it", flush=True)
         while True:
-            for child in children:
+            for child in family.children:
                 child.check()
             time.sleep(1)
 
 
-def _start_prefect(port: int, environment: dict[str, str], logs: Path, children: list[Child]) -> str:
-    """The API's address: the one that is set, that of a server which answers already, or of one that is started."""
-    if given := os.environ.get("PREFECT_API_URL"):
-        if not _answers(f"{given}/health"):
-            raise ServeError(f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it, or unset it")
-        return given
-    api = f"http://127.0.0.1:{port}/api"
-    if not _answers(f"{api}/health"):
-        _check_free(port, "--prefect-port")
-        command = [*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        own = {
-            **environment,
-            "PREFECT_API_URL": api,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            # By default any page in a browser here may use the API, and so run code on the worker.
-            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": api.removesuffix("/api"),
-        }
-        server = _start("Prefect", command, own, logs.parent, logs)
-        children.append(server)
-        _wait_for(f"{api}/health", server)
-    return api
+@dataclass(frozen=True)
+class _Family:
+    """The processes that were started here, and what they have in common."""
 
+    home: Path
+    logs: Path
+    environment: dict[str, str]
+    children: list[Child] = field(default_factory=list)
 
-def _start_mlflow(
-    params: Params, root: Path, port: int, environment: dict[str, str], logs: Path, children: list[Child]
-) -> str:
-    """The address of MLflow's pages, which are started for the local store only."""
-    uri = tracking_uri(params, root)
-    if uri.startswith("http"):
-        return uri
-    pages = f"http://127.0.0.1:{port}"
-    if not _answers(f"{pages}/health"):
-        _check_free(port, "--mlflow-port")
-        command, extra = ui_command(params, root, port)
-        server = _start("MLflow", command, {**environment, **extra}, root, logs)
-        children.append(server)
-        _wait_for(f"{pages}/health", server)
-    return pages
+    def prefect(self, port: int) -> str:
+        """The API's address: the one that is set, that of a server which answers already, or of one that is started."""
+        if given := os.environ.get("PREFECT_API_URL"):
+            if not _answers(f"{given}/health"):
+                raise ServeError(
+                    f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it, or unset it"
+                )
+            return given
+        pages = f"http://127.0.0.1:{port}"
+        if not _answers(f"{pages}/api/health"):
+            _check_free(port, "--prefect-port")
+            command = [*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+            own = {
+                "PREFECT_API_URL": f"{pages}/api",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                # By default any page in a browser here may use the API, and so run code on the worker.
+                "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": pages,
+            }
+            self.start("Prefect", command, self.home, own).wait_for(f"{pages}/api/health")
+        return f"{pages}/api"
 
+    def mlflow(self, params: Params, root: Path, port: int) -> str:
+        """The address of MLflow's pages, which are started for the local store only."""
+        uri = tracking_uri(params, root)
+        if uri.startswith("http"):
+            return uri
+        pages = f"http://127.0.0.1:{port}"
+        if not _answers(f"{pages}/health"):
+            _check_free(port, "--mlflow-port")
+            command, own = ui_command(params, root, port)
+            self.start("MLflow", command, root, own).wait_for(f"{pages}/health")
+        return pages
 
-def _start(name: str, command: list[str], environment: dict[str, str], folder: Path, logs: Path) -> Child:
-    """In a session of its own: Ctrl-C in the terminal reaches us alone, and we end the children in order."""
-    log = logs / f"{name.lower()}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
-        )
-    return Child(name, process, log)
+    def start(self, name: str, command: list[str], folder: Path, own: dict[str, str]) -> Child:
+        """Give it a session of its own: Ctrl-C in the terminal reaches us alone, and we end the children in order."""
+        log = self.logs / f"{name.lower()}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**self.environment, **own},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
+            )
+        self.children.append(Child(name, process, log))
+        return self.children[-1]
+
+    def stop(self) -> None:
+        """The worker first, so that its flow runs can still report; the servers after it."""
+        for process in (child.process for child in reversed(self.children)):
+            end = time.monotonic() + _STOP_SECONDS
+            while process.poll() is None and time.monotonic() < end:
+                # Once more every few seconds: a worker that is waiting for its flow runs ends at the second signal.
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(5)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _end_with_parent(parent: int) -> None:
-    """In the child, before it becomes the command: SIGTERM when we die, also by kill -9 (Linux: man 2 prctl)."""
+    """The child asks, before it becomes the command, for SIGTERM when we die, also by kill -9 (man 2 prctl)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died before we asked for the signal
         os._exit(1)
@@ -152,15 +175,6 @@ def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise ServeError(f"`prefect {' '.join(command[3:])}` failed: {said[-1].strip() if said else 'no output'}")
-
-
-def _wait_for(url: str, child: Child) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while not _answers(url):
-        child.check()
-        if time.monotonic() > end:
-            raise ServeError(f"{child.name} did not answer at {url} within {_START_SECONDS:.0f} s; see {child.log}")
-        time.sleep(0.3)
 
 
 def _check_free(port: int, option: str) -> None:
@@ -180,31 +194,12 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _stop_all(children: list[Child]) -> None:
-    """The worker first, so that its flow runs can still report; the servers after it."""
-    for child in reversed(children):
-        end = time.monotonic() + _STOP_SECONDS
-        while child.process.poll() is None and time.monotonic() < end:
-            # Once more every few seconds: a worker that is waiting for its flow runs ends at the second signal.
-            child.process.terminate()
-            try:
-                child.process.wait(5)
-            except subprocess.TimeoutExpired:
-                continue
-        if child.process.poll() is None:
-            os.killpg(child.process.pid, signal.SIGKILL)
-            child.process.wait()
-
-
 @contextmanager
 def _until_stopped() -> Iterator[None]:
     """Ctrl-C and SIGTERM end the block; both are the way to end it, not a mistake."""
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise KeyboardInterrupt
-
     # SIGINT as well: a shell starts what it puts into the background with it ignored.
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
     try:
         yield
     except KeyboardInterrupt:

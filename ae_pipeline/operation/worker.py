@@ -37,7 +37,7 @@ def start_worker(root: Path) -> None:
 
 
 def worker_name() -> str:
-    """Of a worker that is this process. It stands on every run that the worker takes, from the first moment."""
+    """Name of the worker that is this process. It stands on every run that the worker takes, from the first moment."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 

@@ -4,7 +4,8 @@
 
 To add a knob: a field here and the same name in params.yaml. Its description says unit and meaning.
 Options of a model or source stand under its own name (`model.dense.*`), so that switching `model.name` needs no other
-edit and changes to an unused model re-run nothing.
+edit and changes to an unused model re-run nothing; `class Options` in its own file says which they are (options.py).
+Limits on metrics (`max_mse`) are known by the table in evaluation/metrics.py (limits.py).
 """
 
 from pathlib import Path
@@ -18,10 +19,10 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.files import read_small
 from ae_pipeline.params.base import Count, NonNegative, Positive, Section, Seed, Size
 from ae_pipeline.params.benchmark import BenchParams
-from ae_pipeline.params.model import ModelParams
+from ae_pipeline.params.limits import Limits
 from ae_pipeline.params.operation import DriftParams, InboxParams, PromotionParams, SweepParams
+from ae_pipeline.params.options import ModelParams, SourceParams
 
-MOST_ROW_GROUP_ROWS = 1_000_000
 # Folders below paths.work that took long to make: `encode`, which clears that, leaves them.
 SWEEPS, BENCHMARKS = "sweep", "benchmark"
 
@@ -57,42 +58,6 @@ class Paths(Section):
         return path
 
 
-class NoOptions(Section):
-    """A source without options."""
-
-
-class IdxOptions(Section):
-    """A local folder of IDX files."""
-
-    folder: str = "data/idx"
-    """Folder with train-images*, t10k-images* (or test-images*) and optional labels, gzipped or not."""
-
-
-class SyntheticOptions(Section):
-    """Seeded pictures of blobs and bars."""
-
-    train_rows: Count = 2000
-    test_rows: Count = 500
-    height: Annotated[int, Field(ge=4)] = 12
-    width: Annotated[int, Field(ge=4)] = 12
-    seed: Seed = 0
-
-
-class SourceParams(Section):
-    """Which data set, and its options under its own name."""
-
-    name: Literal["mnist", "fashion_mnist", "idx", "synthetic"] = "mnist"
-    mnist: NoOptions = NoOptions()
-    fashion_mnist: NoOptions = NoOptions()
-    idx: IdxOptions = IdxOptions()
-    synthetic: SyntheticOptions = SyntheticOptions()
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The chosen source's options as keyword arguments."""
-        return dict(getattr(self, self.name))
-
-
 class PrepareParams(Section):
     """Splitting and sharding."""
 
@@ -109,8 +74,8 @@ class TrainParams(Section):
     loss: Literal["mse", "bce"] = "mse"
     optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
     learning_rate: Positive = 0.006
-    """With tens of thousands of rows and hidden_norm: batch, .02 in batches of 256 is as good in less time; with few
-    rows it is worse (docs/experiments.md)."""
+    """For tens of thousands of rows and hidden_norm: batch, .02 in batches of 256 is as good in less time; few rows
+    make it worse (docs/experiments.md)."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """cosine: up in the first fiftieth of all steps, then down, to a tenth, or to zero with ema: 0."""
     ema: Annotated[float, Field(ge=0, le=1)] = 0.03
@@ -135,7 +100,7 @@ class TrainParams(Section):
     processor multiplies bytes; takes a twentieth more epochs (to_integers.py). auto: where it is possible: uint8
     samples, activation relu, and identity for latents."""
     batch_size: Annotated[int, Field(ge=2, lt=2**31)] = 128
-    """At least 2: one row has no batch statistics."""
+    """Rows of a step; at least 2, for one row has no batch statistics."""
     epochs: Count = 45
     patience: Annotated[int, Field(ge=0)] = 10
     """Epochs without a better validation loss before training stops; 0 never stops early."""
@@ -150,7 +115,7 @@ class TrainParams(Section):
 
 
 class QuantiserParams(Section):
-    """From latents to integers."""
+    """How latents become integers."""
 
     levels: Annotated[int, Field(ge=2, le=256)] = 16
     """Values of each integer; with train.rate_weight the most there may be: steps are learned, levels follow."""
@@ -163,7 +128,8 @@ class EncodeParams(Section):
     """Splits to encode, each into a store of its own."""
     layout: Literal["list", "binary", "coded"] = "list"
     """list: opens as arrays everywhere; binary: faster, opens as bytes; coded: fewest bits, opens here only."""
-    row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)] = 10_000
+    row_group_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """At most as many as the format allows (`store/format/manifest.py`)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     @field_validator("data_sets")
@@ -174,8 +140,8 @@ class EncodeParams(Section):
         return names
 
 
-class GateParams(Section):
-    """What a codec must reach on the test split; null switches a condition off.
+class GateParams(Limits):
+    """What a codec must reach on the test split, in any metric; null switches a condition off.
 
     Whatever is asked for, a codec that is not better than answering each value's mean fails (mean_answer.py).
     """
@@ -226,7 +192,7 @@ class Params(Section):
     def may_be_integer(self) -> bool:
         """Whether the network is one that integers can compute."""
         options = self.model.options
-        return (options["activation"], options.get("latent_activation", "identity")) == ("relu", "identity")
+        return (options.get("activation"), options.get("latent_activation", "identity")) == ("relu", "identity")
 
     @model_validator(mode="after")
     def _integers_are_possible(self) -> "Params":
@@ -241,7 +207,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> "Params":
-        output = self.model.options["output_activation"]
+        output = self.model.options.get("output_activation")
         if self.train.loss == "bce" and output != "sigmoid":
             raise ValueError(
                 f"train.loss: bce needs model.{self.model.name}.output_activation: sigmoid, found {output}"
@@ -296,7 +262,7 @@ def _problem(item: Any) -> str:
         section: Any = Params
         for part in item["loc"][:-1]:
             section = section.model_fields[part].annotation
-        return f"{place}: unknown key (known: {', '.join(section.model_fields) or 'none, it has no options'})"
+        return f"{place}: unknown key (known: {', '.join(section.known()) or 'none, it has no options'})"
     message = item["msg"].removeprefix("Value error, ")
     return f"{place}: {message}, found {item['input']!r}" if place else message
 

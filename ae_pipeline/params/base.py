@@ -1,6 +1,6 @@
 """What all sections of params.yaml share."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,12 +13,31 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 Size = Annotated[int, Field(ge=1, le=2**20)]
 """Values or channels of a layer."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "identity"]
+Norm = Literal["batch", "none"]
+Output = Literal["sigmoid", "clamp", "linear"]
+"""The last activation, for values in [0, 1]: `clamp` cuts off what is outside; `linear` leaves it."""
 
 
 class Section(BaseModel):
     """Frozen; unknown keys are refused; numbers are not taken from strings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def known(cls) -> list[str]:
+        """The keys that it takes."""
+        return list(cls.model_fields)
+
+
+class ModelOptions(Section):
+    """Options of an autoencoder; `class Options` in each file of models/ is one."""
+
+    before: ClassVar[dict[str, Any]] = {}
+    """What options that were added later meant before there were any: for codecs written then."""
+    about_equal_bits: ClassVar[tuple[str, ...]] = ()
+    """Options that decide how well a latent is used, not how it is spread over the quantiser's levels: a sweep takes
+    the bits of two settings that differ in these alone as about equal."""
 
 
 AnySection = TypeVar("AnySection", bound=Section)

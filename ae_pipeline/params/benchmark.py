@@ -8,7 +8,7 @@ from ae_pipeline.params.base import Count, Section
 
 
 class BenchParams(Section):
-    """What is measured side by side; docs/benchmark.md says how."""
+    """What is measured side by side; docs/choosing.md says how."""
 
     presets: Annotated[list[str], Field(min_length=1)] = [
         "small",
@@ -43,4 +43,4 @@ class BenchParams(Section):
         256,
     ]
     pca_levels: Annotated[list[Annotated[int, Field(ge=2, le=256)]], Field(min_length=1)] = [4, 8, 16, 32, 64, 256]
-    """Each with every size; also tried with one step for all components, which is what is best for PCA."""
+    """Each is tried with every size; so is one step for all components, which is best for PCA."""

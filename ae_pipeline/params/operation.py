@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from ae_pipeline.params.base import Count, Fraction, NonNegative, Positive, Section
+from ae_pipeline.params.limits import Limits
 
 
 class InboxParams(Section):
@@ -37,7 +38,7 @@ class PromotionParams(Section):
     """When the challenger becomes champion; both are measured on the same held-out rows."""
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Of the interval around the mean paired difference of the rows' MSE."""
+    """Confidence of the interval around the mean paired difference of the rows' MSE."""
     max_mse_increase: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.0
     """Upper end of that interval, relative to the champion's MSE. 0: surely not worse; -0.05: surely 5% better."""
     max_bits_increase: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.02
@@ -48,7 +49,7 @@ class PromotionParams(Section):
     """Held-out rows to compare on, the first of the test split."""
 
 
-class SweepParams(Section):
+class SweepParams(Limits):
     """What `ae-pipeline sweep` tries, and what is good enough; see sweep/__init__.py."""
 
     space: Annotated[list[str], Field(min_length=1)] = [
@@ -63,12 +64,17 @@ class SweepParams(Section):
     max_mse: Positive | None = None
     """Tolerance, on the validation split: the smallest codec within it is named."""
     min_psnr: Positive | None = None
-    """The same in decibel; one of the two at most."""
+    """The tolerance in decibel. A limit on another metric may stand instead (`min_ssim`); one of them at most."""
     margin: Fraction = 0.05
-    """By how much a trial must be behind before it is stopped, relative; see experiments/sweep/stopping.py."""
+    """A trial is stopped once it is behind by more than this, relative; see experiments/sweep/stopping.py."""
 
     @model_validator(mode="after")
     def _one_tolerance(self) -> "SweepParams":
-        if self.max_mse is not None and self.min_psnr is not None:
+        given = [limit.key for limit in self.limits]
+        if given == ["max_mse", "min_psnr"]:
             raise ValueError("max_mse and min_psnr say the same thing in two ways; give one of them")
+        if len(given) > 1:
+            raise ValueError(f"a sweep has one tolerance, found {', '.join(given)}; give one of them")
+        if given and given[0].startswith("max_bits"):
+            raise ValueError(f"{given[0]} is no tolerance: a sweep looks for the fewest bits; limit an error instead")
         return self

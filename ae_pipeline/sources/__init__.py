@@ -1,12 +1,13 @@
 """Where data comes from: one file per source, named as in params.yaml's `source.name`.
 
-To add one: write `sources/<name>.py` whose last line is `SOURCE = <Class>` (contract: base.py), add its options and
-name to `SourceParams` in params.py; `tests/house/test_contracts.py` and DVC find it by name.
+To add one: write `sources/<name>.py` with its `class Options(Section)`, if it has any, and `SOURCE = <Class>` as its
+last line (contract: base.py); write the options into params.yaml. params/options.py, dvc.yaml and
+tests/house/test_contracts.py find it by its file.
 """
 
 from importlib import import_module
 
-from ae_pipeline.params import SourceParams
+from ae_pipeline.params.options import SourceParams
 from ae_pipeline.sources.base import Source
 
 

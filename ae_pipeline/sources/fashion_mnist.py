@@ -10,7 +10,7 @@ from ae_pipeline.sources.idx import FILES, read_idx_splits
 from ae_pipeline.sources.mirrors import Mirror, Pinned, fetch_verified, local_mirror, torchvision_mirrors
 from ae_pipeline.sources.mnist import how_to_supply
 
-# Of the gzipped files, as published with the data set: a local mirror must hold these.
+# Digests of the gzipped files, as published with the data set: a local mirror must hold these.
 _GZIP_DIGESTS = (
     "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
     "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",

@@ -14,12 +14,20 @@ from ae_pipeline.data.idx import copy_uncompressed, describe_idx, idx_name, open
 from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.data.raw_split import RawSplit
 from ae_pipeline.errors import DataError
+from ae_pipeline.params.base import Section
 from ae_pipeline.sources.base import Announced, Source
 
 IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 FILES = (IMAGES["train"], LABELS["train"], IMAGES["test"], LABELS["test"])
 _WORDS = {"train": ("train",), "test": ("t10k", "test")}
+
+
+class Options(Section):
+    """The folder with the files."""
+
+    folder: str = "data/idx"
+    """Folder with train-images*, t10k-images* (or test-images*) and optional labels, gzipped or not."""
 
 
 class IdxSource(Source):
@@ -35,14 +43,12 @@ class IdxSource(Source):
             copy_uncompressed(original, copy)
         try:
             self.read(raw)
-        except DataError as error:
-            message = str(error)
-            for copy, original in (*originals.items(), (raw, self._folder)):  # the user's files, not the copies
-                message = message.replace(str(copy), str(original))
-            raise DataError(message) from None
+        except DataError as error:  # about the copies
+            original = originals.get(Path(error.place or raw), self._folder)
+            raise error.with_fields(place=original) from None
 
     def announce(self) -> Announced:
-        """From the headers of the user's files."""
+        """What the headers of the user's files say."""
         originals = self._originals()
         found: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
         for split, name in IMAGES.items():
@@ -100,7 +106,8 @@ def read_idx_splits(raw: Path) -> dict[str, RawSplit]:
         images = open_idx(raw / IMAGES[split])
         _check_images(raw / IMAGES[split], images.dtype, images.shape)
         if images.dtype.kind == "f" and not np.isfinite(images).all():
-            raise DataError(f"{raw / IMAGES[split]} has NaN or infinite pixels; remove or repair those rows first")
+            advice = "remove or repair those rows first"
+            raise DataError("has NaN or infinite pixels", place=raw / IMAGES[split], advice=advice)
         attributes = {}
         if (raw / LABELS[split]).exists():
             labels = open_idx(raw / LABELS[split])
@@ -114,25 +121,26 @@ def read_idx_splits(raw: Path) -> dict[str, RawSplit]:
 
 def _check_images(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
     if dtype.newbyteorder("=").name not in DTYPES or len(shape) < 2:
-        raise DataError(
-            f"{path} holds {dtype.newbyteorder('=').name} of shape {list(shape)}; "
-            f"expected at least two dimensions of {', '.join(DTYPES)}"
-        )
+        found = f"holds {dtype.newbyteorder('=').name} of shape {list(shape)}"
+        raise DataError(found, place=path, advice=f"expected at least two dimensions of {', '.join(DTYPES)}")
 
 
 def _check_labels(path: Path, shape: tuple[int, ...], rows: int) -> None:
     if shape != (rows,):
-        raise DataError(f"{path} has shape {list(shape)}; expected one label for each of {rows} images")
+        advice = f"expected one label for each of {rows} images"
+        raise DataError(f"has shape {list(shape)}", place=path, advice=advice)
 
 
 def _check_alike(folder: Path, found: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> None:
     """Both splits have one shape and one type: a codec that is trained on one is measured on the other."""
     shapes = {name: list(shape[1:]) for name, (_, shape) in found.items()}
     if shapes["train"] != shapes["test"]:
-        raise DataError(f"train and test images in {folder} differ in shape: {shapes}; expected one shape")
+        differ = f"has train and test images that differ in shape: {shapes}"
+        raise DataError(differ, place=folder, advice="expected one shape")
     types = {name: dtype.newbyteorder("=").name for name, (dtype, _) in found.items()}
     if types["train"] != types["test"]:
-        raise DataError(f"train and test images in {folder} differ in type: {types}; expected one type")
+        differ = f"has train and test images that differ in type: {types}"
+        raise DataError(differ, place=folder, advice="expected one type")
 
 
 SOURCE = IdxSource

@@ -17,7 +17,7 @@ from ae_pipeline.sources.mirrors import (
     torchvision_mirrors,
 )
 
-# Of the uncompressed files.
+# Digests of the uncompressed files.
 _DIGESTS = (
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",

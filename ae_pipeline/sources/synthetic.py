@@ -1,14 +1,27 @@
 """Source `synthetic`: seeded pictures of blurred blobs crossed by a bar; no network. For tests and trials."""
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from ae_pipeline.data.idx import write_idx
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.params.base import Count, Section, Seed
 from ae_pipeline.sources.base import Announced, Source
 from ae_pipeline.sources.idx import IMAGES, LABELS, read_idx_splits
+
+
+class Options(Section):
+    """How many pictures, of which size."""
+
+    train_rows: Count = 2000
+    test_rows: Count = 500
+    height: Annotated[int, Field(ge=4)] = 12
+    width: Annotated[int, Field(ge=4)] = 12
+    seed: Seed = 0
 
 
 class Synthetic(Source):
@@ -28,7 +41,7 @@ class Synthetic(Source):
             write_idx(raw / LABELS[split], labels)
 
     def announce(self) -> Announced:
-        """As the options say."""
+        """What the options say."""
         return Announced(SampleSpec((self._height, self._width), "uint8"), self._rows["train"], self._rows["test"])
 
     def read(self, raw: Path) -> dict[str, RawSplit]:

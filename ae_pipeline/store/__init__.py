@@ -2,11 +2,12 @@
 
     latent_store     an open store: chosen rows of it
     parts            its parts, each read and checked as a whole
-    storage/         where a store's files are: folder or URL
+    storage/         where a store's files are, read and written: folder or URL
     format/          manifest, parts, layouts
     writing/         encode and append
     reading/         scan, decode, export
     care/            verify, repair, vacuum
+    executors/       one job for each shard, side by side
 
 Doors: `LatentStore` and `decode_rows` for readers; `writing.encoding.encode_samples` and
 `writing.appending.append_samples` for writers.

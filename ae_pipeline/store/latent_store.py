@@ -17,7 +17,7 @@ from ae_pipeline.store.parts import LatentRows, OnDamaged, Parts
 
 
 class LatentStore(Parts):
-    """An open store: a local folder or an fsspec URL."""
+    """An open store: a local folder, or a URL such as s3://bucket/store."""
 
     def scan(
         self,
@@ -26,7 +26,7 @@ class LatentStore(Parts):
         ids: Sequence[int | str] | None = None,
         on_damaged: OnDamaged | None = None,
     ) -> Iterator[pa.Table]:
-        """Rows as Arrow tables, a row group at a time, in the store's order; see `scanning.scan`."""
+        """Rows as Arrow tables, a row group at a time, in the store's order; see `reading.scan.scan`."""
         from ae_pipeline.store.reading.scan import scan
 
         return scan(self, columns, filter, ids, on_damaged)
@@ -37,6 +37,6 @@ class LatentStore(Parts):
         ids: Sequence[int | str] | None = None,
         on_damaged: OnDamaged | None = None,
     ) -> Iterator[LatentRows]:
-        """The same rows with latents and errors as NumPy arrays."""
+        """Chosen rows with latents and errors as NumPy arrays."""
         for table in self.scan(None, filter, ids, on_damaged):
             yield self.to_rows(table)

@@ -34,9 +34,11 @@ from ae_pipeline.store.format.manifest import (
 from ae_pipeline.store.format.part_file import PartFile
 from ae_pipeline.store.format.part_writer import ERROR, RESERVED
 from ae_pipeline.store.format.verified_file import VerifiedFile
-from ae_pipeline.store.storage.folder import LocalStorage, Storage, copy_file, open_storage, place_of
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, copy_file, place_of
+from ae_pipeline.store.storage.place import open_storage
 
 CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
+_COLUMN_ROWS = 65_536
 # Permission, too many open files, memory.
 _NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
@@ -85,7 +87,7 @@ class Parts:
         """The codec inside the store: its folder, or of a remote store a temporary copy. Raises StoreError."""
         if isinstance(self.storage, LocalStorage):
             with suppress(FileNotFoundError):  # `read_header` says so better
-                self._refuse_links()
+                self._check_codec_files()
             return self.storage.path / CODEC_FOLDER
         if self._fetched is None:
             folder = Path(tempfile.mkdtemp(prefix="ae-pipeline-codec-"))
@@ -98,20 +100,22 @@ class Parts:
             self._fetched = folder
         return self._fetched
 
-    def _refuse_links(self) -> None:
-        for name in CODEC_FILES:
-            inside = f"{CODEC_FOLDER}/{name}"
+    def _check_codec_files(self) -> None:
+        """Raise StoreError for a link, and before it is read for a file that is larger than the whole codec."""
+        most = self.manifest.codec.bytes
+        for inside in (f"{CODEC_FOLDER}/{name}" for name in CODEC_FILES):
             try:
                 size = self.storage.size(inside)
             except FileNotFoundError:
                 raise
             except OSError as error:
-                raise StoreError(f"{place_of(self.storage, inside)} {first_line(error)}; restore the store") from None
-            if size > self.manifest.codec.bytes:  # before it is read
-                raise StoreError(
-                    f"{place_of(self.storage, inside)} has {size:,} bytes, more than the whole codec, which has "
-                    f"{self.manifest.codec.bytes:,} by the manifest; run `ae-pipeline repair --codec` with a copy"
-                )
+                raise self._error(inside, first_line(error), "restore the store") from None
+            if size > most:
+                found = f"has {size:,} bytes, more than the whole codec, which has {most:,} by the manifest"
+                raise self._error(inside, found, "run `ae-pipeline repair --codec` with a copy")
+
+    def _error(self, name: str, finding: str, advice: str) -> StoreError:
+        return StoreError(finding, place=place_of(self.storage, name), advice=advice)
 
     @property
     def nbytes(self) -> int:
@@ -125,26 +129,20 @@ class Parts:
     def codec_header(self) -> CodecHeader:
         """The codec's description. Raises StoreError if it is not the one that wrote the store."""
         header = read_header(self.codec_path)
-        wanted = self.manifest.codec.fingerprint
-        if header.fingerprint != wanted:
-            raise StoreError(
-                f"{place_of(self.storage, CODEC_FOLDER)} has fingerprint {header.fingerprint[:12]}..., but the store "
-                f"was written with {wanted[:12]}...; put the right codec back: `ae-pipeline repair` takes a copy "
-                "(--codec)"
-            )
-        latent = self.manifest.latent
-        found = (header.model.latent_size, header.quantiser.levels, header.samples)
-        if found != (latent.size, latent.levels, self.manifest.samples):
-            raise StoreError(
-                f"{place_of(self.storage, CODEC_FOLDER)} is for other samples or latents than the manifest says; "
-                "restore the store"
-            )
-        recorded = self.manifest.codec.files.get("codec.json")
-        if sha256_file(self.codec_path / HEADER_NAME) != recorded:
-            raise StoreError(
-                f"{place_of(self.storage, f'{CODEC_FOLDER}/{HEADER_NAME}')} was changed: its SHA-256 is not the one in "
-                "the manifest; restore it, or run `ae-pipeline repair` with a copy of the codec"
-            )
+        codec, latent = self.manifest.codec, self.manifest.latent
+        if header.fingerprint != codec.fingerprint:
+            here, there = f"{header.fingerprint[:12]}...", f"{codec.fingerprint[:12]}..."
+            found = f"has fingerprint {here}, but the store was written with {there}"
+            advice = "put the right codec back: `ae-pipeline repair` takes a copy (--codec)"
+            raise self._error(CODEC_FOLDER, found, advice)
+        said = (header.model.latent_size, header.quantiser.levels, header.samples)
+        if said != (latent.size, latent.levels, self.manifest.samples):
+            found = "is for other samples or latents than the manifest says"
+            raise self._error(CODEC_FOLDER, found, "restore the store")
+        if sha256_file(self.codec_path / HEADER_NAME) != codec.files.get("codec.json"):
+            found = "was changed: its SHA-256 is not the one in the manifest"
+            advice = "restore it, or run `ae-pipeline repair` with a copy of the codec"
+            raise self._error(f"{CODEC_FOLDER}/{HEADER_NAME}", found, advice)
         return header
 
     def schema(self) -> pa.Schema:
@@ -175,6 +173,12 @@ class Parts:
             if count != part.rows:
                 raise ValueError(f"it has {count} rows, the manifest says {part.rows}")
 
+    def read_column(self, part: PartEntry, name: str) -> Iterator[pa.Array]:
+        """Yield one column of a part, block by block. Raises DamagedPartError."""
+        with self.open_part(part) as parquet:
+            for batch in parquet.iter_batches(batch_size=_COLUMN_ROWS, columns=[name]):
+                yield batch.column(0)
+
     def to_rows(self, table: pa.Table) -> LatentRows:
         """A table of all columns in NumPy's terms. Raises ValueError if its latents are not of the store's size."""
         return LatentRows(
@@ -188,6 +192,15 @@ class Parts:
         latents = table.column(LATENT).combine_chunks()
         return self._layout.to_numpy(latents, self.manifest.latent.size)
 
+    def largest_error(self) -> float:
+        """The largest `error` of a row, from the statistics in the footers of the parts. Raises DamagedPartError."""
+        found = []
+        for part in self.manifest.parts:
+            with self.open_part(part) as parquet:
+                groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+                found += [group.column(group.num_columns - 1).statistics.max for group in groups]  # `error` is the last
+        return float(max(found))
+
     def latent_bytes(self) -> int:
         """Compressed bytes of the latent column alone, over all parts."""
         total = 0
@@ -199,12 +212,17 @@ class Parts:
     @contextmanager
     def open_part(self, part: PartEntry) -> Iterator[pq.ParquetFile]:
         """A part as a Parquet file whose bytes are checked as they are read. Raises DamagedPartError."""
-        with self._reading(part.name):
-            file = VerifiedFile(self.storage, part)
-            options = {"metadata": file.metadata(), "page_checksum_verification": True, "pre_buffer": False}
-            with PartFile(file, self._layout, self.manifest.latent.size, **options) as parquet:
-                self._check_columns(parquet.schema_arrow)
-                yield parquet
+        with self._reading(part.name), self.checked_part(part) as parquet:
+            yield parquet
+
+    @contextmanager
+    def checked_part(self, part: PartEntry) -> Iterator[pq.ParquetFile]:
+        """Open a part for a caller who names the file: Arrow's and Python's errors pass, and DamagedError."""
+        file = VerifiedFile(self.storage, part)
+        options = {"metadata": file.metadata(), "page_checksum_verification": True, "pre_buffer": False}
+        with PartFile(file, self._layout, self.manifest.latent.size, **options) as parquet:
+            self._check_columns(parquet.schema_arrow)
+            yield parquet
 
     def _check_columns(self, schema: pa.Schema) -> None:
         """Raise ValueError unless the columns of a part are the store's."""
@@ -219,28 +237,25 @@ class Parts:
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
-        """What reading a damaged file raises, as one error that names it."""
+        """Turn what reading a damaged file raises into one error that names the file."""
         where = place_of(self.storage, name)
         advice = "restore it, or run `ae-pipeline repair` with the data that was encoded"
         try:
             yield
         except FileNotFoundError:
-            raise DamagedPartError(
-                f"{where} is missing, but the manifest lists it; {self._removed_since(name) or advice}"
-            ) from None
+            instead = self._removed_since(name) or advice
+            raise DamagedPartError("is missing, but the manifest lists it", place=where, advice=instead) from None
         except MemoryError:  # Arrow's is one of its exceptions
             raise
         except OSError as error:
             # Nobody is to repair, or to read on without, what is only out of reach for now.
             from_arrow = type(error) is OSError and error.errno is None
             if from_arrow or (isinstance(self.storage, LocalStorage) and error.errno not in _NOT_THE_FILE):
-                raise DamagedPartError(f"{where} is damaged: {first_line(error)}; {advice}") from None
-            raise StoreError(
-                f"{where} cannot be read: {first_line(error)}; give access to it, then try again"
-            ) from None
+                raise DamagedPartError(f"is damaged: {first_line(error)}", place=where, advice=advice) from None
+            advice = "give access to it, then try again"
+            raise StoreError(f"cannot be read: {first_line(error)}", place=where, advice=advice) from None
         except (pa.ArrowException, ValueError, KeyError) as error:
-            reason = first_line(error).removeprefix(f"{where} ").removeprefix("is damaged: ")
-            raise DamagedPartError(f"{where} is damaged: {reason}; {advice}") from None
+            raise DamagedPartError(f"is damaged: {first_line(error)}", place=where, advice=advice) from None
 
     def _removed_since(self, name: str) -> str | None:
         """What to do if a newer snapshot does without the file: then nobody damaged it."""

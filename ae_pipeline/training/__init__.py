@@ -1,4 +1,4 @@
-"""From samples to a codec.
+"""Training: samples go in, a codec comes out.
 
 build            samples in, codec folder out
 loop             fit(): epochs, validation, early stopping

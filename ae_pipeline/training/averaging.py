@@ -32,7 +32,7 @@ class WeightAverage(Generic[Modules]):
         self._steps = 0
 
     def update(self) -> None:
-        """To be called after every step."""
+        """Count a step in; call it after every one."""
         if self._steps % self._every == 0:
             self._average.update_parameters(self._source)
         self._steps += 1

@@ -13,7 +13,7 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.value_range import measure_range, scaled_by
 
-# The train split may take this share of the device's free memory.
+# The share of the device's free memory that the train split may take.
 _MEMORY_SHARE = 0.4
 _BLOCK_ROWS = 4096
 # Rows that are mixed with each other when streaming.

@@ -1,4 +1,4 @@
-"""From samples to a codec folder: train, freeze, fit the quantiser, save."""
+"""Makes a codec's folder from samples: train, freeze, fit the quantiser, save."""
 
 from collections.abc import Callable
 from dataclasses import asdict

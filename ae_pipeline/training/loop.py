@@ -53,7 +53,7 @@ class Fitted:
     stopped_early: bool
     precision: Precision
     rate: RateModel | None = None
-    """With train.rate_weight: the steps to quantise with, of the best epoch."""
+    """The steps to quantise with, of the best epoch; None without train.rate_weight."""
 
     @property
     def best(self) -> Epoch:
@@ -147,7 +147,7 @@ class _Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step."""
+        """Learning rate of the next step."""
         return float(self._schedule.get_last_lr()[0])
 
     def epoch(self, train: Rows, generator: torch.Generator) -> float:

@@ -17,7 +17,7 @@ from ae_pipeline.data.value_range import pixels_of, range_of, scaled_by
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import LARGEST_PCA, Params
 
-# PCA of this many evenly spaced rows, and this many values of them, takes a fraction of a second and is a hint.
+# PCA of this many evenly spaced rows, and this many values of them, is a hint in a fraction of a second.
 _ROWS = 2000
 _VALUES = 1 << 24
 # With fewer rows than this for each component, PCA fits the rows themselves.

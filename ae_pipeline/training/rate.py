@@ -57,7 +57,7 @@ class RateModel(nn.Module):
 
     @torch.no_grad()
     def of(self, dimensions: Tensor) -> "RateModel":
-        """A rate model of some of the dimensions."""
+        """The rate model of some dimensions only."""
         chosen = RateModel(len(dimensions), shared=self.shared)
         state = self.state_dict()
         for name in ["log_steps"] if self.shared else list(state):

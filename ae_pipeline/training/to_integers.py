@@ -1,4 +1,4 @@
-"""From a trained float network to one in integers (integer.py): it trains on while everything is rounded.
+"""Turns a trained float network into one in integers (integer.py): it trains on while everything is rounded.
 
 Weights, activations, latents and logits are rounded on grids whose steps are powers of two, and gradients pass as if
 they were not (straight-through; Jacob and others, arXiv:1712.05877). For the rate, latents are noisy as in rate.py;
@@ -44,11 +44,11 @@ class Tuned:
 
     epochs: int
     float_loss: float
-    """The loss of the float network, with quantised latents."""
+    """Loss of the float network, with quantised latents."""
     rounded_loss: float
-    """The loss after rounding, before training on."""
+    """Loss after rounding, before training on."""
     loss: float
-    """The loss of the integer network."""
+    """Loss of the integer network."""
 
 
 class RoundedLayer(nn.Module):
@@ -94,7 +94,7 @@ class RoundedLayer(nn.Module):
 
     @torch.no_grad()
     def integers(self) -> dict[str, Tensor]:
-        """weight, bias and shift of the IntegerLayer."""
+        """The `weight`, `bias` and `shift` of the IntegerLayer."""
         assert self.weight_bits is not None
         while (beyond := self._largest_sums() >= EXACT).any():
             self.weight_bits[beyond] -= 1
@@ -176,7 +176,7 @@ class RoundedNetwork(nn.Module):
         return raw - LOGIT_ZERO / 2**LOGIT_BITS
 
     def loss(self, pixels: Tensor, params: TrainParams, rate: RateModel | None) -> Tensor:
-        """The loss that `Autoencoder.losses` calls `total`."""
+        """The loss that `Autoencoder.losses` calls total, of the rounded network."""
         z = self.encode(pixels)
         raw, target = self.decode(z), pixels.float() / 255
         if params.loss == "bce" and self._sigmoid:

@@ -43,6 +43,7 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         assert command in done.stdout
 
 
+@pytest.mark.slow
 def test_info_of_a_store_says_rows_bytes_codec_provenance_and_schema(ae, store):
     code, out, _ = ae("info", store)
     assert code == 0
@@ -157,6 +158,7 @@ def test_wrong_options_exit_with_2_and_name_the_choices(ae, store, tmp_path):
     assert "cuda" in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a file system that is full")
 def test_a_full_disk_is_said_in_one_line(synthetic_prepared, tiny_codec, tmp_path):
     # A file size limit fails any write beyond it, as a full disk does.
@@ -213,9 +215,9 @@ def test_rows_of_another_length_say_how_long_they_are(ae, tiny_codec, tmp_path):
 
 def test_ctrl_c_says_so_and_exits_with_130(synthetic_prepared, tiny_codec, tmp_path):
     script = (
-        "import ae_pipeline.store.writing.encoding as encoding, sys\n"
-        "def interrupt(*arguments): raise KeyboardInterrupt\n"
-        "encoding.copy_codec = interrupt\n"
+        "import ae_pipeline.store.writing.commit as commit, sys\n"
+        "def interrupt(*arguments, **options): raise KeyboardInterrupt\n"
+        "commit.first_manifest = interrupt\n"
         "from ae_pipeline.cli.main import main\n"
         "main()\n"
     )

@@ -164,6 +164,7 @@ def test_a_result_that_has_its_name_is_complete_whatever_memory_is_lacking_after
         raise RuntimeError("a bug")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_a_codec_is_copied_is_the_targets(tmp_path):
     """A limit of file sizes stands for it: small enough for the part, too small for the weights."""
     random_codec(tmp_path / "codec", hidden_size=4000)

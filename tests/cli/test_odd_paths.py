@@ -46,6 +46,7 @@ def run(cwd, *arguments, code=0, environment=ASCII):
     return done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_store_in_a_folder_whose_name_is_not_utf_8_is_whole_and_grows(odd):
     place = f"{ODD}/store"
     assert "whole" in run(odd, "verify", place)[0]
@@ -63,6 +64,7 @@ def test_a_store_in_a_folder_whose_name_is_not_utf_8_is_whole_and_grows(odd):
     assert part.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_encode_and_decode_write_the_same_bytes_there_as_anywhere(odd):
     given = ["--codec", f"{ODD}/codec", "--device", "cpu"]
     run(odd, "encode", f"{ODD}/0.parquet", *given, "--store", f"{ODD}/new")
@@ -78,6 +80,7 @@ def test_encode_and_decode_write_the_same_bytes_there_as_anywhere(odd):
     assert "mse" in json.loads(run(odd, "evaluate", f"{ODD}/0.parquet", "--store", f"{ODD}/new", "--json")[0])
 
 
+@pytest.mark.slow
 def test_a_file_whose_name_is_not_utf_8_is_recorded_spelt_out(odd):
     data = f"{ODD}.parquet"
     os.replace(odd / "0.parquet", odd / data)
@@ -90,6 +93,7 @@ def test_a_file_whose_name_is_not_utf_8_is_recorded_spelt_out(odd):
     assert recorded_name("größe 日本") == "größe 日本"
 
 
+@pytest.mark.slow
 def test_what_a_terminal_cannot_show_is_spelt_out(odd):
     usual = {"PYTHONIOENCODING": "utf-8"}
     assert "größe" in run(odd, "info", "store", environment=usual)[0]

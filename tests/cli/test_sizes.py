@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.format.verified_file import VerifiedFile
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.appending import append_samples
+
+pytestmark = pytest.mark.slow
 
 HUGE = 3 << 30
 # Runs a command of the command line, and says what it took beside that. Reading 3 GiB takes 3 GiB.
@@ -204,7 +207,7 @@ def test_a_chunk_of_gigabytes_in_a_store_without_pieces_is_refused_before_it_is_
     shutil.copytree(golden, tmp_path / "store")
     store = LatentStore.open(tmp_path / "store")
     file = VerifiedFile(store.storage, store.manifest.parts[0])
-    file._part = file._part.model_copy(update={"bytes": HUGE})
+    file._part = replace(file._part, bytes=HUGE)
     with pytest.raises(ValueError, match="in one piece"):
         file.read(HUGE - 1)
 

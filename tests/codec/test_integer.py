@@ -19,8 +19,10 @@ from ae_pipeline.codec.integer import EXACT, ByteTable, IntegerLayer, exact_prod
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_file
+from ae_pipeline.models.conv import Options as ConvOptions
+from ae_pipeline.models.dense import Options as DenseOptions
+from ae_pipeline.models.patches import Options as PatchOptions
 from ae_pipeline.params import Params
-from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.training.build import build_codec
 
 NETWORKS = {
@@ -121,6 +123,7 @@ print(hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdig
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "instructions",
     [

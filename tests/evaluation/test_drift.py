@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from drifting import DRIFT_PARAMS, encoded, train_set
+from drifting import DRIFT_PARAMS, encoded, taken, train_set
 from handmade import encode, random_codec, write_rows
 from scipy.stats import binom, ks_2samp
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, StoreError
-from ae_pipeline.evaluation.drift.fit import _EDGES, _edges, _evenly, fit_reference
+from ae_pipeline.evaluation.drift.fit import _EDGES, _edges, fit_reference
 from ae_pipeline.evaluation.drift.measure import (
     BatchCounts,
     error_bins,
@@ -71,7 +71,7 @@ def exact(train, error):
 def test_a_batch_is_measured_as_scipy_does_it(calibrated, shuffled_mnist, fresh):
     codec, reference = calibrated
     _, latents, error = fresh
-    step_latents, step_error = encoded(codec, np.concatenate(list(_evenly(train_set(codec), 8000))))
+    step_latents, step_error = encoded(codec, np.concatenate(taken(train_set(codec), 8000)))
     drift = measure(reference, latents[:700], error[:700])
     expected = [ks_2samp(latents[:700, d], step_latents[:, d]).statistic for d in range(16)]
     assert drift.dimensions == pytest.approx(expected)
@@ -95,6 +95,7 @@ def test_counts_may_come_in_pieces(tiny_reference, tiny_codec, synthetic_prepare
 # Which batches have drifted.
 
 
+@pytest.mark.slow
 def test_undisturbed_batches_stay_within_the_thresholds_in_the_stated_share(calibrated, shuffled_mnist, tmp_path):
     """On several halves: one calibration may be unlucky, and then all large batches of its other half are."""
     test = shuffled_mnist[0]

@@ -4,14 +4,14 @@ import time
 
 import numpy as np
 import pytest
-from drifting import encoded, train_set
+from drifting import encoded, taken, train_set
 from handmade import random_codec, random_pixels, write_rows
 
 from ae_pipeline.cli.stages import run_stage
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, WorkspaceError
-from ae_pipeline.evaluation.drift.fit import _evenly, _quantile, fit_reference
+from ae_pipeline.evaluation.drift.fit import _quantile, fit_reference
 from ae_pipeline.evaluation.drift.measure import measure
 from ae_pipeline.evaluation.drift.reference import read_reference
 from ae_pipeline.operation.tracking.workspace import Workspace
@@ -85,13 +85,13 @@ def test_rows_are_taken_evenly_over_all_shards(most, synthetic_prepared):
     everything = samples.load().pixels
     count = min(most, 540)
     chosen = [row for row in range(540) if (row + 1) * count // 540 > row * count // 540]
-    taken = np.concatenate(list(_evenly(samples, most)))
-    assert len(taken) == len(chosen) == count
-    assert np.array_equal(taken, everything[chosen])
+    rows = np.concatenate(taken(samples, most))
+    assert len(rows) == len(chosen) == count
+    assert np.array_equal(rows, everything[chosen])
 
 
 def test_blocks_are_never_larger_than_the_codecs(shuffled_mnist, calibrated):
-    blocks = list(_evenly(train_set(calibrated[0]), 5000))
+    blocks = taken(train_set(calibrated[0]), 5000)
     assert [len(block) for block in blocks] == [1024] * 4 + [5000 - 4 * 1024]
 
 

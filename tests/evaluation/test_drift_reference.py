@@ -11,6 +11,7 @@ from ae_pipeline.evaluation.drift.reference import Calibrated, read_reference, w
 # The thresholds.
 
 
+@pytest.mark.slow
 def test_thresholds_fall_with_the_number_of_rows(calibrated):
     found = np.array([calibrated[1].thresholds(rows) for rows in (1, 5, 20, 50, 93, 200, 700, 3000, 10**5, 10**9)])
     assert (np.diff(found, axis=0) <= 0).all()

@@ -10,7 +10,8 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation.baselines import build_pca_codec
-from ae_pipeline.evaluation.evaluate import PICTURED_ROWS, check_gate, evaluate_codec, rate_distortion
+from ae_pipeline.evaluation.evaluate import PICTURED_ROWS, evaluate_codec, rate_distortion
+from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.params import LARGEST_PCA, EncodeParams, GateParams
 from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.writing.encoding import encode_samples

@@ -1,17 +1,18 @@
 """Errors beside answering each value's mean: the numbers are NumPy's, and what knows nothing fails the gate."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from documents import DOCUMENTS
 from handmade import random_codec, write_rows
 
 from ae_pipeline.codec.header import Scaling, read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation.baselines import build_pca_codec
-from ae_pipeline.evaluation.evaluate import check_gate, evaluate_codec
+from ae_pipeline.evaluation.evaluate import evaluate_codec
+from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.mean_answer import MeanAnswer, fit_means, not_better_than_mean, warnings_of
 from ae_pipeline.operation.champion.comparison import compare_codecs
 from ae_pipeline.params import EncodeParams, GateParams, Params
@@ -22,7 +23,6 @@ from ae_pipeline.training.build import build_codec
 
 CPU = EncodeParams(device="cpu")
 NO_LIMITS = GateParams(beat_pca=False)
-README = Path(__file__).parents[2] / "README.md"
 
 
 def measured(original, decoded, train_means=None, *, scale=1.0, cut=7):
@@ -167,6 +167,7 @@ def outlier(tmp_path_factory):
     return folder, splits
 
 
+@pytest.mark.slow
 def test_a_codec_scaled_by_an_outlier_fails_the_gate_whatever_its_psnr(outlier):
     folder, splits = outlier
     metrics = evaluate_codec(folder / "codec", splits["test"], CPU, train=splits["train"]).metrics
@@ -290,12 +291,12 @@ def test_a_quiet_sound_has_a_high_psnr_and_a_low_snr(tmp_path):
 # Where it is told.
 
 
-def test_every_metric_of_evaluate_is_explained_in_the_readme(tiny_codec, synthetic_prepared):
+def test_every_metric_of_evaluate_is_explained(tiny_codec, synthetic_prepared):
     splits = {name: SampleSet.open(synthetic_prepared / name) for name in ("train", "test")}
     metrics = evaluate_codec(tiny_codec, splits["test"], CPU, train=splits["train"]).metrics
     assert {"mean_mse", "r2", "snr", "pca_r2", "value_low"} < metrics.keys()
-    readme = README.read_text()
-    assert [name for name in metrics if f"`{name}`" not in readme] == []
+    page = DOCUMENTS["docs/metrics.md"].read_text(encoding="utf-8")
+    assert [name for name in metrics if f"`{name}`" not in page] == []
     assert all(value is None or np.isfinite(float(value)) for value in metrics.values())  # as MLflow takes them
 
 

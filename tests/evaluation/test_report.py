@@ -66,6 +66,7 @@ def written(evaluation, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_picture_is_drawn(written):
     check_pictures(written / "pictures", PICTURES)
 
@@ -87,6 +88,7 @@ def test_tables_hold_the_numbers_of_the_evaluation(evaluation, written):
     ]
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(evaluation, written, tmp_path):
     write_tables(tmp_path / "tables", evaluation)
     write_pictures(tmp_path / "pictures", evaluation, HISTORY)

@@ -86,6 +86,7 @@ def test_a_codec_that_is_not_installed_is_told_and_left_out(synthetic, monkeypat
     assert "brotli" not in {found.family for found in points}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
 def test_image_codecs_count_what_pillow_writes(form, channels, tmp_path):
@@ -117,6 +118,7 @@ def test_lossless_streams_are_those_of_the_raw_rows_and_come_back(synthetic):
     assert {"zstd", "xz", "Parquet"} <= {found.family for found in points.values()}
 
 
+@pytest.mark.slow
 def test_pca_loses_what_the_other_components_hold_and_pays_for_its_basis_once(synthetic, synthetic_prepared):
     train = SampleSet.open(synthetic_prepared / "train")
     points, left_out = measure_pca(synthetic, train, FAST, CPU)

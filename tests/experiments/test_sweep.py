@@ -16,13 +16,15 @@ from ae_pipeline.experiments.sweep.runs import PARENT_TAG, STATE_TAG, SWEEP_TAG
 from ae_pipeline.operation.tracking.orphans import CLOSED_TAG
 from ae_pipeline.params import Params, load_params
 
+pytestmark = pytest.mark.slow
+
 SIZES = ("--set", "train.latent_size=2,8", "--seeds", "2")
 
 # Ends the process by a signal after so many epochs; otherwise `ae-pipeline` as it is.
 STOPPED = """
 import os, signal, sys
 from ae_pipeline.cli.main import main
-from ae_pipeline.cli.progress import SweepProgress
+from ae_pipeline.experiments.sweep.progress import SweepProgress
 epochs = []
 def at(self, what):
     epochs.append(what)

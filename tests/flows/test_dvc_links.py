@@ -14,7 +14,7 @@ from ae_pipeline.errors import LinkedStoreError
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.writing.encoding import remove_other
+from ae_pipeline.store.writing.encoding import finished_or_removed
 
 
 def dvc(folder, *arguments):
@@ -53,6 +53,7 @@ def invoke(folder, command, monkeypatch):
     return CliRunner().invoke(app, [command[0], "store", *command[1:]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False], ids=["all links", "manifest replaced"])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_says_what_the_links_are_and_changes_nothing(command, whole, tracked, tmp_path, monkeypatch):
@@ -77,7 +78,7 @@ def test_an_encode_into_that_place_removes_nothing(tracked):
     samples, before = SampleSet.open(tracked / "0.parquet"), what_is_there(tracked)
     for params in (EncodeParams(device="cpu"), EncodeParams(device="cpu", layout="binary")):
         with pytest.raises(LinkedStoreError):
-            remove_other(tracked / "store", samples, tracked / "codec", params)
+            finished_or_removed(tracked / "store", samples, tracked / "codec", params)
         with pytest.raises(LinkedStoreError):
             encode(samples, tracked / "codec", tracked / "store", layout=params.layout)
     assert what_is_there(tracked) == before

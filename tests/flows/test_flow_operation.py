@@ -20,7 +20,7 @@ from ae_pipeline.operation.monitoring import REPORTED_TAG, mark_reported, monito
 from ae_pipeline.params import load_params
 from ae_pipeline.store.latent_store import LatentStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 SETTINGS = {"inbox": {"settle_seconds": 0.0}, "promotion": {"min_speed": 0.01}}
 

@@ -14,7 +14,7 @@ from prefect_server import until
 from ae_pipeline.cli.stages import STAGES
 from flows.dvc_tasks import StageError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 
 @pytest.fixture

@@ -7,11 +7,14 @@ import json
 
 import pytest
 from clone import SMALL, Clone, ran
+from documents import blocks, not_in
 from handmade import bytes_of
 
 from ae_pipeline.cli.stages import STAGES
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.store.latent_store import LatentStore
+
+pytestmark = pytest.mark.slow
 
 EPOCHS = SMALL["train"]["epochs"]
 
@@ -43,6 +46,8 @@ def test_a_first_repro_runs_all_stages_and_ends_logged(clone, runs):
     _, output = clone.dvc("repro")
     assert ran(output) == list(STAGES)
     assert "Traceback" not in output
+    (shown,) = [block.commands()[0][1] for block in blocks("README.md", "console") if "$ make run" in block.text]
+    assert not_in(shown, output + clone.run("ae-pipeline", "summary")[1]) == []
     found, challenger = runs()
     assert [run.info.status for run in found] == ["FINISHED"]
     assert found[0].info.artifact_uri.startswith(f"file://{clone.folder}/mlruns/artifacts/")

@@ -16,8 +16,9 @@ sys.path.insert(0, str(HERE.parent / "support"))
 from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E402 (found through the line above)
 
 from ae_pipeline.data.splits import write_splits  # noqa: E402
+from ae_pipeline.models.dense import Options as DenseOptions  # noqa: E402
+from ae_pipeline.models.patches import Options as PatchOptions  # noqa: E402
 from ae_pipeline.params import Params  # noqa: E402
-from ae_pipeline.params.model import DenseOptions, PatchOptions  # noqa: E402
 from ae_pipeline.sources import build_source  # noqa: E402
 from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
 from ae_pipeline.store.reading.decode import decode_store  # noqa: E402

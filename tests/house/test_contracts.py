@@ -12,11 +12,11 @@ from ae_pipeline import models, sources
 from ae_pipeline.codec.header import Model
 from ae_pipeline.data.pixels import DTYPES
 from ae_pipeline.errors import DataError, DownloadError
-from ae_pipeline.evaluation.metrics import METRICS
+from ae_pipeline.evaluation.metrics import METRICS, of_rows
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Section, SourceParams
-from ae_pipeline.params.model import ModelParams
+from ae_pipeline.params.options import ModelParams
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Source
 from ae_pipeline.sources.idx import FILES
@@ -24,7 +24,7 @@ from ae_pipeline.sources.idx import FILES
 MODELS = get_args(ModelParams.model_fields["name"].annotation)
 SOURCES = get_args(SourceParams.model_fields["name"].annotation)
 # Files beside the entries, which they share.
-PARTS = {"__init__", "base", "mirrors"}
+PARTS = {"__init__", "base", "linear", "mirrors"}
 SHAPES = {"dense": [(5,), (6, 5), (4, 3, 2)], "conv": [(6, 5), (7, 8, 3)], "patches": [(8, 8), (7, 6, 3)]}
 MODELS_AND_SHAPES = [(name, shape) for name in MODELS for shape in SHAPES.get(name, [(6, 5)])]
 LATENT_SIZE = 3
@@ -159,38 +159,47 @@ def test_every_option_of_a_model_is_an_argument_of_its_class(name):
 
 
 @pytest.mark.parametrize("name", METRICS)
+def test_a_metric_says_what_it_is_called_and_which_way_is_better(name):
+    metric = METRICS[name]
+    assert metric.name == name
+    assert metric.title
+    assert metric.limit == f"{'max' if metric.better == 'lower' else 'min'}_{name}"
+    assert not (metric.of_rows and metric.of_means)
+    assert metric.of_rows or metric.of_means or not metric.reports, f"nothing computes {name} for {metric.reports}"
+
+
+@pytest.mark.parametrize("name", of_rows())
 def test_a_metric_gives_one_number_per_row_and_is_best_for_identical_rows(name):
     random = np.random.default_rng(0)
     original = random.random((6, 14, 14)).astype(np.float32)
     decoded = np.clip(original + random.normal(0, 0.2, original.shape), 0, 1).astype(np.float32)
-    metric = METRICS[name]
+    metric = of_rows()[name]
     kept = original.copy(), decoded.copy()
     perfect, lossy = metric(original=original, decoded=original), metric(original=original, decoded=decoded)
     assert perfect.shape == lossy.shape == (6,)
     assert perfect.dtype == lossy.dtype == np.float64
     assert np.isfinite(perfect).all()
     assert np.isfinite(lossy).all()
-    better = perfect > lossy if name == "ssim" else perfect < lossy
-    assert better.all()
+    assert (perfect > lossy if METRICS[name].better == "higher" else perfect < lossy).all()
     if name != "bce":  # its least value is the entropy of the row
         np.testing.assert_allclose(perfect, 1.0 if name == "ssim" else 0.0, atol=1e-12)
     np.testing.assert_array_equal((original, decoded), kept)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", of_rows())
 def test_a_metric_of_a_row_does_not_depend_on_the_others(name):
     random = np.random.default_rng(1)
     original, decoded = random.random((2, 5, 12, 13)).astype(np.float32)
-    together = METRICS[name](original=original, decoded=decoded)
-    alone = METRICS[name](original=original[3:4], decoded=decoded[3:4])
+    together = of_rows()[name](original=original, decoded=decoded)
+    alone = of_rows()[name](original=original[3:4], decoded=decoded[3:4])
     np.testing.assert_allclose(alone, together[3:4], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", of_rows())
 def test_a_metric_says_which_array_is_which(name):
     values = np.zeros((1, 12, 12), np.float32)
     with pytest.raises(TypeError, match="positional"):
-        METRICS[name](values, values)
+        of_rows()[name](values, values)
 
 
 # --- sources --------------------------------------------------------------------------------------------------------
@@ -236,7 +245,7 @@ def test_a_source_has_a_train_and_a_test_split_with_ids_of_their_own(name, sourc
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_reading_before_fetching_is_an_error_of_the_users_and_fetches_nothing(name, tmp_path):
-    with pytest.raises(DataError, match=r"cannot read .*: No such file") as caught:
+    with pytest.raises(DataError, match=r"cannot be read: No such file") as caught:
         build_source(SourceParams(name=name)).read(tmp_path)
     assert not isinstance(caught.value, DownloadError)
     assert list(tmp_path.iterdir()) == []

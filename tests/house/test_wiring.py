@@ -1,4 +1,4 @@
-"""dvc.yaml, the stages, params.yaml and the README say the same thing, and imports point one way."""
+"""dvc.yaml, the stages, params.yaml and prefect.yaml say the same thing, and imports point one way."""
 
 import ast
 import importlib
@@ -7,20 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from clone import ROOT, read_yaml
 from prefect.client.schemas.schedules import CronSchedule
-from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import STAGES
 from ae_pipeline.operation.serving import POOL
 from ae_pipeline.params import Params, load_params
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ae_pipeline"
 FLOWS = ROOT / "flows"
-
-
-def read_yaml(path):
-    return YAML(typ="safe", pure=True).load(path.read_text())
 
 
 DEPLOYMENTS = read_yaml(ROOT / "prefect.yaml")["deployments"]
@@ -70,18 +65,6 @@ def test_there_is_one_door_for_each_outsider(module):
         if re.search(rf"^\s*(import|from) {outsider}\b", text, re.MULTILINE):
             assert module in allowed
     assert not re.search(r"^\s*(import|from) (prefect|dvc|pickle)\b", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize("folder", [PACKAGE, FLOWS], ids=lambda folder: folder.name)
-def test_the_tree_in_the_readme_is_the_tree(folder):
-    readme = (ROOT / "README.md").read_text()
-    block = next(part for part in readme.split("```") if f"\n{folder.name}/" in part)
-    block = re.split(rf"^{folder.name}/.*\n", block, maxsplit=1, flags=re.MULTILINE)[1]
-    block = re.split(r"^\S", block, maxsplit=1, flags=re.MULTILINE)[0]
-    listed = set(re.findall(r"^ +([a-z_]+)(?:\.py|/) ", block, re.MULTILINE))
-    real = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")}
-    real |= {path.name for path in folder.iterdir() if (path / "__init__.py").exists()}
-    assert listed == real
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FLOWS.glob("*.py")))
@@ -139,58 +122,7 @@ def test_every_flow_has_a_deployment_and_the_monitor_starts_one_that_there_is():
     assert f"rebuild/{named['rebuild']}" == REBUILD
 
 
-def test_the_schedules_in_the_readme_are_those_of_the_deployments():
-    """Only which flows there are; times are for people."""
-    rows = re.findall(
-        r"^\| `([a-z_]+)` \|",
-        (ROOT / "README.md").read_text().split("## Running it on a schedule")[1].split("\n## ")[0],
-        re.MULTILINE,
-    )
-    assert set(rows) == {item["entrypoint"].split(":")[1] for item in DEPLOYMENTS}
-
-
-def test_every_picture_of_the_operations_page_is_there_and_the_other_way_round():
-    named = set(re.findall(r"\]\(images/([a-z-]+\.png)\)", (ROOT / "docs/operations.md").read_text()))
-    assert named == {path.name for path in (ROOT / "docs/images").glob("*.png")}
-
-
-def test_every_metric_is_explained_in_the_readme():
-    readme = (ROOT / "README.md").read_text()
-    source = (PACKAGE / "evaluation/evaluate.py").read_text() + (PACKAGE / "training/build.py").read_text()
-    keys = set(
-        re.findall(
-            r'"((?:[a-z]+_)*(?:mse|psnr|ssim|mae|bce|rows|bytes|bytes_in|bytes_out|ratio|bits_per_row(?:_with_codec)?))"',
-            source,
-        )
-    )
-    assert keys
-    for key in keys | {"best_epoch", "best_validation_loss"}:
-        assert f"`{key}`" in readme, key
-
-
-def test_plain_make_lists_every_target_and_the_readme_names_only_real_ones():
+def test_plain_make_lists_every_target():
     listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = set(re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split())
     assert set(re.findall(r"^  make (\S+)", listed, re.MULTILINE)) == targets
-    named = re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text())
-    assert set(named) <= targets
-    assert {"run", "test", "reference", "mlflow-ui"} <= set(named)
-
-
-def test_every_command_in_the_readme_exists():
-    from typer.main import get_command
-
-    from ae_pipeline.cli.main import app
-
-    commands = get_command(app).commands
-    named = re.findall(r"^ae-pipeline ([a-z-]+)(.*?)(?:#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert named
-    for name, rest in named:
-        options = {option for parameter in commands[name].params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", rest)) <= options
-
-
-def test_every_test_that_the_docs_name_exists():
-    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text())
-    assert len(named) > 20
-    assert [name for file, name in named if f"def {name}(" not in (ROOT / file).read_text()] == []

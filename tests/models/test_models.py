@@ -6,7 +6,9 @@ import torch
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import ACTIVATIONS, Clamp, _BceWithLogits, fold_norms
-from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
+from ae_pipeline.models.conv import Options as ConvOptions
+from ae_pipeline.models.dense import Options as DenseOptions
+from ae_pipeline.models.patches import Options as PatchOptions
 
 
 def dense(shape=(6, 5), latent_size=4, **options):

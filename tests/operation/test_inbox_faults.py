@@ -19,9 +19,9 @@ from ae_pipeline.data.idx import write_idx
 from ae_pipeline.errors import ConfigError, DataError, StoreError, TargetError
 from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
 from ae_pipeline.operation.inbox.files.ledger import Ledger
-from ae_pipeline.operation.inbox.files.listing import Inbox, InboxError
+from ae_pipeline.operation.inbox.files.listing import FileChangedError, Inbox, InboxError
 from ae_pipeline.operation.inbox.files.names import put_name, shown
-from ae_pipeline.operation.inbox.files.quarantine import FileChangedError, Quarantine
+from ae_pipeline.operation.inbox.files.quarantine import Quarantine
 from ae_pipeline.operation.inbox.run import encode_inbox
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store

@@ -1,7 +1,6 @@
 """Whether a challenger should be champion: real codecs of different quality on the same held-out rows."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -228,10 +227,12 @@ def test_the_verdict_is_json_and_a_page(tiny_codec, good, held_out):
     verdict = judged(tiny_codec, good, held_out)
     values = json.loads(json.dumps(verdict.as_dict(), allow_nan=False))
     assert values["conditions"][0]["name"] == "mse_increase"
-    assert values["challenger"] == asdict(verdict.challenger)
+    assert values["challenger"] == verdict.challenger.as_dict()
     page = verdict.as_markdown()
     assert verdict.reason in page
     assert "| mse |" in page
+    assert "| r2 |" in page
+    assert "beside_mean" not in page
     withheld = verdict.withheld("not_taken_back", "somebody took it back")
     assert not withheld.promote
     assert withheld.reason.startswith("somebody took it back. The comparison alone says: ")

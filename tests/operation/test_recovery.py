@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect_server import PrefectServer, free_port, until
 from ruamel.yaml import YAML
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 # Python runs a module of this name at its start: it stops a flow run before it is Running, or its first stage.
 HOLD = """
@@ -110,6 +110,7 @@ def is_in(view, run, kind):
     return read(view, run).state_type == kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["RUNNING", "PENDING"])
 def test_after_a_power_cut_serve_closes_the_run_and_its_deployment_goes_on(clone, hold, tmp_path, kind):
     ports = [str(free_port()), str(free_port())]
@@ -155,6 +156,7 @@ def server(tmp_path):
         yield server
 
 
+@pytest.mark.slow
 def test_a_workers_start_recovers_and_spares_what_lives_or_is_elsewhere(clone, hold, server, tmp_path):
     environment = server.environment
     clone.run("prefect", "work-pool", "create", "ae-pipeline", "--type", "process", **environment)
@@ -208,6 +210,7 @@ def test_a_workers_start_recovers_and_spares_what_lives_or_is_elsewhere(clone, h
         stop_worker(process)
 
 
+@pytest.mark.slow
 def test_recover_without_a_server_says_what_is_missing(clone, hold):
     for command in ("recover", "worker"):
         code, output = clone.run(sys.executable, "-m", "ae_pipeline", command, check=False, PREFECT_HOME=str(hold))
@@ -222,6 +225,7 @@ def test_recover_without_a_server_says_what_is_missing(clone, hold):
         assert "secret" not in output
 
 
+@pytest.mark.slow
 def test_a_misspelt_parameter_is_named_with_the_valid_ones(clone, hold, server, tmp_path):
     environment = server.environment
     clone.run("prefect", "work-pool", "create", "ae-pipeline", "--type", "process", **environment)
@@ -245,6 +249,7 @@ def test_a_misspelt_parameter_is_named_with_the_valid_ones(clone, hold, server, 
         stop_worker(process)
 
 
+@pytest.mark.slow
 def test_an_option_that_a_flow_does_not_have_is_named_with_those_that_it_has(clone):
     run = partial(clone.run, sys.executable, "-m", "flows.rebuild", check=False)
     for given, named in (("--untill=train", "No such option: --untill"), ("--until=trai", "'trai' is not one of")):

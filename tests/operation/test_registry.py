@@ -12,6 +12,8 @@ from ae_pipeline.operation.champion.history import DONE, MOVED_BY_HAND, PROMOTED
 from ae_pipeline.operation.champion.moves import champion_version, evaluate_and_promote, history, promote, rollback
 from ae_pipeline.operation.tracking.connection import connect
 
+pytestmark = pytest.mark.slow
+
 
 def test_promote_rollback_and_history(workspace):
     root, params = workspace

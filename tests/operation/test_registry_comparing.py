@@ -12,6 +12,8 @@ from trainings import NAME, alias, client, set_alias, told
 from ae_pipeline.operation.champion.history import DONE, PROMOTED
 from ae_pipeline.operation.champion.moves import compare, evaluate_and_promote, history, promote, rollback
 
+pytestmark = pytest.mark.slow
+
 
 def test_from_nothing_the_gate_decides(workspace):
     root, params = workspace

@@ -40,6 +40,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["promote", "rollback"])
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_a_process_that_is_killed_between_steps_is_settled(workspace, steps, action):
@@ -64,6 +65,7 @@ def test_a_process_that_is_killed_between_steps_is_settled(workspace, steps, act
         assert rollback(params, root, "back", "me").version == "2"
 
 
+@pytest.mark.slow
 def test_a_move_by_hand_after_a_crash_is_seen_too(workspace):
     root, params = workspace
     promote(params, root, "1", "start", "me")

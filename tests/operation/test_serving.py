@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import STAGES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 SECONDS = 5
 
@@ -65,6 +65,7 @@ def finished(view, kind):
     return [run for run in view.runs() if getattr(run.state, f"is_{kind}")()]
 
 
+@pytest.mark.slow
 def test_a_scheduled_run_ends_with_artifacts_and_an_mlflow_run(clone, served):
     process, view, (prefect_port, mlflow_port) = served
     said = [process.stdout.readline().split() for _ in range(2)]
@@ -90,6 +91,7 @@ def test_runs_that_were_missed_meanwhile_collapse_into_one(served):
     assert not finished(view, "failed")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_every_process(served):
     process, _, _ = served
     family = psutil.Process(process.pid).children(recursive=True)
@@ -101,6 +103,7 @@ def test_ctrl_c_ends_every_process(served):
     until(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE], 30)
 
 
+@pytest.mark.slow
 def test_no_other_page_in_a_browser_may_use_the_api_and_kill_9_leaves_nothing_behind(clone, tmp_path):
     prefect_port, mlflow_port = str(free_port()), str(free_port())
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
@@ -125,6 +128,7 @@ def test_no_other_page_in_a_browser_may_use_the_api_and_kill_9_leaves_nothing_be
         until(lambda: not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE], 90)
 
 
+@pytest.mark.slow
 def test_a_port_that_something_else_has_is_reported(clone, tmp_path):
     import socket
 
@@ -140,6 +144,7 @@ def test_a_port_that_something_else_has_is_reported(clone, tmp_path):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_prefect_server_that_does_not_answer_is_named(clone, tmp_path):
     address = f"http://127.0.0.1:{free_port()}/api"
     code, output = clone.run(

@@ -213,6 +213,7 @@ def set_schema(database, version):
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
 
 
+@pytest.mark.slow
 def test_a_database_of_an_older_mlflow_is_upgraded_by_the_command_that_is_named(database, tiny_params, tmp_path):
     from mlflow.store.db.utils import _get_latest_schema_revision
 

@@ -16,6 +16,8 @@ from ae_pipeline.operation.tracking.connection import connect, experiment_names,
 from ae_pipeline.operation.tracking.location import settle_location
 from ae_pipeline.operation.tracking.publish import publish
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def built(published, tmp_path_factory):

@@ -37,6 +37,7 @@ def dead_pid():
     return child.pid
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workspace")
 def test_runs_that_a_dead_process_left_are_closed_and_others_are_not():
     experiment, now_ms = experiment_of(), int(time.time() * 1000)
@@ -65,6 +66,7 @@ def test_runs_that_a_dead_process_left_are_closed_and_others_are_not():
     assert close_orphans(client(), experiment) == []
 
 
+@pytest.mark.slow
 def test_publish_closes_others_and_takes_its_own_up_again(workspace):
     root, params = workspace
     own = publish(params, root)
@@ -83,6 +85,7 @@ def test_publish_closes_others_and_takes_its_own_up_again(workspace):
     assert client().get_run(another).info.status == "KILLED"
 
 
+@pytest.mark.slow
 def test_a_publish_that_was_killed_is_completed_by_the_next_and_closed_by_one_of_another_training(workspace):
     root, params = workspace
     write_lock(root, "new-training")

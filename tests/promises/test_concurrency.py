@@ -57,6 +57,7 @@ def first_ids(store):
     return [part.id_min for part in LatentStore.open(store).manifest.parts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("existing", [True, False])
 def test_of_two_that_append_one_is_told_and_has_changed_nothing(existing, folder):
     script = f"""{START}
@@ -83,6 +84,7 @@ def second(folder, meet):
     assert everything(folder) == ["store"]
 
 
+@pytest.mark.slow
 def test_of_two_that_encode_to_one_name_the_slower_one_is_told(folder):
     script = f"""{START}
 def first(folder, meet):
@@ -102,6 +104,7 @@ def second(folder, meet):
     assert everything(folder) == ["store"]
 
 
+@pytest.mark.slow
 def test_of_two_that_encode_the_same_the_second_is_told(folder):
     script = f"""{START}
 def first(folder, meet):
@@ -122,6 +125,7 @@ def second(folder, meet):
     assert everything(folder) == ["store"]
 
 
+@pytest.mark.slow
 def test_readers_go_on_while_20_snapshots_are_appended_and_see_each_of_them_whole(folder):
     script = f"""{START}
 LAST = 21

@@ -16,7 +16,10 @@ from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
 from ae_pipeline.codec.codec import BLOCK_ROWS
 from ae_pipeline.codec.devices import one_torch_thread
-from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
+from ae_pipeline.models.conv import Options as ConvOptions
+from ae_pipeline.models.dense import Options as DenseOptions
+from ae_pipeline.models.patches import Options as PatchOptions
+from ae_pipeline.store import executors
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing import shards as shard_jobs
 
@@ -120,18 +123,19 @@ def test_a_store_written_by_other_threads_workers_and_orders_is_the_same_store(d
     try:
         for threads, workers in ((1, 1), (3, 2), (7, 5)):
             torch.set_num_threads(threads)
-            monkeypatch.setattr(shard_jobs, "cpu_count", lambda workers=workers: workers)
+            monkeypatch.setattr(executors, "cpu_count", lambda workers=workers: workers)
             encode(data / "rows", data / "codec", tmp_path / "store", row_group_rows=700)
             assert bytes_of(tmp_path / "store") == wanted
             shutil.rmtree(tmp_path / "store")
     finally:
         torch.set_num_threads(before)
     run_jobs = shard_jobs.run_jobs
-    monkeypatch.setattr("ae_pipeline.store.writing.encoding.run_jobs", lambda jobs, *more: run_jobs(jobs[::-1], *more))
+    monkeypatch.setattr("ae_pipeline.store.writing.commit.run_jobs", lambda jobs, *more: run_jobs(jobs[::-1], *more))
     encode(data / "rows", data / "codec", tmp_path / "store", row_group_rows=700)
     assert bytes_of(tmp_path / "store") == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", ["1", "7"])
 def test_a_store_written_by_another_process_is_the_same_store(threads, data, tmp_path):
     script = (

@@ -29,6 +29,7 @@ def stores(tmp_path_factory):
     return {1: GOLDEN / "store-v1", 2: folder / "store"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "positions"), [(1, 250), (2, 1000)])
 def test_no_damage_is_missed(stores, version, positions, tmp_path):
     random = np.random.default_rng(version)

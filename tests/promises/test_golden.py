@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from documents import DOCUMENTS, blocks
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 from safetensors.numpy import load_file
 
@@ -16,7 +17,7 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import CodecHeader, fingerprint
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.files import sha256_file, sha256_json
-from ae_pipeline.params.model import DenseOptions
+from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.store.format.manifest import Manifest
 from ae_pipeline.store.format.part_writer import RESERVED
 from ae_pipeline.store.latent_store import LatentStore
@@ -24,8 +25,8 @@ from ae_pipeline.store.reading.decode import decode_store, load_store_codec
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
+DOC = DOCUMENTS["docs/store-format.md"].read_text(encoding="utf-8")
 STORES = sorted(path.parent.name for path in GOLDEN.glob("*/_manifest.json"))
-DOC = (ROOT / "docs" / "store-format.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(params=STORES)
@@ -85,7 +86,7 @@ def test_the_script_that_made_the_stores_still_makes_such_ones(tmp_path):
 
 
 def example(number=0):
-    return re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)[number]
+    return blocks("docs/store-format.md", "python")[number].text
 
 
 def test_the_example_in_integers_decodes_a_row_exactly(monkeypatch):

@@ -35,8 +35,8 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DamagedPartError, DataError, PipelineError, StoreError
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.models import build_model
+from ae_pipeline.models.conv import Options as ConvOptions
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.params.model import ConvOptions
 from ae_pipeline.store.care.repair import repair_store
 from ae_pipeline.store.care.vacuum import vacuum_store
 from ae_pipeline.store.care.verify import verify_store

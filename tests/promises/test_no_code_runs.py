@@ -118,6 +118,7 @@ WORKSPACE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PAYLOADS)
 @pytest.mark.parametrize("what", WORKSPACE)
 def test_no_file_of_the_workspace_runs_code(what, kind, workspace, tmp_path, monkeypatch, mark, ae):

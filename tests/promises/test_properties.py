@@ -107,6 +107,7 @@ def folder(tmp_path_factory):
     return FOLDER[0]
 
 
+@pytest.mark.slow
 @examples(100)
 @given(data=st.data())
 def test_what_goes_into_a_store_comes_out(data, folder):
@@ -169,6 +170,7 @@ def check_errors(codec, pixels, decoded, stored):
     assert np.allclose(stored, measured, rtol=0.003, atol=1e-9)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(
     pixels=hnp.arrays(np.float32, (3, 4), elements=st.floats(width=32) | st.sampled_from([math.nan, math.inf, 3e38])),

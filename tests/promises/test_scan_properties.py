@@ -197,6 +197,7 @@ def wanted_ids(draw, ids):
     return draw(st.lists(there | others, max_size=6))
 
 
+@pytest.mark.slow
 @examples(60)
 @given(data=st.data())
 def test_a_scan_gives_what_python_finds_in_all_rows(data, store, whole):
@@ -223,6 +224,7 @@ ARROW = {
 }
 
 
+@pytest.mark.slow
 @examples(25)
 @given(data=st.data())
 def test_an_arrow_expression_gives_what_it_gives_on_all_rows(data, store):

@@ -189,6 +189,7 @@ def spoil(path, how, place):
         path.unlink()
 
 
+@pytest.mark.slow
 def test_a_store_is_what_was_done_to_it():
     run_state_machine_as_test(Life, settings=examples(20))
 

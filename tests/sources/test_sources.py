@@ -101,7 +101,10 @@ def test_an_unusable_idx_file_is_named_with_the_way_out(folder, tmp_path, how):
 
 def test_train_and_test_images_must_have_one_shape(folder, raw):
     (folder / TEST_IMAGES).write_bytes(idx_bytes(np.zeros((8, 4, 5), np.uint8)))
-    with pytest.raises(DataError, match=r"mine differ in shape: .*\[5, 4\].*\[4, 5\].*; expected one shape"):
+    with pytest.raises(
+        DataError,
+        match=r"mine has train and test images that differ in shape: .*\[5, 4\].*\[4, 5\].*; expected one shape",
+    ):
         IdxSource(folder=str(folder)).fetch(raw)
 
 

@@ -3,7 +3,6 @@
 import re
 import shutil
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +13,9 @@ from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DataError, StoreError, TargetError
 from ae_pipeline.evaluation.row_errors import round_trip
+from ae_pipeline.store import executors
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.reading import decode as decoding
 from ae_pipeline.store.reading.decode import decode_rows, decode_store
 from ae_pipeline.store.storage.folder import LocalStorage
 
@@ -68,7 +67,7 @@ def test_every_part_becomes_one_shard_in_the_canonical_layout(store, train, tmp_
 
 def test_decoded_bytes_do_not_depend_on_the_number_of_workers(store, tmp_path, monkeypatch):
     for workers in (1, 2, 5):
-        monkeypatch.setattr(decoding, "cpu_count", lambda workers=workers: workers)
+        monkeypatch.setattr(executors, "cpu_count", lambda workers=workers: workers)
         decode(store, tmp_path / str(workers))
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2") == bytes_of(tmp_path / "5")
 
@@ -275,13 +274,3 @@ def test_a_store_without_a_readable_part_is_an_error_even_if_damage_is_left_out(
     with pytest.raises(StoreError, match="damaged"):
         decode(store, tmp_path / "rest", on_damaged=lambda part, error: None)
     assert [item.name for item in tmp_path.iterdir()] == ["store"]
-
-
-def test_the_example_in_the_readme_runs(stores, tmp_path, monkeypatch, capsys):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "decode_rows" in block)
-    assert len(example.strip().splitlines()) <= 8
-    shutil.copytree(stores["dense", "uint8"].path, tmp_path / "out" / "new")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
-    assert capsys.readouterr().out == "7 (220, 9, 7) uint8\n"

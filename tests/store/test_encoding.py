@@ -12,17 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
+from pydantic import ValidationError
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, TargetError
 from ae_pipeline.evaluation.evaluate import evaluate_codec
 from ae_pipeline.evaluation.row_errors import round_trip
+from ae_pipeline.files import sha256_file
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store import executors
 from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.format.manifest import MOST_ROW_GROUP_ROWS
 from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.storage.work_folder import unfinished_work
-from ae_pipeline.store.writing import shards as shard_jobs
+from ae_pipeline.store.writing.encoding import finished_or_removed
 
 ROWS = 20
 
@@ -70,7 +74,7 @@ def test_both_layouts_decode_to_the_same_rows(train, tiny_codec, tmp_path):
 def test_the_bytes_of_a_store_do_not_depend_on_the_number_of_workers(layout, train, tiny_codec, tmp_path, monkeypatch):
     stores = []
     for workers in (1, 1, 2, 7):
-        monkeypatch.setattr(shard_jobs, "cpu_count", lambda workers=workers: workers)
+        monkeypatch.setattr(executors, "cpu_count", lambda workers=workers: workers)
         target = tmp_path / str(len(stores))
         encode(train, tiny_codec, target, layout=layout)
         stores.append(bytes_of(target))
@@ -123,6 +127,36 @@ def test_a_store_that_is_finished_is_left_as_it_is(train, tiny_codec, tmp_path):
     assert encode(train, tiny_codec, tmp_path / "store", progress=seen.append).manifest.totals.rows == 540
     assert bytes_of(tmp_path) == before
     assert sum(seen) == 540
+
+
+def test_a_store_that_is_finished_is_read_once(train, tiny_codec, tmp_path, monkeypatch):
+    """Hashing it is what costs: of two looks at it, each hashes every file once."""
+    store = encode(train, tiny_codec, tmp_path / "store")
+    hashed = []
+
+    def note(path):
+        hashed.append(path.name)
+        return sha256_file(path)
+
+    for module in ("writing.encoding", "storage.folder"):
+        monkeypatch.setattr(f"ae_pipeline.store.{module}.sha256_file", note)
+    files = sorted(name for name in bytes_of(store.path) if name != "_manifest.json")
+    params = EncodeParams(layout="list", device="cpu")
+    for look in (
+        lambda: encode(train, tiny_codec, store.path),
+        lambda: finished_or_removed(store.path, train, tiny_codec, params),
+    ):
+        assert look().manifest == store.manifest
+        assert sorted(hashed) == sorted(name.rpartition("/")[2] for name in files)
+        hashed.clear()
+
+
+def test_what_is_not_the_finished_store_is_removed(train, tiny_codec, tmp_path):
+    encode(train, tiny_codec, tmp_path / "store")
+    params = EncodeParams(layout="binary", device="cpu")
+    assert finished_or_removed(tmp_path / "store", train, tiny_codec, params) is None
+    assert not (tmp_path / "store").exists()
+    assert finished_or_removed(tmp_path / "store", train, tiny_codec, params) is None
 
 
 @pytest.mark.parametrize("name", ["part-*", "_codec/weights.safetensors", "_manifest.json"])
@@ -361,3 +395,9 @@ def test_a_store_is_not_made_inside_another(tmp_path):
         with pytest.raises(TargetError, match=r"lies inside the store .*/store; choose a target outside it"):
             encode(samples, tmp_path / "codec", tmp_path / inside)
     assert bytes_of(tmp_path / "store") == before
+
+
+def test_row_groups_may_be_as_large_as_the_format_allows():
+    assert EncodeParams(row_group_rows=MOST_ROW_GROUP_ROWS).row_group_rows == MOST_ROW_GROUP_ROWS
+    with pytest.raises(ValidationError, match="less than or equal to"):
+        EncodeParams(row_group_rows=MOST_ROW_GROUP_ROWS + 1)

@@ -1,7 +1,5 @@
 """Decoded rows as files: images that any program opens, names that harm nobody, whole or not at all."""
 
-import zlib
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +12,7 @@ from PIL import Image
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import Block, SampleSet
 from ae_pipeline.errors import ConfigError, TargetError
-from ae_pipeline.store.reading.export import export_images, export_parquet, file_stem
-from ae_pipeline.store.reading.png import write_png
+from ae_pipeline.store.reading.export import export_images, export_parquet, file_stem, write_png
 
 HOSTILE = [
     "../../etc/passwd",
@@ -56,17 +53,14 @@ def blocks_of(ids, pixels, **columns):
     return blocks, attributes.schema, SampleSpec(pixels.shape[1:], pixels.dtype.name)
 
 
-def lines_of(path, height):
-    """The uncompressed bytes of an image's only IDAT chunk, a line each, with its filter before it."""
-    data = path.read_bytes()
-    start = data.index(b"IDAT")
-    size = int.from_bytes(data[start - 4 : start], "big")
-    return np.frombuffer(zlib.decompress(data[start + 4 : start + 4 + size]), np.uint8).reshape(height, -1)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (5, 4), (4, 5, 1), (6, 7, 3), (3, 2, 4)])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_images_hold_the_very_pixels(dtype, shape, tmp_path):
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        *(((1, 1), "uint8"), ((5, 4), "uint8"), ((4, 5, 1), "uint8"), ((6, 7, 3), "uint8"), ((3, 2, 4), "uint8")),
+        *(((1, 1), "uint16"), ((5, 4), "uint16"), ((4, 5, 1), "uint16")),
+    ],
+)
+def test_images_hold_the_very_pixels(shape, dtype, tmp_path):
     pixels = random_pixels((6, *shape), dtype)
     assert export_images(*blocks_of(range(6), pixels), tmp_path / "out") == 6
     for row in range(6):
@@ -74,13 +68,9 @@ def test_images_hold_the_very_pixels(dtype, shape, tmp_path):
         with Image.open(path) as image:
             image.verify()
         with Image.open(path) as image:
-            found = np.asarray(image).reshape(shape)
-        # Of 16-bit colours Pillow gives the high bytes only; so the lines of the file are looked at, too.
-        halved = dtype == "uint16" and shape[2:] not in ((), (1,))
-        assert np.array_equal(found, pixels[row] >> 8 if halved else pixels[row])
-        assert np.array_equal(
-            lines_of(path, shape[0])[:, 1:].tobytes(), pixels[row].astype(f">u{pixels.itemsize}").tobytes()
-        )
+            found = np.asarray(image)
+        assert found.dtype == dtype
+        assert np.array_equal(found.reshape(shape), pixels[row])
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
@@ -117,6 +107,7 @@ def test_no_id_writes_outside_or_over_another(tmp_path):
         assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / file)), pixels[row])
 
 
+@pytest.mark.slow
 @given(st.one_of(st.integers(), st.text(max_size=60)), st.one_of(st.integers(), st.text(max_size=60)))
 def test_short_ids_have_names_of_their_own(first, second):
     stems = [file_stem(first), file_stem(second)]
@@ -135,7 +126,10 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "dtype"),
-    [((4, 4), "float32"), ((4, 4), "int8"), ((16,), "uint8"), ((4, 4, 2), "uint8"), ((2, 2, 2, 3), "uint8")],
+    [
+        *(((4, 4), "float32"), ((4, 4), "int8"), ((16,), "uint8"), ((4, 4, 2), "uint8"), ((2, 2, 2, 3), "uint8")),
+        *(((4, 4, 3), "uint16"), ((4, 4, 4), "uint16")),
+    ],
 )
 def test_rows_that_are_no_images_are_refused(shape, dtype, tmp_path):
     with pytest.raises(ConfigError, match=f"rows of {dtype} .* are no images.*--format parquet"):

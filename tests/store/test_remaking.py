@@ -11,7 +11,8 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_file
-from ae_pipeline.store.care.make_again import Compared, _same_values, compare_with_source
+from ae_pipeline.store.care.deep import _same_values, compare_with_source
+from ae_pipeline.store.care.findings import Compared
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.format.part_writer import PartWriter

@@ -6,7 +6,9 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,14 +20,16 @@ from s3_server import serving
 from werkzeug.wrappers import Response
 
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import DamagedPartError, PipelineError, StoreError, TargetError, UnreachableError
+from ae_pipeline.errors import ConfigError, DamagedPartError, PipelineError, StoreError, TargetError, UnreachableError
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from ae_pipeline.store.format.verified_file import DamagedError, VerifiedFile
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
-from ae_pipeline.store.storage.folder import RemoteStorage
-from ae_pipeline.store.storage.url import RemoteFiles
+from ae_pipeline.store.storage.place import open_storage
+from ae_pipeline.store.storage.url import RemoteStorage
+
+pytestmark = pytest.mark.server
 
 URL = "s3://bucket/deep/store"
 KEY = "bucket/deep/store/"
@@ -171,7 +175,7 @@ def test_the_same_work_again_is_done_already(s3, codec, tmp_path):
     s3.requests.clear()
     assert encode(samples, codec, URL + "/").manifest == store.manifest
     assert not puts(s3)
-    RemoteFiles(URL).remove(store.manifest.parts[0].name)
+    RemoteStorage(URL).remove(store.manifest.parts[0].name)
     with pytest.raises(TargetError, match=rf"{URL} exists already; choose another target"):
         encode(samples, codec, URL)
 
@@ -179,7 +183,7 @@ def test_the_same_work_again_is_done_already(s3, codec, tmp_path):
 def test_two_codecs_never_mix_in_one_store(s3, codec, tmp_path):
     """The second is told before anything is encoded; an encode that was cut off counts, too."""
     random_codec(tmp_path / "other", seed=1)
-    RemoteFiles(URL).create("_codec/codec.json", (codec / "codec.json").read_bytes())
+    RemoteStorage(URL).create("_codec/codec.json", (codec / "codec.json").read_bytes())
     samples = data_set(tmp_path / "data", [1])
     with pytest.raises(TargetError, match=r"codec\.json is of another codec: .*or choose another target"):
         encode(samples, tmp_path / "other", URL)
@@ -209,7 +213,7 @@ def test_readers_see_the_old_snapshot_until_the_new_one_is_whole(s3, codec, tmp_
 
 
 def test_nothing_is_cached_between_two_looks(s3):
-    reader, writer = RemoteStorage(URL), RemoteFiles(URL)
+    reader, writer = RemoteStorage(URL), RemoteStorage(URL)
     assert reader.names() == []
     with pytest.raises(FileNotFoundError):
         reader.size("a/b")
@@ -223,7 +227,7 @@ def test_nothing_is_cached_between_two_looks(s3):
 
 
 def test_ranges_are_what_they_are_of_a_local_file(s3):
-    files = RemoteFiles(URL)
+    files = RemoteStorage(URL)
     files.create("file", b"0123456789")
     files.create("empty", b"")
     assert [files.read_range("file", *place) for place in [(0, 4), (4, 3), (8, 100), (10, 1), (20, 1), (3, 0)]] == [
@@ -264,12 +268,39 @@ def test_a_scan_reads_only_what_it_needs(s3, codec, tmp_path):
     assert not [asked for asked in s3.requests if "_codec" in asked.key]
 
 
+@pytest.mark.parametrize("kind", ["folder", "url"])
+def test_a_folder_and_a_url_are_written_by_the_same_rules(kind, s3, tmp_path):
+    storage = open_storage(tmp_path / "store" if kind == "folder" else URL)
+    (tmp_path / "file").write_bytes(b"of a file")
+    assert (storage.names(), storage.links(), storage.exists("a/b")) == ([], [], False)
+    storage.remove("a/b")
+    assert not storage.fetch("a/b", tmp_path / "fetched")
+    assert storage.create("a/b", b"first")
+    assert storage.create("c", tmp_path / "file")
+    assert not storage.create("a/b", b"second")
+    assert not storage.create("c", tmp_path / "file")
+    assert (storage.names(), storage.exists("a/b")) == (["a/b", "c"], True)
+    assert [storage.holds("a/b", data) for data in (b"first", b"firs", b"first ")] == [True, False, False]
+    tag = storage.tag("a/b")
+    assert storage.is_whole("a/b", 5, sha256(b"first").hexdigest())
+    assert not storage.is_whole("a/b", 4, sha256(b"first").hexdigest())
+    assert storage.replace("a/b", b"third", tag)
+    assert storage.tag("a/b") != tag
+    assert not storage.replace("a/b", b"fourth", tag)  # two have read what stood there: one is faster
+    assert storage.holds("a/b", b"third")
+    assert storage.fetch("a/b", tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == b"third"
+    storage.remove("c")
+    assert not storage.exists("c")
+    assert sorted(item.name for item in tmp_path.iterdir() if item.name != "store") == ["fetched", "file"]
+
+
 # What is broken is named: damage is damage, and a server that does not answer is not.
 
 
 def test_a_missing_part_is_damage_and_the_rest_can_be_read(s3, codec, tmp_path):
     store = encode(data_set(tmp_path / "data", [1, 2, 3]), codec, URL)
-    RemoteFiles(URL).remove(store.manifest.parts[1].name)
+    RemoteStorage(URL).remove(store.manifest.parts[1].name)
     with pytest.raises(DamagedPartError, match=r"part-00001.* is missing, but the manifest lists it"):
         list(store.scan())
     lost = []
@@ -410,7 +441,7 @@ def test_a_part_that_another_processor_made_is_taken_as_it_is(s3, codec, tmp_pat
         table, tmp_path / "other.parquet", compression="zstd", use_dictionary=False, write_page_checksum=True
     )
     other = (tmp_path / "other.parquet").read_bytes()
-    RemoteFiles(URL).create(part.name, other)
+    RemoteStorage(URL).create(part.name, other)
     encode(samples, codec, URL)
     assert in_bucket(s3)[part.name] == other
     check_all(URL)
@@ -419,14 +450,14 @@ def test_a_part_that_another_processor_made_is_taken_as_it_is(s3, codec, tmp_pat
 def test_what_has_a_parts_name_and_is_none_is_made_again(s3, codec, tmp_path):
     samples = data_set(tmp_path / "data", [1, 2])
     parts = encode(samples, codec, tmp_path / "local").manifest.parts
-    RemoteFiles(URL).create(parts[0].name, b"nothing of the kind")
-    RemoteFiles(URL).create(parts[1].name, (tmp_path / "local" / parts[0].name).read_bytes())
+    RemoteStorage(URL).create(parts[0].name, b"nothing of the kind")
+    RemoteStorage(URL).create(parts[1].name, (tmp_path / "local" / parts[0].name).read_bytes())
     encode(samples, codec, URL)
     assert in_bucket(s3) == bytes_of(tmp_path / "local")
 
 
 def test_left_overs_go_when_no_writer_can_commit_them_any_more(s3, codec, tmp_path):
-    files = RemoteFiles(URL)
+    files = RemoteStorage(URL)
     dead, alive = "part-00001-0123456789abcdef.parquet", "part-00002-0123456789abcdef.parquet"
     for name in (dead, alive, "notes.txt"):
         files.create(name, b"left")
@@ -445,8 +476,8 @@ def test_what_an_earlier_snapshot_lists_stays(s3, codec, tmp_path):
     (tmp_path / "local" / MANIFEST_NAME).rename(tmp_path / "local/_snapshots/1.json")
     write_manifest(tmp_path / "local", first.model_copy(update=changes))
     for name, data in bytes_of(tmp_path / "local").items():
-        RemoteFiles(URL).create(name, data)
-    RemoteFiles(URL).create("part-00000-0123456789abcdef.parquet", b"left")
+        RemoteStorage(URL).create(name, data)
+    RemoteStorage(URL).create("part-00000-0123456789abcdef.parquet", b"left")
     append(URL, [batch(tmp_path, 3)], codec)
     assert [ids_of(URL, snapshot) for snapshot in (1, 2, 3)] == [numbers(1, 2), numbers(2), numbers(2, 3)]
     assert "part-00000-0123456789abcdef.parquet" not in in_bucket(s3)
@@ -510,7 +541,7 @@ def started(running):
     """A process that has imported everything, and forks a child for each run."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["s3fs", "ae_pipeline.store.writing.remote", "ae_pipeline.models.dense", "torch._dynamo"]
+        ["s3fs", "ae_pipeline.store.writing.commit", "ae_pipeline.models.dense", "torch._dynamo"]
     )
     return context
 
@@ -642,6 +673,7 @@ def test_the_command_line_takes_urls(ae, s3, codec, tmp_path):
     one_line(ae("encode", tmp_path / "data", "--codec", codec, "--store", URL), URL, "exists already")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_is_said_in_one_line(ae, s3, codec, tmp_path, monkeypatch):
     import s3fs
 
@@ -667,17 +699,74 @@ def test_what_cannot_be_reached_is_said_in_one_line(ae, s3, codec, tmp_path, mon
     one_line(ae("info", "nonsense://bucket/store"), "nonsense://bucket/store cannot be opened")
 
 
-def test_other_urls_are_written_where_a_file_can_be_made_only_once(codec, tmp_path):
+OTHERS = [
+    "gs://bucket/store",
+    "gcs://bucket/store",
+    "az://container/store",
+    "abfs://container/store",
+    "abfss://container@account/store",
+    "https://example.com/store",
+    "sftp://example.com/store",
+    "simplecache::s3://bucket/store",
+    "nonsense://bucket/store",
+]
+
+
+@pytest.mark.parametrize("url", OTHERS)
+def test_another_kind_of_url_is_refused_by_name_wherever_a_store_is_given(url, ae, codec, tmp_path, monkeypatch):
+    data_set(tmp_path / "data", [1])
+    monkeypatch.chdir(tmp_path)
+    before = bytes_of(tmp_path)
+    kind = f"not at {url.partition(':')[0]}://"
+    for command in (
+        ("encode", tmp_path / "data", "--codec", codec, "--store", url),
+        ("append", url, tmp_path / "data"),
+        ("info", url),
+        ("verify", url),
+        ("verify", url, "--deep", "--source", tmp_path / "data"),
+        ("decode", url, "--out", tmp_path / "decoded"),
+        ("evaluate", tmp_path / "data", "--store", url),
+    ):
+        one_line(ae(*command), url, "a store is kept in a folder or at s3://", kind, "copy it to one of these")
+    for command in (("repair", url), ("vacuum", url)):
+        one_line(ae(*command), url, "expected a folder: copy the store to one")
+    if "::" not in url:
+        one_line(ae("decode", tmp_path / "store", "--out", url), f"--out is a URL, {url}; give a folder")
+    for call in (
+        lambda: encode(tmp_path / "data", codec, url),
+        lambda: append(url, [SampleSet.open(tmp_path / "data")], codec),
+        lambda: LatentStore.open(url),
+        lambda: verify_store(url),
+        lambda: read_manifest(url),
+    ):
+        with pytest.raises(ConfigError, match=kind):
+            call()
+    assert bytes_of(tmp_path) == before
+
+
+def test_what_can_only_be_read_is_not_written(codec, tmp_path):
+    """These two are here for tests, which read what fsspec has put there."""
     samples = data_set(tmp_path / "data", [1, 2])
     encode(samples, codec, tmp_path / "local")
-    encode(samples, codec, "memory://bucket/store")
-    check_all("memory://bucket/store")
-    assert ids_of("memory://bucket/store") == numbers(1, 2)
-    with pytest.raises(TargetError, match="exists already"):
-        encode(data_set(tmp_path / "others", [4]), codec, "memory://bucket/store")
-    with pytest.raises(TargetError, match="appending works in folders and at s3://"):
-        append("memory://bucket/store", [batch(tmp_path, 3)], codec)
-    with pytest.raises(TargetError, match="cannot make a file only where there is none"):
-        encode(samples, codec, f"local://{tmp_path}/store")
-    # Anything that fsspec opens can be read.
-    assert ids_of(f"local://{tmp_path}/local") == ids_of("memory://bucket/store")
+    files = fsspec.filesystem("memory")
+    files.put(str(tmp_path / "local"), "/only-read", recursive=True)
+    before = bytes_of(tmp_path)
+    try:
+        for url in ("memory://only-read", f"local://{tmp_path}/local"):
+            check_all(url)
+            assert ids_of(url) == numbers(1, 2)
+            refused = f"{url}: a store is written into a folder or at s3://, and not at {url.partition(':')[0]}://"
+            for place, write in ((url, append), (f"{url}-new", append), (f"{url}-new", encode)):
+                with pytest.raises(TargetError, match=refused.replace(url, place)):
+                    write(place, [samples], codec) if write is append else write(samples, codec, place)
+        assert (files.exists("/only-read-new"), bytes_of(tmp_path)) == (False, before)
+    finally:
+        files.rm("/only-read", recursive=True)
+
+
+def test_a_file_url_is_a_folder(codec, tmp_path):
+    samples = data_set(tmp_path / "data", [1, 2])
+    encode(samples, codec, f"file://{tmp_path}/store")
+    append(f"file://{tmp_path}/store", [batch(tmp_path, 3)], codec)
+    assert ids_of(f"file://{tmp_path}/store") == ids_of(tmp_path / "store") == numbers(1, 2, 3)
+    assert LatentStore.open(f"file://{tmp_path}/store").path == tmp_path / "store"

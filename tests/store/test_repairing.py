@@ -206,6 +206,7 @@ def run(folder):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accept", [False, True])
 def test_killed_at_any_step_a_file_is_as_it_was_or_whole(accept, whole, data, tmp_path):
     template = copied(whole, tmp_path / "template/store").parent

@@ -91,7 +91,7 @@ def test_a_part_of_another_job_is_never_taken(interrupted, whole, train, tiny_co
 
 
 def test_what_an_interrupted_run_left_is_swept(interrupted, whole, train, tiny_codec, tmp_path):
-    (interrupted / CODEC_FOLDER).mkdir()
+    (interrupted / CODEC_FOLDER).mkdir(exist_ok=True)  # the run had copied its codec there
     for stray in (
         "_manifest.json",
         ".part-00001-0123456789abcdef.parquet.77.tmp",

@@ -11,10 +11,11 @@ from grown import ROWS, append, batch, copied, grow, rewrite_manifest
 from handmade import bytes_of, flip_bit, random_codec
 
 from ae_pipeline.errors import StoreError
+from ae_pipeline.store.care.findings import Damage
 from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
 from ae_pipeline.store.care.vacuum import vacuum_store
-from ae_pipeline.store.care.verify import Damage, verify_store
+from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage

@@ -112,6 +112,14 @@ def test_decimals_are_compared_with_what_is_written_not_with_what_it_is_rounded_
     assert chosen(text, DECIMALS) == chosen_by_duckdb(text, DECIMALS)
 
 
+def test_a_number_of_400_digits_is_beyond_every_column():
+    for name in ("label", "big", "unsigned"):
+        for sign, rows in (("<", True), (">", False), ("=", False), ("<>", True)):
+            condition, _ = parse_where(f"{name} {sign} {'9' * 400}", TABLE.schema)
+            known = TABLE.filter(pc.field(name).is_valid())
+            assert len(known.filter(condition.expression)) == rows * len(known)
+
+
 def test_a_number_of_more_digits_than_a_float_has_is_no_other_one():
     big = TABLE.filter(parse_where("big = 9007199254740993.0", TABLE.schema)[0].expression)
     assert big["big"].to_pylist() == [2**53 + 1]
@@ -161,6 +169,7 @@ def quoted(name):
     return '"' + name.replace('"', '""') + '"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", NAMES, ids=lambda names: names["a"])
 def test_random_conditions_choose_what_duckdb_chooses(names, tmp_path):
     draw = random.Random(0)

@@ -20,6 +20,10 @@ SMALL = {
 }
 
 
+def read_yaml(path):
+    return YAML(typ="safe", pure=True).load(path.read_text())
+
+
 class Clone:
     """Commands run in the folder with this environment's python and tools, and an own MLflow store."""
 

@@ -77,7 +77,7 @@ class Operation:
     """All files of the template's folder, after the call."""
 
     def again(self, folder: Path) -> None:
-        """The same call in this process."""
+        """Make the call in this process."""
         names: dict = {}
         exec(compile(self.script, "script", "exec"), names)
         names["work"](folder)
@@ -225,7 +225,7 @@ class StoppedAnywhere:
 
 
 class StoppedByTheDiskToo(StoppedAnywhere):
-    """Also a disk that is full or closed, and signals that ask a run to end."""
+    """Disks that are full or closed as well, and signals that ask a run to end."""
 
     @pytest.mark.parametrize("fault", ["full", "denied"])
     def test_a_disk_that_is_full_or_closed_from_any_step_on(self, fault, wanted, target):

@@ -98,7 +98,7 @@ def make_stores(folder: Path) -> None:
 
 
 def _rewrite(store: Path, compression: str) -> None:
-    """Without page checksums; some columns with data pages of version 2."""
+    """A store without page checksums; some columns have data pages of version 2."""
     manifest = json.loads((store / MANIFEST_NAME).read_bytes())
     for part in manifest["parts"]:
         path = store / part["name"]

@@ -18,8 +18,10 @@ from ae_pipeline.data.pixels import SampleSpec, from_numpy
 from ae_pipeline.data.sample_schema import sample_schema
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.models import build_model
+from ae_pipeline.models.conv import Options as ConvOptions
+from ae_pipeline.models.dense import Options as DenseOptions
+from ae_pipeline.models.patches import Options as PatchOptions
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.params.model import ConvOptions, DenseOptions, PatchOptions
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.encoding import encode_samples
 from ae_pipeline.training.batches import MemoryRows

@@ -104,7 +104,7 @@ def _process() -> _Process:
 
 
 def main() -> None:
-    """In the process that forks: answer requests, a line of JSON each, until there is no more."""
+    """Answer requests in the process that forks, a line of JSON each, until there is no more."""
     # One worker: the steps then come in the same order every time.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
@@ -220,7 +220,7 @@ def audited(run: Callable[[Path], None], template: Path, target: Path) -> list[t
 
 
 def run_and_die(run: Callable[[Path], None], folder: Path, step: int) -> None:
-    """In the child: never returns."""
+    """Run in the child; never returns."""
     seen = 0
 
     def count(event: str, arguments: tuple) -> None:

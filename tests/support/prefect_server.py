@@ -80,7 +80,7 @@ class PrefectServer:
         return sorted(found, key=lambda task: task.start_time or task.created)
 
     def artifacts(self, run):
-        """By key."""
+        """The artifacts by key."""
         with self.client() as client:
             chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
             return {found.key: found for found in client.read_artifacts(artifact_filter=chosen) if found.key}

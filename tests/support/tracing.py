@@ -175,7 +175,7 @@ def _text(thread: int, address: int) -> str:
 
 
 def _be_watched(run: Callable[[], None], errors: Path | None) -> None:
-    """In the child: stop for the watcher, set the filter, run, and exit."""
+    """Run in the child: stop for the watcher, set the filter, run, and exit."""
     code = 1
     try:
         if errors:

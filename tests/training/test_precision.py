@@ -6,8 +6,8 @@ from test_training import KNOBS, OPTIONS, data, fitted  # noqa: F401 (a fixture)
 
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.models import build_model
+from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.params import TrainParams
-from ae_pipeline.params.model import DenseOptions
 from ae_pipeline.training.batches import MemoryRows
 from ae_pipeline.training.loop import _Trained, _trial
 from ae_pipeline.training.precision import Precision, choose_precision
@@ -53,6 +53,7 @@ def test_too_little_data_is_float32():
     assert choose_precision("auto", lambda autocast: iter([1.0] * 20)) == Precision(autocast=False)
 
 
+@pytest.mark.slow
 def test_the_trial_leaves_no_trace(data):  # noqa: F811
     knobs = {"batch_size": 8, "epochs": 2, "noise_std": 0.1, "rate_weight": 1e-4}
     (chosen, result), (fixed, again) = fitted(data, autocast="auto", **knobs), fitted(data, autocast=False, **knobs)

@@ -10,8 +10,9 @@ from test_training import GIT, with_knobs
 from ae_pipeline.codec.codec import Codec, freeze
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.models import build_model
+from ae_pipeline.models.conv import Options as ConvOptions
+from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.params import Params
-from ae_pipeline.params.model import ConvOptions, DenseOptions
 from ae_pipeline.training.build import build_codec
 from ae_pipeline.training.rate import RateModel
 
@@ -127,6 +128,7 @@ def params(tiny_params):
     return Params.model_validate(tree)
 
 
+@pytest.mark.slow
 def test_the_dial_trades_bits_for_error(synthetic_prepared, params, tmp_path):
     found = [
         built(synthetic_prepared, params, tmp_path / f"{weight}", rate_weight=weight) for weight in (1e-5, 1e-3, 1e-2)
@@ -136,6 +138,7 @@ def test_the_dial_trades_bits_for_error(synthetic_prepared, params, tmp_path):
     assert errors == sorted(errors)
 
 
+@pytest.mark.slow
 def test_bits_that_were_trained_for_are_those_of_the_latents(synthetic_prepared, params, tmp_path):
     codec, latents, _, fitted = built(synthetic_prepared, params, tmp_path / "codec", rate_weight=1e-4)
     assert fitted.rate is not None

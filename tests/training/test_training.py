@@ -14,8 +14,8 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import DataError, TargetError, TrainingError
 from ae_pipeline.models import build_model
+from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.params import Params, PrepareParams, TrainParams
-from ae_pipeline.params.model import DenseOptions
 from ae_pipeline.training.batches import MemoryRows, StreamedRows
 from ae_pipeline.training.build import build_codec
 from ae_pipeline.training.loop import fit
@@ -112,6 +112,7 @@ def test_weight_decay_shrinks_weights(data, optimizer, decay, rate):
     assert sizes[1] < 0.8 * sizes[0]
 
 
+@pytest.mark.slow
 def test_averages_are_better_than_weights_that_every_step_shakes(data):
     knobs = {"schedule": "constant", "learning_rate": 0.05, "epochs": 20, "batch_size": 32}
 

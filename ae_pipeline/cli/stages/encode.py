@@ -15,7 +15,7 @@ from ae_pipeline.errors import warn
 from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
 from ae_pipeline.params import BENCHMARKS, SWEEPS, Params
 from ae_pipeline.provenance import git_state
-from ae_pipeline.store.writing.encoding import encode_samples, remove_other
+from ae_pipeline.store.writing.encoding import encode_samples, finished_or_removed
 
 
 def run(params: Params, root: Path) -> None:
@@ -29,13 +29,16 @@ def run(params: Params, root: Path) -> None:
     clear_folder(stores, keep=params.encode.data_sets)
     for name in params.encode.data_sets:
         samples = SampleSet.open(root / params.paths.prepared / name)
-        remove_other(stores / name, samples, codec, params.encode)
+        store = finished_or_removed(stores / name, samples, codec, params.encode)
         watch = watch_range(samples, read_header(codec).scaling)
         with row_progress(f"encode {name}", samples.rows) as progress:
             called = f"{params.source.name}/{name}"
-            store = encode_samples(
-                samples, codec, stores / name, params.encode, name=called, git=git, work=work, progress=progress
-            )
+            if store:
+                progress(samples.rows)
+            else:
+                store = encode_samples(
+                    samples, codec, stores / name, params.encode, name=called, git=git, work=work, progress=progress
+                )
         totals = store.manifest.totals
         print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")
         warn(watch.warnings(name))

@@ -7,7 +7,8 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import warn
 from ae_pipeline.evaluation.drift.fit import fit_reference
 from ae_pipeline.evaluation.drift.reference import REFERENCE_NAME, write_reference
-from ae_pipeline.evaluation.evaluate import check_gate, evaluate_codec
+from ae_pipeline.evaluation.evaluate import evaluate_codec
+from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.mean_answer import warnings_of
 from ae_pipeline.files import HISTORY, read_csv, write_json
 from ae_pipeline.params import Params
@@ -34,5 +35,6 @@ def run(params: Params, root: Path) -> None:
     reference = fit_reference(codec, train, test, params.drift, params.evaluate.seed, device=params.encode.device)
     write_reference(reports / REFERENCE_NAME, reference)
     shown = ("mse", "mean_mse", "r2", "snr", "psnr", "bits_per_row", "pca_mse", "pca_bits_per_row", "zstd_bits_per_row")
-    found = {name: evaluation.metrics.get(name) for name in shown}
+    limited = (limit.metric for limit in params.evaluate.gate.limits)
+    found = {name: evaluation.metrics.get(name) for name in (*shown, *limited)}
     print("  ".join(f"{name} {'-' if value is None else f'{value:.6g}'}" for name, value in found.items()))

@@ -22,7 +22,7 @@ from ae_pipeline.data.parquet.columns import nested_deeper
 from ae_pipeline.data.parquet.thrift import read_struct
 
 MOST_ROW_GROUP_BYTES = 512 << 20
-"""Most bytes of all columns of a row group in memory. Writers keep to it, so readers may insist."""
+"""Largest size in memory of a row group, all columns together. Writers keep to it, so readers may insist."""
 _DEEPEST_COLUMN = 100
 # Arrow goes down a schema by recursion, and overflows the stack at some 50,000 levels. Footers with fewer items than
 # these are left to it alone: our own look takes longer.
@@ -107,7 +107,7 @@ def chunk_size(data: bytes, metadata: Any, group: int, column: int) -> int:
 
 
 def too_large(size: int, group: int) -> ValueError:
-    """The error for a row group whose columns are too large together."""
+    """The error of a row group whose columns are too large together."""
     return ValueError(f"row group {group} would take {size} bytes in memory, {_allowed()}")
 
 

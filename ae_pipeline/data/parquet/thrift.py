@@ -9,7 +9,7 @@ from typing import Any
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 _VARINTS = (4, 5, 6)
-# As in Thrift's own readers.
+# Thrift's own readers have this limit.
 _DEEPEST = 64
 
 

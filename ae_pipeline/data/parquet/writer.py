@@ -60,7 +60,7 @@ class RowGroupWriter:
     def write(self, table: pa.Table) -> None:
         """Append rows; a row group is written when it is full."""
         assert table.column_names == self._schema.names
-        # Not `Table.cast`: it breaks lists of the type null that are a slice of others.
+        # `Table.cast` will not do: it breaks lists of the type null that are a slice of others.
         columns = [
             column if column.type == field.type else column.cast(field.type)
             for column, field in zip(table.columns, self._schema, strict=True)

@@ -12,20 +12,23 @@ squares of the largest tenth of the draws (peaks over a threshold: Pickands, "St
 statistics", Ann. Statist. 3, 1975). `bench/drift.py` counts the false alarms that come out.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ae_pipeline.codec.header import read_header
-from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.samples import SampleSet, Shard
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.evaluation.drift.measure import BatchCounts, error_bins, ks_distance, latent_bins
 from ae_pipeline.evaluation.drift.reference import Calibrated, DriftReference
 from ae_pipeline.params.operation import DriftParams
 from ae_pipeline.store.format.part_writer import round_error
+
+if TYPE_CHECKING:
+    from ae_pipeline.store.executors.lent import Borrowed
 
 _EDGES = 1024
 _MOST_HELD_OUT = 20_000
@@ -89,34 +92,66 @@ def _encode(codec_path: Path, samples: SampleSet, most: int, device: str) -> tup
     """At most `most` rows, evenly over the data set, to int8 (n, L) latents and float32 (n,) errors."""
     # torch: a second, which measuring does not need
     from ae_pipeline.codec.codec import Codec
-    from ae_pipeline.codec.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
+    from ae_pipeline.codec.devices import choose_device
+    from ae_pipeline.store.executors import run_shards
+    from ae_pipeline.store.executors.lent import lent
 
     codec = Codec.load(codec_path, choose_device(device))
-    workers = cpu_count() if codec.device.type == "cpu" else 2
-    latents, errors = [], []
-    with one_torch_thread(), ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool:
-        for blocks in _several(_evenly(samples, most), workers):
-            for q, error in pool.map(partial(codec.encode_block, measure=True), blocks):
-                assert error is not None
-                latents.append(q)
-                errors.append(error)
+    chosen = _Chosen(min(most, samples.rows), samples.rows)
+    groups = list(_groups(samples.shards, chosen))
+    with lent(codec) as borrowed:
+        items = ([samples.only(shard) for shard in group] for group in groups)
+        encoded = run_shards(_Encoding(borrowed, chosen), items, len(groups), codec.device)
+    latents, errors = zip(*encoded, strict=True)
     return np.concatenate(latents), np.concatenate(errors)
 
 
-def _evenly(samples: SampleSet, most: int) -> Iterator[np.ndarray]:
-    """Blocks of at most BLOCK_ROWS rows (n, *shape): all rows, or `most` with equal steps between them."""
+@dataclass(frozen=True)
+class _Chosen:
+    """Which rows of a data set are encoded: `most` of its `rows`, with equal steps between them."""
+
+    most: int
+    rows: int
+
+    def before(self, row: int | np.ndarray) -> int | np.ndarray:
+        """How many of the rows before this one are chosen."""
+        return row * self.most // self.rows
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """What is done with some shards in a row, each a data set: their chosen rows to latents (n, L) and errors (n,)."""
+
+    codec: "Borrowed"
+    chosen: _Chosen
+
+    def __call__(self, shards: list[SampleSet]) -> tuple[np.ndarray, np.ndarray]:
+        codec = self.codec.codec()
+        latents, errors = [], []
+        for block in _evenly(shards, self.chosen):
+            q, error = codec.encode_block(block, measure=True)
+            assert error is not None
+            latents.append(q)
+            errors.append(error)
+        return np.concatenate(latents), np.concatenate(errors)
+
+
+def _evenly(shards: Iterable[SampleSet], chosen: _Chosen) -> Iterator[np.ndarray]:
+    """The chosen rows (n, *shape) of shards, each a data set of its own, BLOCK_ROWS at a time."""
     from ae_pipeline.codec.codec import BLOCK_ROWS
 
-    most = min(most, samples.rows)
-    first, waiting, pending = 0, 0, []
-    for shard in samples.shards:
+    pending: list[np.ndarray] = []
+    waiting = 0
+    for samples in shards:
+        (shard,) = samples.shards
+        first = shard.first_row
         for block in samples.blocks(shard, BLOCK_ROWS):
+            # A row is taken where the number of chosen rows goes up.
             numbers = np.arange(first, first + len(block.pixels) + 1)
-            # A row is taken where the number of rows to take up to it goes up.
-            chosen = block.pixels[np.diff(numbers * most // samples.rows) > 0]
+            taken = block.pixels[np.diff(chosen.before(numbers)) > 0]
             first += len(block.pixels)
-            pending.append(chosen)
-            waiting += len(chosen)
+            pending.append(taken)
+            waiting += len(taken)
             if waiting >= BLOCK_ROWS:
                 rows = np.concatenate(pending)
                 yield rows[:BLOCK_ROWS]
@@ -125,16 +160,19 @@ def _evenly(samples: SampleSet, most: int) -> Iterator[np.ndarray]:
         yield np.concatenate(pending)
 
 
-def _several(blocks: Iterator[np.ndarray], count: int) -> Iterator[list[np.ndarray]]:
-    """Lists of `count` blocks: as many as are computed at once, so that no more are in memory."""
-    pending = []
-    for block in blocks:
-        pending.append(block)
-        if len(pending) == count:
-            yield pending
-            pending = []
-    if pending:
-        yield pending
+def _groups(shards: Iterable[Shard], chosen: _Chosen) -> Iterator[list[Shard]]:
+    """Shards in a row that together have a block of chosen rows or more: a block costs the same with few rows in it."""
+    from ae_pipeline.codec.codec import BLOCK_ROWS
+
+    group: list[Shard] = []
+    for shard in shards:
+        group.append(shard)
+        count = chosen.before(shard.first_row + shard.rows) - chosen.before(group[0].first_row)
+        if count >= BLOCK_ROWS:
+            yield group
+            group = []
+    if group and chosen.before(group[-1].first_row + group[-1].rows) > chosen.before(group[0].first_row):
+        yield group
 
 
 def _edges(error: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ae_pipeline.codec.header import Finite, Sha256
+from ae_pipeline.data.json_types import Finite, Sha256
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import canonical_json, finished_file, read_small
 from ae_pipeline.params.base import problems

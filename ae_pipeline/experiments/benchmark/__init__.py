@@ -1,8 +1,7 @@
-"""The benchmark: our codecs beside what else one would use, in one table. How each is run: docs/benchmark.md.
+"""The benchmark: our codecs beside what else one would use, in one table. How each is run: docs/choosing.md.
 
 Measure:
-    points           one line of the table, and the error of decoded rows
-    presets          the settings of our codecs, by name
+    points           one line of the table, with the metrics of decoded rows
     ours             presets trained, through real stores
     pca              PCA at many sizes and quantisers, through the same stores
     image_codecs     JPEG, WebP, AVIF and JPEG XL, file by file and in mosaics

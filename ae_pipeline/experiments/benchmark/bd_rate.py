@@ -15,7 +15,7 @@ from scipy.interpolate import PchipInterpolator
 from ae_pipeline.experiments.benchmark.measure.curves import FEWEST_POINTS, by_family, curve, hull
 from ae_pipeline.experiments.benchmark.measure.points import OURS, Point
 
-# Over less, a mean says nothing.
+# A mean over less says nothing.
 _LEAST_DB = 0.5
 
 

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from ae_pipeline.evaluation.metrics import reported
 from ae_pipeline.experiments.benchmark.measure.points import OURS
 
 _COLOURS = {
@@ -32,7 +33,7 @@ def format_report(result: dict[str, Any]) -> str:
         f"# Benchmark: {result['data_set']}",
         "",
         f"{counts['measured']:,} rows of the test split, {result['samples']}, {result['date']}. Trained on "
-        f"{counts['train']:,} rows. How everything is run and counted: docs/benchmark.md.",
+        f"{counts['train']:,} rows. How everything is run and counted: docs/choosing.md.",
         "",
         "## Verdict",
         "",
@@ -101,21 +102,16 @@ def _beside_mean(result: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| | bits per row | with codec | MSE | PSNR, dB | SSIM | encode, rows/s | decode, rows/s |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    metrics = reported("bench")
+    heads = ["bits per row", "with codec", *(metric.title for metric in metrics), "encode, rows/s", "decode, rows/s"]
+    lines = [f"| | {' | '.join(heads)} |", f"|---{'|---:' * len(heads)}|"]
     for row in rows:
-        psnr = "lossless" if row["psnr"] is None else f"{row['psnr']:.2f}"
-        ssim = "" if row["ssim"] is None else f"{row['ssim']:.4f}"
         name = f"**{row['name']}**" if row["family"] == OURS else row["name"]
         cells = [
             name,
             f"{row['bits_per_row']:,.1f}",
             f"{row['bits_per_row_with_codec']:,.1f}",
-            f"{row['mse']:.5f}",
-            psnr,
-            ssim,
+            *(metric.words(row.get(metric.name)) for metric in metrics),
             f"{row['encode_rows_per_s']:,.0f}",
             f"{row['decode_rows_per_s']:,.0f}",
         ]
@@ -199,7 +195,7 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _best(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """Without points that another one beats in what this panel shows."""
+    """The points that no other one beats in what this panel shows."""
     best: list[dict[str, Any]] = []
     for row in sorted(rows, key=lambda row: (row[key], row["mse"])):
         if not best or row["mse"] < best[-1]["mse"]:
@@ -222,7 +218,7 @@ def _numbers(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _codec_name(row: dict[str, Any]) -> str:
-    """Of one of our points, without its layout."""
+    """The name of one of our points, without its layout."""
     return str(row["name"]).removesuffix(f" ({row['setting']})")
 
 

@@ -73,7 +73,7 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         "verdict": asdict(judge(useful, len(rows), params.bench.image_effort)),
         "bd_rate": [asdict(saving) for saving in savings(useful, len(rows))],
         "left_out": [*unfit, *left_out],
-        "rows": [asdict(point) for point in points],
+        "rows": [point.as_dict() for point in points],
     }
     write_reports(root / params.paths.reports, result)
     return result
@@ -121,6 +121,7 @@ def measure(
 
 def write_reports(reports: Path, result: dict[str, Any]) -> None:
     """bench.json, and the table and the picture of it."""
+    from ae_pipeline.evaluation.pictures import save_figure
     from ae_pipeline.experiments.benchmark.report import (  # matplotlib: half a second, not needed to start
         draw,
         format_report,
@@ -130,9 +131,7 @@ def write_reports(reports: Path, result: dict[str, Any]) -> None:
     write_json(reports / "bench.json", result)
     with finished_file(reports / "bench.md") as temporary:
         temporary.write_text(format_report(result), encoding="utf-8")
-    with finished_file(reports / "bench.png") as temporary:
-        # Without the version of matplotlib in it, equal pictures are equal files.
-        draw(result).savefig(temporary, format="png", metadata={"Software": None})
+    save_figure(draw(result), reports / "bench.png")
 
 
 def _machine() -> dict[str, Any]:
@@ -158,7 +157,7 @@ def _processor() -> str:
 
 
 def _codec_versions() -> dict[str, str]:
-    """Of the alternatives, as far as they are here."""
+    """Versions of the alternatives, as far as they are here."""
     from importlib.metadata import PackageNotFoundError, version
 
     from PIL import features

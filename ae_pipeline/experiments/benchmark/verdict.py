@@ -27,7 +27,7 @@ class Choice:
     mse: float
     psnr: float | None
     bits: float
-    """Of our codec, with its own bytes."""
+    """Bits per row of our codec, with its own bytes."""
     better_preset: str | None
     """Another codec of ours that is as good or better and takes fewer bits at this number of rows, if there is one."""
     use: str
@@ -35,7 +35,7 @@ class Choice:
     best_alternative: str | None
     best_alternative_family: str | None
     best_alternative_bits: float | None
-    """At this quality; read off the curve between two settings, if best_alternative, the better one, takes more."""
+    """Its bits per row at this quality, read off the curve between two settings if the better one takes more."""
     break_even_rows: int | None
     """Rows from which on ours takes the fewest; None if it never does."""
     sentence: str
@@ -43,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Verdict:
-    """At `rows` rows, for each quality that our codecs offer."""
+    """What to use at `rows` rows, for each quality that our codecs offer."""
 
     rows: int
     summary: str

@@ -7,9 +7,12 @@
     running.py    the sweep: which trial is next, until none is missing
     results.py    means and intervals over seeds, the Pareto front, its knee, the smallest codec within a tolerance
     report.py     sweep.json, sweep.md, sweep.png
+    progress.py   how far it is, on the terminal
     runs.py       each trial in MLflow, as a child of one run for the sweep
     choice.py     the chosen values into params.yaml
 
 A setting is a dict of parameters by their dotted path in params.yaml; nothing here knows what they mean, except the
-rule that stops trials. The test split is not touched: what a sweep chooses has still to be measured on it.
+rule that stops trials. Settings are compared by their bits and the MSE, or instead of that by the metric that the
+tolerance is on (evaluation/metrics.py). The test split is not touched: what a sweep chooses has still to be measured on
+it.
 """

@@ -27,7 +27,7 @@ def write_choice(path: Path, setting: Setting) -> None:
         raise ConfigError(
             f"{path} has no {', '.join(missing)}; add it there with any value, and give the same command again"
         )
-    # From the end: places before it stay valid.
+    # The last place is written first: places before it stay valid.
     for dotted, node in sorted(places.items(), key=lambda place: -place[1].start_mark.index):
         text = text[: node.start_mark.index] + _as_yaml(setting[dotted]) + text[node.end_mark.index :]
     with finished_file(path.resolve()) as temporary:  # a link stays one

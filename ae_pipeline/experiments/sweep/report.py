@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.evaluation.metrics import psnr_of
-from ae_pipeline.experiments.sweep.results import Estimate, Outcome, Results, as_json
+from ae_pipeline.evaluation.metrics import Metric
+from ae_pipeline.experiments.sweep.results import Outcome, Results, as_json, columns, digits_of
 from ae_pipeline.experiments.sweep.stopping import describe
 from ae_pipeline.experiments.sweep.trial import Trial
 from ae_pipeline.files import finished_file, write_json
@@ -21,10 +21,10 @@ def write_reports(folder: Path, results: Results, trials: list[Trial], missing: 
     with finished_file(files[1]) as temporary:
         temporary.write_text(as_markdown(results, trials, missing), encoding="utf-8")
     if results.front:
+        from ae_pipeline.evaluation.pictures import save_figure  # matplotlib, which no other way needs
+
         files.append(folder / "sweep.png")
-        with finished_file(files[2]) as temporary:
-            # Without the version of matplotlib in it, equal pictures are equal files.
-            _draw(results).savefig(temporary, format="png", metadata={"Software": None})
+        save_figure(_draw(results), files[2])
     else:
         (folder / "sweep.png").unlink(missing_ok=True)  # of an earlier sweep
     return files
@@ -33,14 +33,16 @@ def write_reports(folder: Path, results: Results, trials: list[Trial], missing: 
 def verdict(results: Results) -> list[str]:
     """The named settings, a line each."""
     lines = []
-    if results.max_mse is not None:
+    objective = results.objective
+    if results.limit is not None:
         smallest = results.smallest
-        what = f"smallest with MSE at most {results.max_mse:g}"
+        what = f"smallest with {objective.short} {objective.asks} {results.limit:g}"
         lines.append(f"{what}: {'none' if smallest is None else smallest.describe()}")
-        if smallest and smallest.mse and smallest.mse.mean + (smallest.mse.half or 0) > results.max_mse:
+        half = smallest and smallest.estimates[objective.name].half
+        if smallest and smallest.loss + (half or 0) > objective.loss(results.limit):
             lines.append("its 95% interval reaches beyond the tolerance: another training may miss it")
     lines.append(f"knee: {'none, the curve has no bend' if results.knee is None else results.knee.describe()}")
-    lines.append(f"lowest MSE: {'none' if results.best is None else results.best.describe()}")
+    lines.append(f"{_best(objective)}: {'none' if results.best is None else results.best.describe()}")
     if worthless := [describe(item.setting) for item in results.outcomes if item.worthless]:
         lines.append(f"not better than answering each value's mean, whatever the PSNR: {'; '.join(worthless)}")
     return lines
@@ -51,6 +53,7 @@ def as_markdown(results: Results, trials: list[Trial], missing: int) -> str:
     states = [trial.state for trial in trials]
     seconds = sum(trial.seconds for trial in trials)
     counted = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "stopped", "failed"))
+    heads = [metric.title for metric in columns(results.objective)]
     lines = ["# Sweep", "", f"{len(trials)} trials in {seconds:,.0f} s: {counted}; {missing} not begun.", ""]
     lines += [f"- {line}" for line in verdict(results)]
     lines += [
@@ -58,8 +61,8 @@ def as_markdown(results: Results, trials: list[Trial], missing: int) -> str:
         "Measured on the validation split through real Parquet bytes, codec not included; mean over seeds, ± half of "
         "the 95% interval (Student's t).",
         "",
-        "| setting | bits per row | MSE | PSNR, dB | seeds | |",
-        "|---|---|---|---|---|---|",
+        f"| setting | bits per row | {' | '.join(heads)} | seeds | |",
+        f"|---|---{'|---' * len(heads)}|---|---|",
         *(_row(item, results) for item in _by_bits(results.outcomes)),
     ]
     ended = [trial for trial in trials if trial.reason]
@@ -78,26 +81,28 @@ def _by_bits(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def _row(outcome: Outcome, results: Results) -> str:
-    named = (("smallest", results.smallest), ("knee", results.knee), ("lowest MSE", results.best))
+    named = (("smallest", results.smallest), ("knee", results.knee), (_best(results.objective), results.best))
     notes = [name for name, item in named if item is outcome]
     notes += ["on the front"] if outcome in results.front and not notes else []
     seeds = f"{outcome.finished} of {len(outcome.trials)}"
-    bits, mse = outcome.bits, outcome.mse
-    if bits is None or mse is None:
-        return f"| {describe(outcome.setting)} | | | | {seeds} | {outcome.trials[-1].state} |"
-    psnr = psnr_of(mse.mean)
-    return (
-        f"| {describe(outcome.setting)} | {_pm(bits, '.1f')} | {_pm(mse, '.6f')} | "
-        f"{'' if psnr is None else f'{psnr:.2f}'} | {seeds} | {', '.join(notes)} |"
-    )
+    metrics = columns(results.objective)
+    if outcome.bits is None:
+        return f"| {describe(outcome.setting)} |{' |' * (len(metrics) + 1)} {seeds} | {outcome.trials[-1].state} |"
+    cells = [describe(outcome.setting), outcome.bits.words(1), *(_cell(outcome, metric) for metric in metrics)]
+    return f"| {' | '.join([*cells, seeds, ', '.join(notes)])} |"
 
 
-def _pm(found: Estimate, form: str) -> str:
-    return f"{found.mean:{form}}" + ("" if found.half is None else f" ± {found.half:{form}}")
+def _cell(outcome: Outcome, metric: Metric) -> str:
+    found = outcome.estimates.get(metric.name)
+    return metric.words(outcome.mean(metric)) if found is None else found.words(digits_of(metric))
+
+
+def _best(objective: Metric) -> str:
+    return f"{'lowest' if objective.better == 'lower' else 'highest'} {objective.short}"
 
 
 def _draw(results: Results) -> Any:
-    """Bits against MSE, a point for each setting that finished, with 95% intervals over its seeds."""
+    """Bits against the objective, a point for each setting that finished, with 95% intervals over its seeds."""
     from matplotlib.figure import Figure
     from matplotlib.patheffects import withStroke
 
@@ -107,8 +112,8 @@ def _draw(results: Results) -> Any:
     _points(axis, others, _GREY, "another is better in both")
     _points(axis, results.front, _BLUE, "front: mean and 95% interval over seeds")
     axis.plot(*_places(results.front), color=_BLUE, linewidth=1)
-    if results.max_mse is not None:
-        axis.axhline(results.max_mse, color=_GREY, linestyle="--", label=f"tolerance {results.max_mse:g}")
+    if results.limit is not None:
+        axis.axhline(results.limit, color=_GREY, linestyle="--", label=f"tolerance {results.limit:g}")
     for outcome, marker, colour, size, name in (
         (results.knee, "D", _ORANGE, 9, "knee"),
         (results.smallest, "o", _GREEN, 16, "smallest within the tolerance"),
@@ -118,14 +123,16 @@ def _draw(results: Results) -> Any:
             style: dict[str, Any] = {"mfc": "none", "mew": 2} if size > 10 else {}
             axis.plot(*_places([outcome]), marker, color=colour, ms=size, label=label, linestyle="none", **style)
     if len(results.front) <= _MOST_LABELS:
-        for item, bits, mse in zip(results.front, *_places(results.front), strict=True):
+        for item, bits, value in zip(results.front, *_places(results.front), strict=True):
             text = ", ".join(str(value) for value in item.setting.values())
-            note = axis.annotate(text, (bits, mse), xytext=(6, 6), textcoords="offset points", fontsize=7, zorder=4)
+            note = axis.annotate(text, (bits, value), xytext=(6, 6), textcoords="offset points", fontsize=7, zorder=4)
             note.set_path_effects([withStroke(linewidth=3, foreground="white")])
     paths = ", ".join(path.split(".")[-1] for path in results.front[0].setting)
-    axis.set(title=f"Sweep over {paths}", xlabel="bits per row", ylabel="MSE (values in [0, 1])")
+    objective = results.objective
+    axis.set(title=f"Sweep over {paths}", xlabel="bits per row", ylabel=f"{objective.title} (values in [0, 1])")
     axis.margins(x=0.1)
-    axis.set_ylim(bottom=0)
+    if objective.better == "lower":
+        axis.set_ylim(bottom=0)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
@@ -134,7 +141,8 @@ def _draw(results: Results) -> Any:
 
 def _points(axis: Any, outcomes: list[Outcome], colour: str, label: str) -> None:
     if outcomes:
-        errors = [[getattr(item, name).half or 0.0 for item in outcomes] for name in ("bits", "mse")]
+        names = ("bits_per_row", outcomes[0].objective.name)
+        errors = [[item.estimates[name].half or 0.0 for item in outcomes] for name in names]
         axis.errorbar(
             *_places(outcomes), xerr=errors[0], yerr=errors[1], fmt="o", color=colour, ms=4, capsize=3, label=label
         )
@@ -143,5 +151,5 @@ def _points(axis: Any, outcomes: list[Outcome], colour: str, label: str) -> None
 def _places(outcomes: list[Outcome]) -> tuple[list[float], list[float]]:
     return (
         [item.bits.mean for item in outcomes if item.bits],
-        [item.mse.mean for item in outcomes if item.mse],
+        [item.estimates[item.objective.name].mean for item in outcomes if item.bits],
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.evaluation.metrics import METRICS, Metric, reported
 from ae_pipeline.experiments.sweep.space import Setting
 from ae_pipeline.experiments.sweep.stopping import describe
 from ae_pipeline.experiments.sweep.trial import Trial
@@ -22,15 +22,43 @@ class Estimate:
     mean: float
     half: float | None
 
+    def words(self, digits: int) -> str:
+        """Mean and interval for people."""
+        return f"{self.mean:.{digits}f}" + ("" if self.half is None else f" ± {self.half:.{digits}f}")
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """One setting: its trials, and its means, None unless all trials that there are have finished."""
+    """One setting: its trials, and its means, none unless all trials that there are have finished."""
 
     setting: Setting
     trials: list[Trial]
-    bits: Estimate | None
-    mse: Estimate | None
+    objective: Metric
+    """What settings are compared by, beside their bits."""
+    estimates: dict[str, Estimate]
+    """Every measured metric of the table, by its name."""
+
+    @property
+    def bits(self) -> Estimate | None:
+        """Bits per row; None without a value of the objective."""
+        return self.estimates.get("bits_per_row") if self.objective.name in self.estimates else None
+
+    @property
+    def loss(self) -> float:
+        """The mean of the objective, lower is better; infinite where it has no value."""
+        found = self.estimates.get(self.objective.name)
+        return math.inf if found is None else self.objective.loss(found.mean)
+
+    def mean(self, metric: Metric) -> float | None:
+        """Mean of a metric over seeds; of those that come of others, the one of their means."""
+        if metric.of_means is not None:
+            return metric.of_means({name: found.mean for name, found in self.estimates.items()})
+        found = self.estimates.get(metric.name)
+        return None if found is None else found.mean
+
+    def is_within(self, limit: float) -> bool:
+        """Whether the mean of the objective keeps the limit."""
+        return self.loss <= self.objective.loss(limit)
 
     @property
     def finished(self) -> int:
@@ -45,32 +73,38 @@ class Outcome:
     def describe(self) -> str:
         """One line for people."""
         assert self.bits
-        assert self.mse
-        psnr = psnr_of(self.mse.mean)
-        return (
-            f"{describe(self.setting)}: {self.bits.mean:.1f} bits per row, MSE {self.mse.mean:.6f}"
-            f"{'' if psnr is None else f', PSNR {psnr:.2f} dB'} ({self.finished} seed{'s'[: self.finished > 1]})"
+        values = [(metric, self.mean(metric)) for metric in columns(self.objective)]
+        found = "".join(
+            f", {metric.short} {value:.{digits_of(metric)}f}{metric.title.removeprefix(metric.short).replace(',', '')}"
+            for metric, value in values
+            if value is not None
         )
+        seeds = f"{self.finished} seed{'s'[: self.finished > 1]}"
+        return f"{describe(self.setting)}: {self.bits.mean:.1f} bits per row{found} ({seeds})"
 
 
 @dataclass(frozen=True)
 class Results:
     """All settings, and those that have a name.
 
-    `best` has the lowest MSE; `smallest` is within the tolerance, and better than answering each value's mean.
+    `best` has the lowest error; `smallest` is within the tolerance, and better than answering each value's mean.
     """
+
+    objective: Metric
+    """What is wanted of few bits: the MSE, or the metric that the tolerance is on."""
+    limit: float | None
+    """The tolerance."""
 
     outcomes: list[Outcome]
     front: list[Outcome]
     best: Outcome | None
     knee: Outcome | None
     smallest: Outcome | None
-    max_mse: float | None
 
     @property
     def chosen(self) -> Outcome | None:
-        """With a tolerance the smallest within it, else the one at the knee; never one that is worthless."""
-        found = self.knee if self.max_mse is None else self.smallest
+        """The smallest within the tolerance, without one the one at the knee; never one that is worthless."""
+        found = self.knee if self.limit is None else self.smallest
         return None if found is None or found.worthless else found
 
     @property
@@ -78,32 +112,44 @@ class Results:
         """What would be chosen, were it not worthless; None if something is chosen, or nothing could be."""
         if self.chosen is not None:
             return None
-        if self.max_mse is None:
+        if self.limit is None:
             return self.knee
-        return next((item for item in self.front if _mse(item) <= self.max_mse), None)
+        return next((item for item in self.front if item.is_within(self.limit)), None)
 
 
-def summarise(trials: list[Trial], max_mse: float | None) -> Results:
+def columns(objective: Metric) -> list[Metric]:
+    """The metrics that the report of a sweep has."""
+    return [objective, *(metric for metric in reported("sweep") if metric != objective)]
+
+
+def digits_of(metric: Metric) -> int:
+    """Digits of a mean over seeds: one more than a single value's, so that its interval can be seen."""
+    return metric.digits if metric.of_means else metric.digits + 1
+
+
+def summarise(trials: list[Trial], limit: float | None, objective: str = "mse") -> Results:
     """Group trials by setting. A setting with a trial that was stopped or failed is not chosen: it would be by luck."""
+    metric = METRICS[objective]
     groups: dict[bytes, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(canonical_json(trial.setting), []).append(trial)
-    outcomes = [_outcome(group) for group in groups.values()]
-    whole = sorted((item for item in outcomes if item.bits), key=lambda item: (_bits(item), _mse(item)))
+    outcomes = [_outcome(group, metric) for group in groups.values()]
+    whole = sorted((item for item in outcomes if item.bits), key=lambda item: (_bits(item), item.loss))
     front: list[Outcome] = []
     for item in whole:
-        if not front or _mse(item) < _mse(front[-1]):
+        if not front or item.loss < front[-1].loss:
             front.append(item)
-    at = knee([_bits(item) for item in front], [_mse(item) for item in front])
+    at = knee([_bits(item) for item in front], [item.loss for item in front])
     return Results(
+        objective=metric,
+        limit=limit,
         outcomes=outcomes,
         front=front,
         best=front[-1] if front else None,
         knee=None if at is None else front[at],
         smallest=next(
-            (item for item in front if max_mse is not None and _mse(item) <= max_mse and not item.worthless), None
+            (item for item in front if limit is not None and item.is_within(limit) and not item.worthless), None
         ),
-        max_mse=max_mse,
     )
 
 
@@ -140,12 +186,13 @@ def as_json(results: Results, trials: list[Trial]) -> dict[str, Any]:
         return None if outcome is None else outcome.setting
 
     return {
-        "max_mse": results.max_mse,
+        "max_mse": None,
+        **({} if results.limit is None else {results.objective.limit: results.limit}),
         "smallest_within": named(results.smallest),
         "knee": named(results.knee),
         "best": named(results.best),
         "settings": [_setting_json(item, results) for item in results.outcomes],
-        "trials": [_trial_json(trial) for trial in trials],
+        "trials": [_trial_json(trial, results.objective) for trial in trials],
     }
 
 
@@ -157,16 +204,23 @@ def _setting_json(outcome: Outcome, results: Results) -> dict[str, Any]:
         "states": {state: states.count(state) for state in sorted(set(states))},
         "bits_per_row": None if outcome.bits is None else outcome.bits.mean,
         "bits_per_row_interval": _interval(outcome.bits),
-        "mse": None if outcome.mse is None else outcome.mse.mean,
-        "mse_interval": _interval(outcome.mse),
-        "psnr": None if outcome.mse is None else psnr_of(outcome.mse.mean),
+        **_metrics_json(outcome),
         "on_front": outcome in results.front,
         "better_than_mean": not outcome.worthless,
     }
 
 
-def _trial_json(trial: Trial) -> dict[str, Any]:
-    names = ("bits_per_row", "bits_per_row_with_codec", "mse", "psnr")
+def _metrics_json(outcome: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for metric in columns(outcome.objective):
+        found[metric.name] = outcome.mean(metric) if outcome.bits else None
+        if metric.of_means is None:
+            found[f"{metric.name}_interval"] = _interval(outcome.estimates.get(metric.name))
+    return found
+
+
+def _trial_json(trial: Trial, objective: Metric) -> dict[str, Any]:
+    names = ("bits_per_row", "bits_per_row_with_codec", *(metric.name for metric in columns(objective)))
     return {
         "params": trial.setting,
         "seed": trial.seed,
@@ -183,18 +237,16 @@ def _interval(found: Estimate | None) -> list[float] | None:
     return None if found is None or found.half is None else [found.mean - found.half, found.mean + found.half]
 
 
-def _outcome(trials: list[Trial]) -> Outcome:
-    if any(trial.state != "finished" for trial in trials):
-        return Outcome(trials[0].setting, trials, None, None)
-    bits, mse = ([getattr(trial, name) for trial in trials] for name in ("bits", "mse"))
-    return Outcome(trials[0].setting, trials, estimate(bits), estimate(mse))
+def _outcome(trials: list[Trial], objective: Metric) -> Outcome:
+    found: dict[str, Estimate] = {}
+    if all(trial.state == "finished" for trial in trials):
+        for name, metric in METRICS.items():
+            values = [value for trial in trials if (value := trial.metrics.get(name)) is not None]
+            if metric.of_means is None and len(values) == len(trials):
+                found[name] = estimate(values)
+    return Outcome(trials[0].setting, trials, objective, found)
 
 
 def _bits(outcome: Outcome) -> float:
     assert outcome.bits
     return outcome.bits.mean
-
-
-def _mse(outcome: Outcome) -> float:
-    assert outcome.mse
-    return outcome.mse.mean

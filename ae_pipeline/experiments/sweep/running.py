@@ -13,6 +13,8 @@ from typing import Any
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import open_split
+from ae_pipeline.errors import SweepError
+from ae_pipeline.evaluation.metrics import METRICS, Metric
 from ae_pipeline.experiments.sweep.progress import SweepProgress, sweep_progress
 from ae_pipeline.experiments.sweep.results import Results, summarise
 from ae_pipeline.experiments.sweep.runs import SweepRuns
@@ -52,6 +54,7 @@ class _Sweep:
     splits: tuple[SampleSet, SampleSet]
     git: dict[str, Any]
     rule: StopRule
+    objective: Metric
 
     @property
     def seeds(self) -> list[int]:
@@ -60,7 +63,7 @@ class _Sweep:
 
     @property
     def settings(self) -> list[Setting]:
-        """Of a grid all, else none: they are drawn."""
+        """All settings of a grid; none where they are drawn."""
         return combinations(self.space) if self.params.sweep.trials is None else []
 
     @property
@@ -78,22 +81,26 @@ def run_sweep(params: Params, root: Path, timeout: float = float("inf")) -> Swep
     space = parse_space(params.sweep.space, params, params.sweep.trials)
     prepared = root / params.paths.prepared
     splits = open_split(prepared, "train"), open_split(prepared, "validation")
-    sweep = _Sweep(params, root, space, splits, git_state(root), StopRule(params.sweep.margin, max_mse(params)))
+    metric, limit = tolerance(params)
+    rule = StopRule(params.sweep.margin, limit, of_mse=metric.name == "mse")
+    sweep = _Sweep(params, root, space, splits, git_state(root), rule, metric)
     grid = params.sweep.trials is None
-    digest = study_digest(params, space, splits, grid=grid)
+    digest = study_digest(params, space, splits, metric, grid=grid)
     folder = root / params.paths.work / SWEEPS / digest[:16]
     runs = SweepRuns(params, root, digest, sweep.git)
-    with locked_folder(folder), open_study(folder / "optuna.db", space, sweep.rule.identity, grid=grid) as study:
+    with locked_folder(folder), open_study(folder / "optuna.db", space, rule.identity, metric, grid=grid) as study:
         runs.begin()
         missing = _run(sweep, study, runs, folder / "trial", time.monotonic() + timeout)
         trials = _asked(sweep, study)
-    return Swept(summarise(trials, sweep.rule.max_mse), trials, missing, runs, params)
+    return Swept(summarise(trials, limit, metric.name), trials, missing, runs, params)
 
 
-def max_mse(params: Params) -> float | None:
-    """The tolerance as an MSE."""
+def tolerance(params: Params) -> tuple[Metric, float | None]:
+    """The metric that settings are compared by, and the limit on it; a PSNR is an MSE."""
     asked = params.sweep
-    return 10 ** (-asked.min_psnr / 10) if asked.min_psnr is not None else asked.max_mse
+    if asked.min_psnr is not None:
+        return METRICS["mse"], 10 ** (-asked.min_psnr / 10)
+    return next(((METRICS[limit.metric], limit.value) for limit in asked.limits), (METRICS["mse"], None))
 
 
 def _run(sweep: _Sweep, study: Study, runs: SweepRuns, work: Path, end: float) -> int:
@@ -109,6 +116,7 @@ def _run(sweep: _Sweep, study: Study, runs: SweepRuns, work: Path, end: float) -
                 runs.start(params, opened.setting)
                 trial = run_trial(params, opened.setting, sweep.splits, work, sweep.git, watch)
                 trial.rules.extend(sweep.rule.identity)
+                _check_objective(sweep, trial)
                 study.finish(opened, trial)
                 runs.finish(trial)
             progress.ended(f"{_name(opened)}: {_line(trial)}")
@@ -116,6 +124,15 @@ def _run(sweep: _Sweep, study: Study, runs: SweepRuns, work: Path, end: float) -
         if found < (sweep.params.sweep.trials or 0):
             progress.note(f"Optuna found no more than {found} settings in this space")
     return 0
+
+
+def _check_objective(sweep: _Sweep, trial: Trial) -> None:
+    name = sweep.objective.name
+    if trial.state == "finished" and trial.metrics.get(name) is None:
+        raise SweepError(
+            f"{name} has no value for the validation rows, so sweep.{sweep.objective.limit} cannot be kept; give a "
+            "tolerance on another metric"
+        )
 
 
 def _watch(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import TrackingError
-from ae_pipeline.experiments.sweep.results import Outcome, Results
+from ae_pipeline.experiments.sweep.results import Outcome, Results, columns
 from ae_pipeline.experiments.sweep.space import SECTIONS, Setting
 from ae_pipeline.experiments.sweep.stopping import describe
 from ae_pipeline.experiments.sweep.trial import State, Trial
@@ -24,7 +24,7 @@ SWEEP_TAG = "ae_pipeline.sweep"
 """Identity of the study that a sweep's run is of."""
 TRIAL_TAG = "ae_pipeline.sweep_trial"
 STATE_TAG = "ae_pipeline.sweep_state"
-"""finished, stopped or failed; written last: a child run without it is not complete."""
+"""Tag with `finished`, `stopped` or `failed`; written last: a child run without it is not complete."""
 PARENT_TAG = "mlflow.parentRunId"
 _STATUS: dict[State, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
@@ -147,6 +147,7 @@ def _log(client: Any, run_id: str, trial: Trial) -> None:
 
 def _log_outcome(client: Any, run_id: str, name: str, outcome: Outcome) -> None:
     assert outcome.bits
-    assert outcome.mse
     client.set_tag(run_id, name, describe(outcome.setting))
-    log_values(client, run_id, metrics={f"{name}_bits_per_row": outcome.bits.mean, f"{name}_mse": outcome.mse.mean})
+    measured = {metric.name: outcome.mean(metric) for metric in columns(outcome.objective) if metric.of_means is None}
+    found = {"bits_per_row": outcome.bits.mean, **measured}
+    log_values(client, run_id, metrics={f"{name}_{metric}": value for metric, value in found.items()})

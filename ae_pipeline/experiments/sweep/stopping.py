@@ -16,7 +16,7 @@ Training then stops
   The smallest one within is then another. (The front's end of few bits and large errors is not drawn: without a
   tolerance it is.)
 
-Losses that say less about the MSE (bce, with an L1 penalty) stop nothing.
+Losses that say less about the MSE (bce, with an L1 penalty) stop nothing, nor does a tolerance on another metric.
 """
 
 from dataclasses import dataclass
@@ -26,28 +26,25 @@ from ae_pipeline.experiments.sweep.space import Setting
 from ae_pipeline.experiments.sweep.trial import StopTrial, Trial
 from ae_pipeline.files import canonical_json
 from ae_pipeline.params import Params
+from ae_pipeline.params.options import MODELS
 
 _GROWING = ("train.latent_size", "quantiser.levels")
 """More of these, and all else equal: no fewer bits."""
 _ABOUT_EQUAL = tuple(
     [f"train.{name}" for name in ("learning_rate", "optimizer", "schedule", "weight_decay", "noise_std", "epochs")]
     + [f"train.{name}" for name in ("batch_size", "patience", "ema", "initialisation", "autocast", "compile", "device")]
-    + [f"model.dense.{name}" for name in ("hidden_sizes", "activation", "dropout")]
-    + [f"model.conv.{name}" for name in ("channels", "activation", "dropout")]
-    + [
-        f"model.patches.{name}"
-        for name in ("patch_size", "encoder_channels", "decoder_channels", "activation", "dropout")
-    ]
+    + [f"model.{model}.{name}" for model, options in MODELS.items() for name in options.about_equal_bits]
 )
 """How well a latent is used, not how it is spread over the quantiser's levels."""
 
 
 @dataclass(frozen=True)
 class StopRule:
-    """`margin` is relative; `max_mse` is the tolerance, if there is one."""
+    """`margin` is relative; `max_mse` is the tolerance, if there is one. Without `of_mse` nothing is stopped."""
 
     margin: float
     max_mse: float | None
+    of_mse: bool = True
 
     @property
     def identity(self) -> list[float | None]:
@@ -56,7 +53,7 @@ class StopRule:
 
     def check(self, params: Params, setting: Setting, losses: list[float], finished: list[Trial]) -> None:
         """Raise StopTrial if the trial with these validation losses so far cannot win against `finished` ones."""
-        weight = _rate_weight(params)
+        weight = _rate_weight(params) if self.of_mse else None
         if weight is None or not params.train.epochs / 2 < len(losses) < params.train.epochs:
             return
         gains = [_gain(trial, len(losses)) for trial in finished if trial.epochs == params.train.epochs]
@@ -101,7 +98,7 @@ def _gain(trial: Trial, epochs: int) -> float:
 
 @dataclass(frozen=True)
 class _Means:
-    """Of a setting's trials; see `Trial`."""
+    """Means of a setting's trials; see `Trial`."""
 
     setting: Setting
     bits: float

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import SweepError, first_line
+from ae_pipeline.evaluation.metrics import Metric
 from ae_pipeline.experiments.sweep.space import SECTIONS, Dimension, Setting
 from ae_pipeline.experiments.sweep.trial import Trial
 from ae_pipeline.files import canonical_json, sha256_json
@@ -37,7 +38,9 @@ class OpenTrial:
     seed: int
 
 
-def study_digest(params: Params, space: list[Dimension], splits: tuple[SampleSet, SampleSet], *, grid: bool) -> str:
+def study_digest(
+    params: Params, space: list[Dimension], splits: tuple[SampleSet, SampleSet], objective: Metric, *, grid: bool
+) -> str:
     """SHA-256 (hex) of what decides the results of a study's trials, their settings and seeds aside."""
     swept = {dimension.path for dimension in space}
     if "model.name" in swept:  # options of every model count
@@ -54,6 +57,7 @@ def study_digest(params: Params, space: list[Dimension], splits: tuple[SampleSet
             "paths": sorted(swept),
             "bound": sorted([item.path, list(item.values), item.is_range] for item in bound),
             "grid": grid,
+            **({} if objective.name == "mse" else {"objective": objective.name}),
             "versions": [version("ae-pipeline"), version("torch")],
         }
     )
@@ -62,18 +66,21 @@ def study_digest(params: Params, space: list[Dimension], splits: tuple[SampleSet
 class Study:
     """Trials of one study. One process at a time: the caller holds a lock."""
 
-    def __init__(self, study: "optuna.Study", space: list[Dimension], rules: list[float | None], *, grid: bool):
+    def __init__(
+        self, study: "optuna.Study", space: list[Dimension], rules: list[float | None], objective: Metric, *, grid: bool
+    ):
         from optuna.trial import TrialState
 
         self._study = study
         self._rules = rules
+        self._objective = objective
         self._distributions = {item.path: _distribution(item, grid=grid) for item in space}
         for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             # Its process is gone: it is done again.
             study.tell(trial.number, state=TrialState.FAIL)
 
     def trials(self) -> list[Trial]:
-        """Those with a result that counts, in the order of their beginning; one for each setting and seed."""
+        """The trials with a result that counts, in the order of their beginning; one for each setting and seed."""
         found: dict[bytes, Trial] = {}
         for item in self._study.get_trials(deepcopy=False):
             if _TRIAL not in item.user_attrs:
@@ -120,7 +127,8 @@ class Study:
 
         opened.handle.set_user_attr(_TRIAL, asdict(trial))
         if trial.state == "finished":
-            self._study.tell(opened.handle, [trial.bits, trial.mse])
+            loss = self._objective.loss(float(trial.metrics[self._objective.name] or 0.0))
+            self._study.tell(opened.handle, [trial.bits, loss])
         else:
             self._study.tell(opened.handle, state=TrialState.PRUNED if trial.state == "stopped" else TrialState.FAIL)
 
@@ -133,7 +141,9 @@ class Study:
 
 
 @contextmanager
-def open_study(path: Path, space: list[Dimension], rules: list[float | None], *, grid: bool) -> Iterator[Study]:
+def open_study(
+    path: Path, space: list[Dimension], rules: list[float | None], objective: Metric, *, grid: bool
+) -> Iterator[Study]:
     """The study in this SQLite file, which is made if there is none. Raises SweepError if it cannot be used."""
     import optuna
     from optuna.exceptions import StorageInternalError
@@ -148,7 +158,7 @@ def open_study(path: Path, space: list[Dimension], rules: list[float | None], *,
             )
             # Another seed each time: with the same one, the first draws of a resumed sweep would be those it has.
             study.sampler = optuna.samplers.TPESampler(seed=len(study.get_trials(deepcopy=False)))
-            yield Study(study, space, rules, grid=grid)
+            yield Study(study, space, rules, objective, grid=grid)
         finally:
             storage.remove_session()
             storage.engine.dispose()

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, TrainingError
-from ae_pipeline.evaluation.evaluate import store_sizes, through_store
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
+from ae_pipeline.evaluation.metrics import Metrics
+from ae_pipeline.evaluation.through_store import through_store
 from ae_pipeline.experiments.sweep.space import Setting
 from ae_pipeline.files import clear_folder, make_folder
 from ae_pipeline.params import Params
@@ -31,7 +32,7 @@ class StopTrial(Exception):  # noqa: N818 (not an error: the trial cannot win)
 class Trial:
     """A training with one setting and one seed, and what came out.
 
-    `metrics` are those of the README, on the validation split, and `seconds` wall time; both only of a `finished` one.
+    `metrics` (docs/metrics.md) are of the validation split, and `seconds` wall time; both only of a `finished` one.
     `history` are the epochs' train_loss and validation_loss.
     """
 
@@ -40,7 +41,7 @@ class Trial:
     state: State
     epochs: int
     seconds: float
-    metrics: dict[str, float | None] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
     reason: str = ""
     """Why it was stopped, or failed."""
@@ -57,7 +58,7 @@ class Trial:
 
     @property
     def own_bits(self) -> float:
-        """Those of the latents alone, which are what a setting changes."""
+        """Bits of the latents alone, which are what a setting changes."""
         return float(self.metrics.get("latent_bits_per_row") or self.bits)
 
     @property
@@ -93,12 +94,12 @@ def run_trial(
         on_epoch(history)
 
     state: State = "finished"
-    reason, metrics, behind = "", {}, None
+    reason, behind = "", None
+    metrics: Metrics = {}
     start = time.perf_counter()
     try:
         build_codec(*splits, params, work / "codec", git, note)
-        rows, store, _ = through_store(work / "codec", splits[1], params.encode, work)
-        metrics = {**store_sizes(store), **rows.means(), **rows.beside_mean}
+        metrics = through_store(work / "codec", splits[1], params.encode, work).metrics()
     except StopTrial as stopped:
         state, reason, behind = "stopped", str(stopped), stopped.behind
     except (TrainingError, CodecError) as error:  # CodecError: weights that cannot be stored

@@ -9,22 +9,23 @@ Knows no MLflow and moves nothing; moves.py does. Every number and every conditi
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
+from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.codec.header import CodecHeader, read_header
-from ae_pipeline.data.samples import SampleSet, ShardWriter
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import first_rows
 from ae_pipeline.errors import CodecError, DataError, GateError
-from ae_pipeline.evaluation.evaluate import Metrics, check_gate, store_sizes, through_store
+from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
-from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.evaluation.metrics import Metrics, reported
 from ae_pipeline.evaluation.speed import measure_speeds
+from ae_pipeline.evaluation.through_store import through_store
 from ae_pipeline.params import EncodeParams, GateParams
 from ae_pipeline.params.operation import PromotionParams
 
@@ -37,18 +38,21 @@ class Measured:
     mse: float
     """Mean over rows, of values in the champion's [0, 1] (without one: the codec's own)."""
     bits_per_row: float
-    """Of the Parquet parts; the codec is not in it."""
+    """Bits of the Parquet parts; the codec is not in it."""
     codec_bytes: int
     encode_rows_per_s: float
-    """Of the arithmetic on one thread, the error column included; files take the same time with every codec."""
+    """Speed of the arithmetic on one thread, the error column included; files take the same time with every codec."""
     decode_rows_per_s: float
-    beside_mean: dict[str, float | int | None]
+    beside_mean: Metrics
     """How its error compares with answering each value's mean over the held-out rows (mean_answer.py)."""
+    metrics: Metrics = field(default_factory=dict, repr=False)
+    """All of the table, which the gate judges."""
 
-    @property
-    def errors(self) -> Metrics:
-        """What the gate judges."""
-        return {"mse": self.mse, "psnr": psnr_of(self.mse), "bits_per_row": self.bits_per_row, **self.beside_mean}
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values: the fields, and the metrics that this report has."""
+        values = asdict(self)
+        metrics = values.pop("metrics")
+        return {**values, **{metric.name: metrics[metric.name] for metric in reported("promotion")}}
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,10 @@ class Verdict:
     """Bits per row, challenger divided by champion."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return {**asdict(self), "conditions": [asdict(condition) for condition in self.conditions]}
+        """The verdict as JSON values."""
+        values = {**asdict(self), "conditions": [asdict(condition) for condition in self.conditions]}
+        codecs = {"champion": self.champion, "challenger": self.challenger}
+        return values | {name: codec and codec.as_dict() for name, codec in codecs.items()}
 
     def as_markdown(self) -> str:
         """A page for people: the reason, the conditions, the numbers."""
@@ -117,7 +123,7 @@ class Verdict:
         return "\n".join(lines) + "\n"
 
     def withheld(self, name: str, text: str) -> "Verdict":
-        """The same verdict, but not to be acted on, for a reason outside the numbers."""
+        """One that says the same, but is not to be acted on, for a reason outside the numbers."""
         condition = Condition(name, None, None, holds=False, text=text)
         return replace(
             self,
@@ -151,7 +157,7 @@ def compare_codecs(
             return settled
     paths = {"challenger": challenger} | ({"champion": champion} if champion else {})
     with tempfile.TemporaryDirectory() as folder:
-        rows = _first_rows(held_out, params.max_rows, Path(folder))
+        rows = first_rows(held_out, params.max_rows, Path(folder, "held_out"))
         row_mse, measured = _measure(paths, rows, encode, current or header, Path(folder))
         facts: dict[str, Any] = {
             "champion_codec": current.fingerprint if current else None,
@@ -161,7 +167,7 @@ def compare_codecs(
             **measured,
         }
     if current is None:
-        found = measured["challenger"].errors
+        found = measured["challenger"].metrics
         condition = _gate(gate or GateParams(beat_pca=False), {**found, **(evaluated or {})})
         reason = f"there is no champion yet, and the challenger {'passes' if condition.holds else 'fails'} the gate"
         return Verdict(condition.holds, f"{reason}: {condition.text}", (condition,), **facts)
@@ -171,7 +177,7 @@ def compare_codecs(
     promote = all(condition.holds for condition in conditions)
     verdict = Verdict(promote, _reason(conditions), conditions, **facts, difference=difference, bits_ratio=ratio)
     # Better than a champion that knows nothing is not good enough.
-    worthless = not_better_than_mean(measured["challenger"].errors)
+    worthless = not_better_than_mean(measured["challenger"].metrics)
     return (
         verdict.withheld("better_than_mean", f"the champion stays: {worthless}") if worthless and promote else verdict
     )
@@ -218,36 +224,22 @@ def _measure(
     row_mse: dict[str, np.ndarray] = {}
     measured: dict[str, Measured] = {}
     for name, path in paths.items():
-        metrics, store, _ = through_store(path, rows, encode, work / name, header.scaling)
-        row_mse[name] = metrics.values["mse"]
-        mse, sizes = float(row_mse[name].mean()), store_sizes(store)
+        found = through_store(path, rows, encode, work / name, header.scaling)
+        row_mse[name], metrics = found.rows.values["mse"], found.metrics()
+        mse = float(row_mse[name].mean())
         if not math.isfinite(mse):
             raise CodecError(f"{path} decodes held-out rows to values that are not numbers; train it again")
         measured[name] = Measured(
-            fingerprint=store.manifest.codec.fingerprint,
+            fingerprint=found.store.manifest.codec.fingerprint,
             mse=mse,
-            bits_per_row=float(sizes["bits_per_row"] or 0),
-            codec_bytes=int(sizes["codec_bytes"] or 0),
+            bits_per_row=float(metrics["bits_per_row"] or 0),
+            codec_bytes=int(metrics["codec_bytes"] or 0),
             encode_rows_per_s=speeds[name, "encode"],
             decode_rows_per_s=speeds[name, "decode"],
-            beside_mean=metrics.beside_mean,
+            beside_mean=found.rows.beside_mean,
+            metrics=metrics,
         )
     return row_mse, measured
-
-
-def _first_rows(samples: SampleSet, most: int, work: Path) -> SampleSet:
-    """The data set itself, or its first rows as one canonical shard."""
-    if samples.rows <= most:
-        return samples
-    left = most
-    path = work / "held_out" / "part-00000.parquet"
-    with ShardWriter(path, samples.attributes_schema, samples.spec) as writer:
-        for block in chain.from_iterable(samples.blocks(shard, BLOCK_ROWS) for shard in samples.shards):
-            writer.write(block.attributes.slice(0, left), block.pixels[:left])
-            left -= min(left, len(block.pixels))
-            if not left:
-                break
-    return SampleSet.open(path.parent, samples.spec)
 
 
 def _conditions(
@@ -293,9 +285,10 @@ def _gate(gate: GateParams, metrics: Metrics) -> Condition:
 
 
 def _flat(measured: Measured) -> dict[str, Any]:
-    """For the table: the comparison with the mean is lines of its own."""
-    values = asdict(measured)
-    return {**values, **values.pop("beside_mean")}
+    """The lines of the table; the comparison with the mean has lines of its own."""
+    values = measured.as_dict()
+    beside_mean = values.pop("beside_mean")
+    return {**values, **beside_mean}
 
 
 def _reason(conditions: tuple[Condition, ...]) -> str:

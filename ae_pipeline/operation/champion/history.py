@@ -26,7 +26,7 @@ class Entry:
     version: str | None
     previous: str | None
     action: str
-    """promoted, rolled back, or moved by hand (outside this program, and found out later)"""
+    """One of: promoted, rolled back, moved by hand (outside this program, and found out later)"""
     at: str
     """UTC, ISO 8601; of a move by hand: when it was noticed"""
     by: str
@@ -36,7 +36,7 @@ class Entry:
     verdict: str | None
     """Artifact of that run with the comparison that decided; null: a person decided."""
     state: str
-    """pending, done or abandoned (the process ended before the alias was moved)"""
+    """One of: pending, done, abandoned (the process ended before the alias was moved)"""
 
     @property
     def key(self) -> str:

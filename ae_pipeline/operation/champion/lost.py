@@ -21,9 +21,9 @@ from ae_pipeline.operation.tracking.connection import find_run
 from ae_pipeline.params import Params
 
 CHAMPION_TAG = "ae_pipeline.champion"
-"""Of a run: the registered models whose champion its codec was, as a JSON list."""
+"""A tag of a run: the registered models whose champion its codec was, as a JSON list."""
 MONITOR_TAG = "ae_pipeline.monitor"
-"""Of a run with the drift of batches: registered model and version that they were encoded with, `name/3`."""
+"""A tag of a run with the drift of batches: registered model and version that encoded them, `name/3`."""
 _MOST_SHOWN = 3
 _ALL = 3  # mlflow.entities.ViewType.ALL: also what is in MLflow's trash
 

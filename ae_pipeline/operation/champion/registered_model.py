@@ -106,9 +106,9 @@ class Registry:
     root: Path
     uri: str
     client: Any | None
-    """None where there is no database yet."""
+    """The client; None where there is no database yet."""
     model: RegisteredModel | None
-    """None where nothing has been published under this name."""
+    """The model; None where nothing has been published under this name."""
 
     @property
     def champion(self) -> str | None:
@@ -134,7 +134,7 @@ def open_model(params: Params, root: Path, command: str) -> Iterator[tuple[Regis
 
 @contextmanager
 def find_model(params: Params, root: Path, command: str) -> Iterator[Registry]:
-    """The same where nothing may have been published."""
+    """What `open_model` yields as found, also where nothing has been published."""
     if not store_exists(params, root):
         # Looking for a champion makes no database.
         yield Registry(params, root, tracking_uri(params, root), None, None)

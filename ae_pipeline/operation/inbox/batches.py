@@ -4,31 +4,25 @@
 """
 
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from ae_pipeline.data.parquet.arrow_files import arrow_file
-from ae_pipeline.data.parquet.columns import NamedColumnsFile
 from ae_pipeline.data.samples import ID
-from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import write_json
 from ae_pipeline.operation.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE, LABEL
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
 from ae_pipeline.operation.inbox.files.names import shown
 from ae_pipeline.operation.inbox.images.converting import IMAGES_NAME
+from ae_pipeline.operation.inbox.outcome import InboxRun
 from ae_pipeline.store.care.snapshots import added_parts
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 
 _BLOCK_ROWS = 65_536
-_KNOWN_TO_THE_RUN = (
-    *("quarantined", "failed", "waiting", "why_waiting", "left_alone", "known", "colour_to_grey"),
-    *("transparency_dropped", "seconds"),
-)
-# In stores from before other files were in them, too. A Parquet file may be called so: its rows name that file itself.
+# Older stores have this name. A Parquet file may be called so, too: then its rows name that file itself.
 _FORMER_IMAGES_NAME = "images.parquet"
 
 
@@ -43,7 +37,7 @@ def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
     files = []
     for part in parts:
         if part.shard.file == IMAGES_NAME:
-            files += read_column(store, part, ID)
+            files += _values(opened, part, ID)
         elif part.shard.row_groups[0] == 0:  # else: more of a large file that the part before began
             files.append(part.shard.file)
     return {
@@ -75,8 +69,9 @@ def write_missing(store: Path) -> list[int]:
     missing = [number for number in range(1, newest + 1) if not statistics_path(store, number).exists()]
     missing = [number for number in missing if added_parts(store, number)[1]]  # a repair adds no rows
     for number in missing:
-        unknown = dict.fromkeys(_KNOWN_TO_THE_RUN)
-        write_statistics(store, number, {**batch_facts(store, number), **unknown})
+        facts = batch_facts(store, number)
+        unknown = [item.name for item in fields(InboxRun) if item.name not in facts]
+        write_statistics(store, number, {**facts, **dict.fromkeys(unknown)})
     return missing
 
 
@@ -99,13 +94,13 @@ def known_contents(growing: Path) -> set[str]:
     """
     known: set[str] = set()
     for folder in growing_stores(growing):
-        manifest = LatentStore.open(folder).manifest
-        has_digests = (FILE_DIGEST, str(FILE_DIGEST_TYPE)) in ((item.name, item.type) for item in manifest.columns)
-        for part in manifest.parts:
+        store = LatentStore.open(folder)
+        has_digests = (FILE_DIGEST, str(FILE_DIGEST_TYPE)) in ((c.name, c.type) for c in store.manifest.columns)
+        for part in store.manifest.parts:
             known.add(part.shard.digest)
             # Only images need the column, and reading it costs.
             if has_digests and part.shard.file in (IMAGES_NAME, _FORMER_IMAGES_NAME):
-                known |= {digest.hex() for digest in read_column(folder, part, FILE_DIGEST) if digest is not None}
+                known |= {digest.hex() for digest in _values(store, part, FILE_DIGEST) if digest is not None}
     return known
 
 
@@ -115,24 +110,17 @@ def stored_labels(growing: Path, keys: list[str]) -> list[Any] | None:
     None where there are none: the store has no such column, or only nulls in it. Raises StoreError.
     """
     for folder in growing_stores(growing):
-        manifest = LatentStore.open(folder).manifest
-        parts = {part.shard.digest: part for part in manifest.parts}
-        if LABEL in [column.name for column in manifest.columns] and all(key in parts for key in keys):
-            labels = [label for key in keys for label in read_column(folder, parts[key], LABEL)]
+        store = LatentStore.open(folder)
+        parts = {part.shard.digest: part for part in store.manifest.parts}
+        if LABEL in [column.name for column in store.manifest.columns] and all(key in parts for key in keys):
+            labels = [label for key in keys for label in _values(store, parts[key], LABEL)]
             return None if all(label is None for label in labels) else labels
     return None
 
 
-def read_column(store: Path, part: PartEntry, name: str) -> list[Any]:
-    """One column of a part, its page checksums checked. Raises StoreError."""
-    path = store / part.name
-    try:
-        with NamedColumnsFile(arrow_file(path), page_checksum_verification=True, pre_buffer=False) as parquet:
-            return list(parquet.read([name]).column(0).to_pylist())
-    except MemoryError:  # Arrow's is one of its exceptions
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path} is damaged: {first_line(error)}; restore it") from None
+def _values(store: LatentStore, part: PartEntry, name: str) -> list[Any]:
+    """One column of a part. Raises StoreError."""
+    return [value for values in store.read_column(part, name) for value in values.to_pylist()]
 
 
 def _finite(value: Any) -> float | None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ae_pipeline.codec.codec import BLOCK_ROWS
 from ae_pipeline.data.sample_schema import refuse_alike
@@ -94,14 +95,19 @@ def check_fits(file: Path, found: pa.Schema, columns: pa.Schema, store: Path) ->
             raise DataError(f"{file} has no column `{field.name}`, which is never null in {store}; add it")
 
 
-def check_image_fits(file: Path, columns: pa.Schema, store: Path) -> None:
-    """The same of an image, whose row has an id, `file_sha256` and nothing else."""
-    check_fits(file, pa.schema([]), columns, store)
-    if FILE_DIGEST not in columns.names:
+def columns_for_image(file: Path, columns: pa.Schema | None, store: Path) -> pa.Schema:
+    """The columns of `store`, which an image begins if it has none. Raises DataError if an image cannot fit.
+
+    Its row has an id, `file_sha256` and nothing else.
+    """
+    fitted = new_columns(pa.schema([]), converted=True) if columns is None else columns
+    check_fits(file, pa.schema([]), fitted, store)
+    if FILE_DIGEST not in fitted.names:
         raise DataError(
             f"{file} is an image, and {store}, begun by an older version, has no column `{FILE_DIGEST}` to know it by; "
             f"give it as Parquet, {another_store(store)}"
         )
+    return fitted
 
 
 def another_store(store: Path) -> str:
@@ -125,12 +131,11 @@ class FittedFile(SampleSet):
         self._names_rows, self._begins = converted or not samples.has_ids, columns is None
         self._found = samples.attributes_schema.remove(0) if self._names_rows else samples.attributes_schema
         self.columns = new_columns(self._found, converted=converted) if columns is None else columns
-        if self._names_rows and FILE_DIGEST not in self.columns.names and self.columns.field(ID).type == pa.int64():
+        schema = self.columns
+        if self._names_rows and FILE_DIGEST not in schema.names and schema.field(ID).type == pa.int64():
             # A store of before rows were called by their file: it numbers those without an id, and goes on to do so.
             self._names_rows, self._found = False, samples.attributes_schema
-            schema = self.columns.remove(0)
-        else:
-            schema = self.columns
+            schema = schema.remove(0)
         super().__init__(samples.files, schema, samples.spec, samples.shards)
 
     @property
@@ -154,11 +159,33 @@ class FittedFile(SampleSet):
             beside = {**BESIDE, ID: ids, FILE_DIGEST: "which an inbox's store keeps for itself"}
             refuse_alike(file, self._found, beside)
         check_fits(file, self._found, self.columns, self._store)
+        kinds = [(field.name, field.type) for field in self.attributes_schema]
+        nested = [name for name, kind in kinds if pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType)]
         for shard in self.shards:
             start = 0
             for block in self.blocks(shard, BLOCK_ROWS):
                 self._samples.refuse_missing_ids(shard, start, block.attributes)
                 start += len(block.pixels)
+                for name in nested:
+                    self._check_readable_again(block.attributes.select([name]))
+
+    def _check_readable_again(self, column: pa.Table) -> None:
+        """Find what pyarrow writes into Parquet but cannot read, before a part with it is committed.
+
+        Lists of a fixed size, and tensors, are such where rows have none, as in a file that lacks the column.
+        """
+        written = pa.BufferOutputStream()
+        try:
+            pq.write_table(column, written)
+            pq.read_table(pa.BufferReader(written.getvalue()))
+        except MemoryError:  # Arrow's is one of its exceptions
+            raise
+        except (pa.ArrowException, NotImplementedError, OSError) as error:
+            raise DataError(
+                f"{self.files[0]}: Parquet would not give back column `{column.column_names[0]}` of type "
+                f"{column.schema.types[0]} ({first_line(error)}): pyarrow cannot read lists of a fixed size where rows "
+                f"have none; give every row a value, {another_store(self._store)}"
+            ) from None
 
     def blocks(self, shard: Shard, rows: int) -> Iterator[Block]:
         """The shard's rows; see SampleSet. Raises DataError for values that do not fit."""
@@ -193,7 +220,7 @@ class FittedFile(SampleSet):
 
 
 def cast_exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """The same values in another type. Raises ArrowException if it cannot hold one of them."""
+    """The column's values in another type. Raises ArrowException if it cannot hold one of them."""
     if column.type == kind:
         return column
     if pa.types.is_null(column.type):
@@ -214,7 +241,7 @@ def cast_exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _or_drop(name: str) -> str:
-    """Without its ids a file would be another one."""
+    """The advice to drop a column; no file can do without its ids."""
     return "" if name == ID else ", drop the column"
 
 

@@ -16,14 +16,11 @@ later, when it is encoded, keeps out that file alone.
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from ae_pipeline.codec.header import read_header
-from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.files import locked_folder
 from ae_pipeline.operation.inbox.batches import (
@@ -36,61 +33,13 @@ from ae_pipeline.operation.inbox.batches import (
 from ae_pipeline.operation.inbox.columns import FittedFile
 from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
-from ae_pipeline.operation.inbox.taken import Taken
-from ae_pipeline.operation.inbox.taking import take_new
+from ae_pipeline.operation.inbox.outcome import InboxRun
+from ae_pipeline.operation.inbox.taking import Taking
 from ae_pipeline.params import Params
 from ae_pipeline.provenance import git_state
-from ae_pipeline.store.format.manifest import PartEntry, read_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.appending import append_samples
 from ae_pipeline.store.writing.encoding import encode_samples
-
-_NAMED = 3  # files of each kind that a summary names
-
-
-@dataclass(frozen=True)
-class InboxRun:
-    """What one run did. Errors are the rows' MSE of values scaled to [0, 1]; all nulls where nothing was new.
-
-    `quarantined`, `failed`, `why_waiting` and `left_alone` name files and say why: see `Taken`. `waiting` counts.
-    """
-
-    store: str
-    snapshot: int | None
-    files: list[str]
-    quarantined: dict[str, str]
-    failed: dict[str, str]
-    waiting: int
-    why_waiting: dict[str, str]
-    left_alone: dict[str, str]
-    known: int
-    colour_to_grey: int
-    transparency_dropped: int
-    rows: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    mean_error: float | None = None
-    median_error: float | None = None
-    p95_error: float | None = None
-    max_error: float | None = None
-    seconds: float = 0.0
-
-    def statistics(self) -> dict[str, Any]:
-        """The numbers, flat: files are counted."""
-        counts = {name: len(getattr(self, name)) for name in ("files", "quarantined", "failed", "left_alone")}
-        values = {**asdict(self), **counts}
-        del values["why_waiting"]
-        return values
-
-    def summary(self) -> str:
-        """In one line, what became of all files but those that were known; a few of each kind by name."""
-        text = f"{len(self.files)} file(s), {self.rows:,} rows encoded; {len(self.quarantined)} in quarantine"
-        for what, files in (("FAILED", self.failed), ("waiting", self.why_waiting), ("left alone", self.left_alone)):
-            if files:
-                some = [f"{name}: {why}" for name, why in list(files.items())[:_NAMED]]
-                more = f", and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
-                text += f"; {len(files):,} {what} ({', '.join(some)}{more})"
-        return text
 
 
 def encode_inbox(
@@ -108,26 +57,29 @@ def encode_inbox(
     """
     started = time.monotonic()
     header = read_header(codec_path)
-    growing = root / params.paths.growing
     store = growing_store(params, root, header.fingerprint)
-    with locked_folder(growing / ".inbox") as work:
+
+    def append(sets: list[SampleSet]) -> bool:
+        state = git_state(root) if git is None else git
+        added = append_samples(store, sets, codec_path, params.encode, name="inbox", git=state, progress=progress)
+        return bool(added.parts)
+
+    with locked_folder(store.parent / ".inbox") as work:
         remove_temporary(work)
-        for grown in growing_stores(growing):
+        growing = growing_stores(store.parent)
+        for grown in growing:
             write_missing(grown)
-        old = read_manifest(store) if store in growing_stores(growing) else None
-        columns = LatentStore(store, old).attributes_schema() if old else None
+        old = LatentStore.open(store) if store in growing else None
         try:
-            taken, parts = _take_and_append(params, root, codec_path, header.spec, work, columns, store, git, progress)
+            run, has_grown = _take_and_append(params, root, codec_path, work, store, old, append)
         finally:
             shutil.rmtree(work / "files", ignore_errors=True)
-        snapshot = old.snapshot if old else None
+        snapshot = old.manifest.snapshot if old else None
         facts: dict[str, Any] = {"store": str(store), "snapshot": snapshot}
-        if parts:
-            facts = batch_facts(store, (snapshot or 0) + 1)
-        told = {item.name: getattr(taken, item.name) for item in fields(Taken) if item.name != "sets"}
-        seconds = round(time.monotonic() - started, 3)
-        run = InboxRun(**{**facts, **told, "waiting": len(taken.why_waiting), "seconds": seconds})
-        if parts:
+        if has_grown:  # the names of its files are known here with their folders
+            facts = {**batch_facts(store, (snapshot or 0) + 1), "files": run.files}
+        run = replace(run, **facts, waiting=len(run.why_waiting), seconds=round(time.monotonic() - started, 3))
+        if has_grown:
             write_statistics(store, facts["snapshot"], asdict(run))
     return run
 
@@ -136,34 +88,31 @@ def _take_and_append(
     params: Params,
     root: Path,
     codec_path: Path,
-    spec: SampleSpec,
     work: Path,
-    columns: pa.Schema | None,
     store: Path,
-    git: dict[str, Any] | None,
-    progress: Callable[[int], None],
-) -> tuple[Taken, list[PartEntry]]:
-    """What was taken, and the parts that were made of it, without the files that cannot be encoded."""
+    old: LatentStore | None,
+    append: Callable[[list[SampleSet]], bool],
+) -> tuple[InboxRun, bool]:
+    """What was taken, without the files that cannot be encoded, and whether the store has grown by it."""
+    spec = read_header(codec_path).spec
+    columns = old.attributes_schema() if old else None
     known = known_contents(store.parent)
     failed: dict[str, str] = {}
     quarantined: dict[str, str] = {}
     while True:
-        taken = take_new(params.inbox, root, spec, known, work, columns=columns, store=store, failed=failed)
-        taken.quarantined = quarantined | taken.quarantined
-        if not taken.sets:
-            return taken, []
-        git = git_state(root) if git is None else git
-        options: dict[str, Any] = {"name": "inbox", "git": git, "progress": progress}
+        taking = Taking(params.inbox, root, spec, known, work, columns=columns, store=store)
+        run, sets = taking.take_all(failed)
+        run.quarantined = quarantined | run.quarantined
         try:
-            return taken, append_samples(store, taken.sets, codec_path, params.encode, **options).parts
+            return run, bool(sets) and append(sets)
         except Exception as error:
             if fault_of(error) is Fault.RUN:
                 raise
-            found = _not_encodable(taken.sets, codec_path, params, work / "files" / "trial")
-            # Where every file fails, it is not the files: a setting, say.
-            if not found or len(found) == len(taken.sets):
+            found = _not_encodable(sets, codec_path, params, work / "files" / "trial")
+            # It is not the files if every one fails: a setting, say.
+            if not found or len(found) == len(sets):
                 raise
-            failed, quarantined = failed | found, taken.quarantined
+            failed, quarantined = failed | found, run.quarantined
 
 
 def _not_encodable(sets: list[SampleSet], codec_path: Path, params: Params, trial: Path) -> dict[str, str]:
@@ -188,4 +137,4 @@ def growing_store(params: Params, root: Path, fingerprint: str) -> Path:
     return root / params.paths.growing / fingerprint[:12]
 
 
-__all__ = ["InboxRun", "Taken", "encode_inbox", "growing_store", "take_new"]
+__all__ = ["InboxRun", "encode_inbox", "growing_store"]

@@ -85,12 +85,9 @@ def relocate_store(params: Params, root: Path) -> str:
         raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; only the store in {params.paths.tracking} can be relocated")
     try:
         with _database_lock(uri):
-            addresses, folders = relocate(_database(uri), experiment_names(params))
+            return relocate(_database(uri), experiment_names(params))
     except (sqlite3.Error, OSError) as error:
         raise TrackingError(explain(error, uri, "tracking relocate")) from None
-    if not addresses:
-        return f"{_database(uri)}: every address leads to its own folder; nothing to do"
-    return f"{_database(uri)}: {addresses} addresses lead to its own folder now; {folders} folder(s) were copied here"
 
 
 def _database(uri: str) -> Path:
@@ -109,16 +106,14 @@ def _database_lock(uri: str) -> FileLock:
 
 def _try_database(uri: str) -> None:
     """Fail at once where MLflow would try again for minutes: no driver, no such database, no permission."""
-    if uri.startswith(("http:", "https:")) or "://" not in uri:
+    if uri.startswith(("http:", "https:", "file:")) or "://" not in uri:
         return
     from sqlalchemy import create_engine
 
-    if not uri.startswith("file:"):
-        engine = create_engine(uri)
-        if engine.dialect.name in ("sqlite", "postgresql"):  # others may need options that only MLflow knows
-            with engine.connect():
-                pass
-        engine.dispose()
+    engine = create_engine(uri)
+    if engine.dialect.name in ("sqlite", "postgresql"):  # others may need options that only MLflow knows
+        engine.connect().close()
+    engine.dispose()
 
 
 @contextmanager
@@ -131,9 +126,8 @@ def _addresses_kept() -> Iterator[None]:
 
     variables = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    # Without one of its own the registry has the tracking address.
-    registry = mlflow.get_registry_uri()
-    registry = None if registry == mlflow.get_tracking_uri() else registry
+    # A registry without an address of its own has the tracking address.
+    registry = mlflow.get_registry_uri() if mlflow.get_registry_uri() != mlflow.get_tracking_uri() else None
     try:
         yield
     finally:
@@ -187,9 +181,8 @@ def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
     try:
         if version.startswith("@"):
             version = client.get_model_version_by_alias(name, version[1:]).version
-        found = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{name}/{version}", dst_path=str(target), tracking_uri=uri
-        )
+        address = f"models:/{name}/{version}"
+        found = mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(target), tracking_uri=uri)
     except MlflowException as error:
         raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
     folder = Path(found) / "artifacts" / "codec"

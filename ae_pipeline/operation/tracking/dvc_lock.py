@@ -6,7 +6,6 @@ file; of a folder, MD5 of the list of its files and their MD5s.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ _SMALL = 1 << 20
 
 def check_whole(stages: dict[str, Any], root: Path, paths: list[str]) -> None:
     """Raise WorkspaceError unless these outputs are, byte for byte, what their stages made. Reads all of them."""
-    for stage, path, entry in _entries(stages, paths):
-        place = root / path
+    for stage, place, entry in _entries(stages, root, paths):
         if _digest(place, str(entry["md5"])) != entry["md5"]:
             raise _foreign(place, stage)
 
@@ -32,8 +30,7 @@ def check_shape(stages: dict[str, Any], root: Path, paths: list[str]) -> None:
 
     Where DVC's cache has the list of their files, the small ones are compared, too. Reads no large file.
     """
-    for stage, path, entry in _entries(stages, paths):
-        place = root / path
+    for stage, place, entry in _entries(stages, root, paths):
         files = _files(place)
         if (len(files), sum(files.values())) != (entry.get("nfiles", 1), entry["size"]):
             raise _foreign(place, stage)
@@ -42,12 +39,12 @@ def check_shape(stages: dict[str, Any], root: Path, paths: list[str]) -> None:
                 raise _foreign(place / name, stage)
 
 
-def _entries(stages: dict[str, Any], paths: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Stage, path and record of those of the paths that dvc.lock knows by MD5, as DVC 3 does."""
+def _entries(stages: dict[str, Any], root: Path, paths: list[str]) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Stage, place and record of those of the paths that dvc.lock knows by MD5, as DVC 3 does."""
     for stage, entry in stages.items():
         for out in entry.get("outs", []):
             if out.get("path") in paths and out.get("hash") == "md5":
-                yield stage, out["path"], out
+                yield stage, root / out["path"], out
 
 
 def _foreign(place: Path, stage: str) -> WorkspaceError:
@@ -58,7 +55,7 @@ def _foreign(place: Path, stage: str) -> WorkspaceError:
 
 
 def _digest(place: Path, expected: str) -> str | None:
-    """As DVC has it; None if nothing of the expected kind is there."""
+    """The digest that DVC would give; None if nothing of the expected kind is there."""
     if not expected.endswith(_FOLDER):
         return _md5(place) if place.is_file() else None
     if not place.is_dir():
@@ -69,11 +66,8 @@ def _digest(place: Path, expected: str) -> str | None:
 
 def _files(folder: Path) -> dict[str, int]:
     """Sizes in bytes of all files below a folder, by their paths in it; links are followed, as DVC may make them."""
-    return {
-        Path(place, name).relative_to(folder).as_posix(): Path(place, name).stat().st_size
-        for place, _, names in os.walk(folder)
-        for name in names
-    }
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def _listing(root: Path, digest: str) -> dict[str, str]:

@@ -1,21 +1,61 @@
-"""What MLflow's errors mean and what helps, in one line. Imports no MLflow: works on its messages."""
+"""What MLflow's errors mean and what helps, in one line. It works on messages: MLflow may be missing."""
 
 import errno
 import re
 import textwrap
-from pathlib import Path
+from importlib import resources
 from urllib.parse import urlsplit
 
 from ae_pipeline.errors import TrackingError, first_line, without_secrets
 
 # The packages of database drivers that are called otherwise than their module.
-_DRIVERS = {
-    "psycopg2": "psycopg2-binary",
-    "psycopg": "psycopg[binary]",
-    "MySQLdb": "mysqlclient",
-}
+_DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 _LONGEST = 200
 _VARIABLE = "MLFLOW_TRACKING_URI"
+_WRITABLE = f"make it possible to write {{place}}, or set paths.tracking or {_VARIABLE} to another place"
+# Signs, of which one stands in a message or is an error's `<class>`; what they mean; what helps.
+_ADDRESS_OR_DATABASE = (
+    (
+        ("<NoSuchModuleError>", "<ArgumentError>", "unsupported URI"),
+        "MLflow knows no addresses like {uri}",
+        f"set {_VARIABLE} to http://..., https://..., postgresql://... or sqlite:////absolute/path/mlflow.db, "
+        "or unset it",
+    ),
+    (
+        ("filesystem tracking backend",),
+        "it is a folder, and MLflow keeps runs in databases now",
+        f"set {_VARIABLE} to sqlite:////absolute/path/mlflow.db (`mlflow migrate-filestore` moves the runs there), or "
+        "unset it",
+    ),
+    (
+        ("file is not a database", "is malformed"),
+        "it is no database, or damaged",
+        "restore it from a copy, or move it away (a new one is made, and knows nothing of the champion)",
+    ),
+    (("unable to open database file", "readonly database"), "its database cannot be opened for writing", _WRITABLE),
+    (
+        ("database is locked", "<Timeout>"),
+        "another program holds its database",
+        "wait until that one is done, or end it",
+    ),
+    (
+        ("password authentication failed", "Access denied for user", "no password supplied"),
+        "its database refuses the user or the password",
+        f"correct them in {_VARIABLE}",
+    ),
+)
+_REACHABLE = f"check {_VARIABLE}, network and server, wait until it can be reached"
+_CONNECTION = (
+    (("NameResolutionError", "could not translate host name"), "its name is not known", _REACHABLE),
+    (("SSLError", "CERTIFICATE_VERIFY_FAILED"), "its certificate is not trusted", _REACHABLE),
+    (("Connection refused",), "nothing answers there (connection refused)", _REACHABLE),
+    (("timed out", "Timeout"), "no answer came in time", _REACHABLE),
+    (
+        ("Max retries exceeded", "RemoteDisconnected", "Connection reset", "server closed the connection"),
+        "the connection fails",
+        _REACHABLE,
+    ),
+)
 
 
 def explain(error: BaseException, uri: str, command: str) -> str:
@@ -42,138 +82,62 @@ def check_address(uri: str) -> None:
 
 def _explain(error: BaseException, uri: str) -> tuple[str, str]:
     """What was found, and what to do."""
-    for find in (_package, _address, _schema, _database, _answer, _connection, _file):
-        found = find(error, uri)
-        if found is not None:
-            return found
-    return _sentence(str(error)), "see the server's log and pages for it, or `ae-pipeline mlflow-ui`, and correct it"
+    text = str(error)
+    place = uri.removeprefix("sqlite:///")
+    if isinstance(error, ModuleNotFoundError):
+        name = error.name or text
+        return f"it needs the package {name}, which is not installed here", f"`pip install {_DRIVERS.get(name, name)}`"
+    if match := re.search(r"out-of-date database schema \(found version (\w+)", text):
+        return _of_another_mlflow(match.group(1), uri)
+    signed = f"<{type(error).__name__}> {text}"
+    known = _look_up(_ADDRESS_OR_DATABASE, signed) or _answer(text) or _look_up(_CONNECTION, text)
+    if known:
+        found, advice = known
+        return found.format(uri=uri), advice.format(place=place)
+    if isinstance(error, OSError) and error.errno is not None:
+        found = f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return found, "free space" if is_full else _WRITABLE.format(place=place)
+    # The first sentence or so, with whole words.
+    sentence = textwrap.shorten(first_line(Exception(text.strip())), _LONGEST, placeholder=" ...").rstrip(".")
+    return sentence, "see the server's log and pages for it, or `ae-pipeline mlflow-ui`, and correct it"
 
 
-def _package(error: BaseException, uri: str) -> tuple[str, str] | None:  # noqa: ARG001 (one of several that are alike)
-    if not isinstance(error, ModuleNotFoundError):
-        return None
-    name = error.name or str(error)
-    return f"it needs the package {name}, which is not installed here", f"`pip install {_DRIVERS.get(name, name)}`"
+def _look_up(meanings: tuple[tuple[tuple[str, ...], str, str], ...], text: str) -> tuple[str, str] | None:
+    return next((known[1:] for known in meanings if any(sign in text for sign in known[0])), None)
 
 
-def _address(error: BaseException, uri: str) -> tuple[str, str] | None:
-    known = "http://..., https://..., postgresql://... or sqlite:////absolute/path/mlflow.db"
-    if type(error).__name__ in ("NoSuchModuleError", "ArgumentError") or "unsupported URI" in str(error):
-        return f"MLflow knows no addresses like {uri}", f"set {_VARIABLE} to {known}, or unset it"
-    if "filesystem tracking backend" in str(error):
+def _of_another_mlflow(schema: str, uri: str) -> tuple[str, str]:
+    """A database is older than the installed MLflow if that knows a way from its schema to its own."""
+    scripts = resources.files("mlflow").joinpath("store", "db_migrations", "versions")
+    if any(script.name.startswith(schema) for script in scripts.iterdir()):
+        address = uri if without_secrets(uri) == uri else f"${_VARIABLE}"
         return (
-            "it is a folder, and MLflow keeps runs in databases now",
-            f"set {_VARIABLE} to sqlite:////absolute/path/mlflow.db (`mlflow migrate-filestore` moves the runs there), "
-            "or unset it",
-        )
-    return None
-
-
-def _schema(error: BaseException, uri: str) -> tuple[str, str] | None:
-    match = re.search(r"out-of-date database schema \(found version (\w+)", str(error))
-    if match is None:
-        return None
-    version = match.group(1)
-    if _is_known_schema(version):
-        place = uri if without_secrets(uri) == uri else f"${_VARIABLE}"
-        return (
-            f"its database was made by an older MLflow (schema {version})",
-            f'make a copy of the database, run `mlflow db upgrade "{place}"`',
+            f"its database was made by an older MLflow (schema {schema})",
+            f'make a copy of the database, run `mlflow db upgrade "{address}"`',
         )
     return (
-        f"its database was made by a newer MLflow than the one here (schema {version})",
+        f"its database was made by a newer MLflow than the one here (schema {schema})",
         "install that one, or what requirements.lock names in a newer ae-pipeline",
     )
 
 
-def _is_known_schema(version: str) -> bool:
-    """Whether the installed MLflow knows a way from that schema to its own."""
-    from importlib.util import find_spec
-
-    spec = find_spec("mlflow")
-    assert spec is not None
-    assert spec.origin is not None
-    scripts = Path(spec.origin).parent / "store" / "db_migrations" / "versions"
-    return any(path.name.startswith(version) for path in scripts.glob("*.py"))
-
-
-def _database(error: BaseException, uri: str) -> tuple[str, str] | None:
-    text = str(error)
-    if "file is not a database" in text or "is malformed" in text:
-        return (
-            "it is no database, or damaged",
-            "restore it from a copy, or move it away (a new one is made, and knows nothing of the champion)",
-        )
-    if "unable to open database file" in text or "readonly database" in text:
-        return "its database cannot be opened for writing", _permission(uri)
-    if "database is locked" in text or type(error).__name__ == "Timeout":
-        return "another program holds its database", "wait until that one is done, or end it"
-    if "password authentication failed" in text or "Access denied for user" in text or "no password supplied" in text:
-        return "its database refuses the user or the password", f"correct them in {_VARIABLE}"
-    return None
-
-
-def _answer(error: BaseException, uri: str) -> tuple[str, str] | None:  # noqa: ARG001
+def _answer(text: str) -> tuple[str, str] | None:
     """What an HTTP server answered that is not MLflow's answer to the question."""
-    text = str(error)
     match = re.search(r"error code (\d{3})|too many (\d{3}) error", text)
     status = int(match.group(1) or match.group(2)) if match else 0
-    if "PERMISSION_DENIED" in text:
-        status = 403
+    status = 403 if "PERMISSION_DENIED" in text else status
     if "Invalid Host header" in text:
         return "it does not serve under this name (403)", "start it with `--allowed-hosts` and this name"
     if status in (401, 403):
         who = "does not know who asks" if status == 401 else "does not permit this"
-        return (
-            f"its server {who} ({status})",
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to somebody who may",
+        somebody = (
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to somebody who may"
         )
+        return f"its server {who} ({status})", f"set {somebody}"
     if status == 429 or status >= 500:
         return f"its server is not well (it answers {status})", "see the server's log, wait until it is"
     if status or "not in a valid JSON format" in text:
         what = f"the answer is {status}" if status else "the answer is a page for people"
-        return (
-            f"no MLflow server answers there ({what})",
-            f"correct {_VARIABLE} (a server below a path needs the path)",
-        )
+        return f"no MLflow server answers there ({what})", f"correct {_VARIABLE} (a server below a path needs the path)"
     return None
-
-
-def _connection(error: BaseException, uri: str) -> tuple[str, str] | None:  # noqa: ARG001
-    text = str(error)
-    signs = {
-        "NameResolutionError": "its name is not known",
-        "could not translate host name": "its name is not known",
-        "SSLError": "its certificate is not trusted",
-        "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted",
-        "Connection refused": "nothing answers there (connection refused)",
-        "timed out": "no answer came in time",
-        "Timeout": "no answer came in time",
-        "Max retries exceeded": "the connection fails",
-        "RemoteDisconnected": "the connection fails",
-        "Connection reset": "the connection fails",
-        "server closed the connection": "the connection fails",
-    }
-    found = next((meaning for sign, meaning in signs.items() if sign in text), None)
-    if found is None:
-        return None
-    return found, f"check {_VARIABLE}, network and server, wait until it can be reached"
-
-
-def _file(error: BaseException, uri: str) -> tuple[str, str] | None:
-    if not isinstance(error, OSError) or error.errno is None:
-        return None
-    place = f" ({error.filename})" if error.filename else ""
-    found = f"{error.strerror}{place}"
-    return found, "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else _permission(uri)
-
-
-def _permission(uri: str) -> str:
-    place = uri.removeprefix("sqlite:///")
-    return f"make it possible to write {place}, or set paths.tracking or {_VARIABLE} to another place"
-
-
-def _sentence(text: str) -> str:
-    """The first sentence or so of a library's message, with whole words."""
-    line = first_line(Exception(text.strip()))
-    return textwrap.shorten(line, _LONGEST, placeholder=" ...").rstrip(".")

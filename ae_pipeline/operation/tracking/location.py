@@ -55,55 +55,55 @@ def settle_location(database: Path, experiments: tuple[str, ...]) -> None:
     `experiments` are the names of ours; others count as ours if they hold runs of ours. The caller holds the lock.
     Raises TrackingError, and changes nothing, if files lie only where the addresses lead.
     """
+    strayed = _put_right(database, experiments, copy=False)
+    if strayed is not None:
+        found = f"{database} came from {strayed.origin}; {len(strayed.changes)} addresses in it"
+        print(f"note: {found} lead to its own folder now", file=sys.stderr)
+
+
+def relocate(database: Path, experiments: tuple[str, ...]) -> str:
+    """Make addresses lead beside the database, and first copy there what lies elsewhere; says in a line what was done.
+
+    Files that are here already stay as they are; nothing is written anywhere else.
+    """
+    strayed = _put_right(database, experiments, copy=True)
+    if strayed is None:
+        return f"{database}: every address leads to its own folder; nothing to do"
+    changes, copies = len(strayed.changes), len(strayed.left)
+    return f"{database}: {changes} addresses lead to its own folder now; {copies} folder(s) were copied here"
+
+
+def _put_right(database: Path, experiments: tuple[str, ...], *, copy: bool) -> Strayed | None:
+    """What was put right; None if all was well."""
     if not database.exists():
-        return
-    with closing(_open(database)) as connection:
+        return None
+    # Transactions are ours to begin; the wait for another program's is as long as MLflow's.
+    with closing(sqlite3.connect(database, timeout=20, isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
         strayed = _find(connection, database.parent, experiments)
         if strayed is None:
-            return
-        if strayed.left:
+            return None
+        if strayed.left and not copy:
             raise TrackingError(
                 f"{database} leads to files that lie elsewhere: {len(strayed.left)} folder(s) in {strayed.origin} are "
                 f"not in {database.parent}; `ae-pipeline tracking relocate` copies them here"
             )
-        _change(connection, strayed)
-    print(
-        f"note: {database} came from {strayed.origin}; {len(strayed.changes)} addresses in it lead to its own folder "
-        "now",
-        file=sys.stderr,
-    )
-
-
-def relocate(database: Path, experiments: tuple[str, ...]) -> tuple[int, int]:
-    """The same, and what lies elsewhere is copied here before: addresses that were changed, folders that were copied.
-
-    Files that are here already stay as they are; nothing is written anywhere else.
-    """
-    if not database.exists():
-        return 0, 0
-    with closing(_open(database)) as connection:
-        strayed = _find(connection, database.parent, experiments)
-        if strayed is None:
-            return 0, 0
         for origin, target in strayed.left:
             make_folder(target.parent)
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(origin, partial)
             partial.rename(target)
-        _change(connection, strayed)
-    return len(strayed.changes), len(strayed.left)
-
-
-def _open(database: Path) -> sqlite3.Connection:
-    """Transactions are ours to begin; the wait for another program's is as long as MLflow's."""
-    connection = sqlite3.connect(database, timeout=20, isolation_level=None)
-    connection.execute("PRAGMA foreign_keys = OFF")
-    return connection
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for table, column, row, address in strayed.changes:
+                query = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"  # noqa: S608 (names from the list above)
+                connection.execute(query, (address, row))
+    return strayed
 
 
 def _find(connection: sqlite3.Connection, folder: Path, experiments: tuple[str, ...]) -> Strayed | None:
-    """None if all is well: one query that reads a row for each experiment."""
+    """Find addresses that lead elsewhere, with one query that reads a row for each experiment; None if all is well."""
     if not _has(connection, "experiments", "artifact_location"):
         return None  # MLflow has not made its tables yet
     found = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()
@@ -117,15 +117,17 @@ def _find(connection: sqlite3.Connection, folder: Path, experiments: tuple[str, 
     if not origins:
         return None
     origins = dict(sorted(origins.items(), key=lambda pair: -len(pair[0].parts)))
-    changes, left = [], []
+    strayed = Strayed(origins, [], [])
     for table, column, row, address in _addresses(connection):
-        moved = _moved(address, folder, origins)
-        if moved is not None:
-            old, new = moved
-            changes.append((table, column, row, new.as_uri() if address.startswith("file:") else str(new)))
-            if table in _WITH_FILES and old.exists() and not new.exists():
-                left.append((old, new))
-    return Strayed(origins, changes, left)
+        path = _outside(address, folder)
+        origin = next((origin for origin in origins if path is not None and path.is_relative_to(origin)), None)
+        if path is None or origin is None:
+            continue
+        moved = origins[origin] / path.relative_to(origin)
+        strayed.changes.append((table, column, row, moved.as_uri() if address.startswith("file:") else str(moved)))
+        if table in _WITH_FILES and path.exists() and not moved.exists():
+            strayed.left.append((path, moved))
+    return strayed
 
 
 def _is_ours(connection: sqlite3.Connection, experiment: int) -> bool:
@@ -149,35 +151,9 @@ def _has(connection: sqlite3.Connection, table: str, column: str) -> bool:
     return any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
 
 
-def _change(connection: sqlite3.Connection, strayed: Strayed) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for table, column, row, address in strayed.changes:
-            query = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"  # noqa: S608 (names from the list above)
-            connection.execute(query, (address, row))
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _path(address: str | None) -> Path | None:
-    """The local path of an address; None if it is one of a server."""
-    if address and address.startswith("file:"):
-        return Path(unquote(urlsplit(address).path))
-    return Path(address) if address and address.startswith("/") else None
-
-
 def _outside(address: str | None, folder: Path) -> Path | None:
-    """The path of a local address that does not lead into the folder."""
-    path = _path(address)
-    return None if path is None or path.is_relative_to(folder) else path
-
-
-def _moved(address: str, folder: Path, origins: dict[Path, Path]) -> tuple[Path, Path] | None:
-    """Where an address leads, and where it is to lead; None if it is none of ours, or right."""
-    path = _outside(address, folder)
-    if path is None:
+    """The path of a local address that does not lead into the folder; None also for an address of a server."""
+    if not address or not address.startswith(("file:", "/")):
         return None
-    origin = next((origin for origin in origins if path.is_relative_to(origin)), None)
-    return None if origin is None else (path, origins[origin] / path.relative_to(origin))
+    path = Path(unquote(urlsplit(address).path) if address.startswith("file:") else address)
+    return None if path.is_relative_to(folder) else path

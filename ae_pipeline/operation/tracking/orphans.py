@@ -4,13 +4,14 @@ Every run that this package works on carries a tag that says which process does.
 """
 
 import json
-import os
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from ae_pipeline.operation.ownership import Process
 
 TRAINING_TAG = "ae_pipeline.training"
 """Identity of the training that a run is of; only runs of this package have it."""
@@ -23,33 +24,27 @@ _START_TOLERANCE_S = 10.0
 
 def claim_run(client: Any, run_id: str) -> None:
     """Say in the run's tags that this process works on it; a run that was closed as an orphan is open again."""
-    for key, value in process_tag().items():
-        client.set_tag(run_id, key, value)
+    client.set_tag(run_id, PROCESS_TAG, process_tag()[PROCESS_TAG])
     if CLOSED_TAG in client.get_run(run_id).data.tags:
         client.delete_tag(run_id, CLOSED_TAG)
 
 
 def process_tag() -> dict[str, str]:
     """The tag of a run that this process works on: host, pid, the process's start, and when it took the run."""
-    values = {
-        "host": _host(),
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-        "since_ms": int(time.time() * 1000),
-    }
+    own = Process.of(psutil.Process())
+    values = {"host": _host(), "pid": own.pid, "started": own.created, "since_ms": int(time.time() * 1000)}
     return {PROCESS_TAG: json.dumps(values)}
 
 
 def close_orphans(client: Any, experiment: str) -> list[str]:
     """Set our RUNNING runs whose process is gone to KILLED, with a tag that says why; returns their ids.
 
-    Of a process on another machine nothing is known: its runs are closed a day after it took them. A later `publish`
+    Nothing is known of a process on another machine: its runs are closed a day after it took them. A later `publish`
     of the same training takes a closed run up again.
     """
     closed = []
     for run in _running(client, experiment):
-        reason = _orphaned(run.data.tags.get(PROCESS_TAG), run.info.start_time)
-        if reason:
+        if reason := _orphaned(run.data.tags.get(PROCESS_TAG), run.info.start_time):
             client.set_tag(run.info.run_id, CLOSED_TAG, reason)
             client.set_terminated(run.info.run_id, "KILLED")
             closed.append(run.info.run_id)
@@ -59,13 +54,12 @@ def close_orphans(client: Any, experiment: str) -> list[str]:
 def _running(client: Any, experiment: str) -> list[Any]:
     """All of them, before any is changed: a page after a change would skip some."""
     found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], "attributes.status = 'RUNNING'", page_token=token)
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs([experiment], "attributes.status = 'RUNNING'", page_token=token or None)
         found += [run for run in page if run.data.tags.keys() & {TRAINING_TAG, PROCESS_TAG}]
-        token = page.token
-        if not token:
-            return found
+        token = page.token or None
+    return found
 
 
 def _orphaned(tag: str | None, started_ms: int) -> str | None:
@@ -74,7 +68,11 @@ def _orphaned(tag: str | None, started_ms: int) -> str | None:
         process = json.loads(tag or "{}")
         host, pid, started, since_ms = (process[name] for name in ("host", "pid", "started", "since_ms"))
         if host == _host():
-            return None if _is_alive(int(pid), float(started)) else f"process {pid} on {host} ended without closing it"
+            return (
+                None
+                if _is_alive(Process(int(pid), float(started)))
+                else f"process {pid} on {host} ended without closing it"
+            )
     except (ValueError, KeyError, TypeError):  # no tag, or not ours: only its age is known
         host, since_ms = "an unknown machine", started_ms
     if time.time() * 1000 - since_ms > _DAY_MS:
@@ -82,13 +80,9 @@ def _orphaned(tag: str | None, started_ms: int) -> str | None:
     return None
 
 
-def _is_alive(pid: int, started: float) -> bool:
-    """Whether the process that started then still runs; a pid is used again."""
+def _is_alive(process: Process) -> bool:
     try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < _START_TOLERANCE_S
-    except psutil.NoSuchProcess:
-        return False
+        return process.living(_START_TOLERANCE_S) is not None
     except psutil.AccessDenied:
         return True
 

@@ -1,4 +1,4 @@
-"""MLflow: what came out. Only the modules tracking*.py and champion/moves.py work with it.
+"""What came out of the stages, into MLflow.
 
 `publish` makes MLflow hold exactly one complete run for the training that is in the workspace, found by content: the
 fingerprint of train's entry in dvc.lock. So it works for stages that DVC restored from its cache and for an empty
@@ -34,8 +34,8 @@ class Published:
     model: str
     version: str
     outcome: str
-    """created, or what was done to a run that was there, with commas: updated, registered (a new version of the model),
-    challenger moved; unchanged if nothing was"""
+    """What was done: `created` for a new run; for one that was there, with commas, `updated`, `registered` (a new
+    version of the model), `challenger moved`, or `unchanged`."""
 
     def describe(self) -> str:
         """One line for people."""

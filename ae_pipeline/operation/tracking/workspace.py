@@ -70,10 +70,9 @@ class Workspace:
     @property
     def dvc_digests(self) -> dict[str, str]:
         """DVC's digest of the prepared data and of the codec."""
-        train = self.lock["stages"]["train"]
-        wanted = {self.params.paths.prepared, self.params.paths.codec}
-        entries = [*train.get("deps", []), *train.get("outs", [])]
-        return {Path(entry["path"]).name: entry["md5"] for entry in entries if entry["path"] in wanted}
+        paths = (self.params.paths.prepared, self.params.paths.codec)
+        digests = {Path(path).name: _md5(self.lock["stages"], "train", path) for path in paths}
+        return {name: digest for name, digest in digests.items() if digest}
 
     @cached_property
     def data_digests(self) -> dict[str, str]:
@@ -85,9 +84,8 @@ class Workspace:
         """What is attached to the run, with the folder it goes to; the codec comes with the model."""
         for folder in ("pictures", "tables"):
             yield from ((path, folder) for path in sorted((self.reports / folder).glob("*.*")))
-        for name in ("metrics.json", "history.csv", _ROUND_TRIP, REFERENCE_NAME):
-            if (self.reports / name).exists():
-                yield self.reports / name, None
+        names = ("metrics.json", "history.csv", _ROUND_TRIP, REFERENCE_NAME)
+        yield from ((self.reports / name, None) for name in names if (self.reports / name).exists())
 
     def describe(self) -> str:
         """The result in a sentence or two, for the run's page."""
@@ -121,7 +119,10 @@ def read_workspace(params: Params, root: Path) -> Workspace:
     except FileNotFoundError as error:
         raise WorkspaceError(f"{error.filename} is missing; run `dvc repro` first") from None
     _check_of_one_piece(lock["stages"], params)
-    _check_unchanged(lock["stages"], params, root)
+    # A stage that outlived its DVC, or anybody else, may have written over what the last run made.
+    made = ("history.csv", "metrics.json", "tables", "pictures", REFERENCE_NAME, _ROUND_TRIP)
+    check_whole(lock["stages"], root, [params.paths.codec, *(f"{params.paths.reports}/{name}" for name in made)])
+    check_shape(lock["stages"], root, [params.paths.latents])
     header = read_header(root / params.paths.codec)
     # Others will read them once they are published: the summary, and `monitor` in production.
     if (reports / _ROUND_TRIP).exists():
@@ -154,62 +155,51 @@ def check_numbers(path: Path, values: Any, names: Iterable[str]) -> None:
     """Raise WorkspaceError unless these values of a file are there, and numbers."""
     for name in names:
         found = values.get(name) if isinstance(values, dict) else None
-        if found is None:
-            raise WorkspaceError(f"{path} lacks {name}, expected a number; run `dvc repro` again")
         if not isinstance(found, int | float):
-            raise WorkspaceError(f"{path} has {found!r} as {name}, expected a number; run `dvc repro` again")
+            what = f"lacks {name}" if found is None else f"has {found!r} as {name}"
+            raise WorkspaceError(f"{path} {what}, expected a number; run `dvc repro` again")
 
 
 def _read_lock(path: Path) -> dict[str, Any]:
     """What DVC wrote, as plain values: a tag that names a Python object is an error, and makes none."""
+    advice = "take it from git again, or remove it and run `dvc repro`"
     try:
         lock = YAML(typ="safe", pure=True).load(read_small(path).decode("utf-8"))
     except (YAMLError, ValueError, RecursionError) as error:
-        raise WorkspaceError(
-            f"{path} is not readable YAML: {first_line(error)}; take it from git again, or remove it and run "
-            "`dvc repro`"
-        ) from None
+        raise WorkspaceError(f"{path} is not readable YAML: {first_line(error)}; {advice}") from None
     if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
-        raise WorkspaceError(f"{path} has no `stages`; take it from git again, or remove it and run `dvc repro`")
+        raise WorkspaceError(f"{path} has no `stages`; {advice}")
     return lock
 
 
 def _check_of_one_piece(stages: dict[str, Any], params: Params) -> None:
     """A stage that failed leaves the results of an earlier run behind: codec, metrics and stores of different runs."""
-    paths = params.paths
-    now = params.model_dump(mode="json")
-    for stage, path in (("evaluate", paths.codec), ("encode", paths.codec), ("decode", paths.latents)):
-        if stage not in stages or _md5(stages, stage, path) != _md5(
-            stages, "encode" if stage == "decode" else "train", path
-        ):
+    codec, latents = params.paths.codec, params.paths.latents
+    for maker, path, reader in (
+        ("train", codec, "evaluate"),
+        ("train", codec, "encode"),
+        ("encode", latents, "decode"),
+    ):
+        if reader not in stages or _md5(stages, reader, path) != _md5(stages, maker, path):
             raise WorkspaceError(
-                f"stage `{stage}` has not succeeded since {path} was made (dvc.lock), so the results on disk come "
+                f"stage `{reader}` has not succeeded since {path} was made (dvc.lock), so the results on disk come "
                 "from different runs; run `dvc repro` and see why it stops"
             )
+    now = params.model_dump(mode="json")
     for stage, entry in stages.items():
-        if stage == "publish":
-            continue
-        for name, value in entry.get("params", {}).get("params.yaml", {}).items():
+        used = entry.get("params", {}).get("params.yaml", {}) if stage != "publish" else {}
+        for name, value in used.items():
             if _value(now, name) != value:
                 raise WorkspaceError(
                     f"params.yaml has another {name} than stage `{stage}` ran with; run `dvc repro` first"
                 )
 
 
-def _check_unchanged(stages: dict[str, Any], params: Params, root: Path) -> None:
-    """A stage that outlived its DVC, or anybody else, may have written over what the last run made."""
-    paths = params.paths
-    reports = ("history.csv", "metrics.json", "tables", "pictures", REFERENCE_NAME, _ROUND_TRIP)
-    check_whole(stages, root, [paths.codec, *(f"{paths.reports}/{name}" for name in reports)])
-    check_shape(stages, root, [paths.latents])
-
-
 def _md5(stages: dict[str, Any], stage: str, path: str) -> str | None:
     """DVC's digest of a path as a stage made or read it."""
     entry = stages.get(stage, {})
-    return next(
-        (item["md5"] for item in (*entry.get("outs", []), *entry.get("deps", [])) if item["path"] == path), None
-    )
+    used = (*entry.get("outs", []), *entry.get("deps", []))
+    return next((item["md5"] for item in used if item["path"] == path), None)
 
 
 def _value(tree: Any, name: str) -> Any:

@@ -15,7 +15,6 @@ _MOST_IDS = 1 << 23
 _NAMED = 5
 # Repeated texts among which the first ones are looked for.
 _HASHES = 1 << 16
-_BATCH_ROWS = 65_536
 # 2 to the 64 divided by the golden ratio: spreads ids evenly over the passes, whatever they have in common.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -69,9 +68,7 @@ def _keys(store: LatentStore, parts: list[PartEntry]) -> Iterator[np.ndarray]:
 
 def _ids(store: LatentStore, parts: list[PartEntry]) -> Iterator[pa.Array]:
     for part in parts:
-        with store.open_part(part) as parquet:
-            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=[ID]):
-                yield batch.column(0)
+        yield from store.read_column(part, ID)
 
 
 def _turns(keys: np.ndarray, passes: int) -> np.ndarray:

@@ -3,22 +3,22 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
+from ae_pipeline.store.care.findings import Damage
 from ae_pipeline.store.care.snapshots import VACUUMED_NAME, Vacuumed, read_vacuumed
 from ae_pipeline.store.format.manifest import (
     LARGEST_MANIFEST,
     MANIFEST_NAME,
     Manifest,
     holds_part_of_store,
+    is_spelt,
     kept_snapshots,
     read_manifest,
     snapshot_name,
 )
-from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole, refuse_cache_link
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, read_whole, refuse_cache_link
 
-_BLOCK = 8 << 20
 _NAMED = 100
 # What all snapshots of a store have in common.
 _SAME = ("codec", "samples", "latent", "columns")
@@ -31,20 +31,20 @@ class Snapshots:
     names: list[str]
     """All files of the store."""
     manifest: Manifest | None = None
-    """Of the snapshot to check. If the newest is damaged, the latest that is not; None if all are."""
+    """The manifest to check with: the newest, or if that is damaged the latest that is not; None if all are."""
     newest: bool = False
-    """Whether that is the newest snapshot."""
+    """Whether that is the newest snapshot's."""
     earlier: list[int] = field(default_factory=list)
     """Snapshots before the newest that can be opened."""
-    damaged: list[tuple[str, str, bool]] = field(default_factory=list)
-    """File, what is wrong, and whether rows that the file listed are listed nowhere else."""
+    damaged: list[Damage] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     """Names of all manifests that belong to the store, or are in the notices."""
 
-    def damage(self, storage: Storage, name: str, error: StoreError, *, costs: bool = False) -> None:
-        """Note that a file is damaged or missing."""
-        self.damaged.append((name, _reason(error, storage, name) if name in self.names else "is missing", costs))
+    def damage(self, name: str, reason: str, *, costs: bool = False) -> None:
+        """Note that a file is damaged or missing; `costs`: rows that it listed may be listed nowhere else."""
+        found = reason if name in self.names else "is missing"
+        self.damaged.append(Damage(name, found, None if costs else 0))
 
 
 def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
@@ -54,11 +54,15 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
     """
     found = Snapshots(storage.names())
     if isinstance(storage, LocalStorage):
-        for name in found.names:
+        for name in storage.links():
             refuse_cache_link(storage.path / name)
     if snapshot is not None:
-        return _read_one(storage, snapshot, found)
-    newest = _read_newest(storage, found)
+        there = snapshot_name(snapshot) in found.names
+        name = snapshot_name(snapshot) if there else MANIFEST_NAME
+        found.manifest = _read(storage, snapshot, name, found, there=there)
+        return found
+    found.known.add(MANIFEST_NAME)
+    newest = _read(storage, None, MANIFEST_NAME, found, there=holds_part_of_store(storage))
     removed = _read_removed(storage, found)
     kept = set(kept_snapshots(storage))
     last = newest.snapshot if newest else max(kept, default=0) + 1
@@ -69,7 +73,7 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
             found.earlier.append(number)
             found.manifest = manifest
     if len(missing) > _NAMED:
-        found.damaged.append((snapshot_name(missing[_NAMED]), f"is missing, as {len(missing):,} in all are", False))
+        found.damaged.append(Damage(snapshot_name(missing[_NAMED]), f"is missing, as {len(missing):,} in all are", 0))
     _check_others([number for number in sorted(kept) if not removed.oldest <= number < last], newest, found)
     if newest:
         found.manifest, found.newest = newest, True
@@ -91,58 +95,40 @@ def damage_of_file(storage: Storage, name: str, wanted: str | None, most: int) -
     """What is wrong with a file of at most `most` bytes whose SHA-256 is known; None if nothing is."""
     if wanted is None:
         return "has no digest in the manifest"
-    whole = hashlib.sha256()
     try:
-        size = storage.size(name)
-        if size > most:
-            return f"has {size} bytes, expected at most {most}"
-        for start in range(0, size, _BLOCK):
-            whole.update(storage.read_range(name, start, _BLOCK))
+        found = hashlib.sha256(read_whole(storage, name, most=most)).hexdigest()
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"
     except OSError as error:
         return f"cannot be read: {first_line(error)}"
-    return None if whole.hexdigest() == wanted else "was changed: its SHA-256 is not the one in the manifest"
-
-
-def json_bytes(values: Any) -> bytes:
-    """A JSON file as `files.write_json` writes it."""
-    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _read_one(storage: Storage, snapshot: int, found: Snapshots) -> Snapshots:
-    name = snapshot_name(snapshot)
-    try:
-        found.manifest = read_manifest(storage, snapshot)
-        _check_spelling(storage, name if name in found.names else MANIFEST_NAME)
-    except NewerFormatError:
-        raise
     except StoreError as error:
-        if name not in found.names:
-            raise
-        found.damage(storage, name, error, costs=found.manifest is None)
-    return found
+        return error.finding
+    return None if found == wanted else "was changed: its SHA-256 is not the one in the manifest"
 
 
-def _read_newest(storage: Storage, found: Snapshots) -> Manifest | None:
-    found.known.add(MANIFEST_NAME)
+def is_misspelt(data: bytes) -> bool:
+    """Whether JSON is not spelt as `files.write_json` does: a manifest's digest is over its values, not the spaces."""
+    return data != (json.dumps(json.loads(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _read(storage: Storage, snapshot: int | None, name: str, found: Snapshots, *, there: bool) -> Manifest | None:
+    """A manifest; an error is noted as damage of the file `name` if there is such a snapshot, else raised."""
     manifest = None
     try:
-        manifest = read_manifest(storage)
-        _check_spelling(storage, MANIFEST_NAME)
+        manifest = read_manifest(storage, snapshot)
+        _check_spelling(storage, name, manifest)
     except NewerFormatError:
         raise
     except StoreError as error:
-        if not holds_part_of_store(storage):
+        if not there:
             raise
-        found.damage(storage, MANIFEST_NAME, error, costs=manifest is None)
+        found.damage(name, error.finding, costs=manifest is None)
     return manifest
 
 
-def _check_spelling(storage: Storage, name: str) -> None:
-    """A digest is over a manifest's values: it says nothing of the spaces between them."""
+def _check_spelling(storage: Storage, name: str, manifest: Manifest | None = None) -> None:
     data = read_whole(storage, name, most=LARGEST_MANIFEST)
-    if data != json_bytes(json.loads(data)):
+    if not (manifest and is_spelt(manifest, data)) and is_misspelt(data):
         raise StoreError("was changed between its values, which are as they were")
 
 
@@ -153,7 +139,7 @@ def _read_removed(storage: Storage, found: Snapshots) -> Vacuumed:
         if VACUUMED_NAME in found.names:
             _check_spelling(storage, VACUUMED_NAME)
     except StoreError as error:
-        found.damage(storage, VACUUMED_NAME, error)
+        found.damage(VACUUMED_NAME, error.finding)
         return Vacuumed(parts=[0] * (min(kept_snapshots(storage), default=1) - 1))
     return removed
 
@@ -163,13 +149,13 @@ def _read_earlier(storage: Storage, number: int, newest: Manifest | None, found:
     found.known.add(name)
     try:
         manifest = read_manifest(storage, number)
-        _check_spelling(storage, name)
+        _check_spelling(storage, name, manifest)
         if newest and newest.parts[: len(manifest.parts)] != manifest.parts:
             raise StoreError(f"lists other parts than snapshot {newest.snapshot} begins with")
         if newest and any(getattr(newest, key) != getattr(manifest, key) for key in _SAME):
             raise StoreError(f"has another codec or other columns than snapshot {newest.snapshot}")
     except StoreError as error:
-        found.damage(storage, name, error)
+        found.damage(name, error.finding)
         return None
     return manifest
 
@@ -180,15 +166,9 @@ def _check_others(numbers: list[int], newest: Manifest | None, found: Snapshots)
     later = [number for number in numbers if newest and number > newest.snapshot]
     if newest and later:
         reason = f"is of snapshot {newest.snapshot}, but there was a later one than {max(later)}: an old copy"
-        found.damaged.append((MANIFEST_NAME, reason, True))
+        found.damage(MANIFEST_NAME, reason, costs=True)
     left = [snapshot_name(number) for number in numbers if number not in later]
     if left:
         found.notices.append(
             f"an interrupted append or vacuum left {', '.join(left)}; the next one removes or replaces it"
         )
-
-
-def _reason(error: StoreError, storage: Storage, name: str) -> str:
-    """A message without the file and the advice, which the report gives once."""
-    text = str(error).removeprefix(f"{place_of(storage, name)} ")
-    return text.split("; restore")[0].removeprefix("is damaged: ")

@@ -8,15 +8,15 @@ removed snapshot had. A snapshot adds its parts after those of the one before.
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ae_pipeline.errors import StoreError, first_line
-from ae_pipeline.files import sha256_json, write_json
+from ae_pipeline.files import sha256_json, sync_folder, write_json
 from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, kept_snapshots, read_manifest
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.storage.folder import LocalStorage, Storage, open_storage, place_of, read_whole
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
+from ae_pipeline.store.storage.place import open_storage
 
 VACUUMED_NAME = f"{SNAPSHOTS_FOLDER}/vacuumed.json"
 _LARGEST_RECORD = 16 << 20
@@ -45,7 +45,8 @@ def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
     except (FileNotFoundError, NotADirectoryError):
         return Vacuumed()
     except OSError as error:
-        raise StoreError(f"{where} cannot be read: {first_line(error)}; give permission, or restore it") from None
+        advice = "give permission, or restore it"
+        raise StoreError(f"cannot be read: {first_line(error)}", place=where, advice=advice) from None
     try:
         values = json.loads(data)
         digest = values.pop("digest")
@@ -53,22 +54,32 @@ def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
             raise ValueError("its digest does not match its contents")
         return Vacuumed.model_validate(values)
     except (ValidationError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise StoreError(f"{where} is damaged: {first_line(error)}; restore it, or run `ae-pipeline vacuum`") from None
+        advice = "restore it, or run `ae-pipeline vacuum`"
+        raise StoreError(f"is damaged: {first_line(error)}", place=where, advice=advice) from None
 
 
-def write_vacuumed(store: Path, record: Vacuumed) -> None:
-    """Say that these snapshots are gone; before their manifests are removed."""
-    write_json(store / VACUUMED_NAME, vacuumed_values(record))
+def note_removed(store: Path, last: int) -> None:
+    """Record that snapshots 1 to `last` are gone, durably, before their manifests are removed.
 
-
-def vacuumed_values(record: Vacuumed) -> dict[str, Any]:
-    """The record's JSON object with its digest."""
-    values = record.model_dump(mode="json")
-    return {**values, "digest": sha256_json(values)}
+    One whose manifest is lost has as many parts as the one before: those that it added count with the one after it.
+    """
+    try:
+        counts = read_vacuumed(store).parts[:last]
+    except StoreError:
+        counts = []
+    there = set(kept_snapshots(LocalStorage(store)))
+    for number in range(len(counts) + 1, last + 1):
+        counts.append(counts[-1] if counts else 0)
+        if number in there or number == last:  # the newest one is elsewhere
+            with suppress(StoreError):
+                counts[-1] = len(read_manifest(store, number).parts)
+    values = Vacuumed(parts=counts).model_dump(mode="json")
+    write_json(store / VACUUMED_NAME, {**values, "digest": sha256_json(values)})
+    sync_folder(store)
 
 
 def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore, list[PartEntry]]:
-    """What one snapshot added, also if it was removed since: the open store and some of its parts; none for a repair.
+    """Open a store and list the parts that one snapshot added, also if it was removed since. A repair adds none.
 
     Raises StoreError if there is no such snapshot, or its manifest is lost.
     """
@@ -83,21 +94,3 @@ def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore
         return len(read_manifest(place, number).parts)
 
     return newest, newest.manifest.parts[count(snapshot - 1) : count(snapshot)]
-
-
-def parts_of_snapshots(store: Path, last: int) -> list[int]:
-    """How many parts snapshots 1 to `last` have; one whose manifest is lost, as many as the one before.
-
-    Then the parts that it added count with the snapshot after it, and none is left out.
-    """
-    try:
-        counts = read_vacuumed(store).parts[:last]
-    except StoreError:
-        counts = []
-    there = set(kept_snapshots(LocalStorage(store)))
-    for number in range(len(counts) + 1, last + 1):
-        counts.append(counts[-1] if counts else 0)
-        if number in there or number == last:  # the newest one is elsewhere
-            with suppress(StoreError):
-                counts[-1] = len(read_manifest(store, number).parts)
-    return counts

@@ -9,13 +9,14 @@ manifests, then files. So whatever stops it, every snapshot that is left is whol
 
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import ConfigError, StoreError, TargetError
 from ae_pipeline.files import locked_folder, sync_folder
-from ae_pipeline.store.care.snapshots import Vacuumed, parts_of_snapshots, read_vacuumed, write_vacuumed
+from ae_pipeline.store.care.snapshots import note_removed, read_vacuumed
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
@@ -28,6 +29,10 @@ from ae_pipeline.store.format.manifest import (
     snapshot_path,
 )
 from ae_pipeline.store.storage.folder import LocalStorage
+from ae_pipeline.store.storage.work_folder import partial_folder
+
+REPAIR = "repair"
+"""The work folder of a repair is called `.<store>.repair.partial`."""
 
 
 @dataclass
@@ -62,7 +67,7 @@ def vacuum_store(store: Path, keep: int = 1, *, dry_run: bool = False) -> Vacuum
 
 
 def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
-    """The same for who has locked the store."""
+    """Do what `vacuum_store` does, for a caller who has locked the store."""
     newest = read_manifest(store)
     refuse_links(store)
     there = kept_snapshots(LocalStorage(store))
@@ -71,8 +76,10 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
             f"{store / MANIFEST_NAME} is of snapshot {newest.snapshot}, but {snapshot_path(store, there[-1])} is of a "
             "later one: it is an old copy; put the newest one back first"
         )
-    record = _record(store)
-    first = record.oldest if record else min(there, default=newest.snapshot)
+    try:
+        first = noted = read_vacuumed(store).oldest
+    except StoreError:  # it is damaged, and is made anew
+        first, noted = min(there, default=newest.snapshot), 0
     oldest = max(newest.snapshot - keep + 1, first)
     lost = set(range(oldest, newest.snapshot)).difference(there)
     if lost:
@@ -99,20 +106,12 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
         for path in temporary:
             path.unlink()
         for folder in folders:
-            _remove_unfinished(folder)
-        if record is None or oldest > record.oldest:
-            write_vacuumed(store, Vacuumed(parts=parts_of_snapshots(store, oldest - 1)))
-            sync_folder(store)
+            with suppress(TargetError), locked_folder(folder):  # a run may have taken it up meanwhile
+                shutil.rmtree(folder)
+        if oldest > noted:
+            note_removed(store, oldest - 1)
         _remove(store, [snapshot_path(store, number) for number in gone], left)
     return found
-
-
-def _record(store: Path) -> Vacuumed | None:
-    """None if it is damaged: it is then made anew."""
-    try:
-        return read_vacuumed(store)
-    except StoreError:
-        return None
 
 
 def _left(store: Path, kept: list[Manifest]) -> list[Path]:
@@ -120,6 +119,11 @@ def _left(store: Path, kept: list[Manifest]) -> list[Path]:
     listed = {part.name for manifest in kept for part in manifest.parts}
     parts = [path for path in store.iterdir() if re.match(PART_NAME, path.name) and not path.is_dir()]
     return [path for path in parts if path.name not in listed]
+
+
+def repair_folder(store: Path) -> Path:
+    """Name the folder in which a repair makes parts again. Nobody needs it afterwards."""
+    return partial_folder(store, None, REPAIR)
 
 
 def temporary_files(store: Path) -> list[Path]:
@@ -131,16 +135,13 @@ def temporary_files(store: Path) -> list[Path]:
 
 def _unfinished(store: Path) -> list[Path]:
     """Work folders beside the store that no run is using."""
-    pattern = rf"\.{re.escape(store.absolute().name)}\.[0-9a-f]{{16}}\.partial"
+    pattern = rf"\.{re.escape(store.absolute().name)}\.([0-9a-f]{{16}}|{REPAIR})\.partial"
     folders = [path for path in store.absolute().parent.iterdir() if re.fullmatch(pattern, path.name) and path.is_dir()]
     free = []
-    for folder in folders:
-        try:
-            with locked_folder(folder):
-                free.append(folder)
-        except TargetError:
-            continue
-    return sorted(free)
+    for folder in sorted(folders):
+        with suppress(TargetError), locked_folder(folder):
+            free.append(folder)
+    return free
 
 
 def _remove(store: Path, manifests: list[Path], files: list[Path]) -> None:
@@ -152,14 +153,6 @@ def _remove(store: Path, manifests: list[Path], files: list[Path]) -> None:
         path.unlink()
     for folder in {path.parent for path in files}:
         sync_folder(folder)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    try:
-        with locked_folder(folder):
-            shutil.rmtree(folder)
-    except TargetError:
-        return  # a run has taken it up meanwhile
 
 
 def _files(path: Path) -> list[Path]:

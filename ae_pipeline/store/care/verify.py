@@ -1,89 +1,35 @@
 """Is a store whole? Every file against the manifest, the manifest against itself, and this machine against the writer.
 
     verified = verify_store("data/latents/test")
-    verified.whole, verified.damaged, verified.notices
+    verified.whole, verified.damaged, verified.notices, verified.next_step    # findings.py
 
 Damage is what costs rows, or would. What costs nothing is a notice: leftovers of interrupted runs, ids that several
-rows have, a machine that decodes to other integers. `make_again.py` compares a store with the data it was made from.
+rows have, a machine that decodes to other integers. `deep.py` compares a store with the data it was made from.
 """
 
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import cpu_count
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line
+from ae_pipeline.store.care.findings import Damage, Verified
 from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
 from ae_pipeline.store.care.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of
 from ae_pipeline.store.format.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
-from ae_pipeline.store.storage.folder import Storage, open_storage
+from ae_pipeline.store.reading.decode import load_store_codec
+from ae_pipeline.store.storage.folder import Storage
+from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.probe import measure_probe
 
 _NAMED = 5
 # What was replaced or removed on purpose while it was being read is not damaged.
 _TRIES = 3
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One file that is missing or not what was written. `rows` cannot be read because of it, unless it is repaired."""
-
-    file: str
-    reason: str
-    rows: int | None = None
-    """None: not known, for the manifest that lists them is lost."""
-    id_min: int | str | None = None
-    id_max: int | str | None = None
-
-    def describe(self) -> str:
-        """One line: the file, what is wrong, what is lost."""
-        if self.rows is None:
-            lost = "the rows that only it lists"
-        elif self.id_min is not None:
-            order = " in the order of texts" if isinstance(self.id_min, str) else ""
-            lost = f"{self.rows:,} rows (ids {self.id_min} to {self.id_max}{order})"
-        else:
-            lost = f"{self.rows:,} rows" if self.rows else "no rows"
-        return f"{self.file}: {self.reason}; costs {lost}"
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What `verify_store` found."""
-
-    store: str
-    format: int | None
-    snapshot: int | None
-    """None: no manifest could be read, so nothing else could be checked."""
-    earlier_snapshots: list[int]
-    parts: int
-    rows: int
-    damaged: list[Damage] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    decoding: str = "not checked"
-    """Whether this machine decodes the probe rows to the recorded bytes: begins with `reproduced` or `differs`."""
-
-    @property
-    def whole(self) -> bool:
-        """Nothing is damaged."""
-        return not self.damaged
-
-    @property
-    def rows_lost(self) -> int | None:
-        """Rows that cannot be read; None if that is not known. A damaged codec costs all of them."""
-        lost = [damage.rows for damage in self.damaged]
-        return None if None in lost else min(self.rows, sum(rows for rows in lost if rows))
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "whole": self.whole, "rows_lost": self.rows_lost}
 
 
 def verify_store(
@@ -105,15 +51,13 @@ def verify_store(
 
 def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], None]) -> Verified:
     snapshots = read_snapshots(storage, snapshot)
-    damaged = [Damage(file, reason, None if costs else 0) for file, reason, costs in snapshots.damaged]
     manifest = snapshots.manifest
     if manifest is None:
-        return Verified(storage.location, None, None, [], 0, 0, damaged, snapshots.notices)
+        return Verified(storage.location, None, None, [], 0, 0, snapshots.damaged, snapshots.notices)
     store = LatentStore(storage, manifest)
     codec_damage = _check_codec(store)
     part_damage, whole = _check_parts(store, progress)
     notices = [*snapshots.notices, *_unlisted(snapshots, manifest)]
-    damaged += [*codec_damage, *part_damage]
     if whole:
         notices += _ids_notice(store, whole)
     return Verified(
@@ -123,7 +67,7 @@ def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], No
         earlier_snapshots=snapshots.earlier,
         parts=len(manifest.parts),
         rows=manifest.totals.rows,
-        damaged=damaged,
+        damaged=[*snapshots.damaged, *codec_damage, *part_damage],
         notices=notices,
         decoding=_probe(store, able=not codec_damage and manifest.parts[0] in whole[:1]),
     )
@@ -132,13 +76,11 @@ def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], No
 def damaged_codec_files(store: LatentStore) -> list[tuple[str, str]]:
     """Files of the store's codec that are not what the manifest says, each with the reason."""
     wanted: dict[Any, str] = dict(store.manifest.codec.files)
-    found = []
-    for name in CODEC_FILES:
-        inside, most = f"{CODEC_FOLDER}/{name}", store.manifest.codec.bytes  # of both files together
-        reason = damage_of_file(store.storage, inside, wanted.get(name), most)
-        if reason:
-            found.append((name, reason))
-    return found
+    most = store.manifest.codec.bytes  # of both files together
+    checked = [
+        (name, damage_of_file(store.storage, f"{CODEC_FOLDER}/{name}", wanted.get(name), most)) for name in CODEC_FILES
+    ]
+    return [(name, reason) for name, reason in checked if reason]
 
 
 def _check_codec(store: LatentStore) -> list[Damage]:
@@ -147,14 +89,9 @@ def _check_codec(store: LatentStore) -> list[Damage]:
     if damaged:
         return damaged
     try:
-        header = store.codec_header()
-        Codec.load(store.codec_path, "cpu")
+        load_store_codec(store, "cpu")
     except (CodecError, StoreError) as error:
-        return [Damage(CODEC_FOLDER, f"cannot be loaded: {first_line(error)}", rows)]
-    latent = store.manifest.latent
-    found = (header.model.latent_size, header.quantiser.levels, header.samples)
-    if found != (latent.size, latent.levels, store.manifest.samples):
-        return [Damage(CODEC_FOLDER, "is for other samples or latents than the manifest says", rows)]
+        return [Damage(CODEC_FOLDER, f"cannot be loaded: {error.finding}", rows)]
     return []
 
 
@@ -188,8 +125,10 @@ def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
     listed = {part.name for part in manifest.parts} | snapshots.known
     listed |= {f"{CODEC_FOLDER}/{name}" for name in CODEC_FILES}
     others = [name for name in snapshots.names if name not in listed]
-    left = [name for name in others if re.match(PART_NAME, name) or name.split("/")[-1].startswith(".")]
-    strange = [name for name in others if name not in left]
+    kinds: dict[bool, list[str]] = {True: [], False: []}
+    for name in others:
+        kinds[bool(re.match(PART_NAME, name)) or name.split("/")[-1].startswith(".")].append(name)
+    left, strange = kinds[True], kinds[False]
     notices = []
     if left:
         notices.append(

@@ -6,24 +6,26 @@ Format version 2, documented in docs/store-format.md; version 1 is read too. Rea
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
-from ae_pipeline.codec.header import Samples, Sha256
+from ae_pipeline.data.json_types import Samples, Sha256
 from ae_pipeline.errors import LinkedStoreError, NewerFormatError, StoreError, first_line
-from ae_pipeline.files import recorded_name, sha256_json, write_json
-from ae_pipeline.params import MOST_ROW_GROUP_ROWS
+from ae_pipeline.files import finished_file, recorded_name, sha256_json
 from ae_pipeline.params.base import problems
+from ae_pipeline.store.format.manifest_text import digest_of, no_garbage, put_together, take_apart
 from ae_pipeline.store.storage.folder import (
     LocalStorage,
     Storage,
-    open_storage,
     place_of,
     read_whole,
     refuse_cache_link,
 )
+from ae_pipeline.store.storage.place import open_storage
 
 STORE_FORMAT = 2
 _READABLE = (1, 2)
@@ -33,10 +35,12 @@ SNAPSHOTS_FOLDER = "_snapshots"
 # Whoever goes through all of them must come to an end.
 MOST_SNAPSHOTS = 999_999
 LARGEST_MANIFEST = 256 << 20
+MOST_ROW_GROUP_ROWS = 1_000_000
 _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
 FileName = Annotated[str, BeforeValidator(lambda name: recorded_name(name) if isinstance(name, str) else name)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Id = Annotated[int, Field(strict=True)] | str
 PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
 PartName = Annotated[str, Field(pattern=PART_NAME)]
 Piece = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]
@@ -46,7 +50,12 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ShardEntry(_Entry):
+# Of entries of each part there are many: with slots they take a third of a model's memory.
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class ShardEntry:
     """The input shard that a part was made from."""
 
     file: FileName
@@ -54,19 +63,23 @@ class ShardEntry(_Entry):
     digest: Sha256
 
 
-class PartEntry(_Entry):
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class PartEntry:
     """One Parquet file of the store."""
 
     name: PartName
-    rows: Annotated[int, Field(ge=1)]
+    rows: Annotated[int, Field(ge=1, strict=True)]
     bytes: Count
     sha256: Sha256
-    id_min: int | str
-    id_max: int | str
+    id_min: Id
+    id_max: Id
     job: Sha256
     shard: ShardEntry
     pieces: list[Piece] | None = None
     """Length and digest of every piece of the file, in its order (`format/verified_file.py`); None in format 1."""
+
+
+_PARTS = TypeAdapter(list[PartEntry], config=ConfigDict(cache_strings="none"))  # hardly two are the same
 
 
 class CodecEntry(_Entry):
@@ -150,13 +163,24 @@ class Manifest(_Entry):
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
     """Commit a store: after this it exists."""
-    write_json(store / MANIFEST_NAME, manifest_values(manifest))
+    with finished_file(store / MANIFEST_NAME) as temporary, open(temporary, "wb") as file:
+        file.writelines(manifest_text(manifest))
 
 
-def manifest_values(manifest: Manifest) -> dict[str, Any]:
-    """The JSON object of a manifest, with the digest over all of it."""
-    values = manifest.model_dump(mode="json")
-    return {**values, "digest": sha256_json(values)}
+def manifest_text(manifest: Manifest, digest: str | None = None) -> Iterator[bytes]:
+    """The bytes of a manifest's file, some at a time; the digest over all values, if it is not known, comes last."""
+    values = manifest.model_copy(update={"parts": []}).model_dump(mode="json")
+    return put_together({**values, "digest": digest or digest_of(values, manifest.parts)}, manifest.parts)
+
+
+def is_spelt(manifest: Manifest, data: bytes) -> bool:
+    """Whether `data`, which `manifest` was read from, is what `write_manifest` makes of it, byte for byte."""
+    start = 0
+    for some in manifest_text(manifest, data[-68:-4].decode("ascii", "replace")):  # it was found right when it was read
+        if not data.startswith(some, start):
+            return False
+        start += len(some)
+    return start == len(data)
 
 
 def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> Manifest:
@@ -176,7 +200,7 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
             raise error from None  # what keeps the manifest from being read, said with its place
         if snapshot is None and kept and not isinstance(error, NewerFormatError):
             until = f"until then, `ae-pipeline decode --snapshot {kept[-1]}` reads what stood there before"
-            raise StoreError(f"{error}; {until}") from None
+            raise error.with_fields(advice=f"{error.advice}; {until}") from None
         if snapshot is None or snapshot not in kept:
             raise
         newest = None
@@ -193,7 +217,9 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
     manifest = parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
     if manifest.snapshot != snapshot:
         raise StoreError(
-            f"{place_of(storage, name)} is of snapshot {manifest.snapshot}, expected {snapshot}; put the right one back"
+            f"is of snapshot {manifest.snapshot}, expected {snapshot}",
+            place=place_of(storage, name),
+            advice="put the right one back",
         )
     return manifest
 
@@ -231,16 +257,18 @@ def kept_snapshots(storage: Storage) -> list[int]:
     return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
 
 
-def refuse_links(store: Path) -> None:
+def refuse_links(store: Path | Storage) -> None:
     """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else.
 
     So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
     """
-    for name in LocalStorage(store).names():
-        refuse_cache_link(store / name)
+    storage = open_storage(store)
+    links = {name: place_of(storage, name) for name in storage.links()}
+    for place in links.values():
+        refuse_cache_link(Path(place))
     for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
-        if (store / name).is_symlink():
-            raise StoreError(f"{store / name} is a link; the files of a store must lie in it: put the folder there")
+        if name in links:
+            raise StoreError(f"{links[name]} is a link; the files of a store must lie in it: put the folder there")
 
 
 def snapshot_name(snapshot: int) -> str:
@@ -255,24 +283,43 @@ def snapshot_path(store: Path, snapshot: int) -> Path:
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """Check a manifest's bytes; `where` is their file, for messages. Raises StoreError."""
+    with no_garbage():
+        return _parse_in_pieces(data) or _parse_whole(data, where)
+
+
+def _parse_in_pieces(data: bytes) -> Manifest | None:
+    """The manifest if all is right with it, spelling included: several times as fast as the whole, in less memory."""
+    parts: list[PartEntry] = []
+    try:
+        head, pieces = take_apart(data)
+        values = json.loads(head)
+        digest = values.pop("digest")
+        for piece in pieces:
+            parts += _PARTS.validate_json(piece)
+        # Entries of format 1 lack keys that these have.
+        if values["format"] == STORE_FORMAT and digest == digest_of(values, parts):
+            return Manifest.model_validate({**values, "parts": parts})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass  # read as a whole, it says what is wrong
+    return None
+
+
+def _parse_whole(data: bytes, where: str) -> Manifest:
     try:
         values = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
-    if not isinstance(values, dict):
-        raise StoreError(f"{where} was changed: it is no JSON object; {_ADVICE}")
-    digest = values.pop("digest", None)
-    try:
+        if not isinstance(values, dict):
+            raise StoreError("was changed: it is no JSON object", place=where, advice=_ADVICE)
+        digest = values.pop("digest", None)
         _refuse_newer(values, digest, where)
         found_digest = sha256_json(values)
-    except (ValueError, RecursionError) as error:  # NaN, half a character: read by Python, but not JSON
-        raise StoreError(f"{where} is not readable JSON: {first_line(error)}; {_ADVICE}") from None
+    except (ValueError, RecursionError) as error:  # also NaN, half a character: read by Python, but not JSON
+        raise StoreError(f"is not readable JSON: {first_line(error)}", place=where, advice=_ADVICE) from None
     if digest != found_digest:
-        raise StoreError(f"{where} was changed: its digest does not match its contents; {_ADVICE}")
+        raise StoreError("was changed: its digest does not match its contents", place=where, advice=_ADVICE)
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
-        raise StoreError(f"{where} is not a valid manifest: {problems(error)[0]}; {_ADVICE}") from None
+        raise StoreError(f"is not a valid manifest: {problems(error)[0]}", place=where, advice=_ADVICE) from None
 
 
 def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
@@ -281,9 +328,11 @@ def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
     if not isinstance(found, int) or found <= max(_READABLE):
         return
     if digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
+        expected = " or ".join(map(str, _READABLE))
         raise NewerFormatError(
-            f"{where} has format {found}, expected {' or '.join(map(str, _READABLE))}: a later version of ae-pipeline "
-            "wrote it; use that one"
+            f"has format {found}, expected {expected}: a later version of ae-pipeline wrote it",
+            place=where,
+            advice="use that one",
         )
 
 
@@ -298,11 +347,11 @@ def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
             ) from None
         # Of a bucket that does not exist, S3 says so.
         reason = "" if name in str(error) else f": {first_line(error)}"
-        raise StoreError(
-            f"{storage.location} is not a complete latent store ({name} is missing{reason}); {_instead(storage)}"
-        ) from None
+        found = f"is not a complete latent store ({name} is missing{reason})"
+        raise StoreError(found, place=storage.location, advice=_instead(storage)) from None
     except OSError as error:
         raise StoreError(
-            f"{place_of(storage, name)} cannot be read: {first_line(error)}; give permission, check network and "
-            "credentials, or restore the store"
+            f"cannot be read: {first_line(error)}",
+            place=place_of(storage, name),
+            advice="give permission, check network and credentials, or restore the store",
         ) from None

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import Counter
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ae_pipeline.data.parquet.limits import (
     MOST_ROW_GROUP_BYTES,
@@ -22,9 +22,8 @@ from ae_pipeline.data.parquet.limits import (
     read_footer,
     too_large,
 )
-from ae_pipeline.params import MOST_ROW_GROUP_ROWS
-from ae_pipeline.store.format.manifest import PartEntry
-from ae_pipeline.store.storage.folder import Storage, place_of
+from ae_pipeline.store.format.manifest import MOST_ROW_GROUP_ROWS, PartEntry
+from ae_pipeline.store.storage.folder import Storage
 
 _MAGIC = b"PAR1"
 _DIGITS = 32
@@ -34,15 +33,16 @@ _FRAMES = 16 << 20
 
 
 class DamagedError(ValueError):
-    """Bytes that are not the ones that were written."""
+    """Bytes of a part that are not the ones that were written. It says what was found; the reader names the file."""
 
 
-def cut(path: Path) -> list[str]:
+def cut(path: Path, whole: "hashlib._Hash | None" = None) -> list[str]:
     """The pieces of a Parquet file in its order, as the manifest lists them: `<bytes>:<digest>`.
 
-    One for each column chunk (the first one with the magic number before it), and one for the footer. Raises
-    ValueError for a row group that readers would refuse for its size.
+    One for each column chunk (the first one with the magic number before it), and one for the footer. `whole` is given
+    all bytes on the way. Raises ValueError for a row group that readers would refuse for its size.
     """
+    whole = whole or hashlib.sha256()
     metadata = read_footer(path)
     chunks = [(group, column) for group in range(metadata.num_row_groups) for column in range(metadata.num_columns)]
     sizes: Counter[int] = Counter()
@@ -51,11 +51,13 @@ def cut(path: Path) -> list[str]:
         for group, column in chunks:
             start, end = chunk_range(metadata, group, column)
             data = file.read(end - file.tell())
+            whole.update(data)
             pieces.append(f"{len(data)}:{digest(data)}")
             sizes[group] += chunk_size(data[start - end :], metadata, group, column)
             if sizes[group] > MOST_ROW_GROUP_BYTES:
                 raise too_large(sizes[group], group)
         footer = file.read()
+        whole.update(footer)
     return [*pieces, f"{len(footer)}:{digest(footer)}"]
 
 
@@ -65,8 +67,46 @@ def digest(data: bytes) -> str:
 
 
 def short_digest(whole: "hashlib._Hash") -> str:
-    """The same of what a hash has been given."""
+    """The first 32 hexadecimal digits of what a hash has been given."""
     return whole.hexdigest()[:_DIGITS]
+
+
+def check_bytes(storage: Storage, part: PartEntry, copy: BinaryIO | None = None) -> None:
+    """Compare all bytes of a part with the manifest, in small blocks; write them to `copy`, too.
+
+    Raises DamagedError, which names every piece that was changed.
+    """
+    whole = hashlib.sha256()
+    changed = []
+    start = 0
+    for size, wanted in _pieces_of(storage, part) or [(part.bytes, None)]:
+        piece = hashlib.sha256()
+        for block in range(start, start + size, _BLOCK):
+            data = storage.read_range(part.name, block, min(_BLOCK, start + size - block))
+            whole.update(data)
+            piece.update(data)
+            if copy:
+                copy.write(data)
+        if wanted not in (None, short_digest(piece)):
+            changed.append(f"{start} to {start + size}")
+        start += size
+    if changed:
+        raise DamagedError(f"bytes {', '.join(changed)} were changed")
+    if whole.hexdigest() != part.sha256:
+        raise DamagedError("its SHA-256 is not the one in the manifest")
+
+
+def _pieces_of(storage: Storage, part: PartEntry) -> list[tuple[int, str | None]]:
+    """Length and digest of each piece; none in format 1. Raises DamagedError unless they make up the file."""
+    found = storage.size(part.name)
+    if found != part.bytes:
+        raise DamagedError(f"has {found} bytes, the manifest says {part.bytes}")
+    pieces: list[tuple[int, str | None]] = [
+        (int(size), wanted) for size, wanted in (piece.split(":") for piece in part.pieces or [])
+    ]
+    if pieces and sum(size for size, _ in pieces) != part.bytes:
+        raise DamagedError("its pieces in the manifest do not add up to its size")
+    return pieces
 
 
 class VerifiedFile(io.RawIOBase):
@@ -78,18 +118,12 @@ class VerifiedFile(io.RawIOBase):
 
     def __init__(self, storage: Storage, part: PartEntry):
         self._storage, self._part = storage, part
-        self._where = place_of(storage, part.name)
-        found = storage.size(part.name)
-        if found != part.bytes:
-            raise DamagedError(f"{self._where} has {found} bytes, the manifest says {part.bytes}")
-        self._pieces = [(int(size), wanted) for size, wanted in (piece.split(":") for piece in part.pieces or [])]
+        self._pieces = _pieces_of(storage, part)
         self._starts = list(accumulate((size for size, _ in self._pieces), initial=0))
-        if self._pieces and self._starts[-1] != part.bytes:
-            raise DamagedError(f"{self._where}: its pieces in the manifest have {self._starts[-1]} bytes together")
         for size, _ in self._pieces:
             self._refuse_large(size)
         if not self._pieces:
-            self._check_whole()
+            check_bytes(storage, part)
         self._position = 0
         self._last: tuple[int, bytes] = (-1, b"")
         self._metadata: Any = None
@@ -105,16 +139,16 @@ class VerifiedFile(io.RawIOBase):
         groups = range(metadata.num_row_groups)
         rows = [metadata.row_group(group).num_rows for group in groups]
         if sum(rows) != self._part.rows or metadata.num_rows != self._part.rows:
-            raise DamagedError(f"{self._where} has {metadata.num_rows} rows, the manifest says {self._part.rows}")
+            raise DamagedError(f"has {metadata.num_rows} rows, the manifest says {self._part.rows}")
         if not all(0 < count <= MOST_ROW_GROUP_ROWS for count in rows):
-            raise DamagedError(f"{self._where} has row groups of more than {MOST_ROW_GROUP_ROWS} rows, or of none")
+            raise DamagedError(f"has row groups of more than {MOST_ROW_GROUP_ROWS} rows, or of none")
         places = [(group, column) for group in groups for column in range(metadata.num_columns)]
         if not self._pieces:
             self._places = {chunk_range(metadata, *place)[0]: place for place in places}
         elif len(places) == len(self._pieces) - 1:
             self._places = {max(start, len(_MAGIC)): place for start, place in zip(self._starts, places, strict=False)}
         if len(self._places) != len(places):
-            raise DamagedError(f"{self._where} has {len(places)} column chunks, expected a piece for each")
+            raise DamagedError(f"has {len(places)} column chunks, expected a piece for each")
         self._metadata = metadata
         return metadata
 
@@ -151,13 +185,13 @@ class VerifiedFile(io.RawIOBase):
         """Raise DamagedError for more bytes than a column chunk or a footer can have, before they are read."""
         most = MOST_ROW_GROUP_BYTES + _FRAMES
         if size > most:
-            raise DamagedError(f"{self._where} has {size} bytes in one piece, at most {most} are allowed")
+            raise DamagedError(f"has {size} bytes in one piece, at most {most} are allowed")
 
     def _check_size(self, start: int, end: int, data: bytes) -> None:
         """Raise DamagedError unless these bytes are one column chunk, of a row group that is not too large."""
         place = self._places.get(start)
         if place is None or chunk_range(self._metadata, *place) != (start, end):
-            raise DamagedError(f"{self._where}: bytes {start} to {end} are not a column chunk of its footer")
+            raise DamagedError(f"bytes {start} to {end} are not a column chunk of its footer")
         group, column = place
         sizes = self._sizes.setdefault(group, {})
         if column not in sizes:
@@ -183,13 +217,6 @@ class VerifiedFile(io.RawIOBase):
             data = self._storage.read_range(self._part.name, self._starts[number], size)
             if digest(data) != wanted:
                 start = self._starts[number]
-                raise DamagedError(f"{self._where} is damaged: bytes {start} to {start + size} were changed")
+                raise DamagedError(f"bytes {start} to {start + size} were changed")
             self._last = (number, data)
         return self._last[1]
-
-    def _check_whole(self) -> None:
-        whole = hashlib.sha256()
-        for start in range(0, self._part.bytes, _BLOCK):
-            whole.update(self._storage.read_range(self._part.name, start, _BLOCK))
-        if whole.hexdigest() != self._part.sha256:
-            raise DamagedError(f"{self._where} is damaged: its SHA-256 is not the one in the manifest")

@@ -5,5 +5,4 @@ where            conditions as in SQL
 conditions       what conditions say of rows, and of row groups by their statistics
 decode           a store, or chosen rows of it, back into samples
 export           decoded rows as one file, or as images
-png              PNG files
 """

@@ -39,7 +39,7 @@ class Range:
 
 
 Ranges = Mapping[str, Range]
-"""Of the columns whose range is known."""
+"""Ranges by column; a column without one can hold anything."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,8 @@ def compare(name: str, kind: pa.DataType, sign: str, value: Any) -> Condition:
     32-bit floats is compared with the constant as a 32-bit float, so that `error = 0.1` finds what was written as 0.1.
     Raises ValueError if the constant cannot be one of the column's type.
     """
-    if pa.types.is_integer(kind) and _is_number(value):
-        return _compare_integers(name, kind, sign, value)
-    if pa.types.is_decimal(kind) and _is_number(value):
-        return _compare_decimals(name, kind, sign, value)
+    if _is_exact(kind) and _is_number(value):
+        return _compare_exactly(name, kind, sign, value)
     constant = _constant(value, kind)
     test = COMPARISONS[sign]
     return Condition(test(pc.field(name), constant), lambda ranges: _of_range(ranges.get(name), sign, constant.as_py()))
@@ -87,11 +85,9 @@ def compare(name: str, kind: pa.DataType, sign: str, value: Any) -> Condition:
 
 def among(name: str, kind: pa.DataType, values: Collection[Any]) -> Condition:
     """A column with a set of constants, as SQL's IN. Raises ValueError as `compare`."""
-    if pa.types.is_integer(kind) and all(_is_number(value) for value in values):
-        values = [int(value) for value in values if _fits(value, kind)]  # no other can be in such a column
-    if pa.types.is_decimal(kind) and all(_is_number(value) for value in values):
-        finite = [as_decimal(value) for value in values if math.isfinite(value)]
-        values = [value for value in finite if _floored(value, kind) == value]  # no other can be in such a column
+    if _is_exact(kind) and all(_is_number(value) for value in values):
+        held = (_floored(value, kind) for value in values)
+        values = [floor for floor, equal in held if equal]  # no other can be in such a column
     scalars = [_constant(value, kind) for value in values]
     if pa.types.is_floating(kind) and any(scalar.as_py() == 0 for scalar in scalars):
         scalars += [pa.scalar(0.0, kind), pa.scalar(-0.0, kind)]  # equal, but a set tells them apart
@@ -143,40 +139,24 @@ def ranges_of(metadata: Any, group: int, names: Collection[str]) -> Ranges:
     return found
 
 
-def _compare_integers(name: str, kind: pa.DataType, sign: str, value: Number) -> Condition:
-    """Every comparison with a number as one with an integer of the column's type, or one that is always the same."""
-    limits = np.iinfo(kind.to_pandas_dtype())
-    if math.isnan(value):
-        return _constantly(name, sign == "<>")
-    if not isinstance(value, int) and (math.isinf(value) or value != int(value)):
+def _compare_exactly(name: str, kind: pa.DataType, sign: str, value: Number) -> Condition:
+    """A number with integers or decimals, which Arrow would round without a word to what the column can hold.
+
+    It becomes a comparison with a value that the column can hold, or one that is always the same.
+    """
+    floor, equal = _floored(value, kind)
+    if floor is None:
+        beyond = () if not _is_finite(value) and math.isnan(value) else ("<", "<=") if value > 0 else (">", ">=")
+        return _constantly(name, sign in ("<>", *beyond))
+    if not equal:
         if sign in ("=", "<>"):
             return _constantly(name, sign == "<>")
-        # Nothing lies between an integer and the fraction above it.
-        sign, value = ("<=" if sign in ("<", "<=") else ">"), value if math.isinf(value) else math.floor(value)
-    if value > limits.max:
-        return _constantly(name, sign in ("<", "<=", "<>"))
-    if value < limits.min:
-        return _constantly(name, sign in (">", ">=", "<>"))
-    constant = pa.scalar(int(value), kind)
-    test = COMPARISONS[sign]
-    return Condition(test(pc.field(name), constant), lambda ranges: _of_range(ranges.get(name), sign, int(value)))
-
-
-def _compare_decimals(name: str, kind: pa.DataType, sign: str, value: Number) -> Condition:
-    """The same with decimals of the column's scale, to which Arrow rounds without a word."""
-    if not math.isfinite(value):
-        if math.isnan(value) or sign in ("=", "<>"):
-            return _constantly(name, sign == "<>")
-        return _constantly(name, (value > 0) == (sign in ("<", "<=")))
-    exact = as_decimal(value)
-    floor = _floored(exact, kind)
-    if floor is None:  # more digits than the column's values can have
-        return _constantly(name, sign in (("<", "<=", "<>") if value > 0 else (">", ">=", "<>")))
-    if floor != exact:
-        if sign in ("=", "<>"):
-            return _constantly(name, sign == "<>")
+        # Nothing lies between a value of the column and the number above it.
         sign = "<=" if sign in ("<", "<=") else ">"
-    return Condition(COMPARISONS[sign](pc.field(name), pa.scalar(floor, kind)))
+    test = COMPARISONS[sign]
+    return Condition(
+        test(pc.field(name), pa.scalar(floor, kind)), lambda ranges: _of_range(ranges.get(name), sign, floor)
+    )
 
 
 def as_decimal(value: Number) -> Decimal:
@@ -184,13 +164,23 @@ def as_decimal(value: Number) -> Decimal:
     return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
 
 
-def _floored(exact: Decimal, kind: pa.DataType) -> Decimal | None:
-    """The greatest decimal of the column's scale that is not above a number; None if it has too many digits."""
+def _floored(value: Number, kind: pa.DataType) -> tuple[int | Decimal | None, bool]:
+    """The greatest integer or decimal of the column's that is not above a number, and whether it equals the number.
+
+    None for NaN, and for a number that is beyond all that the column can hold.
+    """
+    if not _is_finite(value):
+        return None, False
+    if pa.types.is_integer(kind):
+        limits, whole = np.iinfo(kind.to_pandas_dtype()), math.floor(value)
+        return (whole, whole == value) if limits.min <= whole <= limits.max else (None, False)
+    exact = as_decimal(value)
     if exact and exact.adjusted() + 1 + kind.scale > kind.precision:
-        return None
+        return None, False
     with localcontext(prec=kind.precision + 1):
         floor = exact.quantize(Decimal(1).scaleb(-kind.scale), rounding=ROUND_FLOOR)
-    return floor if not floor or floor.adjusted() + 1 + kind.scale <= kind.precision else None
+    fits = not floor or floor.adjusted() + 1 + kind.scale <= kind.precision
+    return (floor, floor == exact) if fits else (None, False)
 
 
 def _constantly(name: str, result: bool) -> Condition:
@@ -249,9 +239,13 @@ def _constant(value: Any, kind: pa.DataType) -> pa.Scalar:
         raise ValueError(f"{value!r} with a column of type {kind}") from None
 
 
-def _fits(value: Number, kind: pa.DataType) -> bool:
-    limits = np.iinfo(kind.to_pandas_dtype())
-    return limits.min <= value <= limits.max and value == int(value)
+def _is_exact(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+
+
+def _is_finite(value: Number) -> bool:
+    """Neither NaN nor infinite, as no integer is, however large."""
+    return isinstance(value, int) or math.isfinite(value)
 
 
 def _is_number(value: Any) -> bool:

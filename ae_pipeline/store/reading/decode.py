@@ -6,25 +6,27 @@ for block in decode_rows(store, filter="label = 7"):
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.codec.codec import Codec
-from ae_pipeline.codec.devices import choose_device, cpu_count, one_torch_thread, use_one_torch_thread
+from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.data.parquet.writer import rechunk
 from ae_pipeline.data.samples import ID, Block, SampleSet, ShardWriter
 from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError
 from ae_pipeline.files import finished_folder, refuse_inside
+from ae_pipeline.store.executors import run_shards
+from ae_pipeline.store.executors.lent import Borrowed, lent
 from ae_pipeline.store.format.layouts import LATENT
-from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.format.manifest import Manifest, PartEntry
 from ae_pipeline.store.format.part_writer import RESERVED
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import OnDamaged
 from ae_pipeline.store.reading.scan import check_columns
-from ae_pipeline.store.storage.folder import LocalStorage
+from ae_pipeline.store.storage.folder import LocalStorage, Storage
 
 
 def decode_store(
@@ -43,31 +45,23 @@ def decode_store(
     refuse_inside_store(store, out)
     codec = load_store_codec(store, device)
     schema = store.attributes_schema()
-    parts = list(enumerate(store.manifest.parts))
-    workers = min(len(parts), cpu_count() if codec.device.type == "cpu" else 2)
+    parts = store.manifest.parts
     damaged: dict[int, DamagedPartError] = {}
-    with (
-        finished_folder(out) as folder,
-        one_torch_thread(),
-        ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool,
-    ):
-        running = {pool.submit(_decode_part, store, codec, schema, *part, folder): part for part in parts}
-        try:
-            for done in as_completed(running):
-                number, part = running[done]
-                try:
-                    done.result()
-                except DamagedPartError as error:
-                    damaged[number] = error
-                    if on_damaged is None or len(damaged) == len(parts):
-                        raise
-                progress(part.rows)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+
+    def done(number: int, error: DamagedPartError | None) -> None:
+        if error is not None:
+            damaged[number] = error
+            if on_damaged is None or len(damaged) == len(parts):
+                raise error
+        progress(parts[number].rows)
+
+    with finished_folder(out) as folder, lent(codec) as borrowed:
+        # Each job gets its part; with those of all others it would be large.
+        job = _Decoding(store.storage, store.manifest.model_copy(update={"parts": []}), schema, borrowed, folder)
+        run_shards(job, enumerate(parts), len(parts), codec.device, done)
         for number in sorted(damaged):
             assert on_damaged is not None
-            on_damaged(parts[number][1], damaged[number])
+            on_damaged(parts[number], damaged[number])
     return SampleSet.open(out)
 
 
@@ -119,9 +113,23 @@ def refuse_inside_store(store: LatentStore, out: Path) -> None:
         refuse_inside(out, store.path, "the store")
 
 
-def _decode_part(
-    store: LatentStore, codec: Codec, schema: pa.Schema, number: int, part: PartEntry, folder: Path
-) -> None:
-    with ShardWriter(folder / f"part-{number:05d}.parquet", schema, codec.spec) as writer:
-        for rows in store.read_part(part, codec.block_rows):
-            writer.write(rows.attributes, codec.decode_block(rows.latents))
+@dataclass(frozen=True)
+class _Decoding:
+    """What is done with each part and its place: it is decoded into a shard of that number."""
+
+    storage: Storage
+    manifest: Manifest
+    schema: pa.Schema
+    codec: Borrowed
+    folder: Path
+
+    def __call__(self, item: tuple[int, PartEntry]) -> DamagedPartError | None:
+        """What is wrong with the part, if it cannot be read: its shard is not written then."""
+        (number, part), codec = item, self.codec.codec()
+        try:
+            with ShardWriter(self.folder / f"part-{number:05d}.parquet", self.schema, codec.spec) as writer:
+                for rows in LatentStore(self.storage, self.manifest).read_part(part, codec.block_rows):
+                    writer.write(rows.attributes, codec.decode_block(rows.latents))
+        except DamagedPartError as error:
+            return error
+        return None

@@ -17,11 +17,12 @@ from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import ID, Block, ShardWriter
 from ae_pipeline.errors import ConfigError, TargetError
 from ae_pipeline.files import finished_folder, refuse_existing
-from ae_pipeline.store.reading.png import check_image, write_png
 
 INDEX = "index.parquet"
 FILE = "file"
 _ROW_GROUP_ROWS = 8192
+# By values per pixel: gray, RGB, RGB with alpha. Pillow writes no colours of 16 bits.
+_DTYPES = {1: ("uint8", "uint16"), 3: ("uint8",), 4: ("uint8",)}
 _LONGEST_NAME = 150  # of the 255 bytes that file systems allow
 Progress = Callable[[int], None]
 
@@ -57,7 +58,7 @@ def export_images(
 
     Raises ConfigError for rows that are no images, TargetError if `out` exists already.
     """
-    check_image(spec)
+    _check_image(spec)
     taken = next((name for name in attributes.names if name.casefold() == FILE), None)
     if taken:
         raise ConfigError(
@@ -85,6 +86,26 @@ def file_stem(row_id: int | str) -> str:
     name = re.sub(rb"[^A-Za-z0-9_.-]", lambda byte: b"%%%02X" % byte[0][0], str(row_id).encode()).decode()
     name = re.sub(r"^\.", "%2E", name)
     return name[:_LONGEST_NAME] or "%"
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """One image, in a file that must not exist yet (FileExistsError). The same pixels give the same bytes."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
+    with open(path, "xb") as file:
+        image.save(file, "PNG")
+
+
+def _check_image(spec: SampleSpec) -> None:
+    """Raise ConfigError unless samples of this shape and dtype are images that Pillow writes as they are."""
+    channels = spec.shape[2] if len(spec.shape) == 3 else 1
+    if len(spec.shape) not in (2, 3) or spec.dtype not in _DTYPES.get(channels, ()):
+        raise ConfigError(
+            f"rows of {spec.describe()} are no images that PNG files are written of; expected height x width or "
+            "height x width x 1 (gray) of uint8 or uint16, or height x width x 3 (RGB) or 4 (RGB with alpha) of uint8: "
+            "use --format parquet"
+        )
 
 
 class _FileNames:

@@ -4,23 +4,20 @@
         ...                                        # Arrow tables; memory for one row group, whatever the store's size
 
 What cannot hold a wanted row is passed over three times: parts by the range of ids in the manifest, row groups by the
-statistics in a part's footer, and within a row group the other columns once the filter's own hold no match.
-(Statistics are not used for an Arrow expression that names a column of floats: Arrow forgets that NaN is not in them.)
+statistics in a part's footer, and within a row group the other columns once the filter's own hold no match. An Arrow
+expression is applied to the rows of every row group that the ids leave: a condition as text reads less.
 """
 
 import re
 import reprlib
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from ae_pipeline.data.parquet.columns import inner_types
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import ConfigError, DamagedPartError, first_line
 from ae_pipeline.store.format.manifest import PartEntry
@@ -35,8 +32,6 @@ class Wanted:
     condition: Condition | None
     needs: frozenset[str] | None
     ids: frozenset[int | str] | None
-    prunes: pc.Expression | None
-    """An Arrow expression that statistics may be held against."""
 
 
 def scan(
@@ -97,7 +92,7 @@ def typed_ids(store: Parts, ids: Sequence[int | str]) -> list[int | str]:
 
 
 def absent_ids(store: Parts, ids: Sequence[int | str], on_damaged: OnDamaged | None = None) -> list[int | str]:
-    """Those of the ids that no row has, in the order given; reads ids only. Raises ConfigError, DamagedPartError."""
+    """List the ids that no row has, in the order given. Reads ids only. Raises ConfigError, DamagedPartError."""
     found: set[int | str] = set()
     for table in scan(store, columns=[ID], ids=ids, on_damaged=on_damaged):
         found.update(table.column(ID).to_pylist())
@@ -115,17 +110,17 @@ def _wanted(store: Parts, given: pc.Expression | str | None, ids: Sequence[int |
 
     condition: Condition | None = None
     needs: frozenset[str] | None = frozenset()
-    prunes: pc.Expression | None = None
     if isinstance(given, str):
         condition, needs = parse_where(given, store.schema())
     elif given is not None:
-        condition, needs, prunes = Condition(given), None, _statistics_may_tell(store, given)
+        _check_expression(store, given)
+        condition, needs = Condition(given), None
     values = None if ids is None else frozenset(typed_ids(store, ids))
     if values:
         chosen = _among_ids(store, values)
         condition = chosen if condition is None else chosen & condition
         needs = None if needs is None else needs | {ID}
-    return Wanted(condition, needs, values, prunes)
+    return Wanted(condition, needs, values)
 
 
 def _among_ids(store: Parts, ids: frozenset[int | str]) -> Condition:
@@ -136,20 +131,11 @@ def _among_ids(store: Parts, ids: frozenset[int | str]) -> Condition:
         raise ConfigError(f"cannot compare {error}: the ids of {store.location}") from None
 
 
-def _statistics_may_tell(store: Parts, condition: pc.Expression) -> pc.Expression | None:
-    schema, text = store.schema(), str(condition)
+def _check_expression(store: Parts, condition: pc.Expression) -> None:
     try:
-        pa.Table.from_batches([], schema).filter(condition)
+        pa.Table.from_batches([], store.schema()).filter(condition)
     except pa.ArrowException as error:
         raise _unfit(store, error) from None
-    # A number in place of a name may be that of any column.
-    if "FieldPath(" in text or any(field.name in text for field in schema if _holds_floats(field.type)):
-        return None
-    return condition
-
-
-def _holds_floats(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or any(_holds_floats(inner) for inner in inner_types(kind))
 
 
 def _unfit(store: Parts, error: BaseException) -> ConfigError:
@@ -169,12 +155,6 @@ def _scan_part(store: Parts, part: PartEntry, names: list[str], wanted: Wanted) 
 def _groups(parquet: pq.ParquetFile, wanted: Wanted) -> list[int]:
     """Row groups whose statistics allow a match."""
     groups = list(range(parquet.metadata.num_row_groups))
-    if wanted.prunes is not None:
-        footer = pa.BufferOutputStream()
-        parquet.metadata.write_metadata_file(footer)
-        fragment = ds.ParquetFileFormat().make_fragment(pa.BufferReader(footer.getvalue()))
-        with suppress(pa.ArrowInvalid):  # a time that does not fit the column's unit: the rows say so better
-            groups = [group.id for group in fragment.subset(filter=wanted.prunes).row_groups]
     if wanted.condition is None:
         return groups
     names = frozenset({ID}) if wanted.needs is None else wanted.needs

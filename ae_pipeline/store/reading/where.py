@@ -83,7 +83,7 @@ class _Translation:
         }
 
     def of(self, node: Any) -> Condition:
-        """Of a node that is true, false or null. Raises _UnknownError, ValueError."""
+        """Translate a node that is true, false or null. Raises _UnknownError, ValueError."""
         if type(node).__name__ not in self._nodes:
             raise _UnknownError(node.sql())
         return self._nodes[type(node).__name__](node)

@@ -1,34 +1,42 @@
-"""Where a store's files are, for reading: a local folder, or any fsspec URL. Links inside a store are not followed.
+"""Where a store's files are, for reading and writing: `Storage`, and a local folder. `url.py` has the other one.
 
-    storage = open_storage("s3://bucket/store")
+    storage = open_storage("s3://bucket/store")                        # place.py: the kind is decided here, once
     storage.read_range("part-00000-....parquet", start=4, size=1000)
+    storage.create("_snapshots/1.json", data)                          # False if there is one
+    storage.replace("_manifest.json", data, tag)                       # False if it is not the one with this tag
 
-How a local store is written is in `files.py` and `encoding.py`, one at a URL in `remote.py`.
+Every file appears whole or not at all. Links inside a store are not followed.
 """
 
-import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import fsspec
-
-from ae_pipeline.errors import (
-    ConfigError,
-    LinkedStoreError,
-    PipelineError,
-    StoreError,
-    UnreachableError,
-    first_line,
-    without_secrets,
+from ae_pipeline.errors import LinkedStoreError, StoreError, TargetError
+from ae_pipeline.files import (
+    finished_file,
+    is_free,
+    locked_folder,
+    make_folder,
+    refuse_existing,
+    rename_folder,
+    require_one_file_system,
+    sha256_file,
+    sync_folder,
 )
+from ae_pipeline.store.storage.work_folder import partial_folder
 
 _BLOCK = 8 << 20
+# Folders that are gone, or that may not be looked into, hold nothing that could be used.
+_UNSEEN = (FileNotFoundError, NotADirectoryError, PermissionError)
 # How DVC calls a file in its cache, wherever that is.
 _CACHED = re.compile(r"(^|/)[0-9a-f]{2}/[0-9a-f]{30}$")
+# How `finished_file` calls what it has not finished.
+_TEMPORARY = re.compile(r"(_\w+/)?\.[^/]*\.tmp$")
 
 
 class Storage(Protocol):
@@ -38,41 +46,91 @@ class Storage(Protocol):
     it is a URL: that a network fails says nothing about the files.
     """
 
-    @property
-    def location(self) -> str:
-        """Path or URL, for messages."""
-        ...
+    location: str
+    """Path or URL, for messages."""
+    shared: bool
+    """Whether several writers work here at a time, each of which brings its files one by one. Otherwise a writer has
+    the place to itself, and brings all that it made in one go."""
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
-        ...
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """At most `size` bytes from `start`: fewer where the file ends."""
-        ...
 
     def names(self) -> list[str]:
         """All files, also in sub-folders (`_codec/codec.json`), sorted; none if the place does not exist."""
-        ...
+
+    def links(self) -> list[str]:
+        """All files and folders that are links."""
+        return []
+
+    def tag(self, name: str) -> str:
+        """What tells a file's bytes from those that it had or will have, for `replace`."""
+
+    def is_whole(self, name: str, size: int, sha256: str) -> bool:
+        """Whether a file is what it should be: in a folder by its bytes, at a URL by its size."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name; reading one that is out of reach says why."""
+        try:
+            self.size(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return True
+
+    def holds(self, name: str, data: bytes) -> bool:
+        """Whether a file has just these bytes."""
+        return self.read_range(name, 0, len(data) + 1) == data
+
+    # Writing.
+
+    def refuse_taken(self, marker: str) -> None:
+        """Raise TargetError if there is a store here, by its file `marker`, or none can be made."""
+
+    def locked(self) -> AbstractContextManager[object]:
+        """Have the place to oneself, unless it is shared. Raises TargetError if another run has it."""
+
+    def work_folder(self, work: Path | None, key: str) -> AbstractContextManager[Path]:
+        """A folder on this machine where files are made, in `work` if that is given.
+
+        `key` is a digest of what they are made from: for a store in a folder, what an interrupted run with the same key
+        has left is in it. Raises TargetError if another run has it, or nothing can be moved from there.
+        """
+
+    def fetch(self, name: str, path: Path) -> bool:
+        """Bring a file to a local path, out of a folder for good; False if there is none."""
+
+    def create(self, name: str, source: bytes | Path) -> bool:
+        """Make a file of bytes or a local file; False, and nothing is changed, if there is one."""
+
+    def replace(self, name: str, data: bytes, tag: str) -> bool:
+        """Replace a file if it is still the one with this tag; False, and nothing is changed, if it is not."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file that may be gone already."""
+
+    def bring(self, folder: Path, names: list[str]) -> None:
+        """Move the named files here from a work folder, and remove that; if shared, they have come already."""
+
+    def publish(self, folder: Path, marker: str) -> bool:
+        """Make a new store of a work folder, by its file `marker`; False if another writer was faster."""
 
 
-class LocalStorage:
-    """A folder."""
+class LocalStorage(Storage):
+    """A folder. One writer at a time has it, by a lock. Its new stores are made beside it, and get its name."""
+
+    shared = False
 
     def __init__(self, path: Path):
-        self.path = path
-
-    @property
-    def location(self) -> str:
-        """The folder's path."""
-        return str(self.path)
+        self.path, self.location = path, str(path)
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
         return self._file(name).stat().st_size
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
-        """At most `size` bytes from `start`."""
         with open(self._file(name), "rb") as file:
             file.seek(start)
             return file.read(size)
@@ -90,96 +148,103 @@ class LocalStorage:
         return path
 
     def names(self) -> list[str]:
-        """All files, sorted."""
-        return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir())
+        return sorted(name for name, entry in self._entries() if not entry.is_dir())
 
+    def links(self) -> list[str]:
+        return sorted(name for name, entry in self._entries() if entry.is_symlink())
 
-class RemoteStorage:
-    """Any fsspec URL. Nothing is cached: what others have written since is seen."""
+    def _entries(self) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+        """All below the folder by its name in it. Quick: nothing is asked of each of 100,000 files."""
+        folders = [""]
+        while folders:
+            inside = folders.pop()
+            with suppress(*_UNSEEN), os.scandir(self.path / inside) as entries:
+                for entry in entries:
+                    yield f"{inside}{entry.name}", entry
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{inside}{entry.name}/")
 
-    def __init__(self, url: str):
-        self.location = without_secrets(url).rstrip("/")
-        try:
-            self.files, base = fsspec.core.url_to_fs(url.rstrip("/"))
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"{self.location} cannot be opened: {first_line(error)}; install what this kind of URL needs "
-                "(for s3: pip install 'ae-pipeline[s3]'), or give a folder"
-            ) from None
-        self.base = str(base).rstrip("/")
+    def tag(self, name: str) -> str:
+        return sha256_file(self._file(name))
 
-    def path(self, name: str) -> str:
-        """What the file system calls a file."""
-        return f"{self.base}/{name}"
+    def is_whole(self, name: str, size: int, sha256: str) -> bool:
+        return self.size(name) == size and self.tag(name) == sha256
 
-    def size(self, name: str) -> int:
-        """Bytes of a file."""
-        found = self.info(name)["size"]
-        if found is None:
-            raise UnreachableError(f"{place_of(self, name)}: its server does not say how large it is; copy the store")
-        return int(found)
-
-    def info(self, name: str) -> dict[str, Any]:
-        """What the file system knows of a file: `size`, and of an object in S3 also its `ETag`."""
-        with self.reaching():
-            self.files.invalidate_cache()
-            found = self.files.info(self.path(name))
-        if found.get("type") != "file":  # object stores take the start of other names for a folder
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place_of(self, name))
-        return dict(found)
-
-    def read_range(self, name: str, start: int, size: int) -> bytes:
-        """At most `size` bytes from `start`."""
-        if not size:
-            return b""
-        try:
-            with self.reaching():
-                return bytes(self.files.cat_file(self.path(name), start=start, end=start + size))
-        except UnreachableError:
-            if self.size(name) <= start:  # S3 refuses a range that begins where the file ends
-                return b""
-            raise
-
-    def names(self) -> list[str]:
-        """All files, sorted."""
-        with self.reaching():
-            self.files.invalidate_cache()
-            return sorted(str(path).removeprefix(self.base).lstrip("/") for path in self.files.find(self.base))
+    def refuse_taken(self, marker: str) -> None:
+        refuse_existing(self.path)
+        for folder in self.path.resolve().parents:
+            if LocalStorage(folder).exists(marker):
+                raise TargetError(f"{self.path} lies inside the store {folder}; choose a target outside it")
 
     @contextmanager
-    def reaching(self) -> Iterator[None]:
-        """Errors of whatever library is behind the URL, as those that callers know."""
-        try:
+    def locked(self) -> Iterator[None]:
+        """Lock the folder, and remove temporary files that writers who were cut off have left."""
+        with locked_folder(self.path):
+            for name in self.names():
+                if _TEMPORARY.match(name):
+                    self.remove(name)
             yield
-        except (FileNotFoundError, FileExistsError, PipelineError):
+
+    @contextmanager
+    def work_folder(self, work: Path | None, key: str) -> Iterator[Path]:
+        """A folder on the same file system; what is in it when a writer fails is kept if there are parts."""
+        make_folder(self.path.parent)
+        with locked_folder(partial_folder(self.path, work, key)) as folder:
+            try:
+                require_one_file_system(folder, self.path.parent)
+                yield folder
+            except BaseException:
+                if not any(folder.glob("part-*")):
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+    def fetch(self, name: str, path: Path) -> bool:
+        left = self.path / name
+        if not left.is_file() or left.is_symlink():
+            return False
+        os.replace(left, path)
+        return True
+
+    def create(self, name: str, source: bytes | Path) -> bool:
+        # The lock lets nobody else do so between looking and writing.
+        if os.path.lexists(self.path / name):
+            return False
+        with finished_file(self.path / name) as temporary:
+            temporary.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
+        sync_folder(self.path)  # where its folder is new
+        return True
+
+    def replace(self, name: str, data: bytes, tag: str) -> bool:
+        if self.tag(name) != tag:
+            return False
+        with finished_file(self.path / name) as temporary:
+            temporary.write_bytes(data)
+        return True
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def bring(self, folder: Path, names: list[str]) -> None:
+        for name in names:
+            try:
+                os.replace(folder / name, self.path / name)
+            except OSError as error:
+                raise TargetError(
+                    f"cannot move {folder / name} into {self.path}: {error.strerror}; choose a work folder on the same "
+                    "file system"
+                ) from None
+        sync_folder(self.path)
+        shutil.rmtree(folder)
+        sync_folder(folder.parent)
+
+    def publish(self, folder: Path, marker: str) -> bool:  # noqa: ARG002 (it is in the folder)
+        try:
+            rename_folder(folder, self.path)
+        except TargetError:
+            if not is_free(self.path):  # somebody else's store has the name now: this work is of no use
+                shutil.rmtree(folder)
             raise
-        except NotADirectoryError as error:
-            raise FileNotFoundError(*error.args) from None
-        except Exception as error:  # each kind of storage has errors of its own
-            kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-            raise UnreachableError(
-                f"{self.location} cannot be reached: {kind}{first_line(error)}; check its address, the network, your "
-                "credentials and what they permit"
-            ) from error
-
-
-def open_storage(place: "Path | str | Storage") -> Storage:
-    """The storage behind a path or URL."""
-    if isinstance(place, Path) or (isinstance(place, str) and not is_url(place)):
-        return LocalStorage(Path(place))
-    return RemoteStorage(place) if isinstance(place, str) else place
-
-
-def as_place(place: Path | str) -> Path | str:
-    """Where a store is to be written: a folder, or as text a URL such as s3://bucket/store."""
-    if isinstance(place, str) and place.startswith("file://"):
-        return Path(place.removeprefix("file://"))
-    return place if isinstance(place, Path) or is_url(place) else Path(place)
-
-
-def is_url(place: Any) -> bool:
-    """Whether a place is an fsspec URL, not a path."""
-    return "://" in str(place) or "::" in str(place)
+        return True
 
 
 def refuse_cache_link(path: Path) -> None:
@@ -211,7 +276,8 @@ def copy_file(storage: Storage, name: str, path: Path, *, most: int) -> None:
 def _size_at_most(storage: Storage, name: str, most: int) -> int:
     found = storage.size(name)
     if found > most:
-        raise StoreError(f"{place_of(storage, name)} has {found} bytes, expected at most {most}; restore the store")
+        where = place_of(storage, name)
+        raise StoreError(f"has {found} bytes, expected at most {most}", place=where, advice="restore the store")
     return found
 
 

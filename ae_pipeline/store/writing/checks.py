@@ -10,10 +10,7 @@ from ae_pipeline.data.sample_files import key_in_path
 from ae_pipeline.data.sample_schema import refuse_alike
 from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.errors import CodecError, DataError
-from ae_pipeline.store.format.manifest import (
-    ColumnEntry,
-    Manifest,
-)
+from ae_pipeline.store.format.manifest import ColumnEntry, Manifest
 from ae_pipeline.store.format.part_writer import BESIDE, RESERVED
 
 
@@ -24,11 +21,6 @@ def check_samples(samples: SampleSet, header: CodecHeader, codec_path: Path) -> 
             f"{codec_path} is for samples of {header.spec.describe()}, but the data set has {samples.spec.describe()}; "
             "use the codec that was trained for it"
         )
-    check_ids(samples)
-
-
-def check_ids(samples: SampleSet) -> None:
-    """Raise DataError unless the ids are of a type that a store keeps."""
     check_id_type(samples.files[0], samples.attributes_schema.field(ID).type)
 
 
@@ -42,14 +34,18 @@ def check_names(samples: SampleSet) -> None:
 
 
 def check_id_type(file: Path, kind: pa.DataType) -> None:
-    """The same of one file."""
+    """Raise DataError unless the ids of a file are of a type that a store keeps."""
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(f"{file}: `{ID}` is of type {kind}, expected integers or strings; convert it first")
 
 
 def attribute_columns(samples: SampleSet) -> list[ColumnEntry]:
-    """Names and types of the samples' columns without the pixels, as a store's manifest lists them."""
-    schema = as_written(samples.attributes_schema)
+    """Columns of the samples without the pixels, as a store's manifest lists them."""
+    return columns_of(as_written(samples.attributes_schema))
+
+
+def columns_of(schema: pa.Schema) -> list[ColumnEntry]:
+    """Names and types of columns."""
     return [ColumnEntry(name=field.name, type=str(field.type)) for field in schema]
 
 
@@ -61,7 +57,7 @@ def as_written(schema: pa.Schema) -> pa.Schema:
 
 
 def stored_attributes(manifest: Manifest) -> list[ColumnEntry]:
-    """The same of a store."""
+    """Columns of a store without latents and errors."""
     return [column for column in manifest.columns if column.name not in RESERVED]
 
 

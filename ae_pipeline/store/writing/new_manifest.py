@@ -7,23 +7,16 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ae_pipeline.codec.codec import Codec
-from ae_pipeline.codec.header import HEADER_NAME, WEIGHTS_NAME, read_header
+from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import CodecError
-from ae_pipeline.files import (
-    finished_file,
-    make_folder,
-    recorded_name,
-    sha256_file,
-    sha256_json,
-)
+from ae_pipeline.files import finished_file, make_folder, recorded_name, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
 from ae_pipeline.store.format.manifest import (
     STORE_FORMAT,
     CodecEntry,
-    ColumnEntry,
     LatentEntry,
     Manifest,
     PartEntry,
@@ -31,6 +24,8 @@ from ae_pipeline.store.format.manifest import (
     Totals,
 )
 from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.parts import CODEC_FILES
+from ae_pipeline.store.writing.checks import columns_of
 from ae_pipeline.store.writing.probe import measure_probe
 
 
@@ -57,7 +52,7 @@ def first_manifest(
             layout=params.layout,
             row_group_rows=params.row_group_rows,
         ),
-        columns=columns_of(folder / parts[0].name),
+        columns=columns_of(pq.read_schema(arrow_file(folder / parts[0].name))),
         source=source,
         parts=parts,
         totals=Totals(
@@ -97,22 +92,17 @@ def written_by(git: dict[str, Any]) -> dict[str, Any]:
     return {"versions": library_versions(), "git": git}
 
 
-def columns_of(part: Path) -> list[ColumnEntry]:
-    """Names and types of a part's columns."""
-    return [ColumnEntry(name=field.name, type=str(field.type)) for field in pq.read_schema(arrow_file(part))]
-
-
 def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
     """The codec's files in a folder of their own, and their entry in the manifest. Raises CodecError."""
     shutil.rmtree(target, ignore_errors=True)  # an interrupted run may have left half a copy
     make_folder(target)
-    for name in (HEADER_NAME, WEIGHTS_NAME):
+    for name in CODEC_FILES:
         with finished_file(target / name) as temporary:
             shutil.copyfile(source / name, temporary)
     if read_header(target).fingerprint != fingerprint:
         raise CodecError(f"{source} changed while it was being used; encode again")
     return CodecEntry(
         fingerprint=fingerprint,
-        bytes=sum((target / name).stat().st_size for name in (HEADER_NAME, WEIGHTS_NAME)),
-        files={name: sha256_file(target / name) for name in (HEADER_NAME, WEIGHTS_NAME)},
+        bytes=sum((target / name).stat().st_size for name in CODEC_FILES),
+        files={name: sha256_file(target / name) for name in CODEC_FILES},
     )

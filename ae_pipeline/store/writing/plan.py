@@ -8,10 +8,7 @@ from ae_pipeline.data.samples import SampleSet, Shard
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.format.manifest import (
-    Manifest,
-    PartEntry,
-)
+from ae_pipeline.store.format.manifest import Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.checks import attribute_columns, check_columns, stored_attributes
 from ae_pipeline.store.writing.shards import ShardJob, plan_jobs

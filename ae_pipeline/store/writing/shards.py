@@ -6,9 +6,10 @@
 Resuming, appending, repairing and encoding in parallel are all this: make the part of a job, wherever and whenever.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
-from ae_pipeline.codec.devices import cpu_count, one_torch_thread, use_one_torch_thread
 from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.parquet.columns import NamedColumnsFile
 from ae_pipeline.data.parquet.limits import read_footer
 from ae_pipeline.data.samples import ID, Block, SampleSet, Shard
+from ae_pipeline.data.value_range import RangeWatch
 from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store.executors import run_shards
+from ae_pipeline.store.executors.lent import Borrowed, lent
 from ae_pipeline.store.format.layouts import LATENT
 from ae_pipeline.store.format.manifest import PartEntry, ShardEntry
 from ae_pipeline.store.format.part_writer import ERROR, PartWriter, part_metadata
@@ -47,7 +50,7 @@ class ShardJob:
     layout: str
     row_group_rows: int
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) that names the work; equal digests mean equal parts."""
         made_of = {
@@ -86,12 +89,18 @@ def plan_jobs(
     return jobs
 
 
+Make = Callable[[ShardJob, Codec, Path], PartEntry]
+
+
 def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     """Make one part in `folder`, or take the one that is there if it is whole and of the same job."""
     path = folder / job.part_name
     ids = _joined(_ranges_in(path)) if _is_whole(path, job) else _write_part(path, job, codec)
+    whole = hashlib.sha256()
     try:
-        pieces = cut(path)
+        # The one time that it is read back: where its pieces are is known when all is written, and readers would refuse
+        # a row group that is too large.
+        pieces = cut(path, whole)
     except ValueError as error:
         path.unlink()
         raise DataError(
@@ -102,7 +111,7 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
         name=job.part_name,
         rows=job.shard.rows,
         bytes=path.stat().st_size,
-        sha256=sha256_file(path),
+        sha256=whole.hexdigest(),
         id_min=ids[0],
         id_max=ids[1],
         job=job.digest,
@@ -147,26 +156,34 @@ def _encode(block: Block, job: ShardJob, codec: Codec) -> tuple[np.ndarray, np.n
     return latents, error
 
 
+@dataclass(frozen=True)
+class _Making:
+    """What is done with each job of a run."""
+
+    make: Make
+    codec: Borrowed
+    folder: Path
+
+    def __call__(self, job: ShardJob) -> tuple[PartEntry, RangeWatch | None]:
+        return self.make(job, self.codec.codec(), self.folder), job.samples.watch
+
+
 def run_jobs(
-    jobs: list[ShardJob],
-    codec: Codec,
-    folder: Path,
-    progress: Progress,
-    make: Callable[[ShardJob, Codec, Path], PartEntry] = encode_shard,
+    jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress, make: Make = encode_shard
 ) -> list[PartEntry]:
-    """All jobs, one per CPU at a time; a GPU is fed by two, so that reading overlaps computing."""
-    workers = min(len(jobs), cpu_count() if codec.device.type == "cpu" else 2)
-    entries: dict[int, PartEntry] = {}
-    with one_torch_thread(), ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool:
-        running = {pool.submit(make, job, codec, folder): job for job in jobs}
-        try:
-            for done in as_completed(running):
-                entries[running[done].number] = done.result()
-                progress(running[done].shard.rows)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return [entries[number] for number in sorted(entries)]
+    """All jobs side by side (`executors`); their parts in the order of their numbers."""
+
+    def done(place: int, made: tuple[PartEntry, RangeWatch | None]) -> None:
+        watch, seen = jobs[place].samples.watch, made[1]
+        if watch and seen:
+            watch.join(seen)
+        progress(jobs[place].shard.rows)
+
+    with lent(codec) as borrowed:
+        alone = (replace(job, samples=job.samples.only(job.shard)) for job in jobs)
+        made = run_shards(_Making(make, borrowed, folder), alone, len(jobs), codec.device, done)
+    numbers = [job.number for job in jobs]
+    return [entry for _, (entry, _) in sorted(zip(numbers, made, strict=True), key=lambda pair: pair[0])]
 
 
 def _is_whole(path: Path, job: ShardJob) -> bool:

@@ -22,7 +22,7 @@ class Lossy(Protocol):
 
     @property
     def mse(self) -> float:
-        """Of values in [0, 1]."""
+        """Mean squared error of values in [0, 1]."""
 
 
 _Lossy = TypeVar("_Lossy", bound=Lossy)
@@ -35,7 +35,7 @@ class Cost:
     bits: float
     point: Point
     worse: Point | None = None
-    """Where `bits` were read off the curve between two points: the other one; `point`, the better one, takes more."""
+    """The other point, if `bits` were read off the curve between two; `point`, the better one, takes more."""
 
 
 def by_family(points: Iterable[Point]) -> dict[str, list[Point]]:

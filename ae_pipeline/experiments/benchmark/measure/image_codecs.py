@@ -1,7 +1,6 @@
 """Image codecs on rows that are images: one file for each row, and all rows in mosaics."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 import numpy as np
 
@@ -78,7 +77,7 @@ def _in_mosaics(form: ImageFormat, setting: Setting, rows: Rows, grey: bool) -> 
         setting=setting.name,
         bits_per_row=bits,
         bits_per_row_with_codec=bits,
-        **asdict(rows.distortion(decoded)),
+        metrics=rows.metrics(decoded),
         encode_rows_per_s=len(rows) / encoding,
         decode_rows_per_s=len(rows) / decoding,
         measured_rows=len(rows),
@@ -91,7 +90,7 @@ def _in_files(form: ImageFormat, setting: Setting, rows: Rows, files: int, grey:
     pixels = rows.pixels[chosen]
     data, encoding = timed(lambda: [encode_image(image, form, setting) for image in pixels])
     back, decoding = timed(lambda: [decode_image(file, form, grey=grey) for file in data])
-    lost = asdict(rows.distortion(np.stack(back).reshape(pixels.shape), chosen))
+    metrics = rows.metrics(np.stack(back).reshape(pixels.shape), chosen)
     prefix = shared_prefix(data)
     bits = 8 * sum(map(len, data)) / len(data)
 
@@ -103,7 +102,7 @@ def _in_files(form: ImageFormat, setting: Setting, rows: Rows, files: int, grey:
             setting=setting.name,
             bits_per_row=own,
             bits_per_row_with_codec=own + 8 * once / len(rows),
-            **lost,
+            metrics=metrics,
             encode_rows_per_s=len(data) / encoding,
             decode_rows_per_s=len(data) / decoding,
             codec_bytes=once,

@@ -2,7 +2,7 @@
 
 Qualities are on each codec's own scale, chosen so that the curves cover about 18 to 40 dB; where its lowest quality
 is too good for that, the curve starts there. Each codec tries as hard as it can within a few minutes for ten
-thousand images of 28x28. What was tried for that stands in docs/benchmark.md.
+thousand images of 28x28. What was tried for that stands in docs/choosing.md.
 """
 
 from collections.abc import Callable, Iterator

@@ -2,7 +2,7 @@
 
 import lzma
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -102,7 +102,7 @@ def _point(
         setting=setting,
         bits_per_row=bits,
         bits_per_row_with_codec=bits,
-        **asdict(rows.distortion(decoded)),
+        metrics=rows.metrics(decoded),
         encode_rows_per_s=len(rows) / encoding,
         decode_rows_per_s=len(rows) / decoding,
         measured_rows=len(rows),

@@ -3,8 +3,6 @@
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,12 @@ from typing import Any
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError
-from ae_pipeline.experiments.benchmark.measure.points import OURS, Point, Rows, timed
+from ae_pipeline.evaluation.through_store import make_trip
+from ae_pipeline.experiments.benchmark.measure.points import OURS, Point, Rows
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams, Params
 from ae_pipeline.provenance import machine
 from ae_pipeline.store.format.layouts import LAYOUTS
-from ae_pipeline.store.reading.decode import decode_store
-from ae_pipeline.store.writing.encoding import encode_samples
 from ae_pipeline.training.build import build_codec
 from ae_pipeline.training.progress import epoch_progress
 
@@ -26,7 +23,7 @@ from ae_pipeline.training.progress import epoch_progress
 TRAINING_CODE = ("codec", "data", "models", "training")
 _PACKAGE = Path(__file__).parents[3]
 _TIMED_RUNS = 2
-# Of the digest in a folder's name: "compact-<digits>" is not a former "compact-fine-<digits>".
+# Digits of the digest in a folder's name: "compact-<digits>" is not a former "compact-fine-<digits>".
 _DIGITS = 16
 
 
@@ -81,15 +78,8 @@ def measure_store(
     files. Speeds are those of whole runs, from Parquet to Parquet, the better of two.
     """
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        encoding, decoding = [], []
-        for run in range(_TIMED_RUNS):
-            place = work / f"store{run}"
-            store, seconds = timed(partial(encode_samples, rows.samples, codec, place, params, name="bench", git={}))
-            encoding.append(seconds)
-            decoded, seconds = timed(partial(decode_store, store, work / f"decoded{run}", device=params.device))
-            decoding.append(seconds)
-        lost = rows.distortion(decoded.load().pixels)
+        trips = [make_trip(codec, rows.samples, params, Path(folder, str(run))) for run in range(_TIMED_RUNS)]
+        store, decoded = trips[0].store, trips[0].decoded
         bits = 8 * store.latent_bytes() / len(rows)
         kept = store.manifest.codec.bytes if codec_bytes is None else codec_bytes
         return Point(
@@ -98,9 +88,9 @@ def measure_store(
             setting=setting,
             bits_per_row=bits,
             bits_per_row_with_codec=bits + 8 * kept / len(rows),
-            **asdict(lost),
-            encode_rows_per_s=len(rows) / min(encoding),
-            decode_rows_per_s=len(rows) / min(decoding),
+            metrics=rows.metrics(decoded.load().pixels),
+            encode_rows_per_s=len(rows) / min(trip.encode_seconds for trip in trips),
+            decode_rows_per_s=len(rows) / min(trip.decode_seconds for trip in trips),
             codec_bytes=kept,
             measured_rows=len(rows),
             store_bits_per_row=8 * store.manifest.totals.bytes_parts / len(rows),

@@ -102,7 +102,7 @@ def codec_bytes(size: int, values: int) -> int:
 
 
 def _without_beaten(trials: list[Trial], rows: int) -> list[Trial]:
-    """Those that no other beats, without the codec or with it; of near ones, the smaller."""
+    """The trials that no other beats, without the codec or with it; of near ones, the smaller."""
     best = []
     for shared in (math.inf, rows):
         error = math.inf

@@ -2,31 +2,23 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ae_pipeline.codec.header import Scaling
-from ae_pipeline.data.samples import SampleSet, ShardWriter
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import first_rows
 from ae_pipeline.evaluation.mean_answer import MeanAnswer
-from ae_pipeline.evaluation.metrics import psnr_of, ssim
-from ae_pipeline.evaluation.row_errors import row_mse, scale
+from ae_pipeline.evaluation.metrics import Metrics, reported
+from ae_pipeline.evaluation.row_errors import joined, means_of, measure_rows
 
 OURS = "autoencoder"
 """The family of our own points."""
 _ROWS = 2048
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class Distortion:
-    """Means over rows of values in [0, 1]; `psnr` of the mean MSE, None if nothing was lost, `ssim` of images only."""
-
-    mse: float
-    psnr: float | None
-    ssim: float | None
 
 
 @dataclass(frozen=True)
@@ -39,19 +31,35 @@ class Point:
     """What makes one curve, e.g. `WebP mosaic`."""
     setting: str
     bits_per_row: float
-    """Of the rows' own bytes."""
+    """Bits of the rows' own bytes."""
     bits_per_row_with_codec: float
-    """And of what has to be kept beside them, once, shared by the rows of the benchmark."""
-    mse: float
-    psnr: float | None
-    ssim: float | None
+    """The same, with a share of the bits that all rows of the benchmark have in common, such as the codec."""
+    metrics: Metrics
+    """The metrics of the table that this report has."""
     encode_rows_per_s: float
     decode_rows_per_s: float
     codec_bytes: int = 0
     measured_rows: int = 0
     """Rows that sizes and errors are means over."""
     store_bits_per_row: float | None = None
-    """Of a store's Parquet files as a whole: latents, ids, attributes, errors and footers."""
+    """Bits of a store's Parquet files as a whole: latents, ids, attributes, errors and footers."""
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error of values in [0, 1]."""
+        return float(self.metrics["mse"] or 0.0)
+
+    @property
+    def psnr(self) -> float | None:
+        """The MSE in decibel; None if nothing was lost."""
+        return self.metrics["psnr"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, each metric under its own name."""
+        found: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            found |= value if name == "metrics" else {name: value}
+        return found
 
     def bits_at(self, rows: float) -> float:
         """Bits per row when so many rows share the codec; infinitely many leave the rows' own."""
@@ -66,7 +74,7 @@ class Rows:
     pixels: np.ndarray
     """(n, *shape), the samples' dtype."""
     scaling: Scaling
-    """From pixels to [0, 1], for every error."""
+    """The map from pixels to [0, 1], for every error."""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -77,35 +85,18 @@ class Rows:
         answer.add(self.pixels, self.pixels)
         return answer.as_metrics(self.scaling.scale)["mean_mse"] or 0.0
 
-    def distortion(self, decoded: np.ndarray, chosen: slice | np.ndarray = slice(None)) -> Distortion:
-        """Of decoded rows, (n, *shape); of the `chosen` ones if these are not all."""
-        return distortion(self.pixels[chosen], decoded, self.scaling)
+    def metrics(self, decoded: np.ndarray, chosen: slice | np.ndarray = slice(None)) -> Metrics:
+        """Metrics of decoded rows, (n, *shape); of the `chosen` ones if these are not all."""
+        original = self.pixels[chosen]
+        blocks = [slice(start, start + _ROWS) for start in range(0, len(original), _ROWS)]
+        found = means_of(joined([measure_rows(original[block], decoded[block], self.scaling) for block in blocks]))
+        return {metric.name: found[metric.name] for metric in reported("bench")}
 
 
 def take_rows(samples: SampleSet, rows: int, scaling: Scaling, folder: Path) -> Rows:
     """The first `rows` rows of a data set, in memory; fewer than all of them are written to `folder`."""
-    if rows < samples.rows:
-        with ShardWriter(folder / "rows.parquet", samples.attributes_schema, samples.spec) as writer:
-            left = rows
-            for block in (block for shard in samples.shards for block in samples.blocks(shard, _ROWS)):
-                writer.write(block.attributes.slice(0, left), block.pixels[:left])
-                left -= min(left, len(block.pixels))
-                if not left:
-                    break
-        samples = SampleSet.open(folder, samples.spec)
-    return Rows(samples, samples.load().pixels, scaling)
-
-
-def distortion(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> Distortion:
-    """Rows (n, *shape) against what came back of them, with the metrics that `evaluate` reports."""
-    errors, similarities = [], []
-    for start in range(0, len(original), _ROWS):
-        block = slice(start, start + _ROWS)
-        pair = {"original": scale(original[block], scaling), "decoded": scale(decoded[block], scaling)}
-        errors.append(row_mse(original[block], decoded[block], scaling))
-        similarities.append(ssim(**pair))
-    error, similarity = float(np.concatenate(errors).mean()), np.concatenate(similarities)
-    return Distortion(error, psnr_of(error), None if np.isnan(similarity).any() else float(similarity.mean()))
+    taken = first_rows(samples, rows, folder)
+    return Rows(taken, taken.load().pixels, scaling)
 
 
 def timed(work: Callable[[], _Result]) -> tuple[_Result, float]:

@@ -10,9 +10,8 @@ from enum import Enum
 import pyarrow as pa
 
 from ae_pipeline.errors import DataError, PipelineError, is_out_of_memory
-from ae_pipeline.operation.inbox.files.listing import InboxError
+from ae_pipeline.operation.inbox.files.listing import FileChangedError, InboxError
 from ae_pipeline.operation.inbox.files.names import shown
-from ae_pipeline.operation.inbox.files.quarantine import FileChangedError
 
 _OF_THE_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ}
@@ -43,13 +42,15 @@ def fault_of(error: BaseException) -> Fault:
 
 def reason_of(error: BaseException, names: dict[str, str]) -> str:
     """One line for people. `names`: what paths of files and copies are called in the inbox."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or 'it'} cannot be read ({error.strerror})"
-    elif not isinstance(error, DataError | pa.ArrowException):
-        text = f"it cannot be used ({type(error).__name__}: {text or 'no reason given'})"
-    for path, name in names.items():
-        text = text.replace(path, shown(name))
+    if isinstance(error, DataError):
+        found: PipelineError = error
+    elif isinstance(error, OSError) and error.strerror:
+        found = DataError(f"cannot be read ({error.strerror})", place=error.filename or "it")
+    elif isinstance(error, pa.ArrowException):
+        found = DataError(str(error))
+    else:
+        found = DataError(f"it cannot be used ({type(error).__name__}: {str(error) or 'no reason given'})")
+    text = str(found.renamed({path: shown(name) for path, name in names.items()}))
     return shown(next(iter(text.splitlines()), type(error).__name__).rstrip("."))
 
 

@@ -1,6 +1,7 @@
 """What is remembered of an inbox between two runs. Only a cache: without it, files are read again."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,13 @@ class Ledger:
         self._location = location
         self._new: dict[str, Any] = {"files": {}, "seen": {}, "quarantine": {}}
         self._old: dict[str, Any] = {}
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             values = json.loads(read_small(path, _LARGEST))
             if values["location"] == location:
                 self._old = {key: values[key] for key in self._new if isinstance(values.get(key), dict)}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            pass
 
     def look_up(self, file: InboxFile) -> tuple[str, list[str]] | None:
-        """Digest of the file's bytes and the keys that it has in a store (see `inbox.known_contents`), if known."""
+        """Digest of the file's bytes and the keys that it has in a store (see `batches.known_contents`), if known."""
         found = self.before(file)
         if found is None or self._old["files"][file.name].get("stamp") != file.stamp:
             return None
@@ -37,7 +36,7 @@ class Ledger:
         return found
 
     def before(self, file: InboxFile) -> tuple[str, list[str]] | None:
-        """The same of a file of this name as it was, whether or not it has changed since."""
+        """What `look_up` gives, of a file of this name as it was, whether or not it has changed since."""
         try:
             entry = self._old["files"][file.name]
             return str(entry["sha256"]), [str(key) for key in entry["keys"]]
@@ -45,18 +44,16 @@ class Ledger:
             return None
 
     def note(self, file: InboxFile, digest: str, keys: list[str]) -> None:
-        """Remember a file. Of labels, `keys` are those of their images."""
+        """Remember a file. The `keys` of labels are those of their images."""
         self._new["files"][file.name] = {"stamp": file.stamp, "sha256": digest, "keys": keys}
 
     def unchanged_for(self, file: InboxFile, now: float) -> float:
         """Seconds, by the clock of this machine, since a run first saw the file as it is; 0 for the first look."""
         seen = now
-        try:
+        with suppress(KeyError, TypeError, ValueError):
             look, since = self._old["seen"][file.name]
             if look == file.look and 0 < since <= now:
                 seen = float(since)
-        except (KeyError, TypeError, ValueError):
-            pass
         self._new["seen"][file.name] = [file.look, seen]
         return now - seen
 
@@ -66,7 +63,7 @@ class Ledger:
         return stamp if isinstance(stamp, str) else None
 
     def note_quarantined(self, name: str, stamp: str) -> None:
-        """Remember that."""
+        """Remember the stamp of a file that is what its reason says."""
         self._new["quarantine"][name] = stamp
 
     def save(self) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ _STAMPS = (*_TIMES, "ino", "ETag", "etag", "md5Hash", "generation")
 
 class InboxError(DataError):
     """The inbox itself cannot be read: no file's fault."""
+
+
+class FileChangedError(Exception):
+    """Somebody changed the file while it was looked at."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,9 @@ class Inbox:
                 f"inbox.location: the path {shown(str(self.folder))} is not UTF-8, and what is in a store is; rename "
                 "its folders, or set inbox.location to a link to it"
             )
-        if self._is_inside(self._quarantine):
+        base = self.folder.resolve()
+        inside = self._quarantine.relative_to(base).parts if self._quarantine.is_relative_to(base) else None
+        if inside is not None and not any(map(why_left_alone, inside)):
             raise ConfigError(
                 f"inbox.quarantine {params.quarantine!r} is in the inbox {self.location!r}, whose files are taken from "
                 "there again; set it to a folder beside the inbox"
@@ -118,14 +124,12 @@ class Inbox:
             raise  # the inbox is there: it is this file
         return target
 
-    def is_unchanged(self, file: InboxFile) -> bool:
-        """Whether a folder's file is still the one that was listed. Of a URL, the copy counts."""
-        if not self.is_local:
-            return True
-        try:
-            return _local_file(file.name, file.path, os.lstat(file.path)).stamp == file.stamp
-        except OSError:
-            return False
+    def check_unchanged(self, file: InboxFile) -> None:
+        """Raise FileChangedError unless a folder's file is still the one that was listed. Of a URL, the copy counts."""
+        with suppress(OSError):
+            if not self.is_local or _local_file(file.name, file.path, os.lstat(file.path)).stamp == file.stamp:
+                return
+        raise FileChangedError
 
     def _scan(self, folder: Path, prefix: str, found: Listing) -> None:
         try:
@@ -147,19 +151,19 @@ class Inbox:
                 found.unreadable[name] = f"cannot be read ({error.strerror}); give permission"
                 continue
             if stat.S_ISDIR(facts.st_mode):
-                self._scan_folder(Path(entry.path), name, found)
+                self._scan_folder(Path(entry.path), f"{name}/", found)
             elif not found.leave_alone(name):
                 if stat.S_ISREG(facts.st_mode):
                     found.files.append(_local_file(name, entry.path, facts))
                 else:
                     found.left_alone[name] = "a link" if stat.S_ISLNK(facts.st_mode) else "no file"
 
-    def _scan_folder(self, folder: Path, name: str, found: Listing) -> None:
-        if why := why_left_alone(folder.name):
-            if not self._quarantine.is_relative_to(folder.resolve()):
-                found.left_alone[f"{name}/"] = why
-            return
-        self._scan(folder, f"{name}/", found)
+    def _scan_folder(self, folder: Path, prefix: str, found: Listing) -> None:
+        why = why_left_alone(folder.name)
+        if why is None:
+            self._scan(folder, prefix, found)
+        elif not self._quarantine.is_relative_to(folder.resolve()):
+            found.left_alone[prefix] = why
 
     def _find(self, found: Listing) -> None:
         self._files.invalidate_cache()
@@ -172,10 +176,6 @@ class Inbox:
                 continue
             stamp = json.dumps([facts.get("size"), *(str(facts[key]) for key in _STAMPS if key in facts)])
             found.files.append(InboxFile(name, str(path), stamp, stamp, _changed(facts)))
-
-    def _is_inside(self, folder: Path) -> bool:
-        base = self.folder.resolve()
-        return folder.is_relative_to(base) and not any(map(why_left_alone, folder.relative_to(base).parts))
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

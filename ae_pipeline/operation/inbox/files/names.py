@@ -45,11 +45,7 @@ def finished_name(name: str) -> str | None:
 
 def shown(name: str) -> str:
     """A name, path or message on one line of text that everybody can read; what it hides is spelt out."""
-    try:
-        text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:
-        text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return printable(text).replace("\n", "\\n")
+    return printable(name).replace("\n", "\\n")
 
 
 def put_name(name: str) -> str:

@@ -18,16 +18,12 @@ from pathlib import Path
 from ae_pipeline.errors import TargetError
 from ae_pipeline.files import finished_file, make_folder, sha256_file
 from ae_pipeline.operation.inbox.files.ledger import Ledger
-from ae_pipeline.operation.inbox.files.listing import Inbox, InboxFile, remove_temporary
+from ae_pipeline.operation.inbox.files.listing import FileChangedError, Inbox, InboxFile, remove_temporary
 from ae_pipeline.operation.inbox.files.names import REASON_SUFFIX, put_name, shown
 
 
-class FileChangedError(Exception):
-    """Somebody changed the file while it was looked at."""
-
-
 class Quarantine:
-    """Of one inbox; `folder` need not exist."""
+    """The quarantine of one inbox; `folder` need not exist."""
 
     def __init__(self, folder: Path, inbox: Inbox, ledger: Ledger):
         self._folder, self._inbox, self._ledger = folder, inbox, ledger
@@ -38,13 +34,12 @@ class Quarantine:
             remove_temporary(self._folder)
 
     def put(self, file: InboxFile, local: Path, digest: str, reason: str) -> None:
-        """The file into the quarantine, with its reason beside it. `digest`: "" where the file cannot be read.
+        """Put the file into the quarantine, with its reason beside it. `digest`: "" where the file cannot be read.
 
         The reason is written first: a crash in between leaves the file in the inbox, and the next run does this again.
         Raises FileChangedError, and OSError or TargetError if the file cannot be put there: then it stays where it is.
         """
-        if not self._inbox.is_unchanged(file):
-            raise FileChangedError
+        self._inbox.check_unchanged(file)
         make_folder(self._folder)
         target = self._place(file.name, digest)
         make_folder(target.parent)
@@ -78,16 +73,16 @@ class Quarantine:
         waiting: dict[str, str] = {}
         for reason in self._reasons() if self._inbox.is_local else ():
             target = reason.with_name(reason.name.removesuffix(REASON_SUFFIX))
+            digest = _stated_digest(reason)
             try:
-                if not os.path.lexists(target) and _stated_digest(reason):
-                    if renamed := _renamed(target, _stated_digest(reason)):
-                        why = self._give_back(renamed, reason, self._name(renamed), "its name was corrected")
-                        target = renamed
-                    else:  # somebody took the file away
-                        reason.unlink()
-                        continue
-                else:
-                    why = self._look_again(target, reason, now, settle_seconds)
+                if os.path.lexists(target) or not digest:
+                    why = self._look_again(target, reason, digest, now, settle_seconds)
+                elif renamed := _renamed(target, digest):
+                    target = renamed
+                    why = self._give_back(target, reason, self._name(target), "its name was corrected")
+                else:  # somebody took the file away
+                    reason.unlink()
+                    continue
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -96,23 +91,21 @@ class Quarantine:
                 waiting[f"{shown(self._name(target))} (in quarantine)"] = why
         return waiting
 
-    def _look_again(self, target: Path, reason: Path, now: float, settle_seconds: float) -> str | None:
+    def _look_again(self, target: Path, reason: Path, digest: str, now: float, settle_seconds: float) -> str | None:
         if target.is_symlink() or not target.is_file():
             return None
-        name, stamp, digest = self._name(target), _stamp(target), _stated_digest(reason)
-        if not digest or self._ledger.quarantined(name) == stamp:
-            self._ledger.note_quarantined(name, stamp)
-            return None
-        if 0 <= now - target.stat().st_mtime < settle_seconds:
+        name, stamp = self._name(target), _stamp(target)
+        is_known = not digest or self._ledger.quarantined(name) == stamp
+        if not is_known and 0 <= now - target.stat().st_mtime < settle_seconds:
             return f"it was changed less than inbox.settle_seconds ({settle_seconds:g}) ago"
-        if sha256_file(target) == digest:
+        if is_known or sha256_file(target) == digest:
             self._ledger.note_quarantined(name, stamp)
             return None
         name = re.sub(f"(^|/){digest[:12]}-(?=[^/]*$)", r"\1", name)
         return self._give_back(target, reason, name, "it is not what its reason says")
 
     def _give_back(self, target: Path, reason: Path, name: str, why: str) -> str | None:
-        """Into the inbox, under this name. Returns what hinders it."""
+        """Put the file into the inbox, under this name. Returns what hinders it."""
         if not _move_back(target, self._inbox.folder / name):
             return f"{why}, and the inbox has another file of its name; put it there yourself"
         with suppress(OSError):
@@ -126,22 +119,20 @@ class Quarantine:
         return target.relative_to(self._folder).as_posix()
 
     def _place(self, name: str, digest: str) -> Path:
-        """Where there is nothing yet, or this very content."""
-        wanted = put_name(name)
-        start = digest[:12] or "unreadable"
-        target = self._folder / wanted
-        # Where a file has the name of the folder: beside it.
+        """A place where nothing is yet, or this very content."""
+        target = self._folder / put_name(name)
+        # A file may have the name of the folder.
         parent = target.parent if _can_be_folder(target.parent, self._folder) else self._folder
-        others = (f"{start}-{target.name}" if number == 1 else f"{start}-{number}-{target.name}" for number in count(1))
-        places = chain([parent / target.name], (parent / other for other in others))
-        return next(place for place in places if _is_free_for(place, digest))
+        start = digest[:12] or "unreadable"
+        numbered = (f"{start}-{number}-{target.name}" for number in count(2))
+        names = chain((target.name, f"{start}-{target.name}"), numbered)
+        return next(place for place in map(parent.joinpath, names) if _is_free_for(place, digest))
 
     def _transfer(self, file: InboxFile, local: Path, target: Path) -> str:
         """Returns the stamp that the file has in the quarantine while it is what was judged."""
         if self._inbox.is_local:
             before = _stamp(local)
-            if not self._inbox.is_unchanged(file):
-                raise FileChangedError
+            self._inbox.check_unchanged(file)
             try:
                 os.replace(local, target)
             except OSError as error:
@@ -152,12 +143,13 @@ class Quarantine:
         # The quarantine is on another file system, or this is a copy: the original goes when it is surely the same.
         with finished_file(target) as temporary:
             shutil.copyfile(local, temporary)
-            if not self._inbox.is_unchanged(file):
-                raise FileChangedError
+            self._inbox.check_unchanged(file)
         if self._inbox.is_local:
-            if not self._inbox.is_unchanged(file):
+            try:
+                self._inbox.check_unchanged(file)
+            except FileChangedError:
                 target.unlink()
-                raise FileChangedError
+                raise
             local.unlink()
         return _stamp(target)
 

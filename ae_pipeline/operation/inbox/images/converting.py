@@ -1,4 +1,4 @@
-"""IDX files, and images once they are read (`images.py`), to canonical shards.
+"""IDX files, and images once they are read (`reading.py`), to canonical shards.
 
 An IDX file becomes one file of samples, whose ids are row numbers, with the attribute `label` if there is a file of
 labels. All images of one run become one file of samples, in name order, with the columns of their store: ids are their
@@ -7,7 +7,7 @@ else is null.
 """
 
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,21 +34,16 @@ def convert_idx(source: Path, labels: Path | None, target: Path, spec: SampleSpe
     found = f"{values.dtype.newbyteorder('=').name} {'x'.join(map(str, values.shape[1:]))}"
     if found != spec.describe():
         raise DataError(f"{source} holds samples of {found}, expected {spec.describe()} as the codec has")
-    fields = [pa.field(ID, pa.int64(), nullable=False)]
-    found_labels = None if labels is None else read_labels(labels, target.with_name("labels"), len(values))
-    if found_labels is not None:
-        fields.append(pa.field(LABEL, pa.from_numpy_dtype(found_labels.dtype)))
-    schema = pa.schema(fields)
+    columns = {ID: np.arange(len(values))}
+    if labels is not None:
+        columns[LABEL] = read_labels(labels, target.with_name("labels"), len(values))
+    attributes = pa.table(columns)
+    schema = attributes.schema.set(0, pa.field(ID, pa.int64(), nullable=False))
     # Its final name may be as long as names can be, and has no room for what an unfinished file is called.
     short = target.with_name("converted.parquet")
     with ShardWriter(short, schema, spec) as writer:
         for start in range(0, len(values), _BLOCK_ROWS):
-            pixels = values[start : start + _BLOCK_ROWS]
-            stop = start + len(pixels)
-            columns = [pa.array(np.arange(start, stop))]
-            if found_labels is not None:
-                columns.append(pa.array(found_labels[start:stop]))
-            writer.write(pa.Table.from_arrays(columns, schema=schema), pixels)
+            writer.write(attributes.slice(start, _BLOCK_ROWS), values[start : start + _BLOCK_ROWS])
     short.rename(target)
 
 
@@ -65,37 +60,31 @@ def _open(source: Path, unpacked: Path) -> np.ndarray:
         copy_uncompressed(source, unpacked)
         return open_idx(unpacked)
     except DataError as error:
-        raise DataError(str(error).replace(str(unpacked), str(source))) from None
+        raise error.with_fields(place=source) from None
 
 
-class ImageBatch:
-    """Images of one run, as one canonical shard that is written as they come, with these columns."""
+class ImageWriter(ShardWriter):
+    """Writes the images of one run as one canonical shard, many at a time."""
 
-    def __init__(self, target: Path, columns: pa.Schema, spec: SampleSpec):
+    def __init__(self, path: Path, columns: pa.Schema, spec: SampleSpec):
+        super().__init__(path, columns, spec)
         self._columns = columns
-        self._writer = ShardWriter(target, columns, spec)
         self._rows: list[tuple[str, bytes, np.ndarray]] = []
-
-    def __enter__(self) -> "ImageBatch":
-        self._writer.__enter__()
-        return self
 
     def add(self, name: str, digest: str, pixels: np.ndarray) -> None:
         """One image: its path in the inbox, SHA-256 (hex) of the file, and its pixels."""
         self._rows.append((name, bytes.fromhex(digest), pixels))
         if len(self._rows) == _BLOCK_ROWS:
-            self._flush()
+            self._write_rows()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None and self._rows:
-            self._flush()
-        self._writer.__exit__(kind, error, traceback)
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None and self._rows:
+            self._write_rows()
+        super().__exit__(*error)
 
-    def _flush(self) -> None:
+    def _write_rows(self) -> None:
         names, digests, pixels = zip(*self._rows, strict=True)
         known = {ID: names, FILE_DIGEST: digests}
-        columns = [pa.array(known.get(field.name, [None] * len(names)), field.type) for field in self._columns]
-        self._writer.write(pa.Table.from_arrays(columns, schema=self._columns), np.stack(pixels))
+        values = [pa.array(known.get(column.name, [None] * len(names)), column.type) for column in self._columns]
+        self.write(pa.Table.from_arrays(values, schema=self._columns), np.stack(pixels))
         self._rows = []

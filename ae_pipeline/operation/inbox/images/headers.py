@@ -8,7 +8,7 @@ Pillow's modes do not say it: a PNG of 16-bit colours is `RGB` there, of 8 bits,
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -51,7 +51,7 @@ class ImageHeader:
         return "float32" if (self.sign, self.bits) == ("float", 32) else None
 
     def describe(self) -> str:
-        """For messages."""
+        """The kind of values in words, for messages."""
         values = f"{self.sign} values of {self.bits} bits"
         return values if self.channels == 1 else f"{values} in {self.channels} channels"
 
@@ -76,9 +76,9 @@ def _png(data: bytes) -> ImageHeader:
     place = len(_PNG)
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
-        if kind == b"tRNS" and colour == 0:
+        if kind == b"tRNS" and colour == 0:  # Pillow loses values of more bits than the image has
             (transparent,) = struct.unpack_from(">H", data, place + 8)
-            # As Pillow gives them, grey values of 1, 2 and 4 bits are spread over eight.
+            # Pillow spreads grey values of 1, 2 and 4 bits over eight.
             transparent = transparent * 255 // ((1 << bits) - 1) if bits < 8 else transparent
         if kind in (b"tRNS", b"IDAT"):
             break
@@ -112,29 +112,24 @@ def _tiff(data: bytes) -> ImageHeader | None:
     bits = set(_several(tags.get(258, 1)))
     extra = _several(tags.get(338, ()))
     sign = signs.pop() if len(signs) == 1 else "mixed"
-    header = ImageHeader(
-        max(bits),
-        sign,
-        int(tags.get(277, _COLOURS.get(colour, 1))),
-        premultiplied=extra[:1] == (_PREMULTIPLIED,),
-        white_is_zero=colour == _WHITE_IS_ZERO,
-    )
+    channels = int(tags.get(277, _COLOURS.get(colour, 1)))
+    premultiplied, white_is_zero = extra[:1] == (_PREMULTIPLIED,), colour == _WHITE_IS_ZERO
+    header = ImageHeader(max(bits), sign, channels, premultiplied=premultiplied, white_is_zero=white_is_zero)
     troubles = [
         (colour not in _COLOURS, f"is {_OTHER_COLOURS.get(colour, f'of photometric interpretation {colour}')}"),
         (colour == _YCBCR and compression not in _JPEG_COMPRESSED, "is YCbCr"),
         (len(bits) > 1, "has channels of different depths"),
         (bool(int(tags.get(254, 0)) & 5), "begins with a reduced picture or a mask of another one"),
-        (_unknown_channels(header.channels, colour, extra), f"has {header.channels} channels, not all known colours"),
+        (_unknown_channels(channels, colour, extra), f"has {channels} channels, not all known colours"),
         (colour == _PALETTE and not _is_of_bytes(tags.get(320, ())), "has a palette of 16-bit colours"),
-        (sign == "float" and header.white_is_zero, "is of float values in which zero is white"),
+        (sign == "float" and white_is_zero, "is of float values in which zero is white"),
         # libtiff unpacks to this machine's order of bytes, and Pillow takes them for the file's.
         (
             data.startswith(b"MM") and compression != _UNCOMPRESSED and header.dtype == "float32",
             "is big-endian and compressed, which Pillow reads wrong where values are float32",
         ),
     ]
-    trouble = next((text for found, text in troubles if found), None)
-    return ImageHeader(**{**header.__dict__, "trouble": trouble})
+    return replace(header, trouble=next((text for found, text in troubles if found), None))
 
 
 def _tiff_tags(data: bytes) -> ImageFileDirectory_v2 | None:

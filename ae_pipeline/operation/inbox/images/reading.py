@@ -2,7 +2,7 @@
 
     read_image(path, codec.spec).pixels
 
-The values are kept as they stand in the file (`image_headers.py`), turned as its orientation says. Nothing is resized.
+The values are kept as they stand in the file (`headers.py`), turned as its orientation says. Nothing is resized.
 Nothing is rescaled, but for values of fewer than 8 bits, which are spread over 0 to 255 as the formats define it: that
 loses nothing.
 Colour becomes grey, and transparency is dropped, where the samples have no place for them: `ReadImage` says so.
@@ -21,7 +21,7 @@ from ae_pipeline.errors import DataError, first_line, is_out_of_memory
 from ae_pipeline.operation.inbox.images.headers import ImageHeader, read_header
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-# Of Pillow's many formats those of these names, and no other under such a name: PostScript is a program, which Pillow
+# Pillow reads these formats here and no other, whatever a file is called: PostScript is a program, which Pillow
 # has Ghostscript run.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 # Pillow's modes from which the values are had without change.
@@ -56,13 +56,11 @@ def read_image(path: Path, spec: SampleSpec) -> ReadImage:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             _check_values(path, header, spec)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _read(path, image, header, spec)
+                return _read(path, image, header or ImageHeader(8), spec)
     except DataError:
         raise
     except UnidentifiedImageError:
-        found = (
-            "is not a readable image" if header is None else f"has {header.describe()}, stored as Pillow cannot read"
-        )
+        found = f"has {header.describe()}, stored as Pillow cannot read" if header else "is not a readable image"
         raise DataError(f"{path} {found}, expected {', '.join(_FORMATS)}; make or fetch it again") from None
     except Exception as error:  # decoders meet other people's bytes: any error is the file's
         if is_out_of_memory(error):
@@ -70,7 +68,7 @@ def read_image(path: Path, spec: SampleSpec) -> ReadImage:
         raise DataError(f"{path} is not a readable image: {first_line(error)}; make or fetch it again") from None
 
 
-def _read(path: Path, image: Image.Image, header: ImageHeader | None, spec: SampleSpec) -> ReadImage:
+def _read(path: Path, image: Image.Image, header: ImageHeader, spec: SampleSpec) -> ReadImage:
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise DataError(f"{path} holds {frames} images, expected one; make a file of each")
@@ -86,11 +84,11 @@ def _read(path: Path, image: Image.Image, header: ImageHeader | None, spec: Samp
             f"{path} is of Pillow's mode {image.mode}, whose values are not {spec.describe()}; convert it first"
         )
     transparent = _has_transparency(image, header)
-    if transparent and (image.mode == "La" or (header is not None and header.premultiplied)):
+    if transparent and (image.mode == "La" or header.premultiplied):
         raise DataError(f"{path} has colours multiplied with their transparency; save it without transparency")
     if spec.dtype != "uint8":
         pixels = np.asarray(image).astype(spec.dtype)
-        if header is not None and header.white_is_zero:  # which Pillow heeds for eight bits only
+        if header.white_is_zero:  # which Pillow heeds for eight bits only
             pixels = np.iinfo(spec.dtype).max - pixels
         if not np.isfinite(pixels).all():
             raise DataError(f"{path} has values that are NaN or infinite; repair them first")
@@ -142,9 +140,9 @@ def _has_colour(image: Image.Image) -> bool:
     return bool((colours != colours[..., :1]).any())
 
 
-def _has_transparency(image: Image.Image, header: ImageHeader | None) -> bool:
+def _has_transparency(image: Image.Image, header: ImageHeader) -> bool:
     """Whether a pixel is not opaque."""
-    if header is not None and header.transparent is not None:
+    if header.transparent is not None:
         return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == header.transparent).any())
     if image.mode in (*_MODES["uint16"], *_MODES["float32"]) or not image.has_transparency_data:
         return False

@@ -1,0 +1,139 @@
+"""Which IDX files of an inbox belong together: images and their labels.
+
+    pairs = pair(listing, is_used)
+    pairs.labels_of["x-images-idx3-ubyte"]    # an InboxFile
+    pairs.held["y-images-idx3-ubyte"]         # why it has to wait
+
+Rows never change once they are in a store. So nothing is encoded without labels while it may have some: labels wait for
+their images, and images for labels that have not got any. Labels that came after their images cannot be used any more.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ae_pipeline.data.idx import IdxName, idx_name
+from ae_pipeline.operation.inbox.batches import stored_labels
+from ae_pipeline.operation.inbox.files.listing import InboxFile, Listing
+from ae_pipeline.operation.inbox.files.names import finished_name, shown
+from ae_pipeline.operation.inbox.images.converting import read_labels
+
+
+@dataclass
+class Pairs:
+    """`labels_of`: by the name of the images; `images_of`: the other way round; `held`: why a file has to wait.
+
+    `labels`: names of all files of labels.
+    """
+
+    labels: set[str]
+    labels_of: dict[str, InboxFile] = field(default_factory=dict)
+    images_of: dict[str, InboxFile] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Named:
+    file: InboxFile
+    place: tuple[str, str]
+    """Folder and key: the same for what may belong together."""
+    spelling: str
+
+
+def pair(listing: Listing, is_used: Callable[[InboxFile], bool]) -> Pairs:
+    """Pair what lies in one folder and is called alike (`idx.idx_name`).
+
+    `is_used`: whether the rows of these labels are in a store. Such labels wait for nothing if their images are gone.
+    """
+    images: list[_Named] = []
+    labels: list[_Named] = []
+    for file in listing.files:
+        if found := _parse(file.name):
+            place, idx = found
+            (labels if idx.role == "labels" else images).append(_Named(file, place, idx.spelling))
+    labels_at: defaultdict[tuple[str, str], list[_Named]] = defaultdict(list)
+    for item in labels:
+        labels_at[item.place].append(item)
+    unfinished = _unfinished_labels(listing)
+    pairs = Pairs({item.file.name for item in labels})
+    for item in images:
+        closest = _closest(item, labels_at.get(item.place, []))
+        if len(closest) > 1:
+            names = ", ".join(shown(other.file.name) for other in closest)
+            pairs.held[item.file.name] = f"it has several files of labels: {names}; keep one of them"
+        elif closest:
+            pairs.labels_of[item.file.name] = closest[0].file
+            pairs.images_of.setdefault(closest[0].file.name, item.file)
+        elif item.place in unfinished:
+            pairs.held[item.file.name] = f"its labels are not whole yet: {unfinished[item.place]}"
+    _hold_single(images, labels, pairs, is_used)
+    return pairs
+
+
+def _hold_single(
+    images: list[_Named], labels: list[_Named], pairs: Pairs, is_used: Callable[[InboxFile], bool]
+) -> None:
+    """Labels without images wait, and so do all images without labels in their folder."""
+    with_images = {item.place for item in images}
+    single: dict[str, str] = {}
+    for item in labels:
+        if item.file.name in pairs.images_of or is_used(item.file):
+            continue
+        if item.place in with_images:
+            pairs.held[item.file.name] = "its images have other labels; take one of the files away"
+        else:
+            pairs.held[item.file.name] = "it waits for its images"
+            single[item.place[0]] = shown(item.file.name)
+    for item in images:
+        name, folder = item.file.name, item.place[0]
+        if folder in single and name not in pairs.labels_of and name not in pairs.held:
+            pairs.held[name] = (
+                f"beside it are labels without images, {single[folder]}, which may be its own; rename both alike "
+                "(x-images-idx3-ubyte, x-labels-idx1-ubyte), or take the labels away"
+            )
+
+
+def _closest(images: _Named, labels: list[_Named]) -> list[_Named]:
+    """The labels with the key of these images that are spelt most alike."""
+
+    def likeness(item: _Named) -> list[bool]:
+        one, other = images.spelling, item.spelling
+        unpacked = [spelling.lower().removesuffix(".gz") for spelling in (one, other)]
+        return [one == other, one.lower() == other.lower(), unpacked[0] == unpacked[1]]
+
+    best = max(map(likeness, labels), default=[])
+    return [item for item in labels if likeness(item) == best]
+
+
+def _parse(name: str) -> tuple[tuple[str, str], IdxName] | None:
+    """Folder and key of a file that may be IDX by its name, and what else the name says."""
+    folder, _, base = name.rpartition("/")
+    found = idx_name(base)
+    return ((folder, found.key), found) if found else None
+
+
+def _unfinished_labels(listing: Listing) -> dict[tuple[str, str], str]:
+    """Labels that are still being copied under a name for that, by folder and key."""
+    found = {}
+    for name in listing.left_alone:
+        whole = finished_name(name)
+        if whole and (parsed := _parse(whole)) and parsed[1].role == "labels":
+            found[parsed[0]] = shown(name)
+    return found
+
+
+def why_late(labels: Path, images: str, growing: Path, keys: list[str], unpacked: Path) -> str | None:
+    """Why a file of labels cannot be used any more; None if the rows of its images, with these keys, have these labels.
+
+    `unpacked`: where the file may be unpacked. Raises DataError if it is not readable, StoreError.
+    """
+    stored = stored_labels(growing, keys)
+    advice = 'rows in a store never change: deliver both again for another one (docs/operations.md, "Another store")'
+    if stored is None:
+        return f"came after its images, {images}, whose rows are in a store without labels; {advice}"
+    if np.array_equal(read_labels(labels, unpacked, len(stored)), np.array(stored)):
+        return None
+    return f"has other labels than the rows that its images, {images}, have in a store; {advice}"

@@ -1,0 +1,94 @@
+"""A manifest's text, its parts a thousand at a time: a store may have a hundred thousand of them.
+
+    head, pieces = take_apart(data)              # JSON without the parts; JSON lists of some parts each
+    b"".join(put_together(values, parts))        # the same bytes again
+
+Trees of dicts of all parts would take four times the memory of the parts themselves, and Python's JSON three times the
+time. What comes out is what `files.write_json` and `files.sha256_json` make of the whole.
+"""
+
+import gc
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from json.encoder import encode_basestring as quoted
+from typing import Any
+
+from pydantic_core import to_json
+
+from ae_pipeline.files import canonical_json
+
+_PARTS_AT_A_TIME = 1000
+_BYTES_AT_A_TIME = 1 << 20
+_BEGIN, _BETWEEN, _END = b'\n  "parts": [\n', b"\n    },\n    {\n", b"\n  ],\n"
+
+
+def take_apart(data: bytes) -> tuple[bytes, Iterator[bytes]]:
+    """The text with an empty list of parts, and the parts. Raises ValueError unless it is spelt as it is written here.
+
+    No string in JSON has a line break in it, so what is between the lines is what it looks like.
+    """
+    start = data.index(_BEGIN) + len(_BEGIN)
+    end = data.index(_END, start)
+    return data[:start] + data[end:], _pieces(data, start, end)
+
+
+def _pieces(data: bytes, start: int, end: int) -> Iterator[bytes]:
+    while start < end:
+        cut = data.find(_BETWEEN, start + _BYTES_AT_A_TIME, end)
+        stop = end if cut < 0 else cut + _BETWEEN.index(b",")
+        yield b"[" + data[start:stop] + b"]"
+        start = stop + 1
+
+
+def put_together(values: dict[str, Any], parts: Sequence[Any]) -> Iterator[bytes]:
+    """A manifest's file: `values` are all others, with no parts yet, and the digest last."""
+    text = (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    before, after = text.split(b'\n  "parts": [],\n', 1)
+    yield before + _BEGIN
+    for number, some in enumerate(_some(parts)):
+        yield b",\n" * bool(number) + b"  " + to_json(some, indent=2)[2:-2].replace(b"\n", b"\n  ")
+    yield _END + after
+
+
+def digest_of(values: dict[str, Any], parts: Iterable[Any]) -> str:
+    """SHA-256 (hex) of the canonical JSON of a manifest: `values` are all others, with no parts yet."""
+    before, after = canonical_json({**values, "parts": []}).split(b'"parts":[]', 1)  # keys are sorted: the first one
+    whole = hashlib.sha256(before + b'"parts":[')
+    for number, some in enumerate(_some(parts)):
+        whole.update(b"," * bool(number) + ",".join(map(_canonical, some)).encode())
+    whole.update(b"]" + after)
+    return whole.hexdigest()
+
+
+def _canonical(part: Any) -> str:
+    """`files.canonical_json` of a PartEntry whose fields were checked: only names and ids may have to be quoted."""
+    shard = part.shard
+    low = quoted(part.id_min) if isinstance(part.id_min, str) else part.id_min
+    high = quoted(part.id_max) if isinstance(part.id_max, str) else part.id_max
+    pieces = "null" if part.pieces is None else '["' + '","'.join(part.pieces) + '"]' if part.pieces else "[]"
+    return (
+        f'{{"bytes":{part.bytes},"id_max":{high},"id_min":{low},"job":"{part.job}","name":"{part.name}",'
+        f'"pieces":{pieces},"rows":{part.rows},"sha256":"{part.sha256}","shard":{{"digest":"{shard.digest}",'
+        f'"file":{quoted(shard.file)},"row_groups":[{",".join(map(str, shard.row_groups))}]}}}}'
+    )
+
+
+def _some(parts: Iterable[Any]) -> Iterator[list[Any]]:
+    left = iter(parts)
+    while some := list(islice(left, _PARTS_AT_A_TIME)):
+        yield some
+
+
+@contextmanager
+def no_garbage() -> Iterator[None]:
+    """In the block nothing is looked for that could be freed: of so many new objects, each of them several times."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
