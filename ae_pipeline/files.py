@@ -30,11 +30,6 @@ def checked_before_naming(check: Callable[[], None]) -> Iterator[None]:
         _checks.remove(check)
 
 
-def _check_owner() -> None:
-    for check in _checks:
-        check()
-
-
 HISTORY = ("epoch", "train_loss", "validation_loss", "learning_rate")
 """Columns of a training's history."""
 
@@ -81,9 +76,9 @@ def read_small(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
         return file.read(size) if size else file.read(most)  # pipes and the like have no size
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable (POSIX asks for an fsync of the directory itself)."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_folder(path: Path) -> None:
+    """Make the renames in a folder durable (POSIX asks for an fsync of the directory itself), or a file's bytes."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -103,13 +98,8 @@ def finished_file(path: Path, *, sync_name: bool = True) -> Iterator[Path]:
         temporary.unlink()  # nobody writes through a link that somebody has put there
     try:
         yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        _check_owner()
-        os.replace(temporary, path)
+        sync_folder(temporary)
+        _rename(temporary, path)
         if sync_name:
             sync_folder(path.parent)
     except OSError as error:
@@ -163,16 +153,20 @@ def locked_folder(folder: Path) -> Iterator[Path]:
 
 def rename_folder(finished: Path, path: Path) -> None:
     """Give a finished folder its name; `path` may be an empty folder."""
-    for item in finished.rglob("*"):
+    for item in (*finished.rglob("*"), finished):
         if item.is_dir():
             sync_folder(item)
-    sync_folder(finished)
-    _check_owner()
     try:
-        os.replace(finished, path)
+        _rename(finished, path)
     except OSError as error:  # another writer was faster, the disk is full, or `path` is on another file system
         raise TargetError(f"cannot give {path} its name: {error.strerror}; choose another target") from None
     sync_folder(path.parent)
+
+
+def _rename(finished: Path, path: Path) -> None:
+    for check in _checks:
+        check()
+    os.replace(finished, path)
 
 
 def refuse_existing(path: Path) -> None:
@@ -218,10 +212,10 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
             sync_folder(folder.parent)
-    except (FileExistsError, NotADirectoryError):
-        raise TargetError(f"cannot make the folder {path}: a file is in the way; choose another target") from None
     except OSError as error:
-        raise TargetError(f"cannot make the folder {path}: {error.strerror}; choose another target") from None
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file is in the way" if in_the_way else error.strerror
+        raise TargetError(f"cannot make the folder {path}: {reason}; choose another target") from None
 
 
 def json_bytes(value: Any) -> bytes:
@@ -245,7 +239,7 @@ def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
-    """What write_csv wrote: these columns, and perhaps others, and every value a number. Raises WorkspaceError."""
+    """Read what write_csv wrote: these columns, perhaps others, every value a number. Raises WorkspaceError."""
     try:
         text = io.StringIO(read_small(path).decode("utf-8"), newline="")
         lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(text)]

@@ -29,14 +29,13 @@ def metrics_table(before: dict[str, Any], now: dict[str, Any], key: str = "rebui
     for name, value in now.items():
         last = before.get(name)
         change = value - last if _is_number(value) and _is_number(last) else None
-        rows.append({"metric": name, "now": _short(value), "last run": _short(last), "change": _short(change)})
-    create_table_artifact(rows, key=key, description="reports/metrics.json, now and before this run")
+        rows.append({"metric": name, "now": value, "last run": last, "change": change})
+    rows_table(rows, key, "reports/metrics.json, now and before this run")
 
 
 def values_table(values: dict[str, Any], key: str, description: str) -> None:
     """Names and values."""
-    rows = [{"name": name, "value": _short(value)} for name, value in values.items()]
-    create_table_artifact(rows, key=key, description=description)
+    rows_table([{"name": name, "value": value} for name, value in values.items()], key, description)
 
 
 def rows_table(rows: list[dict[str, Any]], key: str, description: str) -> None:

@@ -89,11 +89,7 @@ def _synchronise_tracking(params: Params, workspace: Path) -> Published:
 def _show(params: Params, workspace: Path, before: dict[str, Any], now: dict[str, Any], published: Published) -> None:
     artifacts.metrics_table(before, now)
     pictures = workspace / params.paths.reports / "pictures"
-    artifacts.picture(
-        pictures / "reconstructions.png",
-        "rebuild-reconstructions",
-        "Held-out rows, before and after",
-    )
+    artifacts.picture(pictures / "reconstructions.png", "rebuild-reconstructions", "Held-out rows, before and after")
     stores = [f"- store `{workspace.resolve() / params.paths.latents / name}`" for name in params.encode.data_sets]
     links = [
         f"- {artifacts.run_link(published.uri, published.experiment_id, published.run_id)} ({published.outcome})",

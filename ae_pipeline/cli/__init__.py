@@ -1,12 +1,12 @@
 """Every way in: the command `ae-pipeline`, a file per group of commands, and what they print.
 
-main             the command itself; encode, evaluate, check, info, stage
+main             the command itself; check, stage, publish, summary, and the servers
+codecs           encode, evaluate, info
 decode           decode
 store            verify, repair, append, vacuum
 champion         compare, promote, rollback, history
-sweep            sweep
-bench            bench, preset
-options          options that several commands have
+experiments      sweep, bench, preset
+options          options that several commands have, and how results are printed
 progress         bars in rows
 store_text       what verify, repair and vacuum print
 summary          what `make run` prints at its end

@@ -1,17 +1,16 @@
 """The commands about the champion and its MLflow store: promote, rollback, history, compare, tracking relocate."""
 
 import getpass
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show
+from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
 from ae_pipeline.errors import printable
 
 registry_app = typer.Typer()
-tracking_app = typer.Typer(no_args_is_help=True)
+tracking_app = typer.Typer(no_args_is_help=True, help="Take care of the MLflow store in params.yaml's paths.tracking.")
 
 Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 
@@ -25,20 +24,16 @@ def promote(
 ) -> None:
     """Make a version of the model champion by hand, whatever a comparison says."""
     from ae_pipeline.operation.champion.moves import promote as promote_version
-    from ae_pipeline.params import load_params
 
-    entry = promote_version(load_params(params), Path.cwd(), version, why, _user())
-    show(entry.as_dict(), as_json=as_json)
+    show(promote_version(*workspace(params), version, why, _user()).as_dict(), as_json=as_json)
 
 
 @registry_app.command()
 def rollback(why: Why, params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> None:
     """Make the champion before the current one champion again; once more goes one more back."""
     from ae_pipeline.operation.champion.moves import rollback as roll_back
-    from ae_pipeline.params import load_params
 
-    entry = roll_back(load_params(params), Path.cwd(), why, _user())
-    show(entry.as_dict(), as_json=as_json)
+    show(roll_back(*workspace(params), why, _user()).as_dict(), as_json=as_json)
 
 
 @registry_app.command()
@@ -46,11 +41,9 @@ def history(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> Non
     """Show which version was champion when, by whom and why. The current one is marked."""
     from ae_pipeline.operation.champion.history import format_history
     from ae_pipeline.operation.champion.moves import history as read_history
-    from ae_pipeline.params import load_params
 
-    entries = read_history(load_params(params), Path.cwd())
-    found = {"history": [entry.as_dict() for entry in entries]}
-    print(json.dumps(found, indent=2) if as_json else printable(format_history(entries)))
+    entries = read_history(*workspace(params))
+    show({"history": [entry.as_dict() for entry in entries]}, format_history(entries), as_json=as_json)
 
 
 @registry_app.command()
@@ -63,19 +56,12 @@ def compare(
     """Compare challenger and champion on held-out rows; moves nothing unless told to."""
     from ae_pipeline.operation.champion.moves import compare as compare_challenger
     from ae_pipeline.operation.champion.moves import evaluate_and_promote
-    from ae_pipeline.params import load_params
 
-    loaded, root = load_params(params), Path.cwd()
     if promote:
-        outcome = evaluate_and_promote(loaded, root, by=_user(), held_out=held_out)
+        outcome = evaluate_and_promote(*workspace(params), by=_user(), held_out=held_out)
     else:
-        outcome = compare_challenger(loaded, root, held_out=held_out)
-    print(json.dumps(outcome.as_dict(), indent=2) if as_json else printable(outcome.describe()))
-
-
-@tracking_app.callback()
-def tracking() -> None:
-    """Take care of the MLflow store in params.yaml's paths.tracking."""
+        outcome = compare_challenger(*workspace(params), held_out=held_out)
+    show(outcome.as_dict(), outcome.describe(), as_json=as_json)
 
 
 @tracking_app.command()
@@ -85,13 +71,12 @@ def relocate(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Every other command does so, too, but copies nothing. Needed before MLflow's own commands.
     """
     from ae_pipeline.operation.tracking.connection import relocate_store
-    from ae_pipeline.params import load_params
 
-    print(printable(relocate_store(load_params(params), Path.cwd())))
+    print(printable(relocate_store(*workspace(params))))
 
 
 def _user() -> str:
-    """Who does it: the login name, or `unknown` in a container whose user has none."""
+    """The login name of whoever gives the command, or `unknown` in a container whose user has none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):

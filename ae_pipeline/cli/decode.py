@@ -43,8 +43,7 @@ def decode(
     skip_damaged: Annotated[
         bool,
         typer.Option(
-            "--skip-damaged",
-            help=f"Leave damaged parts out, say which, and exit with {INCOMPLETE} if there are any.",
+            "--skip-damaged", help=f"Leave damaged parts out, say which, and exit with {INCOMPLETE} if there are any."
         ),
     ] = False,
     output_format: Annotated[
@@ -66,17 +65,17 @@ def decode(
     if output_format == "png" and out.suffix == ".parquet":
         raise ConfigError(f"--format png writes a folder, and {out} looks like a file; give a folder")
     opened = LatentStore.open(store, snapshot)
-    damage = _Damage(opened)
+    damage = _Damage(opened) if skip_damaged else None
     chosen = _listed(ids, "--ids")
     if chosen is not None:
-        _refuse_absent(opened, chosen, damage if skip_damaged else None)
+        _refuse_absent(opened, chosen, damage)
     selection = {"filter": where, "ids": chosen, "columns": _listed([columns] if columns else None, "--columns")}
     with complete_once_named("out", out, as_json=as_json):
-        result = _decode(opened, out, selection, output_format, device, damage if skip_damaged else None)
-        if skip_damaged:
+        result = _decode(opened, out, selection, output_format, device, damage)
+        if damage is not None:
             result |= {"missing_parts": len(damage.parts), "missing_rows": damage.rows}
         show(result, as_json=as_json)
-    if damage.parts:
+    if damage is not None and damage.parts:
         damage.report(chosen=where is not None or chosen is not None)
         raise typer.Exit(INCOMPLETE)
 
@@ -108,12 +107,7 @@ class _Damage:
 
 
 def _decode(
-    store: "LatentStore",
-    out: Path,
-    selection: dict[str, Any],
-    output_format: str,
-    device: str,
-    damage: _Damage | None,
+    store: "LatentStore", out: Path, selection: dict[str, Any], output_format: str, device: str, damage: _Damage | None
 ) -> dict[str, Any]:
     import pyarrow as pa
 

@@ -14,6 +14,7 @@ from ae_pipeline.files import is_free
 
 if TYPE_CHECKING:
     from ae_pipeline.data.samples import SampleSet
+    from ae_pipeline.params import Params
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
@@ -50,17 +51,26 @@ def naming_options(**options: str) -> Iterator[None]:
         raise error.renamed({f"encode.{knob}": option for knob, option in options.items()}) from None
 
 
-def show(values: dict[str, Any], *, as_json: bool) -> None:
-    """Print a result: JSON for scripts, aligned lines for people."""
+def workspace(params: Path) -> tuple["Params", Path]:
+    """The parameters in a file, and the folder that they are for: this one. Raises ConfigError."""
+    from ae_pipeline.params import load_params
+
+    return load_params(params), Path.cwd()
+
+
+def show(values: dict[str, Any], text: str | None = None, *, as_json: bool) -> None:
+    """Print a result: JSON for scripts, for people its text, or aligned lines."""
     if as_json:
         print(json.dumps(values, indent=2))
         return
-    from ae_pipeline.cli.summary import format_values
+    if text is None:
+        from ae_pipeline.cli.summary import format_values
 
-    print(printable(format_values(values)))
+        text = format_values(values)
+    print(printable(text))
 
 
-def note_left_out(samples: "SampleSet | None") -> None:
+def note_left_out(samples: "SampleSet") -> None:
     """Say on standard error what lies beside the files of a data set and is no part of it."""
-    if samples is not None and samples.left_out:
+    if samples.left_out:
         print(printable(f"note: {samples.left_out}"), file=sys.stderr)

@@ -9,13 +9,14 @@ A stage would say the same after the ones before it, perhaps after hours. What n
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from ae_pipeline.errors import ConfigError, DataError, PipelineError
 from ae_pipeline.params import MNIST_MAX_MSE, Params
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Announced
-from ae_pipeline.training.outlook import check_fits, size_warnings
+from ae_pipeline.training.outlook import misfits, size_warnings
 
 # raw, prepared and decoded are each as large as the samples, and DVC's cache may hold a copy of each.
 _WRITTEN = ("raw", "prepared", "decoded")
@@ -25,7 +26,7 @@ _COPIES = 2
 def preflight(params: Params, root: Path) -> list[str]:
     """Warnings for a person. Raises one ConfigError with all problems."""
     problems = [*_path_problems(params, root), *_device_problems(params)]
-    warnings = _gate_warnings(params)
+    warnings = list(_gate_warnings(params))
     announced = None
     try:
         announced = build_source(params.source).announce()
@@ -34,11 +35,7 @@ def preflight(params: Params, root: Path) -> list[str]:
         if not _is_fetched(params, root):
             problems.append(str(error))
     if announced is not None:
-        try:
-            check_fits(params, announced.spec)
-        except ConfigError as error:
-            problems.append(str(error))
-        problems += _split_problems(params, announced)
+        problems += [*misfits(params, announced.spec), *_split_problems(params, announced)]
         warnings += [*size_warnings(params, announced.spec), *_disk_warnings(params, root, announced)]
     if problems:
         raise ConfigError("; ".join(problems))
@@ -63,8 +60,7 @@ def _path_problems(params: Params, root: Path) -> list[str]:
     return problems
 
 
-def _device_problems(params: Params) -> list[str]:
-    problems = []
+def _device_problems(params: Params) -> Iterator[str]:
     for name, device in (("train.device", params.train.device), ("encode.device", params.encode.device)):
         if device in ("auto", "cpu"):
             continue
@@ -73,43 +69,40 @@ def _device_problems(params: Params) -> list[str]:
         try:
             choose_device(device)
         except PipelineError as error:
-            problems.append(f"{name}: {error}; set it to auto")
-    return problems
+            yield f"{name}: {error}; set it to auto"
 
 
-def _gate_warnings(params: Params) -> list[str]:
-    if params.source.name == "mnist" or params.evaluate.gate.max_mse != MNIST_MAX_MSE:
-        return []
-    return [
-        f"evaluate.gate.max_mse: {MNIST_MAX_MSE} is the limit for MNIST, but source.name is {params.source.name}; set "
-        "one for your data, or null: `train` says at its start what answering each value's mean, and PCA, would reach"
-    ]
+def _gate_warnings(params: Params) -> Iterator[str]:
+    if params.source.name != "mnist" and params.evaluate.gate.max_mse == MNIST_MAX_MSE:
+        yield (
+            f"evaluate.gate.max_mse: {MNIST_MAX_MSE} is the limit for MNIST, but source.name is {params.source.name}; "
+            "set one for your data, or null: `train` says at its start what answering each value's mean, and PCA, "
+            "would reach"
+        )
 
 
-def _split_problems(params: Params, announced: Announced) -> list[str]:
+def _split_problems(params: Params, announced: Announced) -> Iterator[str]:
     """The rows that `prepare` and `train` insist on."""
     validation = round(params.prepare.validation_fraction * announced.train_rows)
     train = announced.train_rows - validation
-    if train >= 2 and validation >= 1:
-        return []
-    return [
-        f"the source has {announced.train_rows} train rows; prepare.validation_fraction of "
-        f"{params.prepare.validation_fraction:g} leaves {train} to train and {validation} to validate, expected at "
-        "least 2 and 1"
-    ]
+    if train < 2 or validation < 1:
+        yield (
+            f"the source has {announced.train_rows} train rows; prepare.validation_fraction of "
+            f"{params.prepare.validation_fraction:g} leaves {train} to train and {validation} to validate, expected at "
+            "least 2 and 1"
+        )
 
 
-def _disk_warnings(params: Params, root: Path, announced: Announced) -> list[str]:
+def _disk_warnings(params: Params, root: Path, announced: Announced) -> Iterator[str]:
     """An estimate: what the codec leaves of the rows is not known yet, and small beside them."""
     missing = [name for name in _WRITTEN if not (root / getattr(params.paths, name)).exists()]
     needed = _COPIES * len(missing) * announced.spec.nbytes * (announced.train_rows + announced.test_rows)
     free = shutil.disk_usage(_existing(root)).free
-    if needed <= free:
-        return []
-    return [
-        f"{_gigabytes(free)} are free at {root}, but the stages may need {_gigabytes(needed)} for {', '.join(missing)} "
-        "and DVC's cache of them; free space, or put the checkout on a larger disk"
-    ]
+    if needed > free:
+        yield (
+            f"{free / 1e9:.1f} GB are free at {root}, but the stages may need {needed / 1e9:.1f} GB for "
+            f"{', '.join(missing)} and DVC's cache of them; free space, or put the checkout on a larger disk"
+        )
 
 
 def _is_fetched(params: Params, root: Path) -> bool:
@@ -123,22 +116,15 @@ def _is_fetched(params: Params, root: Path) -> bool:
         lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text(encoding="utf-8"))
         download = lock["stages"]["download"]
         ran_with = download["params"]["params.yaml"]
-        same_code = all(_md5(root / item["path"]) == item["md5"] for item in download["deps"])
+        # DVC names contents by their MD5.
+        digests = (hashlib.md5((root / item["path"]).read_bytes(), usedforsecurity=False) for item in download["deps"])
+        same_code = [digest.hexdigest() for digest in digests] == [item["md5"] for item in download["deps"]]
     except (OSError, ValueError, YAMLError, RecursionError, KeyError, TypeError):
         return False
     name = params.source.name
     return same_code and ran_with == {"source.name": name, f"source.{name}": params.source.options}
 
 
-def _md5(path: Path) -> str:
-    """The digest by which DVC names a file's content."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
 def _existing(path: Path) -> Path:
     """The path, or the nearest of its parents that there is."""
     return next(place for place in (path, *path.parents) if place.exists() or place.is_symlink())
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

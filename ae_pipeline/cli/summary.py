@@ -22,10 +22,7 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         "format": manifest.format,
         "snapshot": manifest.snapshot,
         "snapshots": _snapshots(store),
-        "rows": manifest.totals.rows,
-        "bytes_in": manifest.totals.bytes_in,
-        "bytes_out": store.nbytes,
-        "ratio": manifest.totals.bytes_in / store.nbytes,
+        **_sizes(store),
         "bits_per_row": 8 * manifest.totals.bytes_parts / manifest.totals.rows,
         "bits_per_row_with_codec": 8 * store.nbytes / manifest.totals.rows,
         "parts": len(manifest.parts),
@@ -35,6 +32,11 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         "written_by": manifest.written_by,
         "codec": describe_codec(header),
     }
+
+
+def _sizes(store: LatentStore) -> dict[str, Any]:
+    totals, nbytes = store.manifest.totals, store.nbytes
+    return {"rows": totals.rows, "bytes_in": totals.bytes_in, "bytes_out": nbytes, "ratio": totals.bytes_in / nbytes}
 
 
 def _snapshots(store: LatentStore) -> list[int]:
@@ -66,16 +68,9 @@ def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
     stores = {}
     for name in params.encode.data_sets:
         store = LatentStore.open(root / params.paths.latents / name)
-        totals = store.manifest.totals
         check_numbers(workspace.reports / "round_trip.json", round_trip.get(name), ["mse"])
-        stores[name] = {
-            "rows": totals.rows,
-            "bytes_in": totals.bytes_in,
-            "bytes_out": store.nbytes,
-            "ratio": totals.bytes_in / store.nbytes,
-            "mse": round_trip[name]["mse"],
-            "psnr": round_trip[name].get("psnr"),
-        }
+        measured = round_trip[name]
+        stores[name] = {**_sizes(store), "mse": measured["mse"], "psnr": measured.get("psnr")}
     return {
         "data_sets": stores,
         "codec": workspace.header.fingerprint,

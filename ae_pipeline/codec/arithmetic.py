@@ -47,11 +47,8 @@ class FloatArithmetic:
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device, block_rows: int):
         self._model, self._device, self._block_rows = model, device, block_rows
         self._scaling, self._dtype = header.scaling, header.spec.dtype
-        self._quantiser = Quantiser(
-            header.quantiser.levels,
-            torch.tensor(header.quantiser.scale, dtype=torch.float32),
-            torch.tensor(header.quantiser.zero_point, dtype=torch.float32),
-        ).to(device)
+        levels, scale, zero_point = header.quantiser.levels, header.quantiser.scale, header.quantiser.zero_point
+        self._quantiser = Quantiser(levels, *torch.tensor([scale, zero_point], dtype=torch.float32)).to(device)
         self._latent_size = header.model.latent_size
 
     def place(self, rows: np.ndarray) -> Tensor:

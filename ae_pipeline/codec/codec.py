@@ -8,6 +8,7 @@ How it computes is in arithmetic.py: a row gives the same bytes alone and among 
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ class Codec:
     """Ready the moment it exists. Thread-safe: encoding and decoding change nothing in it."""
 
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device | str = "cpu"):
-        self.header = header
-        self.device = torch.device(device)
+        self.header, self.device = header, torch.device(device)
+        self.spec, self.fingerprint, self.latent_size = header.spec, header.fingerprint, header.model.latent_size
         self.folder: Path | None = None
         """Where it was loaded from."""
         self.model = model = model.to(self.device).eval().requires_grad_(False)
@@ -66,21 +67,6 @@ class Codec:
         else:
             self.block_rows = max(1, min(BLOCK_ROWS, _MOST_BLOCK_VALUES // widest))
             self._arithmetic = FloatArithmetic(header, model, self.device, self.block_rows)
-
-    @property
-    def spec(self) -> SampleSpec:
-        """Shape and dtype of one row."""
-        return self.header.spec
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies what this codec computes."""
-        return self.header.fingerprint
-
-    @property
-    def latent_size(self) -> int:
-        """Integers per row."""
-        return self.header.model.latent_size
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Codec":
@@ -115,22 +101,33 @@ class Codec:
                 f"samples are {found}, expected {self.spec.describe()} as the codec has; use the one for them"
             )
         latents = np.empty((len(pixels), self.latent_size), np.int8)
-        with one_torch_thread():
-            for start in range(0, len(pixels), self.block_rows):
-                rows = slice(start, start + self.block_rows)
-                latents[rows] = self.encode_block(pixels[rows])[0]
-        return latents
+        return self._by_blocks(pixels, latents, lambda rows: self.encode_block(rows)[0])
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """int8 (n, L) to (n, *shape) of the codec's dtype."""
         if latents.shape[1:] != (self.latent_size,) or latents.dtype != np.int8:
             raise DataError(f"latents are {latents.dtype} {latents.shape[1:]}, expected int8 ({self.latent_size},)")
         pixels = np.empty((len(latents), *self.spec.shape), self.spec.dtype)
+        return self._by_blocks(latents, pixels, self.decode_block)
+
+    def reconstruct_unquantised(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, *shape) through the network alone, to tell its error from the quantiser's; float32 pixels."""
+
+        @torch.inference_mode()
+        def compute(rows: np.ndarray) -> np.ndarray:
+            return self._arithmetic.decode_unquantised(self._arithmetic.place(rows))[: len(rows)].cpu().numpy()
+
+        return self._by_blocks(pixels, np.empty(pixels.shape, np.float32), compute)
+
+    def _by_blocks(
+        self, rows: np.ndarray, result: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """`result`, (n, ...), filled with what `compute` makes of each block of `rows`, (n, ...)."""
         with one_torch_thread():
-            for start in range(0, len(latents), self.block_rows):
-                rows = slice(start, start + self.block_rows)
-                pixels[rows] = self.decode_block(latents[rows])
-        return pixels
+            for start in range(0, len(rows), self.block_rows):
+                block = slice(start, start + self.block_rows)
+                result[block] = compute(rows[block])
+        return result
 
     @torch.inference_mode()
     def encode_block(self, pixels: np.ndarray, *, measure: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
@@ -177,17 +174,6 @@ class Codec:
             return decoded.to(torch.uint8).cpu().numpy()
         with np.errstate(invalid="ignore"):  # weights of another's making may give NaN, which no integer is
             return decoded.cpu().numpy().astype(self.spec.dtype)
-
-    @torch.inference_mode()
-    def reconstruct_unquantised(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, *shape) through the network alone, to tell its error from the quantiser's; float32 pixels."""
-        decoded = np.empty(pixels.shape, np.float32)
-        with one_torch_thread():
-            for start in range(0, len(pixels), self.block_rows):
-                block = pixels[start : start + self.block_rows]
-                pixels_alone = self._arithmetic.decode_unquantised(self._arithmetic.place(block))
-                decoded[start : start + self.block_rows] = pixels_alone[: len(block)].cpu().numpy()
-        return decoded
 
 
 def save_codec(
@@ -241,7 +227,7 @@ def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -
 
 
 def _kinds(state: dict[str, Tensor], header: CodecHeader) -> dict[str, tuple[Any, ...]]:
-    """What weights must agree in: all but the precision of floats, which widen exactly."""
+    """What weights must agree in: everything except the precision of floats, which widen exactly."""
     return {name: (value.shape, value.dtype if header.is_integer else None) for name, value in state.items()}
 
 

@@ -28,14 +28,13 @@ class SampleSpec:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise DataError(f"samples of dtype {self.dtype} are not supported; expected one of {', '.join(DTYPES)}")
+        wanted = None
         if not 1 <= len(self.shape) <= 8 or any(size < 1 for size in self.shape):
-            raise DataError(
-                f"samples of shape {list(self.shape)} are not supported; expected 1 to 8 dimensions of at least 1"
-            )
-        if self.nbytes > _MOST_BYTES:
-            raise DataError(
-                f"samples of shape {list(self.shape)} are not supported; expected at most {_MOST_BYTES} bytes"
-            )
+            wanted = "1 to 8 dimensions of at least 1"
+        elif self.nbytes > _MOST_BYTES:
+            wanted = f"at most {_MOST_BYTES} bytes"
+        if wanted:
+            raise DataError(f"samples of shape {list(self.shape)} are not supported; expected {wanted}")
 
     @property
     def size(self) -> int:
@@ -48,7 +47,7 @@ class SampleSpec:
         return self.size * np.dtype(self.dtype).itemsize
 
     def describe(self) -> str:
-        """For messages, e.g. `uint8 28x28`."""
+        """Dtype and shape for messages, e.g. `uint8 28x28`."""
         return f"{self.dtype} {'x'.join(map(str, self.shape))}"
 
 

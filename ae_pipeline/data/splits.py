@@ -44,12 +44,8 @@ def write_splits(splits: dict[str, RawSplit], folder: Path, params: PrepareParam
 def _write_split(split: RawSplit, which: np.ndarray, folder: Path, rows_per_shard: int) -> None:
     spec = SampleSpec(split.pixels.shape[1:], split.pixels.dtype.newbyteorder("=").name)
     values = {name: column.astype(column.dtype.newbyteorder("=")) for name, column in split.attributes.items()}
-    schema = pa.schema(
-        [
-            pa.field(ID, pa.int64(), nullable=False),
-            *(pa.field(name, pa.from_numpy_dtype(column.dtype)) for name, column in values.items()),
-        ]
-    )
+    attributes = pa.schema({name: pa.from_numpy_dtype(column.dtype) for name, column in values.items()})
+    schema = pa.schema([pa.field(ID, pa.int64(), nullable=False), *attributes])
     for number, start in enumerate(range(0, len(which), rows_per_shard)):
         shard = which[start : start + rows_per_shard]
         with ShardWriter(folder / f"part-{number:05d}.parquet", schema, spec) as writer:

@@ -10,7 +10,7 @@ not. The whole data set decides the ends; the percentiles are those of evenly sp
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import ceil
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from ae_pipeline.data.samples import SampleSet
 
-# Shares of the values that are left out of the robust range, below and above.
+# This share of the values is left out of the robust range, below and again above.
 _TAIL = 0.001
 # Values that percentiles are taken over, in rows with equal steps between them.
 _SAMPLED_VALUES = 1 << 20
@@ -38,12 +38,8 @@ class ValueRange:
 
     def as_metrics(self) -> dict[str, float]:
         """The four values under their names in docs/metrics.md."""
-        return {
-            "value_min": self.minimum,
-            "value_max": self.maximum,
-            "value_low": self.low,
-            "value_high": self.high,
-        }
+        names = ("value_min", "value_max", "value_low", "value_high")
+        return dict(zip(names, astuple(self), strict=True))
 
     def describe(self) -> str:
         """The range in words, for messages."""
@@ -81,8 +77,8 @@ class RangeWatch:
     def __init__(self, offset: float, scale: float):
         self._range = offset, scale
         self._low, self._high = offset, offset + scale
-        # Offset and scale are rounded.
-        self._margin = 1e-9 * scale
+        margin = 1e-9 * scale  # offset and scale are rounded
+        self._below, self._above = self._low - margin, self._high + margin
         self._rows = self._outside = 0
         self._least, self._greatest = np.inf, -np.inf
 
@@ -93,9 +89,8 @@ class RangeWatch:
         flat = pixels.reshape(len(pixels), -1)
         least, greatest = float(flat.min()), float(flat.max())
         outside = 0
-        if least < self._low - self._margin or greatest > self._high + self._margin:
-            low, high = self._low - self._margin, self._high + self._margin
-            outside = int(((flat.min(axis=1) < low) | (flat.max(axis=1) > high)).sum())
+        if least < self._below or greatest > self._above:
+            outside = int(((flat.min(axis=1) < self._below) | (flat.max(axis=1) > self._above)).sum())
         self._count(len(pixels), outside, least, greatest)
 
     def another(self) -> "RangeWatch":
@@ -140,7 +135,7 @@ def scaled_by(dtype: str, found: ValueRange | None = None) -> tuple[float, float
 
 def measure_range(samples: SampleSet) -> ValueRange:
     """Range of a data set on disk; reads all of it."""
-    return range_of(_blocks(samples), samples.rows)
+    return range_of(pixels_of(samples), samples.rows)
 
 
 def range_of(blocks: Iterable[np.ndarray], rows: int) -> ValueRange:
@@ -161,7 +156,8 @@ def range_of(blocks: Iterable[np.ndarray], rows: int) -> ValueRange:
     return ValueRange(least, greatest, float(low), float(high))
 
 
-def _blocks(samples: SampleSet) -> Iterator[np.ndarray]:
+def pixels_of(samples: SampleSet) -> Iterator[np.ndarray]:
+    """All rows in blocks (n, *shape), in order."""
     for shard in samples.shards:
         for block in samples.blocks(shard, _BLOCK_ROWS):
             yield block.pixels

@@ -27,12 +27,9 @@ class WeightAverage(Generic[Modules]):
         self._every = max(1, round(steps / _UPDATES))
         self._least_share = min(1.0, self._every / max(steps, 1.0))
         self._average = AveragedModel(modules, multi_avg_fn=self._move, use_buffers=True)
-        self._steps = 0
-
-    @property
-    def modules(self) -> Modules:
+        self.modules = cast(Modules, self._average.module)
         """The averaged ones."""
-        return cast(Modules, self._average.module)
+        self._steps = 0
 
     def update(self) -> None:
         """Count a step in; call it after every one."""

@@ -1,13 +1,14 @@
 """Batches for training: the whole split as one tensor on the device, or streamed from its shards."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import psutil
 import torch
 from torch import Tensor
 
+from ae_pipeline.codec.arithmetic import moved
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.value_range import measure_range, scaled_by
@@ -19,30 +20,27 @@ _BLOCK_ROWS = 4096
 _SHUFFLE_ROWS = 65_536
 
 
-class Rows(Protocol):
+class Rows(ABC):
     """A split that can be gone through many times."""
 
-    @property
-    def rows(self) -> int:
-        """How many there are."""
+    rows: int
+    """How many there are."""
 
+    @abstractmethod
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Batches (n, *shape) on the device, in an order that depends on the generator only."""
 
+    @abstractmethod
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Batches (n, *shape) on the device, in the order of the split."""
 
 
-class MemoryRows:
+class MemoryRows(Rows):
     """All rows in one tensor on the device, in the samples' own dtype."""
 
     def __init__(self, pixels: np.ndarray, device: torch.device):
         self._pixels = torch.from_numpy(pixels).to(device)
-
-    @property
-    def rows(self) -> int:
-        """How many there are."""
-        return len(self._pixels)
+        self.rows = len(pixels)
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Batches by one random permutation of all rows."""
@@ -55,38 +53,26 @@ class MemoryRows:
         yield from self._pixels.split(batch_size)
 
 
-class StreamedRows:
+class StreamedRows(Rows):
     """Rows read from Parquet each time. Shuffles the order of shards, and rows within a window."""
 
     def __init__(self, samples: SampleSet, device: torch.device):
-        self._samples = samples
-        self._device = device
-
-    @property
-    def rows(self) -> int:
-        """How many there are."""
-        return self._samples.rows
+        self._samples, self._device, self.rows = samples, device, samples.rows
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Batches from a window of rows that is filled shard by shard and shuffled whenever it is full."""
         shards = torch.randperm(len(self._samples.shards), generator=generator).tolist()
-        pixels = (block for shard in shards for block in self._blocks(shard))
-        yield from self._batches(_windows(pixels, max(_SHUFFLE_ROWS, batch_size)), batch_size, generator)
+        yield from self._batches(shards, max(_SHUFFLE_ROWS, batch_size), batch_size, generator)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Batches in the order of the split."""
-        pixels = (block for shard in range(len(self._samples.shards)) for block in self._blocks(shard))
-        yield from self._batches(_windows(pixels, batch_size), batch_size, None)
-
-    def _blocks(self, shard: int) -> Iterator[np.ndarray]:
-        for block in self._samples.blocks(self._samples.shards[shard], _BLOCK_ROWS):
-            yield block.pixels
+        yield from self._batches(range(len(self._samples.shards)), batch_size, batch_size, None)
 
     def _batches(
-        self, windows: Iterator[np.ndarray], batch_size: int, generator: torch.Generator | None
+        self, shards: Iterable[int], window_rows: int, batch_size: int, generator: torch.Generator | None
     ) -> Iterator[Tensor]:
         left: Tensor | None = None
-        for window in windows:
+        for window in self._windows(shards, window_rows):
             rows = torch.from_numpy(window)
             if generator is not None:
                 rows = rows[torch.randperm(len(rows), generator=generator)]
@@ -96,14 +82,20 @@ class StreamedRows:
             if len(left) == batch_size:
                 whole, left = [*whole, left], None
             for batch in whole:
-                yield self._moved(batch)
+                yield moved(batch, self._device)
         if left is not None:
-            yield self._moved(left)
+            yield moved(left, self._device)
 
-    def _moved(self, batch: Tensor) -> Tensor:
-        if self._device.type == "cuda":
-            return batch.pin_memory().to(self._device, non_blocking=True)
-        return batch.to(self._device)
+    def _windows(self, shards: Iterable[int], rows: int) -> Iterator[np.ndarray]:
+        pending: list[np.ndarray] = []
+        for shard in shards:
+            for block in self._samples.blocks(self._samples.shards[shard], _BLOCK_ROWS):
+                pending.append(block.pixels)
+                if sum(map(len, pending)) >= rows:
+                    yield np.concatenate(pending)
+                    pending = []
+        if pending:
+            yield np.concatenate(pending)
 
 
 def open_rows(samples: SampleSet, mode: str, device: torch.device) -> Rows:
@@ -117,19 +109,6 @@ def fit_scaling(samples: SampleSet) -> Scaling:
     """Integers are scaled by their type's range, floats by the least and greatest value of the train split."""
     offset, scale = scaled_by(samples.spec.dtype, measure_range(samples) if samples.spec.dtype == "float32" else None)
     return Scaling(offset=offset, scale=scale)
-
-
-def _windows(blocks: Iterator[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    pending: list[np.ndarray] = []
-    count = 0
-    for block in blocks:
-        pending.append(block)
-        count += len(block)
-        if count >= rows:
-            yield np.concatenate(pending)
-            pending, count = [], 0
-    if pending:
-        yield np.concatenate(pending)
 
 
 def _free_memory(device: torch.device) -> int:

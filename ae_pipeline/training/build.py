@@ -1,6 +1,7 @@
 """Makes a codec's folder from samples: train, freeze, fit the quantiser, save."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ae_pipeline.provenance import library_versions, machine
 from ae_pipeline.training.batches import Rows, fit_scaling, open_rows
 from ae_pipeline.training.loop import Epoch, Fitted, fit
 from ae_pipeline.training.rate import RateModel
-from ae_pipeline.training.to_integers import RoundedNetwork, tune
+from ae_pipeline.training.to_integers import RoundedNetwork, Tuned, tune
 
 # More rows than these hardly change where a range ends.
 _QUANTISER_ROWS = 200_000
@@ -60,8 +61,7 @@ def build_codec(
     fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch)
 
     frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling)
-    integers: dict[str, Tensor] | None = None
-    tuned: dict[str, Any] = {}
+    integers, tuned = None, None
     if in_integers:
         integers, tuned = _in_integers(frozen, quantiser, rate, train_rows, validation_rows, params.train)
     header = save_codec(
@@ -84,8 +84,8 @@ def build_codec(
             },
             "versions": library_versions(),
             "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},
-            "precision": fitted.precision.as_dict(),
-            **tuned,
+            "precision": asdict(fitted.precision),
+            **({"integers": asdict(tuned)} if tuned else {}),
         },
         integers=integers,
     )
@@ -97,7 +97,7 @@ def _freeze(
 ) -> tuple[Autoencoder, Quantiser, RateModel | None]:
     """The model as it will be stored and its quantiser: the one it was trained with, or one fitted to its latents.
 
-    With the first one also the rate model of the latents that are left.
+    A quantiser from training comes with the rate model of the latents that are left.
     """
     device = next(model.parameters()).device
     frozen = freeze(model, params.model.name).to(device)
@@ -123,12 +123,12 @@ def _in_integers(
     train: Rows,
     validation: Rows,
     params: TrainParams,
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of the integer model, and what the provenance says of it."""
+) -> tuple[dict[str, Tensor], Tuned]:
+    """The state of the integer model, and what rounding cost."""
     device = next(iter(train.in_order(1))).device
     network = RoundedNetwork(frozen, quantiser).to(device)
     tuned = tune(network, None if rate is None else rate.to(device), train, validation, params)
-    return network.integers(), {"integers": tuned.as_dict()}
+    return network.integers(), tuned
 
 
 @torch.inference_mode()

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler
 
 from ae_pipeline.codec.arithmetic import scale_pixels
 from ae_pipeline.codec.header import Scaling
@@ -31,8 +32,6 @@ _WARM_UP, _RATE_WARM_UP = 0.02, 0.1
 # Where the cosine ends, as a share of the learning rate, if weights are averaged: averages need no rest, and go on
 # getting better.
 _LAST_RATE = 0.1
-
-Losses = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -83,10 +82,10 @@ def fit(
     best_state: dict[str, Tensor] = {}
     best_epoch = 0
     with seeded(params.seed, next(model.parameters()).device):
-        modules = _modules(model, params)
+        trained = _Trained(model, params)
         steps = params.epochs * math.ceil(train.rows / params.batch_size)
-        precision = choose_precision(params.autocast, partial(_trial, modules, train, params, scaling, steps))
-        trainer = _Trainer(modules, params, scaling, steps, autocast=precision.autocast, compiled=params.compile)
+        precision = choose_precision(params.autocast, partial(_trial, trained, train, params, scaling, steps))
+        trainer = _Trainer(trained, params, scaling, steps, autocast=precision.autocast, compiled=params.compile)
         untrained = best_loss = trainer.validation_loss(validation)
         for number in range(1, params.epochs + 1):
             learning_rate = trainer.learning_rate
@@ -106,8 +105,22 @@ def fit(
             "change train.learning_rate, train.optimizer or the model, or, where `prepare` warns of its values, "
             "remove outliers from the validation split"
         )
-    modules.load_state_dict(best_state)
-    return Fitted(history, best_epoch, len(history) < params.epochs, precision, _rate_of(modules))
+    trained.load_state_dict(best_state)
+    return Fitted(history, best_epoch, len(history) < params.epochs, precision, trained.rate)
+
+
+class _Trained(nn.Module):
+    """What is trained: the model, initialised, and with train.rate_weight a rate model."""
+
+    def __init__(self, model: Autoencoder, params: TrainParams):
+        super().__init__()
+        if params.initialisation == "glorot":
+            model.apply(_initialise_glorot)
+        self.model = model
+        self.rate: RateModel | None = None
+        if params.rate_weight:
+            rate = RateModel(model.latent_size, shared=params.rate_code == "shared")
+            self.rate = rate.to(next(model.parameters()).device)
 
 
 class _Trainer:
@@ -115,7 +128,7 @@ class _Trainer:
 
     def __init__(
         self,
-        modules: nn.ModuleList,
+        trained: _Trained,
         params: TrainParams,
         scaling: Scaling,
         steps: int,
@@ -123,12 +136,12 @@ class _Trainer:
         autocast: bool,
         compiled: bool = False,
     ):
-        self._modules, self._rate = modules, _rate_of(modules)
-        self._optimizer = _optimizer(modules, params)
+        self._trained = trained
+        self._optimizer = _optimizer(trained, params)
         self._schedule = _schedule(self._optimizer, params, steps)
-        self._average = WeightAverage(modules, params.ema * steps) if params.ema else None
-        self.kept = modules if self._average is None else self._average.modules
-        losses = _model_of(modules).losses
+        self._average = WeightAverage(trained, params.ema * steps) if params.ema else None
+        self.kept = trained if self._average is None else self._average.modules
+        losses = trained.model.losses
         self._losses = torch.compile(losses) if compiled else losses
         self._params, self._scaling, self._steps, self._autocast = params, scaling, steps, autocast
 
@@ -139,7 +152,7 @@ class _Trainer:
 
     def epoch(self, train: Rows, generator: torch.Generator) -> float:
         """A step for every batch; returns the mean loss over rows."""
-        self._modules.train()
+        self._trained.train()
         losses: list[Tensor] = []
         rows: list[int] = []
         for pixels in train.shuffled(self._params.batch_size, generator):
@@ -156,7 +169,7 @@ class _Trainer:
         x = target + noise_std * torch.randn_like(target) if noise_std else target
         rate_share = min(1.0, self._schedule.last_epoch / self._steps / _RATE_WARM_UP)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self._autocast):
-            loss: Tensor = self._losses(x, target, **self._terms(self._rate, rate_share))["total"]
+            loss: Tensor = self._losses(x, target, **self._terms(self._trained.rate, rate_share))["total"]
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -169,7 +182,7 @@ class _Trainer:
     def validation_loss(self, rows: Rows) -> float:
         """The loss of what would be kept, on clean rows, without dropout, latents rounded, in float32; mean of rows."""
         self.kept.eval()
-        losses, terms = _model_of(self.kept).losses, self._terms(_rate_of(self.kept), 1.0)
+        losses, terms = self.kept.model.losses, self._terms(self.kept.rate, 1.0)
         total = 0.0
         for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
             target = scale_pixels(pixels.float(), self._scaling)
@@ -186,29 +199,11 @@ class _Trainer:
         }
 
 
-def _modules(model: Autoencoder, params: TrainParams) -> nn.ModuleList:
-    """What is trained: the model, initialised, and with train.rate_weight a rate model."""
-    if params.initialisation == "glorot":
-        model.apply(_initialise_glorot)
-    if not params.rate_weight:
-        return nn.ModuleList([model])
-    rate = RateModel(model.latent_size, shared=params.rate_code == "shared")
-    return nn.ModuleList([model, rate.to(next(model.parameters()).device)])
-
-
-def _model_of(modules: nn.ModuleList) -> Autoencoder:
-    return cast(Autoencoder, modules[0])
-
-
-def _rate_of(modules: nn.ModuleList) -> RateModel | None:
-    return cast(RateModel, modules[1]) if len(modules) > 1 else None
-
-
 def _trial(
-    modules: nn.ModuleList, train: Rows, params: TrainParams, scaling: Scaling, steps: int, autocast: bool
+    trained: _Trained, train: Rows, params: TrainParams, scaling: Scaling, steps: int, autocast: bool
 ) -> Iterator[float]:
     """Losses of steps on copies, the same batches and draws whatever the precision; nothing of it stays."""
-    trainer = _Trainer(copy.deepcopy(modules).train(), params, scaling, steps, autocast=autocast)
+    trainer = _Trainer(copy.deepcopy(trained).train(), params, scaling, steps, autocast=autocast)
     generator = torch.Generator().manual_seed(params.seed)
     for pixels in train.shuffled(params.batch_size, generator):
         if len(pixels) == params.batch_size:
@@ -236,30 +231,27 @@ def _check(epoch: Epoch, untrained: float) -> None:
         )
 
 
-def _optimizer(modules: nn.ModuleList, params: TrainParams) -> torch.optim.Optimizer:
+def _optimizer(trained: _Trained, params: TrainParams) -> torch.optim.Optimizer:
     speed, decay = params.learning_rate, params.weight_decay
-    model, *rates = modules
-    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
-    # Steps and densities are no weights to be kept small.
-    groups += [{"params": list(rate.parameters()), "weight_decay": 0.0} for rate in rates]
+    groups: list[dict[str, Any]] = [{"params": list(trained.model.parameters())}]
+    if trained.rate is not None:  # steps and densities are no weights to be kept small
+        groups.append({"params": list(trained.rate.parameters()), "weight_decay": 0.0})
     if params.optimizer == "adadelta":
         return torch.optim.Adadelta(groups, lr=speed, weight_decay=decay)
     kind = torch.optim.Adam if params.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=speed, weight_decay=decay, fused=True)
 
 
-def _schedule(
-    optimizer: torch.optim.Optimizer, params: TrainParams, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if params.schedule == "cosine":
-        warm = max(1.0, _WARM_UP * steps)
-        last = _LAST_RATE if params.ema else 0.0
+def _schedule(optimizer: torch.optim.Optimizer, params: TrainParams, steps: int) -> LRScheduler:
+    if params.schedule == "constant":
+        return ConstantLR(optimizer, factor=1.0)
+    warm = max(1.0, _WARM_UP * steps)
+    last = _LAST_RATE if params.ema else 0.0
 
-        def factor(step: int) -> float:
-            return min(1.0, (step + 1) / warm) * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / warm) * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return LambdaLR(optimizer, factor)
 
 
 @contextmanager

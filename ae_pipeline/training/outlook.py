@@ -13,11 +13,10 @@ import numpy as np
 
 from ae_pipeline.data.pixels import SampleSpec, image_shape
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.data.value_range import ValueRange, range_of, scaled_by
+from ae_pipeline.data.value_range import pixels_of, range_of, scaled_by
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import LARGEST_PCA, Params
 
-_BLOCK_ROWS = 2048
 # PCA of this many evenly spaced rows, and this many values of them, is a hint in a fraction of a second.
 _ROWS = 2000
 _VALUES = 1 << 24
@@ -37,7 +36,6 @@ class Outlook:
     """PCA of the same latent size, not quantised; None where there are too few rows."""
     limit: float | None
     """The largest MSE that passes `evaluate.gate`; None: it has no limit."""
-    value_range: ValueRange
     warnings: list[str]
 
     def describe(self) -> str:
@@ -48,40 +46,35 @@ class Outlook:
 
 
 def check_fits(params: Params, spec: SampleSpec) -> None:
-    """Raise one ConfigError with all settings that cannot lead to a codec for such samples that passes the gate."""
-    problems = []
+    """Raise one ConfigError with all `misfits`."""
+    if problems := list(misfits(params, spec)):
+        raise ConfigError("; ".join(problems))
+
+
+def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
+    """All settings that cannot lead to a codec for such samples that passes the gate."""
     if params.model.name != "dense":
         try:
             image_shape(spec.shape, params.model.name)
         except ConfigError as error:
-            problems.append(str(error))
+            yield str(error)
     if params.train.arithmetic == "integer" and spec.dtype != "uint8":
-        problems.append(f"train.arithmetic: integer is for uint8 samples, found {spec.describe()}; set it to auto")
+        yield f"train.arithmetic: integer is for uint8 samples, found {spec.describe()}; set it to auto"
     if params.evaluate.gate.beat_pca and spec.size > LARGEST_PCA:
-        problems.append(
+        yield (
             f"evaluate.gate.beat_pca: true, but samples are {spec.describe()}, and PCA is not computed for rows of "
             f"more than {LARGEST_PCA} values; set beat_pca: false"
         )
-    if problems:
-        raise ConfigError("; ".join(problems))
 
 
-def size_warnings(params: Params, spec: SampleSpec) -> list[str]:
+def size_warnings(params: Params, spec: SampleSpec) -> Iterator[str]:
     """Latents that take more than the samples do."""
     bits = params.train.latent_size * log2(params.quantiser.levels)
-    if bits < 8 * spec.nbytes:
-        return []
-    return [
-        f"train.latent_size {params.train.latent_size} with {params.quantiser.levels} levels is {bits:.0f} bits per "
-        f"row, not less than the {8 * spec.nbytes} of the samples ({spec.describe()}); set it lower"
-    ]
-
-
-def largest_mse(params: Params) -> float | None:
-    """The largest MSE that passes `evaluate.gate`, from max_mse and min_psnr; None where neither is set."""
-    gate = params.evaluate.gate
-    limits = [gate.max_mse, None if gate.min_psnr is None else 10 ** (-gate.min_psnr / 10)]
-    return min((limit for limit in limits if limit is not None), default=None)
+    if bits >= 8 * spec.nbytes:
+        yield (
+            f"train.latent_size {params.train.latent_size} with {params.quantiser.levels} levels is {bits:.0f} bits "
+            f"per row, not less than the {8 * spec.nbytes} of the samples ({spec.describe()}); set it lower"
+        )
 
 
 def look_ahead(train: SampleSet, params: Params) -> Outlook:
@@ -95,39 +88,39 @@ def look_ahead(train: SampleSet, params: Params) -> Outlook:
     mean_mse = float(np.square(rows).mean())
     size = params.train.latent_size
     pca_mse = _pca_mse(rows.astype(np.float32), size) if len(rows) >= _ROWS_PER_COMPONENT * size else None
-    limit = largest_mse(params)
+    gate = params.evaluate.gate
+    limits = [gate.max_mse, None if gate.min_psnr is None else 10 ** (-gate.min_psnr / 10)]
+    limit = min((limit for limit in limits if limit is not None), default=None)
     warnings = [
         *value_range.warnings("the train split", offset, scale),
         *size_warnings(params, train.spec),
         *_limit_warnings(limit, mean_mse, pca_mse),
     ]
-    return Outlook(mean_mse, pca_mse, limit, value_range, warnings)
+    return Outlook(mean_mse, pca_mse, limit, warnings)
 
 
-def _limit_warnings(limit: float | None, mean_mse: float, pca_mse: float | None) -> list[str]:
+def _limit_warnings(limit: float | None, mean_mse: float, pca_mse: float | None) -> Iterator[str]:
     if limit is None or not mean_mse:
-        return []
+        return
+    asked = f"evaluate.gate asks for an mse of at most {limit:.6g}, but"
     if limit >= mean_mse:
-        return [
-            f"evaluate.gate asks for an mse of at most {limit:.6g}, but answering each value's mean has "
-            f"{mean_mse:.6g}: this limit holds nothing back; set one below that"
-        ]
-    if pca_mse is not None and limit < pca_mse / _OUT_OF_REACH:
-        return [
-            f"evaluate.gate asks for an mse of at most {limit:.6g}, but PCA of the same latent size has {pca_mse:.6g}; "
-            f"an autoencoder is seldom below a fifth of that: raise train.latent_size, or the limit"
-        ]
-    return []
+        yield (
+            f"{asked} answering each value's mean has {mean_mse:.6g}: this limit holds nothing back; set one below that"
+        )
+    elif pca_mse is not None and limit < pca_mse / _OUT_OF_REACH:
+        yield (
+            f"{asked} PCA of the same latent size has {pca_mse:.6g}; an autoencoder is seldom below a fifth of that: "
+            "raise train.latent_size, or the limit"
+        )
 
 
 def _sampling(samples: SampleSet, every: int, sampled: list[np.ndarray]) -> Iterator[np.ndarray]:
     """All blocks of pixels; every so manyth row is put into `sampled`."""
     first = 0
-    for shard in samples.shards:
-        for block in samples.blocks(shard, _BLOCK_ROWS):
-            sampled.append(block.pixels[-first % every :: every].copy())
-            first += len(block.pixels)
-            yield block.pixels
+    for pixels in pixels_of(samples):
+        sampled.append(pixels[-first % every :: every].copy())
+        first += len(pixels)
+        yield pixels
 
 
 def _pca_mse(rows: np.ndarray, size: int) -> float:

@@ -6,8 +6,8 @@ times faster, others slower than float32. What is trained is a float32 model eit
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -30,17 +30,13 @@ class Precision:
     loss_ratio: float | None = None
     """Loss with autocast over loss without, after the same steps."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """The choice as JSON values, for the provenance of a codec."""
-        return asdict(self)
-
 
 def choose_precision(
     setting: Literal["auto", True, False], trial: Trial, clock: Callable[[], float] = time.perf_counter
 ) -> Precision:
     """`setting`, or what pays off by measurement; `trial(autocast)` gives the losses of steps as they are made.
 
-    With too little data for a measurement: float32.
+    Too little data for a measurement gives float32.
     """
     if setting != "auto":
         return Precision(setting)

@@ -24,7 +24,7 @@ _LEAST_USE = 1e-3
 class RateModel(nn.Module):
     """A step for every latent dimension, and a density, a mixture of three logistics, for all together or for each.
 
-    Together is what a byte costs in a column whose values share one code, each is what it costs where they do not.
+    A shared density is what a byte costs in a column whose values share one code; one for each, where they do not.
     """
 
     def __init__(self, latent_size: int, *, shared: bool):

@@ -7,8 +7,7 @@ the decoder gets them rounded (Minnen and Singh, "Channel-wise autoregressive en
 
 import copy
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +49,6 @@ class Tuned:
     """Loss after rounding, before training on."""
     loss: float
     """Loss of the integer network."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The losses as JSON values, for the provenance of a codec."""
-        return asdict(self)
 
 
 class RoundedLayer(nn.Module):
@@ -134,6 +129,7 @@ class RoundedNetwork(nn.Module):
         self.model = copy.deepcopy(model).requires_grad_(True)
         self.lowest, self.highest = quantiser.lowest, quantiser.highest
         self._sigmoid = isinstance(model.output, nn.Sigmoid)
+        self._output_bits = LOGIT_BITS if self._sigmoid else _PIXEL_BITS
         self._names = [*model.encoder_layers(), *model.decoder_layers()]
         self._latent = len(model.encoder_layers()) - 1
         self._fold(quantiser.to(next(model.parameters()).device))
@@ -142,7 +138,7 @@ class RoundedNetwork(nn.Module):
 
     @torch.no_grad()
     def _fold(self, quantiser: Quantiser) -> None:
-        """Scales of pixels, latents and logits into weights."""
+        """Move the scales of pixels, latents and logits into weights."""
         places = (0, self._latent, self._latent + 1, -1)
         first, latent, from_latent, last = (weighted(self.model, self._names[place]) for place in places)
         assert latent.bias is not None
@@ -158,10 +154,6 @@ class RoundedNetwork(nn.Module):
         else:
             last.weight /= _PIXEL_SCALE
             last.bias /= _PIXEL_SCALE
-
-    @property
-    def _output_bits(self) -> int:
-        return LOGIT_BITS if self._sigmoid else _PIXEL_BITS
 
     def _swapped(self, name: str, layer: Weighted) -> RoundedLayer:
         hidden = name not in (self._names[self._latent], self._names[-1])

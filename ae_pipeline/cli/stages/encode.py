@@ -32,18 +32,12 @@ def run(params: Params, root: Path) -> None:
         store = finished_or_removed(stores / name, samples, codec, params.encode)
         watch = watch_range(samples, read_header(codec).scaling)
         with row_progress(f"encode {name}", samples.rows) as progress:
+            called = f"{params.source.name}/{name}"
             if store:
                 progress(samples.rows)
             else:
                 store = encode_samples(
-                    samples,
-                    codec,
-                    stores / name,
-                    params.encode,
-                    name=f"{params.source.name}/{name}",
-                    git=git,
-                    work=work,
-                    progress=progress,
+                    samples, codec, stores / name, params.encode, name=called, git=git, work=work, progress=progress
                 )
         totals = store.manifest.totals
         print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")

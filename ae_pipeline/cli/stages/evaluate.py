@@ -22,10 +22,8 @@ def run(params: Params, root: Path) -> None:
     history = read_csv(reports / "history.csv", HISTORY)
     train, test = SampleSet.open(prepared / "train"), SampleSet.open(prepared / "test")
     evaluation = evaluate_codec(codec, test, params.encode, train=train, seed=params.evaluate.seed)
-    from ae_pipeline.evaluation.pictures import (  # matplotlib: half a second, not needed to start
-        write_pictures,
-        write_tables,
-    )
+    # Matplotlib takes half a second, and is not needed to start.
+    from ae_pipeline.evaluation.pictures import write_pictures, write_tables
 
     # Written before the gate is applied: who fails it wants to see the numbers.
     write_tables(reports / "tables", evaluation)

@@ -22,23 +22,14 @@ def run(params: Params, root: Path) -> None:
     outlook = look_ahead(train, params)
     print(outlook.describe(), flush=True)
     warn(outlook.warnings)
+    validation, codec, git = SampleSet.open(prepared / "validation"), root / params.paths.codec, git_state(root)
     with epoch_progress(params.train.epochs) as on_epoch:
-        header, fitted = build_codec(
-            train,
-            SampleSet.open(prepared / "validation"),
-            params,
-            root / params.paths.codec,
-            git_state(root),
-            on_epoch,
-        )
+        header, fitted = build_codec(train, validation, params, codec, git, on_epoch)
     write_csv(root / params.paths.reports / "history.csv", [asdict(epoch) for epoch in fitted.history])
     ended = "stopped early" if fitted.stopped_early else "ended"
-    integers = header.provenance.get("integers")
-    rounded = (
-        f"; {integers['loss']:.6f} after {integers['epochs']} more epochs that round the network to integers"
-        if integers
-        else ""
-    )
+    rounded = ""
+    if integers := header.provenance.get("integers"):
+        rounded = f"; {integers['loss']:.6f} after {integers['epochs']} more epochs that round the network to integers"
     print(
         f"{ended} after {len(fitted.history)} epochs; best epoch {fitted.best_epoch} with a validation loss of "
         f"{fitted.best.validation_loss:.6f}{rounded}; codec {header.fingerprint[:12]}"

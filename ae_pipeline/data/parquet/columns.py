@@ -7,6 +7,7 @@ pyarrow takes one for the other wherever it is given names: so ask for columns o
 """
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise, starmap
 from typing import Any
 
 import pyarrow as pa
@@ -32,13 +33,8 @@ class NamedColumnsFile(pq.ParquetFile):  # type: ignore[misc]
 
 def leaf_columns(schema: pa.Schema) -> dict[str, range]:
     """The places of each column's leaves among all leaf columns of the file; names must not repeat."""
-    found = {}
-    start = 0
-    for field in schema:
-        end = start + _leaves(field.type)
-        found[field.name] = range(start, end)
-        start = end
-    return found
+    ends = accumulate((_leaves(field.type) for field in schema), initial=0)
+    return dict(zip(schema.names, starmap(range, pairwise(ends)), strict=True))
 
 
 def flat_columns(metadata: Any) -> dict[str, int]:
@@ -71,6 +67,4 @@ def inner_types(kind: pa.DataType) -> list[pa.DataType]:
 
 def _leaves(kind: pa.DataType) -> int:
     inner = inner_types(kind)
-    if inner or pa.types.is_struct(kind):
-        return sum(map(_leaves, inner))
-    return 1
+    return sum(map(_leaves, inner)) if inner or pa.types.is_struct(kind) else 1

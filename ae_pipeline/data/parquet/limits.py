@@ -64,9 +64,7 @@ def read_footer(source: Path | IO[bytes] | io.RawIOBase) -> Any:
 def _footer_length(file: Any) -> tuple[int, int]:
     """Bytes of the file and, as it says, of its footer; 0 where it is too short to say."""
     size = file.seek(0, io.SEEK_END)
-    if size < _TAIL_BYTES:
-        return size, 0
-    file.seek(size - _TAIL_BYTES)
+    file.seek(max(0, size - _TAIL_BYTES))
     tail = file.read(_TAIL_BYTES)
     return size, int.from_bytes(tail[:4], "little") if tail[4:] == b"PAR1" else 0
 
@@ -211,28 +209,15 @@ def _text_bytes(array: Any) -> int:
     return _text_bytes(array.flatten()) if pa.types.is_nested(array.type) else int(array.nbytes)
 
 
-class _Chunk(io.RawIOBase):
+class _Chunk(io.BytesIO):
     """A column chunk at its place in a file that holds nothing else."""
 
     def __init__(self, data: bytes, start: int):
-        self._data, self._start, self._position = data, start, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+        super().__init__(data)
+        self._start = start
 
     def tell(self) -> int:
-        return self._position
+        return self._start + super().tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._start + len(self._data)}[whence]
-        self._position = base + offset
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        start = max(0, self._position - self._start)
-        data = self._data[start:] if size < 0 else self._data[start : start + size]
-        self._position += len(data)
-        return data
+        return self._start + super().seek(offset - self._start if whence == io.SEEK_SET else offset, whence)

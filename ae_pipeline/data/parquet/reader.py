@@ -9,7 +9,7 @@ fixed size where one is missing, and knows only paths in UTF-8.
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,14 +31,14 @@ _ARROW_SCHEMA = b"ARROW:schema"
 @contextmanager
 def open_parquet(file: Path, int96: str = "ns", metadata: Any = None) -> Iterator[pq.ParquetFile]:
     """A Parquet file; `metadata` is its footer, if that is known already. Raises DataError if it is none."""
-    source = None
-    try:
+    with ExitStack() as opened:
         try:
             source = arrow_file(file)
-            found = read_footer(source) if metadata is None else metadata
+            if isinstance(source, pa.NativeFile):
+                opened.enter_context(source)
             parquet = NamedColumnsFile(
                 source,
-                metadata=found,
+                metadata=read_footer(source) if metadata is None else metadata,
                 page_checksum_verification=True,
                 pre_buffer=False,
                 coerce_int96_timestamp_unit=int96,
@@ -48,11 +48,7 @@ def open_parquet(file: Path, int96: str = "ns", metadata: Any = None) -> Iterato
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = f"{file} is not a readable Parquet file: {first_line(error)}"
             raise DataError(f"{reason}; make or fetch it again") from None
-        with parquet:
-            yield parquet
-    finally:
-        if isinstance(source, pa.NativeFile):
-            source.close()
+        yield opened.enter_context(parquet)
 
 
 def int96_columns(metadata: Any) -> list[str]:

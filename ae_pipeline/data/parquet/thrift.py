@@ -13,84 +13,75 @@ _VARINTS = (4, 5, 6)
 _DEEPEST = 64
 
 
-def read_struct(data: memoryview, position: int, depth: int = 0) -> tuple[dict[int, Any], int]:
+def read_struct(data: memoryview, position: int) -> tuple[dict[int, Any], int]:
     """The struct that begins at `position`, and where it ends. Raises ValueError."""
-    if depth > _DEEPEST:
-        raise ValueError("structs are nested too deep")
-    fields: dict[int, Any] = {}
-    number = 0
-    while True:
-        head, position = _byte(data, position)
-        if head == 0:
-            return fields, position
-        if head >> 4:
-            number += head >> 4
-        else:
-            number, position = _zigzag(data, position)
-        if number in fields:
-            raise ValueError(f"field {number} is there twice")
-        kind = head & 15
-        if kind in (_TRUE, _FALSE):
-            fields[number] = kind == _TRUE
-        else:
-            fields[number], position = _value(data, position, kind, depth)
+    reader = _Reader(data, position)
+    return reader.struct(0), reader.position
 
 
-def _value(data: memoryview, position: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in _VARINTS:
-        return _zigzag(data, position)
-    if kind in (_TRUE, _FALSE, _BYTE):  # booleans: in a list, each has a byte
-        return _byte(data, position)
-    if kind == _DOUBLE:
-        return None, _skip(data, position, 8)
-    if kind == _BINARY:
-        size, position = _varint(data, position)
-        return None, _skip(data, position, size)
-    if kind in (_LIST, _SET):
-        return _items(data, position, depth + 1)
-    if kind == _STRUCT:
-        return read_struct(data, position, depth + 1)
-    raise ValueError(f"values of type {kind} do not occur in Parquet")
+class _Reader:
+    def __init__(self, data: memoryview, position: int):
+        self._data, self.position = data, position
 
+    def struct(self, depth: int) -> dict[int, Any]:
+        if depth > _DEEPEST:
+            raise ValueError("structs are nested too deep")
+        fields: dict[int, Any] = {}
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._zigzag()
+            if number in fields:
+                raise ValueError(f"field {number} is there twice")
+            kind = head & 15
+            fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+        return fields
 
-def _items(data: memoryview, position: int, depth: int) -> tuple[list[Any], int]:
-    if depth > _DEEPEST:
-        raise ValueError("lists are nested too deep")
-    head, position = _byte(data, position)
-    count, kind = head >> 4, head & 15
-    if count == 15:
-        count, position = _varint(data, position)
-    if count > len(data) - position:  # every item has at least a byte
-        raise ValueError("a list is longer than the file")
-    items = []
-    for _ in range(count):
-        item, position = _value(data, position, kind, depth)
-        items.append(item)
-    return items, position
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind in _VARINTS:
+            return self._zigzag()
+        if kind in (_TRUE, _FALSE, _BYTE):  # booleans: in a list, each has a byte
+            return self._byte()
+        if kind in (_DOUBLE, _BINARY):
+            self._skip(8 if kind == _DOUBLE else self._varint())
+            return None
+        if kind in (_LIST, _SET):
+            return self._items(depth + 1)
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        raise ValueError(f"values of type {kind} do not occur in Parquet")
 
+    def _items(self, depth: int) -> list[Any]:
+        if depth > _DEEPEST:
+            raise ValueError("lists are nested too deep")
+        head = self._byte()
+        count, kind = head >> 4, head & 15
+        if count == 15:
+            count = self._varint()
+        if count > len(self._data) - self.position:  # every item has at least a byte
+            raise ValueError("a list is longer than the file")
+        return [self._value(kind, depth) for _ in range(count)]
 
-def _byte(data: memoryview, position: int) -> tuple[int, int]:
-    if position >= len(data):
-        raise ValueError("it ends in the middle")
-    return data[position], position + 1
+    def _byte(self) -> int:
+        position = self.position
+        if position >= len(self._data):
+            raise ValueError("it ends in the middle")
+        self.position = position + 1
+        return self._data[position]
 
+    def _skip(self, size: int) -> None:
+        if size > len(self._data) - self.position:
+            raise ValueError("it ends in the middle")
+        self.position += size
 
-def _skip(data: memoryview, position: int, size: int) -> int:
-    if size > len(data) - position:
-        raise ValueError("it ends in the middle")
-    return position + size
+    def _varint(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self._byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ValueError("an integer has more than 64 bits")
 
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte, position = _byte(data, position)
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-    raise ValueError("an integer has more than 64 bits")
-
-
-def _zigzag(data: memoryview, position: int) -> tuple[int, int]:
-    value, position = _varint(data, position)
-    return (value >> 1) ^ -(value & 1), position
+    def _zigzag(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +36,25 @@ class RowGroupWriter:
         self._rows = row_group_rows
         self._to_file = to_file
         self._options = options
-        self._finished = finished_file(path, sync_name=False)
+        self._path = path
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
 
     def __enter__(self) -> "RowGroupWriter":
-        temporary = self._finished.__enter__()
-        try:
-            self._sink = arrow_file(temporary, "w")
-            self._writer = pq.ParquetWriter(
-                self._sink,
+        with ExitStack() as opened:
+            sink = arrow_file(opened.enter_context(finished_file(self._path, sync_name=False)), "w")
+            if isinstance(sink, pa.NativeFile):
+                opened.enter_context(sink)
+            writer = pq.ParquetWriter(
+                sink,
                 self._to_file(_without_rows(self._schema)).schema,
                 compression="zstd",
                 compression_level=ZSTD_LEVEL,
                 write_page_checksum=True,
                 **self._options,
             )
-        except BaseException:
-            self._finished.__exit__(*sys.exc_info())
-            raise
+            self._writer = opened.enter_context(writer)
+            self._opened = opened.pop_all()
         return self
 
     def write(self, table: pa.Table) -> None:
@@ -73,13 +74,10 @@ class RowGroupWriter:
         try:
             if error[0] is None and self._pending_rows:
                 self._flush(self._pending_rows)
-            self._writer.close()
-            if isinstance(self._sink, pa.NativeFile):
-                self._sink.close()
         except BaseException:
-            self._finished.__exit__(*sys.exc_info())
+            self._opened.__exit__(*sys.exc_info())
             raise
-        self._finished.__exit__(*error)
+        self._opened.__exit__(*error)
 
     def _flush(self, rows: int) -> None:
         table = pa.concat_tables(self._pending)

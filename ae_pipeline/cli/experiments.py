@@ -1,15 +1,17 @@
-"""The command line's `sweep`: which size of codec."""
+"""The commands that try things out: sweep (which size of codec), bench and preset (which kind)."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile
+from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
 from ae_pipeline.errors import SweepError
 
 if TYPE_CHECKING:
+    from ae_pipeline.experiments.benchmark.measure.points import Point
     from ae_pipeline.experiments.sweep.running import Swept
     from ae_pipeline.params import Params
 
@@ -41,39 +43,73 @@ def sweep(
     Defaults are `sweep:` in params.yaml. A sweep that was ended goes on when the same command is given again.
     """
     from ae_pipeline.experiments.sweep.choice import write_choice
-    from ae_pipeline.experiments.sweep.report import write_reports
+    from ae_pipeline.experiments.sweep.report import verdict, write_reports
     from ae_pipeline.experiments.sweep.running import run_sweep
-    from ae_pipeline.params import load_params
     from ae_pipeline.params.base import replaced
 
     options: dict[str, Any] = {"sweep.space": space, "sweep.seeds": seeds, "sweep.trials": trials}
     given = {name: value for name, value in options.items() if value is not None}
-    loaded = load_params(params)
+    loaded, root = workspace(params)
     if max_mse is not None or min_psnr is not None:  # instead of the tolerance of params.yaml
         given |= {f"sweep.{limit.key}": None for limit in loaded.sweep.limits}
         given |= {"sweep.max_mse": max_mse, "sweep.min_psnr": min_psnr}
     loaded = replaced(loaded, given)
-    root = Path.cwd()
     swept = run_sweep(loaded, root, float("inf") if timeout is None else timeout)
     files = write_reports(root / loaded.paths.reports, swept.results, swept.trials, swept.missing)
     chosen = swept.results.chosen
     if write_params and chosen is not None:
         write_choice(params, chosen.setting)
-    _show(swept, files, as_json=as_json)
+    lines = [*verdict(swept.results), f"reports: {', '.join(str(file.relative_to(root)) for file in files)}"]
+    if swept.missing:
+        lines.append(f"the time was over with {swept.missing} trials to go; the same command goes on")
+    show(json.loads(files[0].read_text(encoding="utf-8")), "\n".join(lines), as_json=as_json)
     swept.runs.complete(swept.trial_params(), swept.results, files)
     _check(swept, loaded, write_params=write_params)
 
 
-def _show(swept: "Swept", files: list[Path], *, as_json: bool) -> None:
-    from ae_pipeline.experiments.sweep.report import verdict
+def bench(
+    preset: Annotated[
+        list[str] | None, typer.Option(help="Codec to measure; can be repeated. [default: bench.presets]")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Test rows to measure on. [default: bench.max_rows]")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    as_json: AsJson = False,
+) -> None:
+    """Measure codecs, PCA, image codecs and compressors on the test split, and say which to use. Takes minutes."""
+    from ae_pipeline.experiments.benchmark.run import run_benchmark
+    from ae_pipeline.operation.ownership import BENCH, one_stage
 
-    if as_json:
-        print(json.dumps(json.loads(files[0].read_text(encoding="utf-8")), indent=2))
-        return
-    print("\n".join(verdict(swept.results)))
-    print(f"reports: {', '.join(str(file.relative_to(Path.cwd())) for file in files)}")
-    if swept.missing:
-        print(f"the time was over with {swept.missing} trials to go; the same command goes on")
+    loaded, root = workspace(params)
+    changes = ({"presets": preset} if preset else {}) | ({"max_rows": rows} if rows else {})
+    chosen = loaded.bench.model_copy(update=changes)
+    with one_stage(root, "bench", BENCH):
+        result = run_benchmark(loaded.model_copy(update={"bench": chosen}), root, _tell)
+    lines = [
+        result["verdict"]["summary"],
+        *(f"- {choice['sentence']}" for choice in result["verdict"]["choices"]),
+        *(f"left out: {reason}" for reason in result["left_out"]),
+        f"written: {Path(loaded.paths.reports)}/bench.json, bench.md, bench.png",
+    ]
+    show(result, "\n".join(lines), as_json=as_json)
+
+
+def preset(
+    name: Annotated[str, typer.Argument(help="small, balanced, fine, compact ...: a file in experiments/presets.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Write a preset's network and training into params.yaml; every other character of it stays."""
+    from ae_pipeline.experiments.presets import preset_values
+    from ae_pipeline.experiments.sweep.choice import write_choice
+
+    values = preset_values(name)
+    write_choice(params, values)
+    print("\n".join(f"{path}: {json.dumps(value)}" for path, value in values.items()))
+    gate = workspace(params)[0].evaluate.gate
+    limits = ", ".join(f"{limit} {value:g}" for limit, value in gate if value not in (None, True, False))
+    print(
+        f"written to {params}. The quality gate there (evaluate.gate) is unchanged: {limits or 'no limit on errors'}. "
+        f"A codec of `{name}` that does not meet it stops `dvc repro` after training; set the gate to what you need"
+    )
 
 
 def _check(swept: "Swept", params: "Params", *, write_params: bool) -> None:
@@ -100,3 +136,9 @@ def _check(swept: "Swept", params: "Params", *, write_params: bool) -> None:
             f"nothing was written to params.yaml: the curve has no knee, see {report}; say with --max-mse or "
             "--min-psnr what is good enough, or try more sizes"
         )
+
+
+def _tell(point: "Point") -> None:
+    """Progress, a line each; minutes pass between the first and the last."""
+    psnr = "lossless" if point.psnr is None else f"{point.psnr:.1f} dB"
+    print(f"{point.name}: {point.bits_per_row:,.0f} bits per row, {psnr}", file=sys.stderr, flush=True)

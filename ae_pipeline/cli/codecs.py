@@ -1,0 +1,177 @@
+"""The commands that apply a codec to a data set: encode, evaluate; and info, of a store or a codec."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ae_pipeline.cli.options import (
+    DEFAULT_PARAMS,
+    ROWS_OF_ENCODE,
+    AsJson,
+    Device,
+    Snapshot,
+    complete_once_named,
+    naming_options,
+    note_left_out,
+    show,
+    workspace,
+)
+from ae_pipeline.errors import ConfigError, printable, warn
+
+if TYPE_CHECKING:
+    from ae_pipeline.codec.header import CodecHeader
+    from ae_pipeline.data.pixels import SampleSpec
+    from ae_pipeline.data.samples import SampleSet
+
+CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
+ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
+Layout = Annotated[Literal["list", "binary", "coded"], typer.Option(help="How latents are stored.")]
+# What people are told of a new store; `info` says the rest.
+_WRITTEN = ["store", "rows", "bytes_in", "bytes_out", "ratio", "bits_per_row", "bits_per_row_with_codec", "parts"]
+
+
+def encode(
+    data: Annotated[Path, typer.Argument(help="Parquet file, or folder of them, with a column `pixels`.")],
+    store: Annotated[str, typer.Option(help="Folder to write, new or empty; or a URL: s3://bucket/store.")],
+    codec: CodecFolder = None,
+    model: ModelUri = None,
+    layout: Layout = "list",
+    row_group_rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows per Parquet row group.")] = 10_000,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Encode a data set into a latent store."""
+    from ae_pipeline.cli.progress import row_progress
+    from ae_pipeline.cli.summary import describe_store
+    from ae_pipeline.codec.header import read_header
+    from ae_pipeline.data.value_range import watch_range
+    from ae_pipeline.files import refuse_inside
+    from ae_pipeline.params import EncodeParams
+    from ae_pipeline.provenance import git_state
+    from ae_pipeline.store.storage.place import is_url
+    from ae_pipeline.store.storage.work_folder import unfinished_work
+    from ae_pipeline.store.writing.encoding import encode_samples
+
+    if not is_url(store):
+        refuse_inside(Path(store), data, "the data")
+    whole = nullcontext() if is_url(store) else complete_once_named("store", Path(store), as_json=as_json)
+    with whole, naming_options(row_group_rows="--row-group-rows"), _codec(codec, model) as folder:
+        header = read_header(folder)
+        samples = _open_samples(data, header.spec)
+        watch = watch_range(samples, header.scaling)
+        settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
+        git = git_state(Path.cwd())
+        with row_progress("encode", samples.rows) as progress:
+            written = encode_samples(samples, folder, store, settings, name=data.name, git=git, progress=progress)
+        described = describe_store(written) | {"largest_error": written.largest_error()}
+        shown = described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}
+        show(shown, as_json=as_json)
+    warn(watch.warnings(str(data)))
+    for left in [] if is_url(store) else unfinished_work(Path(store)):
+        print(printable(f"note: {left} is left of other unfinished work; remove it if nobody is to finish it"))
+
+
+def info(
+    place: Annotated[str, typer.Argument(help="Latent store (folder or URL), or codec folder.")],
+    snapshot: Snapshot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a store or a codec is: rows, bytes, snapshots, codec, provenance, schema."""
+    from ae_pipeline.cli.summary import describe_codec, describe_store
+    from ae_pipeline.codec.header import HEADER_NAME, read_header
+    from ae_pipeline.store.latent_store import LatentStore
+    from ae_pipeline.store.storage.place import is_url
+
+    if not is_url(place) and Path(place, HEADER_NAME).exists():
+        if snapshot is not None:
+            raise ConfigError(f"{place} is a codec, and has no snapshots; leave --snapshot out, or give a store")
+        show(describe_codec(read_header(Path(place))), as_json=as_json)
+    else:
+        show(describe_store(LatentStore.open(place, snapshot)), as_json=as_json)
+
+
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Rows that the codec was not trained on.")],
+    codec: CodecFolder = None,
+    model: ModelUri = None,
+    store: Annotated[
+        str | None, typer.Option(help="Measure this store of `data` (folder or URL) instead of a codec.")
+    ] = None,
+    train: Annotated[Path | None, typer.Option(help="Train split: adds PCA of the same latent size.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for metrics.json, tables and pictures.")] = None,
+    layout: Layout = "list",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a codec, or an existing store, costs on a data set."""
+    if store is None:
+        with naming_options(row_group_rows=ROWS_OF_ENCODE), _codec(codec, model) as folder:
+            metrics, header = _measure_codec(data, folder, train, report, layout=layout, device=device)
+    elif codec or model or train or report:
+        raise ConfigError("--store goes without --codec, --model, --train and --report")
+    else:
+        metrics, header = _measure_store(data, store, device)
+    from ae_pipeline.evaluation.mean_answer import warnings_of
+
+    warnings = warnings_of(metrics, header.scaling, str(data))
+    show(metrics, as_json=as_json)
+    warn(warnings)
+
+
+def _measure_codec(
+    data: Path, codec: Path, train: Path | None, report: Path | None, **settings: Any
+) -> tuple[dict[str, Any], "CodecHeader"]:
+    from ae_pipeline.codec.header import read_header
+    from ae_pipeline.evaluation.evaluate import evaluate_codec
+    from ae_pipeline.evaluation.pictures import write_pictures, write_tables
+    from ae_pipeline.files import refuse_existing, write_json
+    from ae_pipeline.params import EncodeParams
+
+    if report:
+        refuse_existing(report)
+    header = read_header(codec)
+    samples = _open_samples(data, header.spec)
+    train_samples = _open_samples(train, samples.spec) if train else None
+    measured = evaluate_codec(codec, samples, EncodeParams(**settings), train=train_samples)
+    if report:
+        write_tables(report / "tables", measured)
+        write_pictures(report / "pictures", measured, None)
+        write_json(report / "metrics.json", measured.metrics)
+    return measured.metrics, header
+
+
+def _measure_store(data: Path, store: str, device: str) -> tuple[dict[str, Any], "CodecHeader"]:
+    from ae_pipeline.evaluation.evaluate import evaluate_store
+    from ae_pipeline.store.latent_store import LatentStore
+
+    opened = LatentStore.open(store)
+    header = opened.codec_header()
+    return evaluate_store(opened, _open_samples(data, header.spec), device), header
+
+
+def _open_samples(data: Path, spec: "SampleSpec") -> "SampleSet":
+    from ae_pipeline.data.samples import SampleSet
+
+    samples = SampleSet.open(data, spec)
+    note_left_out(samples)
+    return samples
+
+
+@contextmanager
+def _codec(folder: Path | None, model: str | None) -> Iterator[Path]:
+    """The codec folder that the options name; one from the registry is copied to a temporary place."""
+    if (folder is None) == (model is None):
+        raise ConfigError("give one of --codec FOLDER and --model models:/<name>@<alias>")
+    if folder is not None:
+        yield folder
+        return
+    from ae_pipeline.operation.tracking.connection import fetch_codec
+    from ae_pipeline.params import Params
+
+    params = workspace(DEFAULT_PARAMS)[0] if DEFAULT_PARAMS.exists() else Params()
+    with tempfile.TemporaryDirectory() as target:
+        yield fetch_codec(str(model), params, Path.cwd(), Path(target))
