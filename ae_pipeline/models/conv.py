@@ -85,7 +85,7 @@ class ConvAutoencoder(Autoencoder):
         return image.squeeze(1) if len(self.sample_shape) == 2 else image.movedim(1, -1)
 
     def norms(self) -> dict[str, nn.Module]:
-        """Those of convolutions, of the first layer of the decoder, and of the latents."""
+        """The batch norms of convolutions, of the first layer of the decoder, and of the latents."""
         found = {
             f"{stack}.conv{name.removeprefix('norm')}": layer
             for stack in ("down", "up")

@@ -61,7 +61,7 @@ class DenseAutoencoder(Autoencoder):
         return raw.unflatten(1, self.sample_shape)
 
     def norms(self) -> dict[str, nn.Module]:
-        """Those of hidden layers, and of the latents."""
+        """The batch norms of hidden layers, and of the latents."""
         found = {
             f"{stack}.linear{int(name.removeprefix('norm')) - 1}": layer
             for stack in ("encoder", "decoder")

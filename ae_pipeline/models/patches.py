@@ -97,7 +97,7 @@ class PatchAutoencoder(Autoencoder):
         return x[:, :height, : width * channels].reshape(len(grid), *self.sample_shape)
 
     def norms(self) -> dict[str, nn.Module]:
-        """Those of convolutions, of the first layer of the decoder, and of the latents."""
+        """The batch norms of convolutions, of the first layer of the decoder, and of the latents."""
         found = {
             f"{stack}.conv{int(name.removeprefix('norm')) - 1}": layer
             for stack in ("encoder", "decoder")

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from growing import append
+from grown import append
 from handmade import random_pixels
 from inboxes import put_image, put_table, run, settle, store_of, stored, write_table
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from growing import append
+from grown import append
 from trainings import NAME, alias, client
 
 from ae_pipeline.codec.header import read_header

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
-from growing import append, batch, hidden, ids_of
+from grown import append, few, hidden, read_ids
 from handmade import bytes_of
 
 from ae_pipeline.codec.codec import Codec
@@ -24,9 +24,9 @@ def test_every_append_is_a_snapshot_and_earlier_ones_stay_readable(codec, tmp_pa
     written = []
     for number in (1, 2, 3):
         written += range(100 * number, 100 * number + 30)
-        appended = append(store, [batch(tmp_path / "data", number)], codec)
+        appended = append(store, [few(tmp_path / "data", number)], codec)
         assert (len(appended.parts), appended.skipped) == (1, 0)
-        assert ids_of(appended.store) == ids_of(LatentStore.open(store)) == written
+        assert read_ids(appended.store) == read_ids(LatentStore.open(store)) == written
     manifest = read_manifest(store)
     assert (manifest.snapshot, manifest.parent) == (3, 2)
     assert [part.name[:10] for part in manifest.parts] == ["part-00000", "part-00001", "part-00002"]
@@ -36,13 +36,13 @@ def test_every_append_is_a_snapshot_and_earlier_ones_stay_readable(codec, tmp_pa
     for number in (1, 2, 3):
         earlier = LatentStore.open(store, number)
         assert earlier.manifest.snapshot == number
-        assert ids_of(earlier) == written[: 30 * number]
+        assert read_ids(earlier) == written[: 30 * number]
         assert earlier.nbytes < LatentStore.open(store).nbytes or number == 3
     assert not hidden(tmp_path)
 
 
 def test_the_rows_are_what_the_codec_makes_of_them(codec, tmp_path):
-    first, second = (batch(tmp_path, number) for number in (1, 2))
+    first, second = (few(tmp_path, number) for number in (1, 2))
     append(tmp_path / "store", [first], codec)
     store = append(tmp_path / "store", [second], codec).store
     pixels = np.concatenate([samples.load().pixels for samples in (first, second)])
@@ -51,14 +51,14 @@ def test_the_rows_are_what_the_codec_makes_of_them(codec, tmp_path):
 
 
 def test_all_sets_of_one_call_are_one_snapshot(codec, tmp_path):
-    store = append(tmp_path / "store", [batch(tmp_path, number) for number in (1, 2)], codec).store
+    store = append(tmp_path / "store", [few(tmp_path, number) for number in (1, 2)], codec).store
     assert (store.manifest.snapshot, len(store.manifest.parts)) == (1, 2)
-    store = append(tmp_path / "store", [batch(tmp_path, number) for number in (3, 4, 5)], codec).store
+    store = append(tmp_path / "store", [few(tmp_path, number) for number in (3, 4, 5)], codec).store
     assert (store.manifest.snapshot, len(store.manifest.parts)) == (2, 5)
 
 
 def test_a_shard_that_the_store_has_adds_nothing(codec, tmp_path):
-    first, second = (batch(tmp_path / "data", number) for number in (1, 2))
+    first, second = (few(tmp_path / "data", number) for number in (1, 2))
     append(tmp_path / "store", [first], codec)
     shutil.copy(first.files[0], tmp_path / "another-name.parquet")
     same = SampleSet.open(tmp_path / "another-name.parquet")
@@ -71,24 +71,24 @@ def test_a_shard_that_the_store_has_adds_nothing(codec, tmp_path):
 
 
 def test_a_shard_that_is_named_twice_is_in_the_first_snapshot_once(codec, tmp_path):
-    first = batch(tmp_path, 1)
+    first = few(tmp_path, 1)
     appended = append(tmp_path / "store", [first, first], codec)
     assert (len(appended.parts), appended.skipped) == (1, 1)
     assert appended.store.manifest.source.rows == 30
 
 
 def test_row_numbers_go_on_after_the_rows_of_the_store(codec, tmp_path):
-    sets = [batch(tmp_path, number, rows=1500, ids=False) for number in (1, 2, 3)]
+    sets = [few(tmp_path, number, rows=1500, id=None) for number in (1, 2, 3)]
     append(tmp_path / "store", sets[:1], codec)
     store = append(tmp_path / "store", sets, codec).store
-    assert ids_of(store) == list(range(4500))
+    assert read_ids(store) == list(range(4500))
     assert [(part.id_min, part.id_max) for part in store.manifest.parts] == [(0, 1499), (1500, 2999), (3000, 4499)]
 
 
 def test_nothing_to_make_a_store_of_is_an_error(codec, tmp_path):
     with pytest.raises(DataError, match=r"no data set to make .* of; give at least one"):
         append(tmp_path / "store", [], codec)
-    append(tmp_path / "store", [batch(tmp_path, 1)], codec)
+    append(tmp_path / "store", [few(tmp_path, 1)], codec)
     assert append(tmp_path / "store", [], codec).parts == []
 
 
@@ -96,13 +96,13 @@ def test_lists_and_dictionaries_are_the_same_columns_again(codec, tmp_path):
     # Their Arrow types are spelled differently before and after they were in Parquet.
     columns = {"tags": pa.array([["a"]] * 30), "kind": pa.array(["x", "y"] * 15).dictionary_encode()}
     for number in (1, 2):
-        store = append(tmp_path / "store", [batch(tmp_path, number, **columns)], codec).store
+        store = append(tmp_path / "store", [few(tmp_path, number, **columns)], codec).store
     assert store.manifest.snapshot == 2
 
 
 def test_the_manifest_of_a_snapshot_is_kept_byte_for_byte(codec, tmp_path):
-    append(tmp_path / "store", [batch(tmp_path, 1)], codec)
+    append(tmp_path / "store", [few(tmp_path, 1)], codec)
     first = (tmp_path / "store" / MANIFEST_NAME).read_bytes()
-    append(tmp_path / "store", [batch(tmp_path, 2)], codec)
+    append(tmp_path / "store", [few(tmp_path, 2)], codec)
     assert (tmp_path / "store" / "_snapshots" / "1.json").read_bytes() == first
     assert re.match(r"\{\n  \"format\": 2", json.dumps(json.loads(first), indent=2))

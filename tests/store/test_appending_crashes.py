@@ -4,7 +4,7 @@ import fcntl
 import shutil
 
 import pytest
-from growing import append, batch, hidden, ids_of
+from grown import append, few, hidden, read_ids
 from handmade import bytes_of
 
 from ae_pipeline.errors import TargetError
@@ -13,8 +13,8 @@ from ae_pipeline.store.format.manifest import read_manifest, write_manifest
 
 
 def test_of_two_writers_one_is_told_and_changes_nothing(codec, tmp_path):
-    append(tmp_path / "store", [batch(tmp_path, 1)], codec)
-    second, third = batch(tmp_path, 2), batch(tmp_path, 3)
+    append(tmp_path / "store", [few(tmp_path, 1)], codec)
+    second, third = few(tmp_path, 2), few(tmp_path, 3)
 
     def append_another(rows):
         before = bytes_of(tmp_path / "store")
@@ -23,28 +23,28 @@ def test_of_two_writers_one_is_told_and_changes_nothing(codec, tmp_path):
         assert bytes_of(tmp_path / "store") == before
 
     store = append(tmp_path / "store", [second], codec, progress=append_another).store
-    assert ids_of(store) == [*range(100, 130), *range(200, 230)]
+    assert read_ids(store) == [*range(100, 130), *range(200, 230)]
 
 
 def test_of_two_that_make_the_store_one_is_told(codec, tmp_path):
-    first, second = batch(tmp_path, 1), batch(tmp_path, 2)
+    first, second = few(tmp_path, 1), few(tmp_path, 2)
 
     def append_another(rows):
         with pytest.raises(TargetError, match="another run is writing"):
             append(tmp_path / "store", [second], codec)
 
-    assert ids_of(append(tmp_path / "store", [first], codec, progress=append_another).store) == list(range(100, 130))
+    assert read_ids(append(tmp_path / "store", [first], codec, progress=append_another).store) == list(range(100, 130))
 
 
 def test_a_store_that_was_changed_in_spite_of_the_lock_is_not_overwritten(codec, tmp_path):
-    append(tmp_path / "store", [batch(tmp_path, 1)], codec)
+    append(tmp_path / "store", [few(tmp_path, 1)], codec)
     theirs = read_manifest(tmp_path / "store").model_copy(update={"written_by": {"by": "somebody else"}})
 
     def change(rows):
         write_manifest(tmp_path / "store", theirs)
 
     with pytest.raises(TargetError, match="was changed while new rows were being encoded; append again"):
-        append(tmp_path / "store", [batch(tmp_path, 2)], codec, progress=change)
+        append(tmp_path / "store", [few(tmp_path, 2)], codec, progress=change)
     assert read_manifest(tmp_path / "store") == theirs
     assert len(list((tmp_path / "store").glob("part-*"))) == 1
 
@@ -72,8 +72,8 @@ def test_parts_of_an_interrupted_append_are_taken_if_they_are_whole(codec, tmp_p
     def cut(rows):
         raise Cut
 
-    append(tmp_path / "store", [batch(tmp_path, 1)], codec)
-    sets = [batch(tmp_path, number) for number in (2, 3)]
+    append(tmp_path / "store", [few(tmp_path, 1)], codec)
+    sets = [few(tmp_path, number) for number in (2, 3)]
     with pytest.raises(Cut):
         append(tmp_path / "store", sets, codec, progress=cut)
     (work,) = tmp_path.glob(".store.*.partial")
@@ -84,17 +84,17 @@ def test_parts_of_an_interrupted_append_are_taken_if_they_are_whole(codec, tmp_p
     (tmp_path / "store" / "part-00001-0123456789abcdef.parquet").write_bytes(b"another append's")
     (tmp_path / "store" / "._manifest.json.77.tmp").write_bytes(b"half")
     # Another file came meanwhile: what is there is used all the same.
-    store = append(tmp_path / "store", [*sets, batch(tmp_path, 4)], codec).store
+    store = append(tmp_path / "store", [*sets, few(tmp_path, 4)], codec).store
     assert (store.path / part.name).stat().st_ino == stamp
-    assert len(ids_of(store)) == 120
+    assert len(read_ids(store)) == 120
     assert {file.name for file in store.path.glob("*part*")} == {part.name for part in store.manifest.parts}
     assert not hidden(tmp_path)
 
 
 def test_a_damaged_part_in_the_stores_folder_is_never_trusted(codec, tmp_path):
-    append(tmp_path / "store", [batch(tmp_path, 1)], codec)
+    append(tmp_path / "store", [few(tmp_path, 1)], codec)
     shutil.copytree(tmp_path / "store", tmp_path / "copy")
-    second = batch(tmp_path, 2)
+    second = few(tmp_path, 2)
     (part,) = append(tmp_path / "copy", [second], codec).parts
     (tmp_path / "store" / part.name).write_bytes((tmp_path / "copy" / part.name).read_bytes()[:-50])
     assert append(tmp_path / "store", [second], codec).parts == [part]
@@ -102,7 +102,7 @@ def test_a_damaged_part_in_the_stores_folder_is_never_trusted(codec, tmp_path):
 
 
 def test_leftovers_go_even_when_there_is_nothing_new(codec, tmp_path):
-    first = batch(tmp_path, 1)
+    first = few(tmp_path, 1)
     append(tmp_path / "store", [first], codec)
     before = bytes_of(tmp_path / "store")
     (tmp_path / "store" / "part-00001-0123456789abcdef.parquet").write_bytes(b"another append's")

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from growing import append, batch
-from grown import rewrite_manifest
+from grown import append, few, rewrite_manifest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
 
 from ae_pipeline.codec.codec import Codec
@@ -187,7 +186,7 @@ def test_what_is_appended_is_coded_too(tmp_path):
     random_codec(tmp_path / "codec")
     for layout in ("coded", "binary"):
         for number in (1, 2):
-            append(tmp_path / layout, [batch(tmp_path, number)], tmp_path / "codec", layout=layout, row_group_rows=8)
+            append(tmp_path / layout, [few(tmp_path, number)], tmp_path / "codec", layout=layout, row_group_rows=8)
     coded, binary = (LatentStore.open(tmp_path / layout) for layout in ("coded", "binary"))
     assert coded.manifest.snapshot == 2
     assert scanned(coded).equals(scanned(binary))

@@ -179,7 +179,7 @@ def test_other_bytes_change_nothing_unless_they_are_accepted(store, data):
 def test_a_store_goes_on_growing_after_new_bytes(store, data, whole, tmp_path):
     cannot_be_made(store, 0)
     repair(store, data, accept_new_bytes=True)
-    grown = append(store, [batch(tmp_path, 4), *data], whole.path.parent / "codec")
+    grown = append(store, [batch(tmp_path, 4), *data], whole.path.parent / "codec", row_group_rows=16).store
     assert [part.name[:10] for part in grown.manifest.parts] == ["part-00003", "part-00001", "part-00002", "part-00004"]
     assert grown.manifest.snapshot == 5
     assert verify_store(store).whole

@@ -75,7 +75,7 @@ def test_a_store_of_one_snapshot_has_nothing_to_vacuum(tmp_path):
 
 def test_a_store_goes_on_growing(store, whole, tmp_path):
     vacuum_store(store)
-    grown = append(store, [batch(tmp_path, 5)], whole.path.parent / "codec")
+    grown = append(store, [batch(tmp_path, 5)], whole.path.parent / "codec", row_group_rows=16).store
     assert (grown.manifest.snapshot, grown.manifest.parent, len(grown.manifest.parts)) == (5, 4, 5)
     found = verify_store(store)
     assert (found.whole, found.earlier_snapshots) == (True, [4])

@@ -192,7 +192,9 @@ def test_repeated_ids_are_a_notice_that_names_some(text, tmp_path):
 
     random_codec(tmp_path / "codec")
     for number in range(3):
-        store = append(tmp_path / "store", [batch(tmp_path, number, id=ids(number))], tmp_path / "codec")
+        store = append(
+            tmp_path / "store", [batch(tmp_path, number, id=ids(number))], tmp_path / "codec", row_group_rows=16
+        ).store
     every = [name for number in range(3) for name in ids(number)]
     expected = sorted({name for name in every if every.count(name) > 1})
     found = verify_store(store.path)

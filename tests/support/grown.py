@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,28 @@ from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.appending import append_samples
+from ae_pipeline.store.writing.plan import Appended
 
 ROWS = 40
 
 
-def batch(folder: Path, number: int, **columns) -> SampleSet:
-    """40 rows that no other number has, with ids and labels unless told otherwise (`id=None`: none)."""
-    columns = {"id": [100 * number + row for row in range(ROWS)], "label": [number] * ROWS, **columns}
+def batch(folder: Path, number: int, rows: int = ROWS, **columns) -> SampleSet:
+    """Rows that no other number has, with ids and labels unless told otherwise (`id=None`: none)."""
+    columns = {"id": [100 * number + row for row in range(rows)], "label": [number] * rows, **columns}
     columns = {name: values for name, values in columns.items() if values is not None}
-    return write_rows(folder / f"batch-{number}.parquet", random_pixels((ROWS, 5, 4), "uint8", number), **columns)
+    return write_rows(folder / f"batch-{number}.parquet", random_pixels((rows, 5, 4), "uint8", number), **columns)
 
 
-def append(store: Path, sets: list[SampleSet], codec: Path) -> LatentStore:
-    """One append with row groups of 16 rows, on the CPU."""
-    params = EncodeParams(row_group_rows=16, device="cpu")
-    return append_samples(store, sets, codec, params, name="growing", git={}).store
+few = partial(batch, rows=30, label=None)
+"""A smaller `batch`, without labels."""
+
+
+def append(
+    store: Path, sets: list[SampleSet], codec: Path, *, layout="list", row_group_rows=10_000, **options
+) -> Appended:
+    """One append, on the CPU."""
+    params = EncodeParams(layout=layout, row_group_rows=row_group_rows, device="cpu")
+    return append_samples(store, sets, codec, params, name="growing", git={}, **options)
 
 
 def grow(folder: Path, numbers=(1, 2, 3), **columns) -> LatentStore:
@@ -35,13 +43,19 @@ def grow(folder: Path, numbers=(1, 2, 3), **columns) -> LatentStore:
     if not (folder / "codec").exists():
         random_codec(folder / "codec")
     for number in numbers:
-        store = append(folder / "store", [batch(folder / "data", number, **columns)], folder / "codec")
+        samples = batch(folder / "data", number, **columns)
+        store = append(folder / "store", [samples], folder / "codec", row_group_rows=16).store
     return store
 
 
 def copied(store: LatentStore, target: Path) -> Path:
     """A copy of a store that a test may damage."""
     return Path(shutil.copytree(store.path, target))
+
+
+def hidden(folder: Path) -> list[str]:
+    """What writers leave when they are cut off."""
+    return sorted(item.name for item in folder.rglob("*") if item.name.startswith("."))
 
 
 def read_ids(store: LatentStore, **options) -> list:

@@ -13,7 +13,7 @@ class Damage:
     file: str
     reason: str
     rows: int | None = None
-    """None: not known, for the manifest that lists them is lost."""
+    """Rows that are lost; None: not known, for the manifest that lists them is lost."""
     id_min: int | str | None = None
     id_max: int | str | None = None
 
@@ -44,7 +44,7 @@ class Compared:
     not_compared: list[str] = field(default_factory=list)
     """Whole parts whose data was not given."""
     renewed: dict[str, str] = field(default_factory=dict)
-    """Of these, parts for which a file of the right name was given, with rows that no part holds; and its path."""
+    """Parts among these for which a file of the right name was given, with rows that no part holds; and its path."""
     rows_not_in_store: int = 0
     """Rows of the given data that the store does not hold."""
     left_out: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Verified:
     store: str
     format: int | None
     snapshot: int | None
-    """None: no manifest could be read, so nothing else could be checked."""
+    """The snapshot that was checked; None: no manifest could be read, so nothing else could be checked."""
     earlier_snapshots: list[int]
     parts: int
     rows: int
@@ -67,7 +67,7 @@ class Verified:
     decoding: str = "not checked"
     """Whether this machine decodes the probe rows to the recorded bytes: begins with `reproduced` or `differs`."""
     deep: Compared | None = None
-    """None: not compared with the data, or the store's codec cannot even be loaded."""
+    """What a comparison with the data found; None: not compared, or the store's codec cannot even be loaded."""
 
     @property
     def damaged_files(self) -> set[str]:
@@ -136,7 +136,7 @@ class Verified:
         return command
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as JSON values."""
         verdict = {"whole": self.whole, "rows_lost": self.rows_lost, "holds_source": self.holds_source}
         return {**asdict(self), **verdict}
 
@@ -158,5 +158,5 @@ class Repaired:
     """The newest one."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as JSON values."""
         return {**asdict(self), "whole": not self.failed}

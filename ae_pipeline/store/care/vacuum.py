@@ -49,7 +49,7 @@ class Vacuum:
     bytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as JSON values."""
         return asdict(self)
 
 

@@ -37,7 +37,7 @@ class Layout:
     dictionary_columns: tuple[str, ...]
     """Parquet column paths to dictionary-encode."""
     coding: GroupCoding | None = None
-    """None: in the file as in memory."""
+    """How latents are coded in the file; None: as in memory."""
 
     def file_type(self, size: int) -> pa.DataType:
         """The column's Arrow type in the file."""
@@ -48,7 +48,7 @@ class Layout:
         return self.coding.encode(group) if self.coding else group
 
     def from_file(self, group: pa.Array, size: int) -> pa.Array:
-        """And back. Raises ValueError for what `to_file` cannot have made."""
+        """Undo `to_file`. Raises ValueError for what `to_file` cannot have made."""
         return self.coding.decode(group, size) if self.coding else group
 
 

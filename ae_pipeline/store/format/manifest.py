@@ -50,7 +50,7 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# Of entries of each part there are many: with slots they take a third of a model's memory.
+# There are many entries of each part: with slots they take a third of a model's memory.
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -119,7 +119,7 @@ class ProbeEntry(_Entry):
 
     rows: Annotated[int, Field(ge=1, le=1024)]
     pixels_sha256: Sha256
-    """Of the decoded rows, in C order, little-endian."""
+    """Digest of the decoded rows, in C order, little-endian."""
     instructions: str
     """The CPU's instruction set that torch used, as torch names it: e.g. AVX512."""
 
@@ -226,7 +226,7 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
 
 def holds_part_of_store(storage: Storage) -> bool:
     """Whether there are files that can only be of a store, whatever else is lost of it."""
-    # Not `names`: what somebody took for a store may be the root of a disk.
+    # `names` would list everything: what somebody took for a store may be the root of a disk.
     if isinstance(storage, LocalStorage):
         names = [path.name for path in storage.path.iterdir()] if storage.path.is_dir() else []
     else:
@@ -248,7 +248,7 @@ def _instead(storage: Storage) -> str:
 
 def kept_snapshots(storage: Storage) -> list[int]:
     """Numbers of the earlier snapshots whose manifests are there, rising."""
-    # Not `names`: what somebody took for a store may be the root of a disk.
+    # `names` would list everything: what somebody took for a store may be the root of a disk.
     if isinstance(storage, LocalStorage):
         found = [f"{SNAPSHOTS_FOLDER}/{path.name}" for path in (storage.path / SNAPSHOTS_FOLDER).glob("*.json")]
     else:
@@ -277,7 +277,7 @@ def snapshot_name(snapshot: int) -> str:
 
 
 def snapshot_path(store: Path, snapshot: int) -> Path:
-    """The same as a path."""
+    """Path of a snapshot's manifest."""
     return store / snapshot_name(snapshot)
 
 
@@ -345,7 +345,7 @@ def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
             raise StoreError(
                 f"no store at {storage.location}; check the path, or make one with `ae-pipeline encode`"
             ) from None
-        # Of a bucket that does not exist, S3 says so.
+        # S3 says so where a bucket does not exist.
         reason = "" if name in str(error) else f": {first_line(error)}"
         found = f"is not a complete latent store ({name} is missing{reason})"
         raise StoreError(found, place=storage.location, advice=_instead(storage)) from None

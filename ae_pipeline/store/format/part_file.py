@@ -23,7 +23,7 @@ class PartFile(NamedColumnsFile):
 
     @property
     def rows_schema(self) -> pa.Schema:
-        """Of the rows that are read; `schema_arrow` is the file's."""
+        """Schema of the rows that are read; `schema_arrow` is the file's."""
         place, kind = self.schema_arrow.get_field_index(LATENT), self._layout.arrow_type(self._size)
         return self.schema_arrow.set(place, self.schema_arrow.field(place).with_type(kind))
 

@@ -56,7 +56,7 @@ class Storage(Protocol):
         """Bytes of a file."""
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
-        """At most `size` bytes from `start`: fewer where the file ends."""
+        """Read at most `size` bytes from `start`: fewer where the file ends."""
 
     def names(self) -> list[str]:
         """All files, also in sub-folders (`_codec/codec.json`), sorted; none if the place does not exist."""

@@ -33,7 +33,7 @@ class Point:
     bits_per_row: float
     """Bits of the rows' own bytes."""
     bits_per_row_with_codec: float
-    """The same, with a share of the bits that all rows of the benchmark have in common, such as the codec."""
+    """Bits of the rows and of what all rows of the benchmark share, such as the codec."""
     metrics: Metrics
     """The metrics of the table that this report has."""
     encode_rows_per_s: float
