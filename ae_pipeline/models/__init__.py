@@ -1,17 +1,18 @@
 """The autoencoders: one file per model, named as in params.yaml's `model.name`.
 
-To add one: write `models/<name>.py` with its `class Options(ModelOptions)` and `MODEL = <Class>` as its last line
-(contract: base.py); write the options into params.yaml. params/options.py, the codec's header, dvc.yaml and
-tests/house/test_contracts.py find it by its file.
+To add one: write `models/<name>.py` with `MODEL = <Class>` as its last line (contract: base.py), and beside it
+`models/<name>_options.py` with its `class Options(ModelOptions)`; write the options into params.yaml. The codec's header,
+params/options.py, dvc.yaml and tests/house/test_contracts.py find it by its file.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ae_pipeline.models.base import Autoencoder
+if TYPE_CHECKING:  # params/ asks for the options where torch is not wanted
+    from ae_pipeline.models.base import Autoencoder
 
 
-def build_model(name: str, sample_shape: tuple[int, ...], latent_size: int, options: dict[str, Any]) -> Autoencoder:
+def build_model(name: str, sample_shape: tuple[int, ...], latent_size: int, options: dict[str, Any]) -> "Autoencoder":
     """A freshly initialised model; its weights depend on torch's current seed. Raises TypeError unless all options are
     given, and no others.
     """

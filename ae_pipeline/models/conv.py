@@ -1,31 +1,13 @@
 """Convolutional autoencoder for images: stride-2 3x3 convolutions down, one linear layer to L, and back up."""
 
 from collections import OrderedDict
-from typing import Annotated
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from ae_pipeline.data.pixels import image_shape
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
+from ae_pipeline.models.conv_options import Options
 from ae_pipeline.models.linear import Linear
-from ae_pipeline.params.base import Activation, Fraction, ModelOptions, Norm, Output, Size
-
-
-class Options(ModelOptions):
-    """Options of `ConvAutoencoder`."""
-
-    channels: Annotated[list[Size], Field(min_length=1)] = [16, 32]
-    """Channels after each stride-2 convolution of the encoder; the decoder has them mirrored."""
-    hidden_norm: Norm = "batch"
-    """Batch normalisation as in `dense`, of each channel."""
-    activation: Activation = "relu"
-    latent_norm: Norm = "batch"
-    output_activation: Output = "sigmoid"
-    dropout: Fraction = 0.0
-
-    before = {"hidden_norm": "none"}
-    about_equal_bits = ("channels", "activation", "dropout")
 
 
 class ConvAutoencoder(Autoencoder):

@@ -129,7 +129,7 @@ class EncodeParams(Section):
     layout: Literal["list", "binary", "coded"] = "list"
     """list: opens as arrays everywhere; binary: faster, opens as bytes; coded: fewest bits, opens here only."""
     row_group_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """The format allows at most a million (`store/format/manifest.py`)."""
+    """The format allows no more (`store/format/manifest.py`)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     @field_validator("data_sets")

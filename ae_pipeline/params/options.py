@@ -1,24 +1,19 @@
-"""Which sources and models there are, and the options of each: `class Options` in its own file.
+"""Which sources and models there are, and the options of each.
 
-A file of sources/ or models/ that ends in `SOURCE = ...` or `MODEL = ...` is one, named after the file. Options are
-wanted where nothing heavy is, and a model's file imports torch: so of each file `class Options` alone is run, with the
-imports that it may use (`_LIGHT`). Without that class there are no options.
+A file of sources/ or models/ with a line `SOURCE = ...` or `MODEL = ...` is one, named after the file. Its options are
+`class Options` in the file beside it, `<name>_options.py`, if there is one: options are wanted where nothing heavy is
+loaded, and a model's own file imports torch.
 """
 
-import ast
-import re
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import create_model
 
-from ae_pipeline.errors import ConfigError
 from ae_pipeline.params.base import ModelOptions, Section
 
 _PACKAGE = Path(__file__).parents[1]
-_LIGHT = ("typing", "pydantic", "ae_pipeline.params.base")
-# A file up to the end of the class; the rest need not be parsed at every start.
-_HEAD = re.compile(r".*?^class Options\(.*?(?=^\S|\Z)", re.DOTALL | re.MULTILINE)
 AnyOptions = TypeVar("AnyOptions", bound=Section)
 
 
@@ -34,36 +29,17 @@ class Choice(Section):
 
 
 def find_options(room: str, last: str, default: str, base: type[AnyOptions]) -> dict[str, type[AnyOptions]]:
-    """The options of every file in `room` whose last line begins with `last`, the default one first, then by name."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in (_PACKAGE / room).glob("[a-z]*.py")}
-    names = sorted(name for name, text in texts.items() if f"\n{last} = " in text)
-    return {
-        name: _options(f"{room}/{name}.py", texts[name], base)
-        for name in sorted(names, key=lambda name: name != default)
-    }
+    """The options of every file in `room` that has a line `last = ...`, the default one first, then by name."""
+    files = (_PACKAGE / room).glob("[a-z]*.py")
+    names = sorted(file.stem for file in files if f"\n{last} = " in file.read_text(encoding="utf-8"))
+    return {name: _options(room, name, base) for name in sorted(names, key=lambda name: name != default)}
 
 
-def _options(place: str, text: str, base: type[AnyOptions]) -> type[AnyOptions]:
-    head = _HEAD.match(text)
-    if head is None:
+def _options(room: str, name: str, base: type[AnyOptions]) -> type[AnyOptions]:
+    if not (_PACKAGE / room / f"{name}_options.py").exists():
         return type("NoOptions", (base,), {"__module__": __name__, "__doc__": "There are none."})
-    tree = ast.parse(head[0])
-    tree.body = [node for node in tree.body if _is_light(node)]
-    found: dict[str, Any] = {"__name__": f"ae_pipeline.{place.removesuffix('.py').replace('/', '.')}"}
-    try:
-        exec(compile(tree, _PACKAGE / place, "exec"), found)  # noqa: S102 (a file of this package)
-    except NameError as error:
-        raise ConfigError(
-            f"class Options in ae_pipeline/{place}: {error}; expected only what it imports from {', '.join(_LIGHT)}"
-        ) from None
-    options: type[AnyOptions] = found["Options"]
+    options: type[AnyOptions] = import_module(f"ae_pipeline.{room}.{name}_options").Options
     return options
-
-
-def _is_light(node: ast.stmt) -> bool:
-    if isinstance(node, ast.ImportFrom):
-        return node.module in _LIGHT
-    return isinstance(node, ast.ClassDef) and node.name == "Options"
 
 
 SOURCES = find_options("sources", "SOURCE", "mnist", Section)

@@ -14,20 +14,12 @@ from ae_pipeline.data.idx import copy_uncompressed, describe_idx, idx_name, open
 from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.data.raw_split import RawSplit
 from ae_pipeline.errors import DataError
-from ae_pipeline.params.base import Section
 from ae_pipeline.sources.base import Announced, Source
 
 IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 FILES = (IMAGES["train"], LABELS["train"], IMAGES["test"], LABELS["test"])
 _WORDS = {"train": ("train",), "test": ("t10k", "test")}
-
-
-class Options(Section):
-    """The folder with the files."""
-
-    folder: str = "data/idx"
-    """Folder with train-images*, t10k-images* (or test-images*) and optional labels, gzipped or not."""
 
 
 class IdxSource(Source):

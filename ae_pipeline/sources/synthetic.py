@@ -1,27 +1,14 @@
 """Source `synthetic`: seeded pictures of blurred blobs crossed by a bar; no network. For tests and trials."""
 
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from ae_pipeline.data.idx import write_idx
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.raw_split import RawSplit
-from ae_pipeline.params.base import Count, Section, Seed
 from ae_pipeline.sources.base import Announced, Source
 from ae_pipeline.sources.idx import IMAGES, LABELS, read_idx_splits
-
-
-class Options(Section):
-    """How many pictures, of which size."""
-
-    train_rows: Count = 2000
-    test_rows: Count = 500
-    height: Annotated[int, Field(ge=4)] = 12
-    width: Annotated[int, Field(ge=4)] = 12
-    seed: Seed = 0
 
 
 class Synthetic(Source):

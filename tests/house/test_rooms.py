@@ -122,7 +122,7 @@ def reachable(module):
 
 
 def is_neutral(module):
-    return module.startswith(NEUTRAL) or module.endswith("/__init__")
+    return module.startswith(NEUTRAL) or module.endswith(("/__init__", "_options"))
 
 
 def needed_by(stage):

@@ -192,6 +192,7 @@ def run_pickled(sent):
     return pickle.dumps(job(item))
 
 
+@pytest.mark.slow
 def test_jobs_can_be_done_by_another_process(train, synthetic_prepared, tiny_codec, tmp_path, monkeypatch):
     def everything(folder):
         store = encode(train, tiny_codec, folder / "store")
