@@ -1,8 +1,8 @@
 """The autoencoders: one file per model, named as in params.yaml's `model.name`.
 
 To add one: write `models/<name>.py` with `MODEL = <Class>` as its last line (contract: base.py), and beside it
-`models/<name>_options.py` with its `class Options(ModelOptions)`; write the options into params.yaml. The codec's header,
-params/options.py, dvc.yaml and tests/house/test_contracts.py find it by its file.
+`models/<name>_options.py` with its `class Options(ModelOptions)`; write the options into params.yaml. The codec's
+header, params/options.py, dvc.yaml and tests/house/test_contracts.py find it by its file.
 """
 
 from importlib import import_module
