@@ -18,7 +18,7 @@ print(open("/proc/self/statm").read().split()[0])
 """
 # For what is computed, and for the stack and the heap of each thread.
 _BASE, _PER_THREAD = 256 << 20, 128 << 20
-# What libraries take differs a little from start to start: what one message asks for must do for the next start.
+# What libraries take differs from start to start, by a thread's heap: what one message asks for must do for the next.
 _STEP = 64 << 20
 
 
@@ -35,8 +35,9 @@ def require_addresses() -> None:
     if done.returncode:
         raise PipelineError(f"{found}, too little even to load PyTorch and Arrow; {advice}")
     taken = int(done.stdout) * resource.getpagesize()
-    needed = -(-(taken + _BASE + _PER_THREAD * (os.cpu_count() or 1)) // _STEP) * _STEP
+    needed = taken + _BASE + _PER_THREAD * (os.cpu_count() or 1)
     if limit < needed:
+        enough = (needed // _STEP + 2) * _STEP
         raise PipelineError(
-            f"{found}, of which PyTorch and Arrow take {taken >> 20:,}; expected {needed >> 20:,} or more; {advice}"
+            f"{found}, of which PyTorch and Arrow take {taken >> 20:,}; expected {enough >> 20:,} or more; {advice}"
         )

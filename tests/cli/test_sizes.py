@@ -126,10 +126,11 @@ from ae_pipeline.evaluation.drift.reference import read_reference
 from ae_pipeline.operation.inbox.files.ledger import Ledger
 from ae_pipeline.params import load_params
 from ae_pipeline.experiments.sweep.study import open_study
+from ae_pipeline.evaluation.metrics import METRICS
 from ae_pipeline.files import HISTORY, read_csv
 from ae_pipeline.operation.tracking.workspace import _read_lock, read_values
 def study(path):
-    with open_study(path, [], [], grid=True):
+    with open_study(path, [], [], METRICS["mse"], grid=True):
         pass
 import optuna, sqlalchemy
 readers = {

@@ -234,7 +234,7 @@ def test_mlflow_and_the_flows_table_have_it(root, value, monkeypatch):
     uri = f"sqlite:///{root}/mlruns/mlflow.db"
     assert mlflow.MlflowClient(uri, uri).get_run(done.run_id).data.metrics["largest"] == value
     tables = []
-    monkeypatch.setattr(artifacts, "create_table_artifact", lambda rows, **_: tables.append(rows))
+    monkeypatch.setattr(artifacts, "create_table_artifact", lambda rows, *_: tables.append(rows))
     metrics = read(root, "metrics.json")
     artifacts.metrics_table({**metrics, "largest": 2 * metrics["largest"]}, metrics)
     (line,) = [row for row in tables[0] if row["metric"] == "largest"]

@@ -148,7 +148,7 @@ class LocalStorage(Storage):
         return path
 
     def names(self) -> list[str]:
-        return sorted(name for name, entry in self._entries() if not entry.is_dir())
+        return sorted(name for name, entry in self._entries() if not _is_folder(entry))
 
     def links(self) -> list[str]:
         return sorted(name for name, entry in self._entries() if entry.is_symlink())
@@ -285,3 +285,8 @@ def place_of(storage: Storage, name: str) -> str:
     """A file's path or URL, for messages."""
     separator = os.sep if isinstance(storage, LocalStorage) else "/"
     return f"{storage.location}{separator}{name}"
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is one, or a link to one. A link may lead in a circle: of that, `isdir` makes no error."""
+    return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
