@@ -288,5 +288,5 @@ def place_of(storage: Storage, name: str) -> str:
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is one, or a link to one. A link may lead in a circle: of that, `isdir` makes no error."""
-    return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
+    """Whether it is one, or a link to one. A link may lead in a circle: of that, `Path` makes no error."""
+    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
