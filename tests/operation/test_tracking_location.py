@@ -138,20 +138,17 @@ def test_a_crash_in_the_middle_changes_nothing_or_everything(original, tmp_path)
     moved = root.rename(tmp_path / "moved")
     killed = (
         "import os, signal, sqlite3, sys\n"
+        "from functools import partial\n"
         "from pathlib import Path\n"
-        "from ae_pipeline import tracking_location as location\n"
-        "opened = location._open\n"
-        "class Dying:\n"
-        "    def __init__(self, connection):\n"
-        "        self.connection, self.updates = connection, 0\n"
+        "from ae_pipeline.operation.tracking import location\n"
+        "class Dying(sqlite3.Connection):\n"
+        "    updates = 0\n"
         "    def execute(self, query, *values):\n"
         "        self.updates += query.startswith('UPDATE')\n"
         "        if self.updates == 5:\n"
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return self.connection.execute(query, *values)\n"
-        "    def close(self):\n"
-        "        self.connection.close()\n"
-        "location._open = lambda database: Dying(opened(database))\n"
+        "        return super().execute(query, *values)\n"
+        "sqlite3.connect = partial(sqlite3.connect, factory=Dying)\n"
         "location.settle_location(Path(sys.argv[1]), ('ae-pipeline',))\n"
     )
     before = addresses(moved, root.as_uri())

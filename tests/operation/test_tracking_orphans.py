@@ -91,9 +91,9 @@ def test_a_publish_that_was_killed_is_completed_by_the_next_and_closed_by_one_of
     write_lock(root, "new-training")
     killed = (
         "import os, signal; from pathlib import Path\n"
-        "from ae_pipeline import tracking; from ae_pipeline.params import load_params\n"
-        "tracking._log_results = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "tracking.publish(load_params(Path('params.yaml')), Path.cwd())\n"
+        "from ae_pipeline.operation.tracking import publish; from ae_pipeline.params import load_params\n"
+        "publish._log_results = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "publish.publish(load_params(Path('params.yaml')), Path.cwd())\n"
     )
     try:
         assert subprocess.run([sys.executable, "-c", killed], cwd=root, check=False).returncode == -signal.SIGKILL
