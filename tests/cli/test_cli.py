@@ -82,6 +82,7 @@ def test_decode_gives_the_rows_back(ae, store, synthetic_prepared, tiny_codec, t
     assert decoded.attributes.equals(original.attributes)
 
 
+@pytest.mark.slow
 def test_evaluate_of_a_codec_and_of_its_store_agree(ae, store, synthetic_prepared, tiny_codec, tmp_path):
     data = synthetic_prepared / "test"
     of_codec = json.loads(
@@ -213,6 +214,7 @@ def test_rows_of_another_length_say_how_long_they_are(ae, tiny_codec, tmp_path):
     assert fails_with_one_line(result, "rows have 50 values, expected 144 for uint8 12x12")
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_so_and_exits_with_130(synthetic_prepared, tiny_codec, tmp_path):
     script = (
         "import ae_pipeline.store.writing.commit as commit, sys\n"

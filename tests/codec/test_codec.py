@@ -306,6 +306,7 @@ def test_whatever_decides_the_output_enters_the_fingerprint(changes, copied):
     assert json.loads((copied / HEADER_NAME).read_text())["fingerprint"] != before
 
 
+@pytest.mark.slow
 def test_loading_a_codec_does_not_load_torchs_compiler(tiny_codec):
     """It takes a second and 150 MiB: whatever computes a shape on the meta device imports it."""
     code = (

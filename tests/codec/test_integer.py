@@ -298,6 +298,7 @@ def params_of(**train):
     return Params.model_validate({"model": model, "train": settings})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate_weight", [0.0, 1e-3])
 def test_a_codec_is_trained_in_integers(rate_weight, samples, tmp_path):
     params = params_of(rate_weight=rate_weight)

@@ -317,6 +317,7 @@ def not_utf8(folder, name=b"caf\xe9"):
     return Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
 
 
+@pytest.mark.slow
 @takes_bytes
 @pytest.mark.parametrize("name", [b"caf\xe9.parquet", b"caf\xe9/a.parquet", b"caf\xe9/caf\xe9.parquet"], ids=repr)
 @pytest.mark.parametrize("given", ["file", "folder"])

@@ -68,6 +68,7 @@ def exact(train, error):
     return ks_2samp(round_error(train), round_error(error)).statistic
 
 
+@pytest.mark.slow
 def test_a_batch_is_measured_as_scipy_does_it(calibrated, shuffled_mnist, fresh):
     codec, reference = calibrated
     _, latents, error = fresh

@@ -63,6 +63,7 @@ def test_a_seed_gives_the_same_reference_and_another_seed_other_thresholds(
     assert other.calibration != tiny_reference.calibration
 
 
+@pytest.mark.slow
 def test_a_reference_is_fitted_and_a_batch_measured_quickly(calibrated, shuffled_mnist, tmp_path):
     test, _, train = shuffled_mnist
     sets = [write_rows(tmp_path / f"{name}.parquet", rows) for name, rows in (("train", train), ("test", test))]
@@ -115,6 +116,7 @@ def test_samples_of_another_shape_are_refused(tiny_codec, synthetic_prepared, tm
 # The stage.
 
 
+@pytest.mark.slow
 def test_evaluate_writes_the_reference_of_its_codec_and_it_is_attached_to_the_run(tiny_params, tmp_path):
     gate = tiny_params.evaluate.model_validate({"gate": {"beat_pca": False}})
     params = tiny_params.model_copy(update={"evaluate": gate, "drift": DriftParams(reference_rows=300)})

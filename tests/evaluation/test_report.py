@@ -12,6 +12,8 @@ from ae_pipeline.evaluation.evaluate import evaluate_codec
 from ae_pipeline.evaluation.pictures import write_pictures, write_tables
 from ae_pipeline.params import EncodeParams
 
+pytestmark = pytest.mark.slow
+
 CPU = EncodeParams(device="cpu")
 HISTORY = [
     {"epoch": epoch, "train_loss": 0.5 / epoch, "validation_loss": 0.6 / epoch, "learning_rate": 0.01}
@@ -66,7 +68,6 @@ def written(evaluation, tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_every_picture_is_drawn(written):
     check_pictures(written / "pictures", PICTURES)
 
@@ -88,7 +89,6 @@ def test_tables_hold_the_numbers_of_the_evaluation(evaluation, written):
     ]
 
 
-@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(evaluation, written, tmp_path):
     write_tables(tmp_path / "tables", evaluation)
     write_pictures(tmp_path / "pictures", evaluation, HISTORY)

@@ -16,6 +16,8 @@ from ae_pipeline.experiments.benchmark.report import draw, format_report
 from ae_pipeline.experiments.presets import preset_names, preset_params
 from ae_pipeline.params import Params, load_params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("model", "names"),

@@ -15,6 +15,8 @@ from ae_pipeline.params import Params
 from ae_pipeline.training.batches import fit_scaling
 from ae_pipeline.training.build import build_codec
 
+pytestmark = pytest.mark.slow
+
 SIDE = 16
 
 
@@ -229,7 +231,6 @@ def benchmark(tmp_path, pixels, params, tested):
     return measure(rows, sets["train"], {"tiny": tmp_path / "codec"}, params)[0]
 
 
-@pytest.mark.slow
 def test_the_autoencoder_loses_on_noise(tmp_path):
     """Nothing can be learned, so the cheapest way to say little wins, however many rows there are."""
     noise = np.random.default_rng(0).integers(0, 256, (900, SIDE, SIDE), np.uint8)
@@ -239,7 +240,6 @@ def test_the_autoencoder_loses_on_noise(tmp_path):
     assert {choice.break_even_rows for choice in judge(points, 300).choices} == {None}
 
 
-@pytest.mark.slow
 def test_the_autoencoder_loses_on_a_linear_subspace(tmp_path):
     """Where PCA is optimal, it takes as many numbers as there are dimensions, and a network adds only error."""
     random = np.random.default_rng(0)
@@ -267,7 +267,6 @@ def hidden_disc(tmp_path_factory):
     return benchmark(tmp_path_factory.mktemp("disc"), shuffled, settings(4, 64, 24, 30), 1000)
 
 
-@pytest.mark.slow
 def test_the_autoencoder_wins_on_a_curved_manifold(hidden_disc):
     (choice,) = judge(hidden_disc, 50_000).choices
     assert choice.use == OURS

@@ -84,6 +84,7 @@ def test_an_encode_into_that_place_removes_nothing(tracked):
     assert what_is_there(tracked) == before
 
 
+@pytest.mark.slow
 def test_the_advice_works(tracked, tmp_path):
     folder = shutil.copytree(tracked, tmp_path / "copy", symlinks=True)
     dvc(folder, "config", "cache.type", "reflink,hardlink,copy")

@@ -459,6 +459,7 @@ def test_an_inbox_whose_path_is_not_utf8_says_so(codec, tmp_path):
     assert (root / "data" / "quarantine" / "a.parquet").exists()  # whose path is not UTF-8, either
 
 
+@pytest.mark.slow
 def test_a_working_folder_that_is_not_utf8_is_no_hindrance_to_relative_paths(codec, tmp_path):
     root = tmp_path / os.fsdecode(b"caf\xe9")
     (root / "data" / "inbox").mkdir(parents=True)

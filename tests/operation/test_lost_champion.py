@@ -24,6 +24,8 @@ from ae_pipeline.operation.inbox.run import growing_store
 from ae_pipeline.operation.monitoring import monitor_batches
 from ae_pipeline.operation.tracking.publish import publish
 
+pytestmark = pytest.mark.slow
+
 GONE = "has no champion, but there was one"
 
 
@@ -143,7 +145,6 @@ def test_another_name_in_params_for_a_model_of_the_same_data(champions):
     assert champion_version(params, root) == "2"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["emptied", "away", "renamed in params"])
 def test_a_growing_store_without_its_champion(grown, how, tmp_path, monkeypatch):
     root, params = grown
@@ -189,7 +190,6 @@ def test_what_has_never_been_promoted_is_a_fresh_start(workspace):
     assert evaluate_and_promote(params, root, by="flow").entry.version == "3"
 
 
-@pytest.mark.slow
 def test_runs_that_were_deleted_for_good(grown):
     """`mlflow gc` after the runs of champion and challenger were deleted."""
     root, params = grown

@@ -16,6 +16,8 @@ from ae_pipeline.params import EncodeParams, GateParams, Params
 from ae_pipeline.params.operation import PromotionParams
 from ae_pipeline.training.build import build_codec
 
+pytestmark = pytest.mark.slow
+
 ENCODE = EncodeParams(device="cpu")
 # Time is not what most tests are about; with this nothing fails for it.
 ANY_SPEED = 1e-6

@@ -21,6 +21,8 @@ from ae_pipeline.operation.tracking.publish import publish
 from ae_pipeline.store.latent_store import LatentStore
 from flows.artifacts import model_link, run_link
 
+pytestmark = pytest.mark.slow
+
 SECRET = "geheim"
 
 
@@ -213,7 +215,6 @@ def set_schema(database, version):
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
 
 
-@pytest.mark.slow
 def test_a_database_of_an_older_mlflow_is_upgraded_by_the_command_that_is_named(database, tiny_params, tmp_path):
     from mlflow.store.db.utils import _get_latest_schema_revision
 

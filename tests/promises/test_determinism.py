@@ -75,6 +75,7 @@ def test_the_place_does_not_matter_for_any_activation(name, activation, tmp_path
     assert rows_are_equal(coded(codec, pixels[order]), coded(codec, pixels), order)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "conv", "patches"])
 def test_the_number_of_threads_that_torch_has_does_not_matter(name, tmp_path):
     codec = codec_of(tmp_path / "codec", name, (20, 19), 40)

@@ -5,6 +5,8 @@ from collections import Counter
 import pytest
 from fuzzing import KINDS, make_stores, run_inputs
 
+pytestmark = pytest.mark.slow
+
 INPUTS = 400
 
 
@@ -15,7 +17,6 @@ def results(tmp_path_factory):
     return list(run_inputs(folder / "stores", folder / "scratch", seed=0, first=0, count=INPUTS))
 
 
-@pytest.mark.slow
 def test_a_tampered_store_is_read_or_refused_and_does_no_harm(results):
     """No crash of the interpreter, no hang, no memory beyond the bound, no other file opened, no error of others."""
     assert len(results) == INPUTS

@@ -74,6 +74,7 @@ def test_old_digests_are_still_computed_alike(store):
     assert all(sha256_file(store.path / part.name) == part.sha256 for part in store.manifest.parts)
 
 
+@pytest.mark.slow
 def test_the_script_that_made_the_stores_still_makes_such_ones(tmp_path):
     runpy.run_path(str(GOLDEN / "make.py"))["make"](tmp_path)
     for name in STORES[2:]:  # of the newest format

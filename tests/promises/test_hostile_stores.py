@@ -343,6 +343,7 @@ except DamagedPartError as error:
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_small_when_a_real_bomb_is_refused(sound, store):
     """A text of 15 MB, which each of 50 rows has, in a file of some kilobytes."""
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * ROWS, pa.int32()), pa.array(["x" * 15_000_000]))
@@ -528,6 +529,7 @@ def test_a_link_in_the_place_of_a_left_part_is_not_taken_up(grown, tmp_path):
 # Numbers that somebody would count up to
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snapshot", [999_999, 10**6, 2**63])
 def test_a_high_number_of_a_snapshot_takes_no_time(snapshot, grown):
     store, _, _ = grown

@@ -19,6 +19,8 @@ from ae_pipeline.operation.inbox.run import encode_inbox
 from ae_pipeline.operation.monitoring import monitor_batches
 from ae_pipeline.operation.tracking.connection import fetch_codec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def version_folder(workspace):
@@ -38,7 +40,6 @@ MODEL = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", PAYLOADS)
 @pytest.mark.parametrize("name", ["codec.json", "weights.safetensors"])
 def test_no_codec_of_the_registry_runs_code(name, kind, version_folder, tmp_path, mark, ae):
@@ -109,7 +110,6 @@ def guarded(guard, *command, **environment):
     )
 
 
-@pytest.mark.slow
 def test_publishing_has_mlflow_load_nothing_and_pickles_are_switched_off(guard, workspace, tmp_path):
     """Into an empty store, so that everything is logged."""
     done = guarded(guard, "-m", "ae_pipeline", "publish", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/empty.db")
@@ -119,7 +119,6 @@ def test_publishing_has_mlflow_load_nothing_and_pickles_are_switched_off(guard, 
     assert line.startswith("switch false in -W ignore -m ae_pipeline publish")
 
 
-@pytest.mark.slow
 def test_a_loader_that_is_called_is_noted(guard, workspace):
     """What the other tests rely on."""
     done = guarded(guard, "-c", f"import mlflow; mlflow.pyfunc.load_model('models:/{NAME}/1')")
@@ -128,7 +127,6 @@ def test_a_loader_that_is_called_is_noted(guard, workspace):
     assert call.startswith("call of mlflow.pyfunc.load_model in ")
 
 
-@pytest.mark.slow
 def test_whoever_wants_pickles_in_mlflow_can_have_them(guard, workspace):
     done = guarded(guard, "-m", "ae_pipeline", "history", **{SWITCH: "true"})
     assert done.returncode == 0, done.stderr

@@ -118,6 +118,7 @@ def test_chosen_rows_decode_to_the_bytes_that_they_have_among_all(stores, tmp_pa
     assert np.array_equal(block.pixels, whole.pixels[[3, ROWS + 100]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"row_group_rows": 1}, {"latent_size": 1}, {"levels": 256}, {"levels": 2}, {"row_group_rows": 10_000}],

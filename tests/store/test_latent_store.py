@@ -236,6 +236,7 @@ def test_another_part_of_the_same_length_is_refused(tmp_path):
     refuse(store, naming=part_path(store, 0))
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_in_a_part_is_refused(store):
     whole = part_path(store).read_bytes()
     for position in np.random.default_rng(0).choice(len(whole), 150, replace=False):

@@ -215,6 +215,7 @@ def test_on_a_full_disk_the_leftovers_go_first(whole, tmp_path):
     assert read_manifest(first.folder / "store").snapshot == 4
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_every_snapshot_that_is_left_is_whole(whole, tmp_path):
     template = copied(whole, tmp_path / "template/store").parent
     (template / "store/part-00009-0123456789abcdef.parquet").write_bytes(b"x")

@@ -248,6 +248,7 @@ def test_dates_compare_with_text(tmp_path):
         parse_where("day > 'soon'", table.schema)
 
 
+@pytest.mark.slow
 def test_many_constants_are_one_condition():
     inside = ", ".join(str(number) for number in range(3, 20_000))
     assert chosen(f"label IN ({inside})", TABLE) == [0, 1, 2, 5, 8, 9, 10]
