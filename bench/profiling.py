@@ -96,7 +96,7 @@ def own_times(call: Callable[[], Any]) -> dict[str, float]:
 
 
 def profile_encoding(codec_path: Path, files: Path, work: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Of encoding and of decoding; the first shard is warm-up."""
+    """Times of encoding and of decoding; the first shard is warm-up."""
     codec, samples, settings = Codec.load(codec_path), SampleSet.open(files), EncodeParams(device="cpu")
     jobs = plan_jobs([(samples, shard) for shard in samples.shards], codec.fingerprint, settings)
     rows = sum(job.shard.rows for job in jobs[1:])

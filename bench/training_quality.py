@@ -29,7 +29,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.params import Params
 from ae_pipeline.training.build import build_codec
 
-# Of all steps; fit() has the same.
+# A share of all steps; fit() has the same.
 WARM_UP = 0.02
 OURS = Params().train
 

@@ -76,7 +76,7 @@ from ae_pipeline.params.base import Activation, Fraction, ModelOptions, Norm, Ou
 
 
 class Options(ModelOptions):
-    """Of `Narrow`."""
+    """Options of `Narrow`."""
 
     width: Size = 16
     hidden_norm: Norm = "batch"

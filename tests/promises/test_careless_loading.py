@@ -22,7 +22,7 @@ MODULES = {
     "code",
 }
 NAMES = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
-# Of any module: MLflow's, NumPy's, pandas', Keras', PyYAML's.
+# Functions of any module: MLflow's, NumPy's, pandas', Keras', PyYAML's.
 FUNCTIONS = {"load_model", "load_pyfunc", "spark_udf", "read_pickle", "unsafe_load", "full_load"}
 # What these must be given, by the end of their name: keyword and value; None: any value.
 REQUIRED = {

@@ -22,7 +22,7 @@ ALONE = (MANIFEST_NAME, VACUUMED_NAME)
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
-    """Of format 2: three parts in three snapshots, the first of which was vacuumed. Of format 1: the golden one."""
+    """In format 2: three parts in three snapshots, the first of which was vacuumed. In format 1: the golden store."""
     folder = tmp_path_factory.mktemp("flips")
     grow(folder)
     vacuum_store(folder / "store", keep=2)

@@ -58,7 +58,7 @@ def test_an_old_store_opens_with_the_rows_that_were_put_in(store):
 def test_an_old_store_decodes_to_the_same_pixels(store, tmp_path):
     expected = expected_of(store)
     decoded = decode_store(store, tmp_path / "decoded", device="cpu").load()
-    # Of floats, another processor may round a pixel the other way.
+    # Another processor may round a pixel of a float codec the other way.
     difference = decoded.pixels.reshape(len(expected["pixels"]), -1).astype(np.int64) - expected["pixels"]
     assert np.abs(difference).max() <= (0 if store.codec_header().is_integer else 1)
     assert (difference == 0).mean() > 0.99

@@ -186,7 +186,7 @@ def rows_of(store, **chosen):
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
-    """Of two parts, 1300 and 900 rows, by model and dtype; floats show every bit of the sums."""
+    """Stores of two parts, 1300 and 900 rows, by model and dtype; floats show every bit of the sums."""
     made = {}
     for model_name, dtype in product(("dense", "conv", "patches"), ("uint8", "int16", "float32")):
         folder = tmp_path_factory.mktemp(f"{model_name}-{dtype}")

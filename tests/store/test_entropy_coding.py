@@ -35,7 +35,7 @@ def raw_deflate(data):
 
 
 def stream_of(packed, lowest=0, values=9, rows_per_byte=1):
-    """Of one dimension; `packed` are the bytes before DEFLATE."""
+    """A blob of one dimension; `packed` are the bytes before DEFLATE."""
     body = raw_deflate(packed)
     return entry(lowest, values - 1, rows_per_byte, len(body)) + body
 
