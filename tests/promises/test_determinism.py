@@ -30,7 +30,7 @@ NETWORKS = [(name, shape, width) for name, shapes in SHAPES.items() for shape, w
 
 
 def codec_of(folder, name, shape, width, activation="relu", latent_size=10):
-    """A codec of floats, which are decoded unrounded and so show every bit of the sums, with as many levels as can be."""
+    """A codec of floats, which are decoded unrounded and so show every bit of the sums, with all levels."""
     if name == "dense":
         options = DenseOptions(hidden_sizes=[width], activation=activation)
     elif name == "conv":

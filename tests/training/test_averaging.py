@@ -25,7 +25,7 @@ def ramp(steps, length):
 @pytest.mark.parametrize("length", [20, 200, 640])
 def test_an_average_of_a_ramp_lags_by_its_length(length):
     linear, norm = ramp(12 * length, length)
-    # With weights exp(-t / length), the mean of t is `length`; what is not updated in every step lags by at most one more.
+    # With weights exp(-t / length), the mean of t is `length`; what is not updated at each step lags by at most 1 more.
     assert linear.weight.item() == pytest.approx(12 * length - 1 - length, abs=0.06 * length)
     assert float(norm.running_mean) == linear.weight.item()
 
