@@ -30,6 +30,7 @@ from clone import Clone
 from drifting import DRIFT_PARAMS, encoded
 from guarding import SWITCH, Guard
 from handmade import random_codec, write_rows
+from ready import share
 from real_mnist import real_mnist
 
 from ae_pipeline.cli.main import main
@@ -46,6 +47,17 @@ from ae_pipeline.sources import build_source
 from ae_pipeline.training.build import build_codec
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config):
+    config.add_cleanup(share())  # before any worker starts: they inherit the folder's name
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take longest first, so that none of them is left for one process in the end."""
+    brief = {item.path for item in items if not item.get_closest_marker("slow")}
+    served = {item.path for item in items if item.get_closest_marker("server")}
+    items.sort(key=lambda item: (item.path in brief, item.path not in served))  # a file's tests stay together
 
 
 def pytest_runtest_setup(item):

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from ready import copy_mlflow_database
 from ruamel.yaml import YAML
 from trainings import write_lock
 
@@ -39,6 +40,7 @@ def added():
 def root(tiny_params, tmp_path_factory):
     """A workspace after all stages, with a limit on the new metric in the gate, the sweep, and a quick benchmark."""
     folder = tmp_path_factory.mktemp("table")
+    copy_mlflow_database(folder / "mlruns/mlflow.db")
     tree = tiny_params.model_dump(mode="json")
     tree["train"]["epochs"] = 12  # another codec than tiny_codec
     tree["evaluate"]["gate"] |= {"beat_pca": False, "max_largest": 0.99}

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from handmade import write_rows
+from ready import copy_mlflow_database
 from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import run_stage
@@ -40,6 +41,7 @@ main()
 def root(shuffled_mnist, tmp_path_factory):
     """A workspace with 600 train and 200 validation rows, and a params.yaml with comments."""
     folder = tmp_path_factory.mktemp("sweep")
+    copy_mlflow_database(folder / "mlruns/mlflow.db")
     for split, rows in (("train", slice(0, 600)), ("validation", slice(600, 800))):
         images = shuffled_mnist[0][rows]
         write_rows(folder / "data/prepared" / split / "part-00000.parquet", images, id=list(range(len(images))))

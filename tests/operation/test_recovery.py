@@ -12,6 +12,7 @@ import pytest
 from clone import Clone
 from prefect.client.schemas.objects import State, StateType
 from prefect_server import PrefectServer, free_port, until
+from ready import copy_prefect_home
 from ruamel.yaml import YAML
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
@@ -118,6 +119,8 @@ def test_after_a_power_cut_serve_closes_the_run_and_its_deployment_goes_on(clone
         start, clone, "ae_pipeline", "serve", "--prefect-port", ports[0], "--mlflow-port", ports[1],
         log=tmp_path / "serve.log", PREFECT_HOME=str(tmp_path / "home"),
     )  # fmt: skip
+    (tmp_path / "home").mkdir()
+    copy_prefect_home(tmp_path / "home")
     view = PrefectServer(tmp_path)
     view.api = f"http://127.0.0.1:{ports[0]}/api"
 
@@ -150,17 +153,18 @@ def test_after_a_power_cut_serve_closes_the_run_and_its_deployment_goes_on(clone
         process.wait(120)
 
 
-@pytest.fixture
-def server(tmp_path):
-    with PrefectServer(tmp_path) as server:
+@pytest.fixture(scope="module")
+def server(clone, tmp_path_factory):
+    """A Prefect server that has the deployments."""
+    with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
+        clone.run("prefect", "work-pool", "create", "ae-pipeline", "--type", "process", **server.environment)
+        clone.run("prefect", "deploy", "--all", **server.environment)
         yield server
 
 
 @pytest.mark.slow
 def test_a_workers_start_recovers_and_spares_what_lives_or_is_elsewhere(clone, hold, server, tmp_path):
     environment = server.environment
-    clone.run("prefect", "work-pool", "create", "ae-pipeline", "--type", "process", **environment)
-    clone.run("prefect", "deploy", "--all", **environment)
     worker = partial(start, clone, "ae_pipeline", "worker", log=tmp_path / "worker.log", **environment)
     recover = partial(clone.run, sys.executable, "-m", "ae_pipeline", "recover", **environment)
     (hold / "RUNNING").touch()
@@ -228,8 +232,6 @@ def test_recover_without_a_server_says_what_is_missing(clone, hold):
 @pytest.mark.slow
 def test_a_misspelt_parameter_is_named_with_the_valid_ones(clone, hold, server, tmp_path):
     environment = server.environment
-    clone.run("prefect", "work-pool", "create", "ae-pipeline", "--type", "process", **environment)
-    clone.run("prefect", "deploy", "--all", **environment)
     expected = "rebuild has no parameter `untill`; it has `workspace`, `until`, `force`"
     process = start(clone, "ae_pipeline", "worker", log=tmp_path / "worker.log", **environment)
     try:

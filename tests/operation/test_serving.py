@@ -12,6 +12,7 @@ import psutil
 import pytest
 from clone import Clone
 from prefect_server import PrefectServer, free_port, until
+from ready import copy_prefect_home
 from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import STAGES
@@ -37,6 +38,7 @@ def clone(tmp_path_factory):
 def served(clone, tmp_path_factory):
     """The process, and a view of its Prefect server."""
     home = tmp_path_factory.mktemp("home")
+    copy_prefect_home(home)
     ports = [str(free_port()), str(free_port())]
     environment = {
         **{name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")},

@@ -9,6 +9,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from ready import copy_mlflow_database
 from trainings import client
 
 from ae_pipeline.codec.codec import Codec
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def workspace(published, tmp_path, monkeypatch):
     """The last of the published trainings, and an empty tracking store before each test; artifacts go beside it."""
+    copy_mlflow_database(tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
     return published
@@ -33,8 +35,9 @@ def all_runs():
     return client().search_runs([experiment.experiment_id for experiment in experiments])
 
 
-def test_a_fresh_database_gets_one_complete_run(workspace):
+def test_without_a_database_one_is_made_and_gets_one_complete_run(workspace, tmp_path):
     root, params = workspace
+    (tmp_path / "mlflow.db").unlink()
     done = publish(params, root)
     assert done.outcome == "created"
     run = client().get_run(done.run_id)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ready import copy_mlflow_database
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ def read_yaml(path):
 
 
 class Clone:
-    """Commands run in the folder with this environment's python and tools, and an own MLflow store."""
+    """Commands run in the folder with this environment's python and tools, and an own MLflow store, still empty."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -38,6 +39,7 @@ class Clone:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, folder / name)
         self.change(SMALL)
+        copy_mlflow_database(folder / "mlruns/mlflow.db")
         self.git("init", "-q")
         self.git("config", "user.name", "test")
         self.git("config", "user.email", "test@localhost")

@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilter,
     TaskRunFilterFlowRunId,
 )
+from ready import copy_prefect_home
 
 
 def free_port():
@@ -42,7 +43,9 @@ class PrefectServer:
 
     def __enter__(self):
         port = self.api.split(":")[2].split("/")[0]
-        self._log = Path(self.environment["PREFECT_HOME"], "server.log").open("wb")
+        home = Path(self.environment["PREFECT_HOME"])
+        copy_prefect_home(home)
+        self._log = (home / "server.log").open("wb")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port],
             env={**os.environ, **self.environment},

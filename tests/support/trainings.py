@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from ready import copy_mlflow_database
 from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import run_stage
@@ -33,6 +34,7 @@ def write_lock(root, codec_md5):
 
 def publish_three(root, tiny_params):
     """Train and publish with 8, 15 and 30 epochs, each better than the one before; returns the last parameters."""
+    copy_mlflow_database(root / "mlruns/mlflow.db")
     tree = tiny_params.model_dump()
     tree["evaluate"]["gate"]["beat_pca"] = False
     # Speed and size are test_promotion's; here only the error decides.

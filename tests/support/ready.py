@@ -1,0 +1,74 @@
+"""Databases of Prefect and MLflow that have all tables and no rows of ours, made once for all processes of a test run.
+
+Making one takes either of them five seconds of migrations. tests/operation/test_tracking.py and
+tests/operation/test_serving.py begin without a database, as people do.
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+SHARED = "AE_TEST_SHARED"
+"""The variable with the folder that the processes of a test run share."""
+
+
+def share() -> Callable[[], None]:
+    """Make the shared folder, in the process that starts the others; gives what removes it in the end."""
+    if SHARED in os.environ:
+        return lambda: None
+    os.environ[SHARED] = folder = tempfile.mkdtemp(prefix="ae-tests-")
+
+    def remove() -> None:
+        del os.environ[SHARED]
+        shutil.rmtree(folder)
+
+    return remove
+
+
+def copy_prefect_home(home: Path) -> None:
+    """Give a Prefect server its database."""
+    shutil.copyfile(_ready("prefect.db", _make_prefect), home / "prefect.db")
+
+
+def copy_mlflow_database(path: Path) -> None:
+    """Put MLflow's database at a path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_ready("mlflow.db", _make_mlflow), path)
+
+
+def _ready(name: str, make: Callable[[Path], None]) -> Path:
+    path = Path(os.environ[SHARED], name)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            work = path.parent / f"{name}.work"
+            work.mkdir()
+            make(work / name)
+            with sqlite3.connect(work / name) as database:  # what it still has beside it
+                database.execute("pragma wal_checkpoint(truncate)")
+            database.close()
+            (work / name).rename(path)
+    return path
+
+
+def _make_prefect(path: Path) -> None:
+    _run(["prefect", "server", "database", "upgrade", "-y"], PREFECT_HOME=str(path.parent), PREFECT_API_URL="")
+
+
+def _make_mlflow(path: Path) -> None:
+    code = (
+        "import mlflow, sys; mlflow.MlflowClient(*2 * [f'sqlite:///{sys.argv[1]}']).search_experiments(max_results=1)"
+    )
+    _run(["-c", code, str(path)])
+
+
+def _run(arguments: list[str], **environment: str) -> None:
+    command = [sys.executable, *([] if arguments[0] == "-c" else ["-m"]), *arguments]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
