@@ -5,8 +5,7 @@ from typing import Any
 
 from ae_pipeline.evaluation.metrics import Metric
 from ae_pipeline.experiments.sweep.results import Outcome, Results, as_json, columns, digits_of
-from ae_pipeline.experiments.sweep.stopping import describe
-from ae_pipeline.experiments.sweep.trial import Trial
+from ae_pipeline.experiments.sweep.space import describe
 from ae_pipeline.files import finished_file, write_json
 
 _BLUE, _ORANGE, _GREY, _GREEN = "#2463a8", "#d9730d", "#8a8a8a", "#2a7f3f"
@@ -14,12 +13,12 @@ _BLUE, _ORANGE, _GREY, _GREEN = "#2463a8", "#d9730d", "#8a8a8a", "#2a7f3f"
 _MOST_LABELS = 16
 
 
-def write_reports(folder: Path, results: Results, trials: list[Trial], missing: int) -> list[Path]:
+def write_reports(folder: Path, results: Results, missing: int) -> list[Path]:
     """Write all three, and return their paths; the picture only when a setting has a value."""
     files = [folder / "sweep.json", folder / "sweep.md"]
-    write_json(files[0], {**as_json(results, trials), "missing": missing})
+    write_json(files[0], {**as_json(results), "missing": missing})
     with finished_file(files[1]) as temporary:
-        temporary.write_text(as_markdown(results, trials, missing), encoding="utf-8")
+        temporary.write_text(_as_markdown(results, missing), encoding="utf-8")
     if results.front:
         from ae_pipeline.evaluation.pictures import save_figure  # matplotlib, which no other way needs
 
@@ -48,8 +47,8 @@ def verdict(results: Results) -> list[str]:
     return lines
 
 
-def as_markdown(results: Results, trials: list[Trial], missing: int) -> str:
-    """What sweep.md holds."""
+def _as_markdown(results: Results, missing: int) -> str:
+    trials = results.trials
     states = [trial.state for trial in trials]
     seconds = sum(trial.seconds for trial in trials)
     counted = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "stopped", "failed"))

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from ae_pipeline.evaluation.metrics import METRICS, Metric, reported
-from ae_pipeline.experiments.sweep.space import Setting
-from ae_pipeline.experiments.sweep.stopping import describe
-from ae_pipeline.experiments.sweep.trial import Trial
-from ae_pipeline.files import canonical_json
+from ae_pipeline.experiments.front import front
+from ae_pipeline.experiments.sweep.space import Setting, describe
+from ae_pipeline.experiments.sweep.trial import Trial, by_setting
 
 CONFIDENCE = 0.95
 
@@ -94,7 +93,7 @@ class Results:
     """What is wanted of few bits: the MSE, or the metric that the tolerance is on."""
     limit: float | None
     """The tolerance."""
-
+    trials: list[Trial]
     outcomes: list[Outcome]
     front: list[Outcome]
     best: Outcome | None
@@ -130,25 +129,19 @@ def digits_of(metric: Metric) -> int:
 def summarise(trials: list[Trial], limit: float | None, objective: str = "mse") -> Results:
     """Group trials by setting. A setting with a trial that was stopped or failed is not chosen: it would be by luck."""
     metric = METRICS[objective]
-    groups: dict[bytes, list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(canonical_json(trial.setting), []).append(trial)
-    outcomes = [_outcome(group, metric) for group in groups.values()]
-    whole = sorted((item for item in outcomes if item.bits), key=lambda item: (_bits(item), item.loss))
-    front: list[Outcome] = []
-    for item in whole:
-        if not front or item.loss < front[-1].loss:
-            front.append(item)
-    at = knee([_bits(item) for item in front], [item.loss for item in front])
+    outcomes = [_outcome(group, metric) for group in by_setting(trials)]
+    best = front((item for item in outcomes if item.bits), bits=_bits, error=lambda item: item.loss)
+    at = knee([_bits(item) for item in best], [item.loss for item in best])
     return Results(
         objective=metric,
         limit=limit,
+        trials=trials,
         outcomes=outcomes,
-        front=front,
-        best=front[-1] if front else None,
-        knee=None if at is None else front[at],
+        front=best,
+        best=best[-1] if best else None,
+        knee=None if at is None else best[at],
         smallest=next(
-            (item for item in front if limit is not None and item.is_within(limit) and not item.worthless), None
+            (item for item in best if limit is not None and item.is_within(limit) and not item.worthless), None
         ),
     )
 
@@ -179,7 +172,7 @@ def knee(bits: list[float], mse: list[float]) -> int | None:
     return at if below[at] > 1e-9 else None
 
 
-def as_json(results: Results, trials: list[Trial]) -> dict[str, Any]:
+def as_json(results: Results) -> dict[str, Any]:
     """What sweep.json holds."""
 
     def named(outcome: Outcome | None) -> Setting | None:
@@ -192,7 +185,7 @@ def as_json(results: Results, trials: list[Trial]) -> dict[str, Any]:
         "knee": named(results.knee),
         "best": named(results.best),
         "settings": [_setting_json(item, results) for item in results.outcomes],
-        "trials": [_trial_json(trial, results.objective) for trial in trials],
+        "trials": [_trial_json(trial, results.objective) for trial in results.trials],
     }
 
 
