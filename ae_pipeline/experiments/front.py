@@ -1,6 +1,7 @@
 """What sweep and benchmark have in common: results in groups, and the front of few bits and small errors."""
 
 from collections.abc import Callable, Hashable, Iterable
+from operator import attrgetter
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -15,7 +16,9 @@ def grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, 
     return groups
 
 
-def front(items: Iterable[_Item], bits: Callable[[_Item], float], error: Callable[[_Item], float]) -> list[_Item]:
+def front(
+    items: Iterable[_Item], bits: Callable[[_Item], float], error: Callable[[_Item], float] = attrgetter("mse")
+) -> list[_Item]:
     """The items that no other one beats in both bits and error, by rising bits and falling error."""
     best: list[_Item] = []
     for item in sorted(items, key=lambda item: (bits(item), error(item))):

@@ -17,7 +17,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import open_split
 from ae_pipeline.data.value_range import range_of
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.experiments.benchmark.bd_rate import savings
+from ae_pipeline.experiments.benchmark.curves import savings
 from ae_pipeline.experiments.benchmark.measure.image_codecs import measure_image_codecs
 from ae_pipeline.experiments.benchmark.measure.lossless import measure_lossless
 from ae_pipeline.experiments.benchmark.measure.ours import measure_preset, trained_codec

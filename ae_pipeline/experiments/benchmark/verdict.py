@@ -6,9 +6,10 @@ those with the codec, for a codec is kept beside its rows.
 
 from dataclasses import dataclass
 
-from ae_pipeline.experiments.benchmark.measure.curves import Cost, by_family, cost
+from ae_pipeline.experiments.benchmark.curves import Cost, cost
 from ae_pipeline.experiments.benchmark.measure.image_formats import FORMATS
 from ae_pipeline.experiments.benchmark.measure.points import OURS, Point
+from ae_pipeline.experiments.front import grouped
 
 _IMAGE_CODECS = tuple(form.name for form in FORMATS)
 # Nobody has more rows.
@@ -54,7 +55,7 @@ class Verdict:
 
 def judge(points: list[Point], rows: int, image_effort: str = "best") -> Verdict:
     """What to use when `rows` rows share the codecs; `points` are the whole table, `image_effort` as in params.yaml."""
-    families = by_family(points)
+    families = grouped(points, lambda point: point.family)
     ours = families.pop(OURS, [])
     # Layouts of one codec have the same error: the smaller one stands for it.
     best = {

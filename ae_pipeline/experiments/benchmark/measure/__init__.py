@@ -7,5 +7,4 @@ image_codecs     JPEG, WebP, AVIF, JPEG XL: file by file and in mosaics
 image_formats    how Pillow writes each of them
 mosaic           many rows in one picture
 lossless         zstd, xz, brotli, Parquet of the raw rows
-curves           which points of a family are worth showing
 """

@@ -1,11 +1,11 @@
 """Image codecs on rows that are images: one file for each row, and all rows in mosaics."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.experiments.benchmark.measure.curves import front
 from ae_pipeline.experiments.benchmark.measure.image_formats import (
     FORMATS,
     Effort,
@@ -16,6 +16,7 @@ from ae_pipeline.experiments.benchmark.measure.image_formats import (
 )
 from ae_pipeline.experiments.benchmark.measure.mosaic import Grid
 from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, timed
+from ae_pipeline.experiments.front import front
 from ae_pipeline.params.benchmark import BenchParams
 
 
@@ -71,17 +72,8 @@ def _in_mosaics(form: ImageFormat, setting: Setting, rows: Rows, grey: bool) -> 
     back, decoding = timed(lambda: [decode_image(file, form, grey=grey) for file in files])
     decoded = np.concatenate([grid.cut(picture, shape) for picture in back])[: len(rows)]
     bits = 8 * sum(map(len, files)) / len(rows)
-    return Point(
-        name=f"{form.name} {setting.name}, mosaic",
-        family=f"{form.name} mosaic",
-        setting=setting.name,
-        bits_per_row=bits,
-        bits_per_row_with_codec=bits,
-        metrics=rows.metrics(decoded),
-        encode_rows_per_s=len(rows) / encoding,
-        decode_rows_per_s=len(rows) / decoding,
-        measured_rows=len(rows),
-    )
+    name = f"{form.name} {setting.name}, mosaic"
+    return rows.point(name, f"{form.name} mosaic", setting.name, bits, decoded, (encoding, decoding))
 
 
 def _in_files(form: ImageFormat, setting: Setting, rows: Rows, files: int, grey: bool) -> tuple[Point, Point]:
@@ -90,26 +82,21 @@ def _in_files(form: ImageFormat, setting: Setting, rows: Rows, files: int, grey:
     pixels = rows.pixels[chosen]
     data, encoding = timed(lambda: [encode_image(image, form, setting) for image in pixels])
     back, decoding = timed(lambda: [decode_image(file, form, grey=grey) for file in data])
-    metrics = rows.metrics(np.stack(back).reshape(pixels.shape), chosen)
-    prefix = shared_prefix(data)
+    decoded = np.stack(back).reshape(pixels.shape)
     bits = 8 * sum(map(len, data)) / len(data)
-
-    def point(kind: str, once: int) -> Point:
-        own = bits - 8 * once
-        return Point(
-            name=f"{form.name} {setting.name}, {kind}",
-            family=f"{form.name} {kind}",
-            setting=setting.name,
-            bits_per_row=own,
-            bits_per_row_with_codec=own + 8 * once / len(rows),
-            metrics=metrics,
-            encode_rows_per_s=len(data) / encoding,
-            decode_rows_per_s=len(data) / decoding,
-            codec_bytes=once,
-            measured_rows=len(data),
-        )
-
-    return point("files", 0), point("files, header once", prefix)
+    name, seconds = f"{form.name} {setting.name}, files", (encoding, decoding)
+    whole = rows.point(name, f"{form.name} files", setting.name, bits, decoded, seconds, chosen=chosen)
+    prefix = shared_prefix(data)
+    own = bits - 8 * prefix
+    shared = replace(
+        whole,
+        name=f"{whole.name}, header once",
+        family=f"{whole.family}, header once",
+        bits_per_row=own,
+        bits_per_row_with_codec=own + 8 * prefix / len(rows),
+        codec_bytes=prefix,
+    )
+    return whole, shared
 
 
 def shared_prefix(files: list[bytes]) -> int:

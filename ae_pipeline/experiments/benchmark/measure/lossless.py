@@ -2,7 +2,7 @@
 
 import lzma
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ae_pipeline.data.pixels import PIXELS, from_numpy
+from ae_pipeline.experiments.benchmark.measure.image_formats import INSTALL
 from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, timed
 from ae_pipeline.store.parts import column_bytes
 
@@ -18,65 +19,34 @@ from ae_pipeline.store.parts import column_bytes
 _ROW_GROUP_ROWS = 10_000
 
 
-@dataclass(frozen=True)
-class Compressor:
-    """`decompress` is given the compressed bytes and how many come out."""
-
-    name: str
-    setting: str
-    compress: Callable[[bytes], bytes]
-    decompress: Callable[[bytes, int], bytes]
-
-
 def measure_lossless(rows: Rows) -> tuple[list[Point], list[str]]:
     """One point for each compressor, and what was left out, with the reason.
 
     zstd, xz and brotli take all rows as one stream: smallest, and unpacked as a whole. Parquet keeps them in pages.
     """
-    compressors, left_out = _compressors()
-    return [*(_stream(each, rows) for each in compressors), *(_parquet(level, rows) for level in (3, 19))], left_out
-
-
-def _compressors() -> tuple[list[Compressor], list[str]]:
-    found = [_zstd(level) for level in (1, 3, 19)]
-    found.append(
-        Compressor(
-            "xz",
-            "9e",
-            lambda raw: lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME),
-            lambda data, _: lzma.decompress(data),
-        )
-    )
+    points, left_out = [], []
+    for level in (1, 3, 19):
+        codec = pa.Codec("zstd", compression_level=level)
+        unpack = partial(codec.decompress, decompressed_size=rows.pixels.nbytes)
+        points.append(_stream("zstd", str(level), codec.compress, unpack, rows))
+    points.append(_stream("xz", "9e", partial(lzma.compress, preset=9 | lzma.PRESET_EXTREME), lzma.decompress, rows))
     try:
         import brotli
     except ImportError:
-        return found, ["brotli: the package is not installed; pip install 'ae-pipeline[alternatives]'"]
-    # The largest window of the format.
-    settings = {"quality": 11, "lgwin": 24}
-    found.append(
-        Compressor(
-            "brotli", "11", lambda raw: brotli.compress(raw, **settings), lambda data, _: brotli.decompress(data)
-        )
-    )
-    return found, []
+        left_out.append(f"brotli: the package is not installed; {INSTALL}")
+    else:  # with the largest window of the format
+        points.append(_stream("brotli", "11", partial(brotli.compress, quality=11, lgwin=24), brotli.decompress, rows))
+    return [*points, *(_parquet(level, rows) for level in (3, 19))], left_out
 
 
-def _zstd(level: int) -> Compressor:
-    codec = pa.Codec("zstd", compression_level=level)
-    return Compressor(
-        "zstd",
-        str(level),
-        lambda raw: codec.compress(raw, asbytes=True),
-        lambda data, size: codec.decompress(data, size, asbytes=True),
-    )
-
-
-def _stream(compressor: Compressor, rows: Rows) -> Point:
+def _stream(
+    name: str, setting: str, compress: Callable[[bytes], Any], decompress: Callable[[Any], Any], rows: Rows
+) -> Point:
     raw = rows.pixels.tobytes()
-    data, encoding = timed(lambda: compressor.compress(raw))
-    back, decoding = timed(lambda: compressor.decompress(data, len(raw)))
+    data, encoding = timed(lambda: compress(raw))
+    back, decoding = timed(lambda: decompress(data))
     decoded = np.frombuffer(back, rows.pixels.dtype).reshape(rows.pixels.shape)
-    return _point(compressor.name, compressor.setting, len(data), rows, decoded, encoding, decoding)
+    return rows.point(f"{name} {setting}", name, setting, 8 * len(data) / len(rows), decoded, (encoding, decoding))
 
 
 def _parquet(level: int, rows: Rows) -> Point:
@@ -89,21 +59,5 @@ def _parquet(level: int, rows: Rows) -> Point:
     back, decoding = timed(lambda: pq.read_table(BytesIO(sink.getvalue())))
     column = back.column(PIXELS).combine_chunks().buffers()[1]
     decoded = np.frombuffer(column, np.uint8, rows.pixels.nbytes).view(rows.pixels.dtype).reshape(rows.pixels.shape)
-    return _point("Parquet", f"zstd {level}", size, rows, decoded, encoding, decoding)
-
-
-def _point(
-    name: str, setting: str, size: int, rows: Rows, decoded: np.ndarray, encoding: float, decoding: float
-) -> Point:
-    bits = 8 * size / len(rows)
-    return Point(
-        name=f"{name} {setting}",
-        family=name,
-        setting=setting,
-        bits_per_row=bits,
-        bits_per_row_with_codec=bits,
-        metrics=rows.metrics(decoded),
-        encode_rows_per_s=len(rows) / encoding,
-        decode_rows_per_s=len(rows) / decoding,
-        measured_rows=len(rows),
-    )
+    bits, seconds = 8 * size / len(rows), (encoding, decoding)
+    return rows.point(f"Parquet zstd {level}", "Parquet", f"zstd {level}", bits, decoded, seconds)

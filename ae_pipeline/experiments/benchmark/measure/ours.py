@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,20 +82,10 @@ def measure_store(
         trips = [make_trip(codec, rows.samples, params, Path(folder, str(run))) for run in range(_TIMED_RUNS)]
         store, decoded = trips[0].store, trips[0].decoded
         bits = 8 * store.latent_bytes() / len(rows)
+        seconds = min(trip.encode_seconds for trip in trips), min(trip.decode_seconds for trip in trips)
         kept = store.manifest.codec.bytes if codec_bytes is None else codec_bytes
-        return Point(
-            name=name,
-            family=family,
-            setting=setting,
-            bits_per_row=bits,
-            bits_per_row_with_codec=bits + 8 * kept / len(rows),
-            metrics=rows.metrics(decoded.load().pixels),
-            encode_rows_per_s=len(rows) / min(trip.encode_seconds for trip in trips),
-            decode_rows_per_s=len(rows) / min(trip.decode_seconds for trip in trips),
-            codec_bytes=kept,
-            measured_rows=len(rows),
-            store_bits_per_row=8 * store.manifest.totals.bytes_parts / len(rows),
-        )
+        point = rows.point(name, family, setting, bits, decoded.load().pixels, seconds, kept)
+        return replace(point, store_bits_per_row=8 * store.manifest.totals.bytes_parts / len(rows))
 
 
 def _inputs(params: Params, train: SampleSet, validation: SampleSet) -> str:
