@@ -102,11 +102,12 @@ def _best(objective: Metric) -> str:
 
 def _draw(results: Results) -> Any:
     """Bits against the objective, a point for each setting that finished, with 95% intervals over its seeds."""
-    from matplotlib.figure import Figure
-    from matplotlib.patheffects import withStroke
+    from ae_pipeline.evaluation.pictures import new_figure, note
 
-    figure = Figure(figsize=(8, 5), layout="constrained", dpi=110)
-    axis = figure.subplots()
+    paths = ", ".join(path.split(".")[-1] for path in results.front[0].setting)
+    objective = results.objective
+    value_name = f"{objective.title} (values in [0, 1])"
+    figure, axis = new_figure(f"Sweep over {paths}", "bits per row", value_name, size=(8, 5))
     others = [item for item in results.outcomes if item.bits and item not in results.front]
     _points(axis, others, _GREY, "another is better in both")
     _points(axis, results.front, _BLUE, "front: mean and 95% interval over seeds")
@@ -124,16 +125,10 @@ def _draw(results: Results) -> Any:
     if len(results.front) <= _MOST_LABELS:
         for item, bits, value in zip(results.front, *_places(results.front), strict=True):
             text = ", ".join(str(value) for value in item.setting.values())
-            note = axis.annotate(text, (bits, value), xytext=(6, 6), textcoords="offset points", fontsize=7, zorder=4)
-            note.set_path_effects([withStroke(linewidth=3, foreground="white")])
-    paths = ", ".join(path.split(".")[-1] for path in results.front[0].setting)
-    objective = results.objective
-    axis.set(title=f"Sweep over {paths}", xlabel="bits per row", ylabel=f"{objective.title} (values in [0, 1])")
+            note(axis, text, (bits, value), (6, 6), fontsize=7)
     axis.margins(x=0.1)
     if objective.better == "lower":
         axis.set_ylim(bottom=0)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
     return figure
 

@@ -1,6 +1,5 @@
 """Image codecs on rows that are images: one file for each row, and all rows in mosaics."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,15 +7,14 @@ import numpy as np
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.experiments.benchmark.measure.image_formats import (
     FORMATS,
-    Effort,
     ImageFormat,
     Setting,
     decode_image,
     encode_image,
 )
 from ae_pipeline.experiments.benchmark.measure.mosaic import Grid
-from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, timed
-from ae_pipeline.experiments.front import front
+from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, Tell, timed
+from ae_pipeline.experiments.front import front, grouped
 from ae_pipeline.params.benchmark import BenchParams
 
 
@@ -28,7 +26,7 @@ def why_no_images(spec: SampleSpec) -> str | None:
 
 
 def measure_image_codecs(
-    rows: Rows, params: BenchParams, tell: Callable[[Point], None] = lambda point: None
+    rows: Rows, params: BenchParams, tell: Tell = lambda point: None
 ) -> tuple[list[Point], list[str]]:
     """The best points of every image codec, three families each, and what was left out, with the reason.
 
@@ -44,24 +42,16 @@ def measure_image_codecs(
         if missing:
             left_out.append(f"{form.name}: {missing}")
             continue
-        for family in _measure(form, rows, params.single_files, params.image_effort, grey):
+        found = []
+        for setting in form.settings(params.image_effort, grey):
+            found.append(_in_mosaics(form, setting, rows, grey))
+            found += _in_files(form, setting, rows, params.single_files, grey)
+        for family in grouped(found, lambda point: point.family).values():
             best = front(family, lambda point: point.bits_per_row)
             points += best
             for point in best:
                 tell(point)
     return points, left_out
-
-
-def _measure(form: ImageFormat, rows: Rows, files: int, effort: Effort, grey: bool) -> list[list[Point]]:
-    """Points in mosaics, in whole files, and in files whose headers are shared."""
-    mosaics: list[Point] = []
-    whole: list[Point] = []
-    shared: list[Point] = []
-    for setting in form.settings(effort, grey):
-        mosaics.append(_in_mosaics(form, setting, rows, grey))
-        for family, point in zip((whole, shared), _in_files(form, setting, rows, files, grey), strict=True):
-            family.append(point)
-    return [mosaics, whole, shared]
 
 
 def _in_mosaics(form: ImageFormat, setting: Setting, rows: Rows, grey: bool) -> Point:

@@ -6,7 +6,7 @@ that no other setting beats go through real stores.
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ae_pipeline.data.parquet.writer import ZSTD_LEVEL
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.evaluation.baselines import fit_pca, pca_latents, pca_model, save_pca
 from ae_pipeline.experiments.benchmark.measure.ours import measure_store
-from ae_pipeline.experiments.benchmark.measure.points import Point, Rows
+from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, Tell
 from ae_pipeline.experiments.front import front
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
@@ -57,7 +57,7 @@ def measure_pca(
     train: SampleSet,
     params: BenchParams,
     encode: EncodeParams,
-    tell: Callable[[Point], None] = lambda point: None,
+    tell: Tell = lambda point: None,
 ) -> tuple[list[Point], list[str]]:
     """The best settings through real stores, and what was left out, with the reason."""
     values = rows.samples.spec.size

@@ -66,6 +66,9 @@ class Point:
         return self.bits_per_row + 8 * self.codec_bytes / rows
 
 
+Tell = Callable[[Point], None]
+
+
 @dataclass(frozen=True)
 class Rows:
     """The rows that everything is measured on, in memory and on disk."""
