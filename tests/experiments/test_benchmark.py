@@ -12,10 +12,14 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.experiments.benchmark.measure.image_codecs import measure_image_codecs, shared_prefix, why_no_images
+from ae_pipeline.experiments.benchmark.measure.image_codecs import (
+    Grid,
+    measure_image_codecs,
+    shared_prefix,
+    why_no_images,
+)
 from ae_pipeline.experiments.benchmark.measure.image_formats import FORMATS, decode_image, encode_image
 from ae_pipeline.experiments.benchmark.measure.lossless import measure_lossless
-from ae_pipeline.experiments.benchmark.measure.mosaic import Grid
 from ae_pipeline.experiments.benchmark.measure.pca import codec_bytes, column_bits, measure_pca
 from ae_pipeline.experiments.benchmark.measure.points import take_rows
 from ae_pipeline.experiments.benchmark.run import _fitting

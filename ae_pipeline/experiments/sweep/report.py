@@ -62,21 +62,21 @@ def _as_markdown(results: Results, missing: int) -> str:
         "",
         f"| setting | bits per row | {' | '.join(heads)} | seeds | |",
         f"|---|---{'|---' * len(heads)}|---|---|",
-        *(_row(item, results) for item in _by_bits(results.outcomes)),
+        *(_row(item, results) for item in sorted(results.outcomes, key=_bits)),
     ]
     ended = [trial for trial in trials if trial.reason]
     if ended:
         lines += ["", "Not finished; their settings were not tried further:", ""]
-        lines += [f"- {describe(trial.setting)}, seed {trial.seed}: {trial.state}, {trial.reason}" for trial in ended]
+        lines += [f"- {trial.describe()}" for trial in ended]
     commits = sorted({trial.commit or "unknown" for trial in trials})
     if len(commits) > 1:
         lines += ["", f"The trials are of {len(commits)} commits: {', '.join(commit[:9] for commit in commits)}."]
     return "\n".join(lines) + "\n"
 
 
-def _by_bits(outcomes: list[Outcome]) -> list[Outcome]:
-    """Rising; those without a value last."""
-    return sorted(outcomes, key=lambda item: item.bits.mean if item.bits else float("inf"))
+def _bits(outcome: Outcome) -> float:
+    """Those without a value come last."""
+    return outcome.bits.mean if outcome.bits else float("inf")
 
 
 def _row(outcome: Outcome, results: Results) -> str:

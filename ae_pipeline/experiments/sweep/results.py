@@ -148,12 +148,12 @@ def summarise(trials: list[Trial], limit: float | None, objective: str = "mse") 
 
 def estimate(values: list[float]) -> Estimate:
     """Mean and half of its 95% interval."""
-    from scipy.stats import t
+    from scipy.stats import sem, t
 
     if len(values) < 2:
         return Estimate(values[0], None)
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return Estimate(float(np.mean(values)), float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * sem(values))
+    return Estimate(float(np.mean(values)), half)
 
 
 def knee(bits: list[float], mse: list[float]) -> int | None:
@@ -174,16 +174,12 @@ def knee(bits: list[float], mse: list[float]) -> int | None:
 
 def as_json(results: Results) -> dict[str, Any]:
     """What sweep.json holds."""
-
-    def named(outcome: Outcome | None) -> Setting | None:
-        return None if outcome is None else outcome.setting
-
     return {
         "max_mse": None,
         **({} if results.limit is None else {results.objective.limit: results.limit}),
-        "smallest_within": named(results.smallest),
-        "knee": named(results.knee),
-        "best": named(results.best),
+        "smallest_within": results.smallest and results.smallest.setting,
+        "knee": results.knee and results.knee.setting,
+        "best": results.best and results.best.setting,
         "settings": [_setting_json(item, results) for item in results.outcomes],
         "trials": [_trial_json(trial, results.objective) for trial in results.trials],
     }
@@ -191,25 +187,18 @@ def as_json(results: Results) -> dict[str, Any]:
 
 def _setting_json(outcome: Outcome, results: Results) -> dict[str, Any]:
     states = [trial.state for trial in outcome.trials]
-    return {
+    found: dict[str, Any] = {
         "params": outcome.setting,
         "seeds": [trial.seed for trial in outcome.trials],
         "states": {state: states.count(state) for state in sorted(set(states))},
         "bits_per_row": None if outcome.bits is None else outcome.bits.mean,
         "bits_per_row_interval": _interval(outcome.bits),
-        **_metrics_json(outcome),
-        "on_front": outcome in results.front,
-        "better_than_mean": not outcome.worthless,
     }
-
-
-def _metrics_json(outcome: Outcome) -> dict[str, Any]:
-    found: dict[str, Any] = {}
     for metric in columns(outcome.objective):
         found[metric.name] = outcome.mean(metric) if outcome.bits else None
         if metric.of_means is None:
             found[f"{metric.name}_interval"] = _interval(outcome.estimates.get(metric.name))
-    return found
+    return {**found, "on_front": outcome in results.front, "better_than_mean": not outcome.worthless}
 
 
 def _trial_json(trial: Trial, objective: Metric) -> dict[str, Any]:

@@ -104,7 +104,6 @@ def _run(sweep: _Sweep, study: Study, runs: SweepRuns, work: Path, end: float) -
             try:
                 runs.start(opened.setting, opened.seed)
                 trial = run_trial(params, opened.setting, sweep.splits, work, sweep.git, watch)
-                trial.rules.extend(sweep.rule.identity)
                 _check_objective(sweep, trial)
                 study.finish(opened, trial)
                 runs.finish(trial)
@@ -112,7 +111,7 @@ def _run(sweep: _Sweep, study: Study, runs: SweepRuns, work: Path, end: float) -
                 study.give_up(opened)
                 runs.interrupted()
                 raise
-            bar.write(f"{_name(opened)}: {_line(trial)}", file=sys.stderr)  # what is printed may be JSON
+            bar.write(trial.describe(), file=sys.stderr)  # what is printed may be JSON
             bar.update()
         found = len(study.settings())
         if found < (sweep.params.sweep.trials or 0):
@@ -134,10 +133,11 @@ def _watch(
 ) -> Callable[[list[Epoch]], None]:
     """What is called after every epoch: shows it, and stops a trial that cannot win."""
     finished = [trial for trial in trials if trial.state == "finished"]
+    name = f"{describe(opened.setting)}, seed {opened.seed}"
 
     def watch(history: list[Epoch]) -> None:
         losses = [epoch.validation_loss for epoch in history]
-        bar.set_postfix_str(f"{_name(opened)}, epoch {len(history)}/{params.train.epochs}, loss {losses[-1]:.5f}")
+        bar.set_postfix_str(f"{name}, epoch {len(history)}/{params.train.epochs}, loss {losses[-1]:.5f}")
         rule.check(params, opened.setting, losses, finished)
 
     return watch
@@ -170,13 +170,3 @@ def _asked(sweep: _Sweep, study: Study) -> list[Trial]:
     settings = sweep.settings if asked.trials is None else study.settings()[: asked.trials]
     found = [trial for trial in study.trials() if trial.seed in sweep.seeds and trial.setting in settings]
     return [trial for trial in found if trial.state != "stopped" or trial.behind in settings]
-
-
-def _name(opened: OpenTrial) -> str:
-    return f"{describe(opened.setting)}, seed {opened.seed}"
-
-
-def _line(trial: Trial) -> str:
-    if trial.state != "finished":
-        return f"{trial.state}, {trial.reason}"
-    return f"{trial.bits:.1f} bits per row, MSE {trial.mse:.6f}, {trial.seconds:.0f} s"

@@ -7,7 +7,7 @@ that more values or more seeds only train what is new. Only this module imports 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class Study:
 
     def finish(self, opened: OpenTrial, trial: Trial) -> None:
         """Write down what came out; from here on it is not done again."""
-        opened.handle.set_user_attr(_TRIAL, asdict(trial))
+        opened.handle.set_user_attr(_TRIAL, asdict(replace(trial, rules=self._rules)))
         if trial.state == "finished":
             loss = self._objective.loss(float(trial.metrics[self._objective.name] or 0.0))
             self._study.tell(opened.handle, [trial.bits, loss])

@@ -5,6 +5,5 @@ ours             our codecs, one for each preset
 pca              PCA at many sizes
 image_codecs     JPEG, WebP, AVIF, JPEG XL: file by file and in mosaics
 image_formats    how Pillow writes each of them
-mosaic           many rows in one picture
 lossless         zstd, xz, brotli, Parquet of the raw rows
 """

@@ -40,20 +40,13 @@ def trained_codec(
         for former in work.glob(f"{preset}-{'[0-9a-f]' * _DIGITS}"):
             if former != folder:
                 shutil.rmtree(former)
-        if folder.exists() and not _is_whole(folder):
-            shutil.rmtree(folder)
-        if not folder.exists():
+        try:
+            Codec.load(folder)
+        except CodecError:  # there is none, or a damaged one
+            shutil.rmtree(folder, ignore_errors=True)
             with epoch_progress(params.train.epochs, sys.stderr) as on_epoch:  # what is printed may be JSON
                 build_codec(train, validation, params, folder, git, on_epoch)
     return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        Codec.load(folder)
-    except CodecError:
-        return False
-    return True
 
 
 def measure_preset(preset: str, codec: Path, rows: Rows, params: EncodeParams) -> list[Point]:
