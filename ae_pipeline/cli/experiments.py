@@ -11,7 +11,7 @@ from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, wo
 from ae_pipeline.errors import SweepError
 
 if TYPE_CHECKING:
-    from ae_pipeline.experiments.benchmark.measure.points import Point
+    from ae_pipeline.experiments.benchmark.points import Point
     from ae_pipeline.experiments.sweep.running import Swept
     from ae_pipeline.params import Params
 

@@ -12,16 +12,16 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.experiments.benchmark.measure.image_codecs import (
+from ae_pipeline.experiments.benchmark.image_codecs import (
     Grid,
     measure_image_codecs,
     shared_prefix,
     why_no_images,
 )
-from ae_pipeline.experiments.benchmark.measure.image_formats import FORMATS, decode_image, encode_image
-from ae_pipeline.experiments.benchmark.measure.lossless import measure_lossless
-from ae_pipeline.experiments.benchmark.measure.pca import codec_bytes, column_bits, measure_pca
-from ae_pipeline.experiments.benchmark.measure.points import take_rows
+from ae_pipeline.experiments.benchmark.image_formats import FORMATS, decode_image, encode_image
+from ae_pipeline.experiments.benchmark.lossless import measure_lossless
+from ae_pipeline.experiments.benchmark.pca import codec_bytes, column_bits, measure_pca
+from ae_pipeline.experiments.benchmark.points import take_rows
 from ae_pipeline.experiments.benchmark.run import _fitting
 from ae_pipeline.experiments.presets import preset_names, preset_params
 from ae_pipeline.params import EncodeParams

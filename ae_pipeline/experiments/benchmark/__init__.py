@@ -1,10 +1,20 @@
 """The benchmark: our codecs beside what else one would use, in one table. How each is run: docs/choosing.md.
 
-measure/    what each takes, and what comes back
-curves      what a family of them takes at a given quality, and the average saving between two
-verdict     numbers into words: what to use here
-run         all of it; reports/bench.json
-report      reports/bench.md and reports/bench.png
+Measure:
+    points           one line of the table, with the metrics of decoded rows
+    ours             presets trained, through real stores
+    pca              PCA at many sizes and quantisers, through the same stores
+    image_codecs     JPEG, WebP, AVIF and JPEG XL, file by file and in mosaics
+    image_formats    their settings
+    lossless         zstd, xz, brotli, and Parquet of the raw rows
+
+Judge:
+    curves           what a family of points takes at a given quality, and the average saving between two
+    verdict          numbers into words: what to use here
+
+Tell:
+    run              all of it; reports/bench.json
+    report           reports/bench.md and reports/bench.png
 
 Door: `run.run_benchmark`.
 """

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from ae_pipeline.experiments.benchmark.measure.points import OURS, Point
+from ae_pipeline.experiments.benchmark.points import OURS, Point
 from ae_pipeline.experiments.front import front, grouped
 
 # A curve through fewer points is none.

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ae_pipeline.evaluation.metrics import reported
 from ae_pipeline.evaluation.pictures import label, note, scale_bits
-from ae_pipeline.experiments.benchmark.measure.points import OURS
+from ae_pipeline.experiments.benchmark.points import OURS
 from ae_pipeline.experiments.front import front, grouped
 
 _COLOURS = {

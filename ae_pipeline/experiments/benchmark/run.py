@@ -17,11 +17,11 @@ from ae_pipeline.data.splits import open_split
 from ae_pipeline.data.value_range import range_of
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.benchmark.curves import savings
-from ae_pipeline.experiments.benchmark.measure.image_codecs import measure_image_codecs
-from ae_pipeline.experiments.benchmark.measure.lossless import measure_lossless
-from ae_pipeline.experiments.benchmark.measure.ours import measure_preset, trained_codec
-from ae_pipeline.experiments.benchmark.measure.pca import measure_pca
-from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, Tell, take_rows
+from ae_pipeline.experiments.benchmark.image_codecs import measure_image_codecs
+from ae_pipeline.experiments.benchmark.lossless import measure_lossless
+from ae_pipeline.experiments.benchmark.ours import measure_preset, trained_codec
+from ae_pipeline.experiments.benchmark.pca import measure_pca
+from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell, take_rows
 from ae_pipeline.experiments.benchmark.verdict import judge
 from ae_pipeline.experiments.presets import preset_params
 from ae_pipeline.files import finished_file, make_folder, write_json

@@ -8,8 +8,8 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from ae_pipeline.experiments.benchmark.curves import Cost, cost
-from ae_pipeline.experiments.benchmark.measure.image_formats import FORMATS
-from ae_pipeline.experiments.benchmark.measure.points import OURS, Point
+from ae_pipeline.experiments.benchmark.image_formats import FORMATS
+from ae_pipeline.experiments.benchmark.points import OURS, Point
 from ae_pipeline.experiments.front import grouped
 
 _IMAGE_CODECS = tuple(form.name for form in FORMATS)

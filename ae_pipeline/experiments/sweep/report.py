@@ -75,7 +75,7 @@ def _as_markdown(results: Results, missing: int) -> str:
 
 
 def _bits(outcome: Outcome) -> float:
-    """Those without a value come last."""
+    """Bits per row; infinite without a value, so that these come last."""
     return outcome.bits.mean if outcome.bits else float("inf")
 
 

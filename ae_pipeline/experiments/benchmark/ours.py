@@ -12,7 +12,7 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError
 from ae_pipeline.evaluation.through_store import make_trip
-from ae_pipeline.experiments.benchmark.measure.points import OURS, Point, Rows
+from ae_pipeline.experiments.benchmark.points import OURS, Point, Rows
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams, Params
 from ae_pipeline.provenance import machine
@@ -22,7 +22,7 @@ from ae_pipeline.training.progress import epoch_progress
 
 # What decides the weights, beside data and parameters: dvc.yaml's code dependencies of `train` (a test compares them).
 TRAINING_CODE = ("codec", "data", "models", "training")
-_PACKAGE = Path(__file__).parents[3]
+_PACKAGE = Path(__file__).parents[2]
 _TIMED_RUNS = 2
 # Digits of the digest in a folder's name: "compact-<digits>" is not a former "compact-fine-<digits>".
 _DIGITS = 16

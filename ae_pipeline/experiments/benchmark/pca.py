@@ -21,8 +21,8 @@ from ae_pipeline.codec.quantiser import Quantiser
 from ae_pipeline.data.parquet.writer import ZSTD_LEVEL
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.evaluation.baselines import fit_pca, pca_latents, pca_model, save_pca
-from ae_pipeline.experiments.benchmark.measure.ours import measure_store
-from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, Tell
+from ae_pipeline.experiments.benchmark.ours import measure_store
+from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell
 from ae_pipeline.experiments.front import front
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import LARGEST_PCA, EncodeParams

@@ -9,14 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.experiments.benchmark.measure.image_formats import (
-    FORMATS,
-    ImageFormat,
-    Setting,
-    decode_image,
-    encode_image,
-)
-from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, Tell, timed
+from ae_pipeline.experiments.benchmark.image_formats import FORMATS, ImageFormat, Setting, decode_image, encode_image
+from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell, timed
 from ae_pipeline.experiments.front import front, grouped
 from ae_pipeline.params.benchmark import BenchParams
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ae_pipeline.data.pixels import PIXELS, from_numpy
-from ae_pipeline.experiments.benchmark.measure.image_formats import INSTALL
-from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, timed
+from ae_pipeline.experiments.benchmark.image_formats import INSTALL
+from ae_pipeline.experiments.benchmark.points import Point, Rows, timed
 from ae_pipeline.store.parts import column_bytes
 
 # A column of a Parquet file with rows in row groups of the same number as a latent store's by default.
