@@ -62,7 +62,7 @@ def _as_markdown(results: Results, missing: int) -> str:
         "",
         f"| setting | bits per row | {' | '.join(heads)} | seeds | |",
         f"|---|---{'|---' * len(heads)}|---|---|",
-        *(_row(item, results) for item in sorted(results.outcomes, key=_bits)),
+        *(_row(item, results) for item in sorted(results.outcomes, key=lambda item: item.mean_bits)),
     ]
     ended = [trial for trial in trials if trial.reason]
     if ended:
@@ -72,11 +72,6 @@ def _as_markdown(results: Results, missing: int) -> str:
     if len(commits) > 1:
         lines += ["", f"The trials are of {len(commits)} commits: {', '.join(commit[:9] for commit in commits)}."]
     return "\n".join(lines) + "\n"
-
-
-def _bits(outcome: Outcome) -> float:
-    """Bits per row; infinite without a value, so that these come last."""
-    return outcome.bits.mean if outcome.bits else float("inf")
 
 
 def _row(outcome: Outcome, results: Results) -> str:
@@ -144,6 +139,6 @@ def _points(axis: Any, outcomes: list[Outcome], colour: str, label: str) -> None
 
 def _places(outcomes: list[Outcome]) -> tuple[list[float], list[float]]:
     return (
-        [item.bits.mean for item in outcomes if item.bits],
-        [item.estimates[item.objective.name].mean for item in outcomes if item.bits],
+        [item.mean_bits for item in outcomes],
+        [item.estimates[item.objective.name].mean for item in outcomes],
     )

@@ -43,6 +43,11 @@ class Outcome:
         return self.estimates.get("bits_per_row") if self.objective.name in self.estimates else None
 
     @property
+    def mean_bits(self) -> float:
+        """Mean of the bits; infinite where there is no value."""
+        return math.inf if self.bits is None else self.bits.mean
+
+    @property
     def loss(self) -> float:
         """The mean of the objective, lower is better; infinite where it has no value."""
         found = self.estimates.get(self.objective.name)
@@ -71,7 +76,6 @@ class Outcome:
 
     def describe(self) -> str:
         """One line for people."""
-        assert self.bits
         values = [(metric, self.mean(metric)) for metric in columns(self.objective)]
         found = "".join(
             f", {metric.short} {value:.{digits_of(metric)}f}{metric.title.removeprefix(metric.short).replace(',', '')}"
@@ -79,7 +83,7 @@ class Outcome:
             if value is not None
         )
         seeds = f"{self.finished} seed{'s'[: self.finished > 1]}"
-        return f"{describe(self.setting)}: {self.bits.mean:.1f} bits per row{found} ({seeds})"
+        return f"{describe(self.setting)}: {self.mean_bits:.1f} bits per row{found} ({seeds})"
 
 
 @dataclass(frozen=True)
@@ -130,8 +134,9 @@ def summarise(trials: list[Trial], limit: float | None, objective: str = "mse") 
     """Group trials by setting. A setting with a trial that was stopped or failed is not chosen: it would be by luck."""
     metric = METRICS[objective]
     outcomes = [_outcome(group, metric) for group in by_setting(trials)]
-    best = front((item for item in outcomes if item.bits), bits=_bits, error=lambda item: item.loss)
-    at = knee([_bits(item) for item in best], [item.loss for item in best])
+    measured = [item for item in outcomes if item.bits]
+    best = front(measured, bits=lambda item: item.mean_bits, error=lambda item: item.loss)
+    at = knee([item.mean_bits for item in best], [item.loss for item in best])
     return Results(
         objective=metric,
         limit=limit,
@@ -227,8 +232,3 @@ def _outcome(trials: list[Trial], objective: Metric) -> Outcome:
             if metric.of_means is None and len(values) == len(trials):
                 found[name] = estimate(values)
     return Outcome(trials[0].setting, trials, objective, found)
-
-
-def _bits(outcome: Outcome) -> float:
-    assert outcome.bits
-    return outcome.bits.mean

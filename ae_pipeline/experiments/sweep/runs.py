@@ -141,8 +141,7 @@ def _log(client: Any, run_id: str, trial: Trial) -> None:
 
 
 def _log_outcome(client: Any, run_id: str, name: str, outcome: Outcome) -> None:
-    assert outcome.bits
     client.set_tag(run_id, name, describe(outcome.setting))
     measured = {metric.name: outcome.mean(metric) for metric in columns(outcome.objective) if metric.of_means is None}
-    found = {"bits_per_row": outcome.bits.mean, **measured}
+    found = {"bits_per_row": outcome.mean_bits, **measured}
     log_values(client, run_id, metrics={f"{name}_{metric}": value for metric, value in found.items()})
