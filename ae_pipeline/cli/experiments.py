@@ -11,7 +11,7 @@ from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, wo
 from ae_pipeline.errors import SweepError
 
 if TYPE_CHECKING:
-    from ae_pipeline.experiments.benchmark.measure.points import Point
+    from ae_pipeline.experiments.benchmark.points import Point
     from ae_pipeline.experiments.sweep.running import Swept
     from ae_pipeline.params import Params
 
@@ -55,7 +55,7 @@ def sweep(
         given |= {"sweep.max_mse": max_mse, "sweep.min_psnr": min_psnr}
     loaded = replaced(loaded, given)
     swept = run_sweep(loaded, root, float("inf") if timeout is None else timeout)
-    files = write_reports(root / loaded.paths.reports, swept.results, swept.trials, swept.missing)
+    files = write_reports(root / loaded.paths.reports, swept.results, swept.missing)
     chosen = swept.results.chosen
     if write_params and chosen is not None:
         write_choice(params, chosen.setting)
@@ -63,7 +63,7 @@ def sweep(
     if swept.missing:
         lines.append(f"the time was over with {swept.missing} trials to go; the same command goes on")
     show(json.loads(files[0].read_text(encoding="utf-8")), "\n".join(lines), as_json=as_json)
-    swept.runs.complete(swept.trial_params(), swept.results, files)
+    swept.runs.complete(swept.results, files)
     _check(swept, loaded, write_params=write_params)
 
 
@@ -117,7 +117,7 @@ def _check(swept: "Swept", params: "Params", *, write_params: bool) -> None:
     results = swept.results
     report = f"{params.paths.reports}/sweep.md"
     if results.best is None and not swept.missing:
-        reasons = [trial.reason for trial in swept.trials if trial.state == "failed"]
+        reasons = [trial.reason for trial in results.trials if trial.state == "failed"]
         raise SweepError(f"no setting was trained to its end: {reasons[0] if reasons else 'all were stopped'}")
     passed_over = results.passed_over
     if passed_over is not None and (write_params or results.limit is not None):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ae_pipeline.evaluation.drift.measure import Drift
@@ -61,7 +62,7 @@ def draw_drift(reference: DriftReference, errors: np.ndarray, drift: Drift) -> F
     # Room for the legend above the highest bar.
     dimensions.set_ylim(0, 1.3 * max(*drift.dimensions, drift.latent_threshold))
     dimensions.legend(fontsize=8, loc="upper right")
-    _label(dimensions, "Drift of each latent", "latent dimension", "Kolmogorov-Smirnov distance")
+    label(dimensions, "Drift of each latent", "latent dimension", "Kolmogorov-Smirnov distance")
     return figure
 
 
@@ -79,13 +80,13 @@ def _drift_of_errors(
     histogram.stairs(np.diff(expected), bins, fill=True, color=_GREY, alpha=0.5, label="train rows")
     found = np.histogram(np.clip(finite, low, high), bins)[0] / len(errors)
     histogram.stairs(found, bins, color=_ORANGE, linewidth=1.5, label=f"batch, {drift.rows:,} rows")
-    _label(histogram, "Error of each row", "MSE (values in [0, 1])", "share of rows")
+    label(histogram, "Error of each row", "MSE (values in [0, 1])", "share of rows")
     around = [np.clip(shares + sign * drift.error_threshold, 0, 1) for sign in (-1, 1)]
     distribution.fill_between(known, *around, step="post", color=_GREY, alpha=0.3, label="within the threshold")
     distribution.step(known, shares, where="post", color=_GREY, label="train rows")
     steps = np.arange(1, len(errors) + 1) / len(errors)
     distribution.step(np.sort(errors), steps, where="post", color=_ORANGE, label="batch")
-    _label(distribution, f"error_drift {drift.error_drift:.3f}", "MSE (values in [0, 1])", "share of rows at most this")
+    label(distribution, f"error_drift {drift.error_drift:.3f}", "MSE (values in [0, 1])", "share of rows at most this")
     for axis in (histogram, distribution):
         axis.set_xscale("log")
         axis.set_xlim(low, high)
@@ -123,7 +124,7 @@ def _drawable(images: np.ndarray) -> np.ndarray:
 
 
 def _error_histogram(evaluation: Evaluation) -> Figure:
-    figure, axis = _figure("Error of each row", "MSE (values in [0, 1])", "rows")
+    figure, axis = new_figure("Error of each row", "MSE (values in [0, 1])", "rows")
     own = evaluation.rows.values["mse"]
     pca = evaluation.pca_rows.values["mse"] if evaluation.pca_rows is not None else None
     # The axis ends where all but 1 in 200 rows of the worse one lie; the last bin holds the rest.
@@ -137,7 +138,7 @@ def _error_histogram(evaluation: Evaluation) -> Figure:
 
 
 def _per_class(classes: list[dict[str, Any]]) -> Figure:
-    figure, axis = _figure("Error by class", "label", "MSE (values in [0, 1])")
+    figure, axis = new_figure("Error by class", "label", "MSE (values in [0, 1])")
     place = np.arange(len(classes))
     axis.bar(place - 0.2, [line["mse"] for line in classes], 0.4, color=_BLUE, label="autoencoder")
     if "pca_mse" in classes[0]:
@@ -148,7 +149,7 @@ def _per_class(classes: list[dict[str, Any]]) -> Figure:
 
 
 def _learning_curves(history: list[dict[str, float]]) -> Figure:
-    figure, axis = _figure("Learning curves", "epoch", "loss")
+    figure, axis = new_figure("Learning curves", "epoch", "loss")
     epochs = [line["epoch"] for line in history]
     axis.plot(epochs, [line["train_loss"] for line in history], color=_GREY, label="train_loss")
     axis.plot(epochs, [line["validation_loss"] for line in history], color=_BLUE, label="validation_loss")
@@ -160,7 +161,7 @@ def _learning_curves(history: list[dict[str, float]]) -> Figure:
 
 
 def _rate_distortion(metrics: Metrics) -> Figure:
-    figure, axis = _figure("What a row costs", "bits per row", "MSE (values in [0, 1])")
+    figure, axis = new_figure("What a row costs", "bits per row", "MSE (values in [0, 1])")
     for point, colour in zip(rate_distortion(metrics), (_BLUE, _ORANGE), strict=False):
         parts, whole, error = point["bits_per_row"], point["bits_per_row_with_codec"], point["mse"]
         axis.plot(parts, error, "o", color=colour, label=f"{point['name']}: Parquet parts")
@@ -170,26 +171,39 @@ def _rate_distortion(metrics: Metrics) -> Figure:
         axis.plot([parts, whole], [error, error], ":", color=colour, linewidth=1)
     zstd = metrics["zstd_bits_per_row"]
     axis.axvline(zstd, color=_GREY, linestyle="--", label=f"lossless: zstd of the raw rows ({zstd:.0f})")
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:,.0f}")
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    scale_bits(axis)
     axis.set_ylim(bottom=0)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)  # points may lie anywhere
     return figure
 
 
-def _figure(title: str, x: str, y: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=110)
+def new_figure(title: str, x: str, y: str, size: tuple[float, float] = (7, 4.2)) -> tuple[Figure, Any]:
+    """A figure, `size` in inches, and its only axes."""
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
     axis = figure.subplots()
-    _label(axis, title, x, y)
+    label(axis, title, x, y)
     return figure, axis
 
 
-def _label(axis: Any, title: str, x: str, y: str) -> None:
+def label(axis: Any, title: str, x: str, y: str) -> None:
+    """Title and names of both axes, on a grid without a frame."""
     axis.set(title=title, xlabel=x, ylabel=y)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
+
+
+def scale_bits(axis: Any) -> None:
+    """Bits on x: logarithmic, and written out."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def note(axis: Any, words: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    """Small words beside a point, `offset` in points of print; readable over lines."""
+    found = axis.annotate(words, place, xytext=offset, textcoords="offset points", zorder=4, **style)
+    found.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -3,4 +3,5 @@
 sweep/           trainings of many sizes, and which one to take
 benchmark/       our codecs beside all alternatives
 presets/         settings of codecs by name
+front            what the first two have in common: the front of few bits and small errors
 """

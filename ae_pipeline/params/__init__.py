@@ -228,7 +228,7 @@ class Params(Section):
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}
-        return _flatten({name: values for name, values in tree.items() if not sections or name in sections})
+        return flattened({name: values for name, values in tree.items() if not sections or name in sections})
 
 
 def load_params(path: Path) -> Params:
@@ -267,11 +267,12 @@ def _problem(item: Any) -> str:
     return f"{place}: {message}, found {item['input']!r}" if place else message
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by their dotted path, of sections within sections."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -12,12 +12,16 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.experiments.benchmark.measure.image_codecs import measure_image_codecs, shared_prefix, why_no_images
-from ae_pipeline.experiments.benchmark.measure.image_formats import FORMATS, decode_image, encode_image
-from ae_pipeline.experiments.benchmark.measure.lossless import measure_lossless
-from ae_pipeline.experiments.benchmark.measure.mosaic import Grid
-from ae_pipeline.experiments.benchmark.measure.pca import codec_bytes, column_bits, measure_pca
-from ae_pipeline.experiments.benchmark.measure.points import take_rows
+from ae_pipeline.experiments.benchmark.image_codecs import (
+    Grid,
+    measure_image_codecs,
+    shared_prefix,
+    why_no_images,
+)
+from ae_pipeline.experiments.benchmark.image_formats import FORMATS, decode_image, encode_image
+from ae_pipeline.experiments.benchmark.lossless import measure_lossless
+from ae_pipeline.experiments.benchmark.pca import codec_bytes, column_bits, measure_pca
+from ae_pipeline.experiments.benchmark.points import take_rows
 from ae_pipeline.experiments.benchmark.run import _fitting
 from ae_pipeline.experiments.presets import preset_names, preset_params
 from ae_pipeline.params import EncodeParams
@@ -106,7 +110,7 @@ def test_image_codecs_count_what_pillow_writes(form, channels, tmp_path):
             assert each.bits_per_row == 8 * sum(map(len, files)) / 20
             back = np.stack([decode_image(file, form, grey=channels != (3,)) for file in files]).reshape(chosen.shape)
             assert each.mse == pytest.approx(((back / 255 - chosen / 255) ** 2).mean(), rel=1e-4, abs=1e-12)
-        if settings[each.setting].lossless:
+        if settings[each.setting].options.get("lossless"):
             assert (each.mse, each.psnr) == (0, None)
 
 

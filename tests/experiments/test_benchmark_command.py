@@ -10,8 +10,8 @@ from test_benchmark import FAST
 from test_benchmark_curves import BITS, curve_of
 
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.experiments.benchmark.measure.ours import TRAINING_CODE
-from ae_pipeline.experiments.benchmark.measure.points import OURS
+from ae_pipeline.experiments.benchmark.ours import TRAINING_CODE
+from ae_pipeline.experiments.benchmark.points import OURS
 from ae_pipeline.experiments.benchmark.report import draw, format_report
 from ae_pipeline.experiments.presets import preset_names, preset_params
 from ae_pipeline.params import Params, load_params

@@ -6,9 +6,9 @@ import pytest
 from test_benchmark_verdict import point
 
 from ae_pipeline.evaluation.metrics import psnr_of
-from ae_pipeline.experiments.benchmark.bd_rate import bd_rate, savings
-from ae_pipeline.experiments.benchmark.measure.curves import cost, front
-from ae_pipeline.experiments.benchmark.measure.points import OURS
+from ae_pipeline.experiments.benchmark.curves import bd_rate, cost, savings
+from ae_pipeline.experiments.benchmark.points import OURS
+from ae_pipeline.experiments.front import front
 
 
 def curve_of(family, bits, codec_bytes=0):

@@ -25,13 +25,13 @@ SIZES = ("--set", "train.latent_size=2,8", "--seeds", "2")
 STOPPED = """
 import os, signal, sys
 from ae_pipeline.cli.main import main
-from ae_pipeline.experiments.sweep.progress import SweepProgress
+from tqdm import tqdm
 epochs = []
-def at(self, what):
+def show(self, what):
     epochs.append(what)
     if len(epochs) == {epochs}:
         os.kill(os.getpid(), signal.{signal})
-SweepProgress.at = at
+tqdm.set_postfix_str = show
 sys.argv = {arguments}
 main()
 """

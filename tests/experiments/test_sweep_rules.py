@@ -70,7 +70,7 @@ def test_front_and_tolerance_go_by_the_means_over_seeds():
     assert [item.setting[SIZE] for item in results.front] == [4, 8, 32]
     assert (results.smallest.setting, results.knee.setting, results.best.setting) == ({SIZE: 8}, {SIZE: 8}, {SIZE: 32})
     assert results.chosen is results.smallest
-    written = as_json(results, trials)
+    written = as_json(results)
     assert written["settings"][0]["mse"] == pytest.approx(0.09)
     assert [item["on_front"] for item in written["settings"]] == [True, True, False, True]
     assert summarise(trials, 0.0485).smallest.setting == {SIZE: 32}  # 8 has one seed below, and a mean above

@@ -6,12 +6,10 @@ Measure:
     pca              PCA at many sizes and quantisers, through the same stores
     image_codecs     JPEG, WebP, AVIF and JPEG XL, file by file and in mosaics
     image_formats    their settings
-    mosaic           rows side by side in one picture, and back
     lossless         zstd, xz, brotli, and Parquet of the raw rows
 
 Judge:
-    curves           what a family of points takes at a given quality
-    bd_rate          the average saving between two curves
+    curves           what a family of points takes at a given quality, and the average saving between two
     verdict          numbers into words: what to use here
 
 Tell:

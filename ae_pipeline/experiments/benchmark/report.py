@@ -1,13 +1,14 @@
 """The benchmark for people: a table in Markdown, and a picture (matplotlib). Both of what bench.json holds."""
 
+from operator import itemgetter
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from ae_pipeline.evaluation.metrics import reported
-from ae_pipeline.experiments.benchmark.measure.points import OURS
+from ae_pipeline.evaluation.pictures import label, note, scale_bits
+from ae_pipeline.experiments.benchmark.points import OURS
+from ae_pipeline.experiments.front import front, grouped
 
 _COLOURS = {
     OURS: "#c2255c",
@@ -140,8 +141,8 @@ def draw(result: dict[str, Any]) -> Figure:
     titles = ("without codec", f"with codec, shared by {counts['measured']:,} rows")
     for axis, key, title in zip(panels, ("bits_per_row", "bits_per_row_with_codec"), titles, strict=True):
         _draw_panel(axis, result["rows"], key)
-        axis.set_title(title, fontsize=11)
-    panels[0].set_ylabel("PSNR of the mean error, dB")
+        label(axis, title, "bits per row", "PSNR of the mean error, dB")
+        axis.label_outer()
     handles, labels = panels[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     return figure
@@ -149,11 +150,8 @@ def draw(result: dict[str, Any]) -> Figure:
 
 def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
     numbers = _numbers(rows)
-    families: dict[str, list[dict[str, Any]]] = {}
-    for row in _shown(rows):
-        families.setdefault(row["family"], []).append(row)
-    for family, points in families.items():
-        best = _best(points, key)
+    for family, points in grouped(_shown(rows), itemgetter("family")).items():
+        best = front(points, bits=itemgetter(key), error=itemgetter("mse"))
         bold = family == OURS
         axis.plot(
             [row[key] for row in best],
@@ -165,7 +163,8 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
             **_style(family),
         )
         if bold:
-            own = _codecs(points, key)
+            # Each of our codecs in its smallest layout; those that another one beats, too.
+            own = [min(same, key=itemgetter(key)) for same in grouped(points, itemgetter("mse")).values()]
             beaten = [row for row in own if row not in best]
             places = [row[key] for row in beaten], [row["psnr"] for row in beaten]
             axis.plot(*places, **{**_style(family), "linestyle": "none"}, markersize=_DISC, zorder=3)
@@ -177,14 +176,8 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
         axis.axvline(least[key], color=_GREY, linestyle="-.", linewidth=1)
         words = f"lossless: {least['name']}, {least[key]:,.0f} bits"
         # To the left: most of the picture is there, and a long name beyond its edge would squeeze it.
-        _note(axis, words, (least[key], axis.get_ylim()[0]), (-5, 6), ha="right", color=_GREY)
-    axis.set_xscale("log")
-    axis.set_xlabel("bits per row")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:,.0f}")
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
+        note(axis, words, (least[key], axis.get_ylim()[0]), (-5, 6), fontsize=8, ha="right", color=_GREY)
+    scale_bits(axis)
 
 
 def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -192,23 +185,6 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     lossy = [row for row in rows if row["psnr"] is not None]
     others = [row["psnr"] for row in lossy if row["family"] != "PCA"]
     return [row for row in lossy if row["psnr"] >= min(others, default=0) - _BELOW]
-
-
-def _best(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """The points that no other one beats in what this panel shows."""
-    best: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (row[key], row["mse"])):
-        if not best or row["mse"] < best[-1]["mse"]:
-            best.append(row)
-    return best
-
-
-def _codecs(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """Each of our codecs in its smallest layout, those that another one beats as well."""
-    smallest: dict[float, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: -row[key]):
-        smallest[row["mse"]] = row
-    return sorted(smallest.values(), key=lambda row: row[key])
 
 
 def _numbers(rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -226,9 +202,3 @@ def _style(family: str) -> dict[str, Any]:
     codec = next((name for name in _COLOURS if family.startswith(name)), OURS)
     line, marker = _KINDS.get(family.removeprefix(codec).strip(), ("-", "o" if family == OURS else "s"))
     return {"color": _COLOURS[codec], "linestyle": line, "marker": marker}
-
-
-def _note(axis: Any, words: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
-    """Small words beside a point, readable over lines."""
-    note = axis.annotate(words, place, xytext=offset, textcoords="offset points", fontsize=8, zorder=4, **style)
-    note.set_path_effects([withStroke(linewidth=3, foreground="white")])

@@ -3,7 +3,6 @@
 import os
 import platform
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +16,15 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import open_split
 from ae_pipeline.data.value_range import range_of
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.experiments.benchmark.bd_rate import savings
-from ae_pipeline.experiments.benchmark.measure.image_codecs import measure_image_codecs
-from ae_pipeline.experiments.benchmark.measure.lossless import measure_lossless
-from ae_pipeline.experiments.benchmark.measure.ours import measure_preset, trained_codec
-from ae_pipeline.experiments.benchmark.measure.pca import measure_pca
-from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, take_rows
+from ae_pipeline.experiments.benchmark.curves import savings
+from ae_pipeline.experiments.benchmark.image_codecs import measure_image_codecs
+from ae_pipeline.experiments.benchmark.lossless import measure_lossless
+from ae_pipeline.experiments.benchmark.ours import measure_preset, trained_codec
+from ae_pipeline.experiments.benchmark.pca import measure_pca
+from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell, take_rows
 from ae_pipeline.experiments.benchmark.verdict import judge
 from ae_pipeline.experiments.presets import preset_params
-from ae_pipeline.files import make_folder, write_json
+from ae_pipeline.files import finished_file, make_folder, write_json
 from ae_pipeline.models import build_model
 from ae_pipeline.params import BENCHMARKS, Params
 from ae_pipeline.provenance import git_state, library_versions, machine
@@ -33,8 +32,6 @@ from ae_pipeline.training.batches import fit_scaling
 
 # All rows are held in memory, several times.
 _MOST_BYTES = 256 << 20
-
-Tell = Callable[[Point], None]
 
 
 def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -> dict[str, Any]:
@@ -122,11 +119,7 @@ def measure(
 def write_reports(reports: Path, result: dict[str, Any]) -> None:
     """bench.json, and the table and the picture of it."""
     from ae_pipeline.evaluation.pictures import save_figure
-    from ae_pipeline.experiments.benchmark.report import (  # matplotlib: half a second, not needed to start
-        draw,
-        format_report,
-    )
-    from ae_pipeline.files import finished_file
+    from ae_pipeline.experiments.benchmark.report import draw, format_report  # matplotlib is not needed to start
 
     write_json(reports / "bench.json", result)
     with finished_file(reports / "bench.md") as temporary:
@@ -148,12 +141,10 @@ def _machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def _codec_versions() -> dict[str, str]:

@@ -4,11 +4,13 @@ Nothing is known in advance: everything is read from the table's points, so othe
 those with the codec, for a codec is kept beside its rows.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
-from ae_pipeline.experiments.benchmark.measure.curves import Cost, by_family, cost
-from ae_pipeline.experiments.benchmark.measure.image_formats import FORMATS
-from ae_pipeline.experiments.benchmark.measure.points import OURS, Point
+from ae_pipeline.experiments.benchmark.curves import Cost, cost
+from ae_pipeline.experiments.benchmark.image_formats import FORMATS
+from ae_pipeline.experiments.benchmark.points import OURS, Point
+from ae_pipeline.experiments.front import grouped
 
 _IMAGE_CODECS = tuple(form.name for form in FORMATS)
 # Nobody has more rows.
@@ -54,13 +56,12 @@ class Verdict:
 
 def judge(points: list[Point], rows: int, image_effort: str = "best") -> Verdict:
     """What to use when `rows` rows share the codecs; `points` are the whole table, `image_effort` as in params.yaml."""
-    families = by_family(points)
+    families = grouped(points, lambda point: point.family)
     ours = families.pop(OURS, [])
     # Layouts of one codec have the same error: the smaller one stands for it.
-    best = {
-        mse: min((point for point in ours if point.mse == mse), key=lambda p: p.bits_at(rows)) for mse in _errors(ours)
-    }
-    choices = [_choose(own, list(best.values()), families, rows) for own in best.values()]
+    layouts = grouped(sorted(ours, key=lambda point: -point.mse), lambda point: point.mse)
+    best = [min(same, key=lambda point: point.bits_at(rows)) for same in layouts.values()]
+    choices = [_choose(own, best, families, rows) for own in best]
     summary = _summary(choices, rows) if ours else _without_ours(families, rows)
     measured = min((point.measured_rows for point in ours), default=0)
     if 0 < measured < _FEW_ROWS and any(choice.use != OURS for choice in choices):
@@ -92,19 +93,10 @@ def break_even_rows(own: Point, families: dict[str, list[Point]]) -> int | None:
 
     if not pays(_MOST_ROWS):
         return None
-    loses, wins = 0, _MOST_ROWS
+    wins = _MOST_ROWS
     while wins > 1 and pays(wins // 2):
         wins //= 2
-    loses = wins // 2
-    while wins - loses > 1:
-        middle = (loses + wins) // 2
-        loses, wins = (loses, middle) if pays(middle) else (middle, wins)
-    return wins
-
-
-def _errors(points: list[Point]) -> list[float]:
-    """Largest error, so fewest bits, first."""
-    return sorted({point.mse for point in points}, reverse=True)
+    return bisect_left(range(wins), True, lo=wins // 2 + 1, key=pays)
 
 
 def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], rows: int) -> Choice:
@@ -119,6 +111,7 @@ def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], row
         words = _compared(own, other, rows, even, families)
         if better:
             words += f" Of ours, {better.name} is as good and takes {_bits(better.bits_at(rows))}."
+    decibel = "" if own.psnr is None else f" ({own.psnr:.1f} dB)"
     return Choice(
         preset=own.name,
         mse=own.mse,
@@ -130,12 +123,8 @@ def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], row
         best_alternative_family=other.point.family if other else None,
         best_alternative_bits=other.bits if other else None,
         break_even_rows=even,
-        sentence=_quality(own, rows) + words,
+        sentence=f"At MSE {own.mse:.5f}{decibel} and {_rows(rows)}: {words}",
     )
-
-
-def _quality(own: Point, rows: int) -> str:
-    return f"At MSE {own.mse:.5f}" + ("" if own.psnr is None else f" ({own.psnr:.1f} dB)") + f" and {_rows(rows)}: "
 
 
 def _another_of_ours(own: Point, better: Point, rows: int) -> str:

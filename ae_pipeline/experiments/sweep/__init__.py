@@ -7,7 +7,6 @@
     running.py    the sweep: which trial is next, until none is missing
     results.py    means and intervals over seeds, the Pareto front, its knee, the smallest codec within a tolerance
     report.py     sweep.json, sweep.md, sweep.png
-    progress.py   how far it is, on the terminal
     runs.py       each trial in MLflow, as a child of one run for the sweep
     choice.py     the chosen values into params.yaml
 

@@ -37,9 +37,10 @@ def write_choice(path: Path, setting: Setting) -> None:
         except ConfigError:
             right = False
         if not right:
+            words = ", ".join(f"{dotted}={value}" for dotted, value in setting.items())
             raise ConfigError(
                 f"{path} is left as it is: a value to be changed is empty, stands on several lines, or is shared by & "
-                f"and *; write it as `key: value` on one line, or set {_words(setting)} by hand"
+                f"and *; write it as `key: value` on one line, or set {words} by hand"
             )
 
 
@@ -57,7 +58,3 @@ def _as_yaml(value: Any) -> str:
         # 8e-05 is a text to readers of YAML 1.1, such as PyYAML; 8.0e-05 is a number to all.
         return re.sub(r"^(-?\d+)e", r"\1.0e", json.dumps(value))
     return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)
-
-
-def _words(setting: Setting) -> str:
-    return ", ".join(f"{path}={value}" for path, value in setting.items())

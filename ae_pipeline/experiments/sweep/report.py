@@ -5,8 +5,7 @@ from typing import Any
 
 from ae_pipeline.evaluation.metrics import Metric
 from ae_pipeline.experiments.sweep.results import Outcome, Results, as_json, columns, digits_of
-from ae_pipeline.experiments.sweep.stopping import describe
-from ae_pipeline.experiments.sweep.trial import Trial
+from ae_pipeline.experiments.sweep.space import describe
 from ae_pipeline.files import finished_file, write_json
 
 _BLUE, _ORANGE, _GREY, _GREEN = "#2463a8", "#d9730d", "#8a8a8a", "#2a7f3f"
@@ -14,12 +13,12 @@ _BLUE, _ORANGE, _GREY, _GREEN = "#2463a8", "#d9730d", "#8a8a8a", "#2a7f3f"
 _MOST_LABELS = 16
 
 
-def write_reports(folder: Path, results: Results, trials: list[Trial], missing: int) -> list[Path]:
+def write_reports(folder: Path, results: Results, missing: int) -> list[Path]:
     """Write all three, and return their paths; the picture only when a setting has a value."""
     files = [folder / "sweep.json", folder / "sweep.md"]
-    write_json(files[0], {**as_json(results, trials), "missing": missing})
+    write_json(files[0], {**as_json(results), "missing": missing})
     with finished_file(files[1]) as temporary:
-        temporary.write_text(as_markdown(results, trials, missing), encoding="utf-8")
+        temporary.write_text(_as_markdown(results, missing), encoding="utf-8")
     if results.front:
         from ae_pipeline.evaluation.pictures import save_figure  # matplotlib, which no other way needs
 
@@ -48,8 +47,8 @@ def verdict(results: Results) -> list[str]:
     return lines
 
 
-def as_markdown(results: Results, trials: list[Trial], missing: int) -> str:
-    """What sweep.md holds."""
+def _as_markdown(results: Results, missing: int) -> str:
+    trials = results.trials
     states = [trial.state for trial in trials]
     seconds = sum(trial.seconds for trial in trials)
     counted = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "stopped", "failed"))
@@ -63,21 +62,16 @@ def as_markdown(results: Results, trials: list[Trial], missing: int) -> str:
         "",
         f"| setting | bits per row | {' | '.join(heads)} | seeds | |",
         f"|---|---{'|---' * len(heads)}|---|---|",
-        *(_row(item, results) for item in _by_bits(results.outcomes)),
+        *(_row(item, results) for item in sorted(results.outcomes, key=lambda item: item.mean_bits)),
     ]
     ended = [trial for trial in trials if trial.reason]
     if ended:
         lines += ["", "Not finished; their settings were not tried further:", ""]
-        lines += [f"- {describe(trial.setting)}, seed {trial.seed}: {trial.state}, {trial.reason}" for trial in ended]
+        lines += [f"- {trial.describe()}" for trial in ended]
     commits = sorted({trial.commit or "unknown" for trial in trials})
     if len(commits) > 1:
         lines += ["", f"The trials are of {len(commits)} commits: {', '.join(commit[:9] for commit in commits)}."]
     return "\n".join(lines) + "\n"
-
-
-def _by_bits(outcomes: list[Outcome]) -> list[Outcome]:
-    """Rising; those without a value last."""
-    return sorted(outcomes, key=lambda item: item.bits.mean if item.bits else float("inf"))
 
 
 def _row(outcome: Outcome, results: Results) -> str:
@@ -103,11 +97,12 @@ def _best(objective: Metric) -> str:
 
 def _draw(results: Results) -> Any:
     """Bits against the objective, a point for each setting that finished, with 95% intervals over its seeds."""
-    from matplotlib.figure import Figure
-    from matplotlib.patheffects import withStroke
+    from ae_pipeline.evaluation.pictures import new_figure, note
 
-    figure = Figure(figsize=(8, 5), layout="constrained", dpi=110)
-    axis = figure.subplots()
+    paths = ", ".join(path.split(".")[-1] for path in results.front[0].setting)
+    objective = results.objective
+    value_name = f"{objective.title} (values in [0, 1])"
+    figure, axis = new_figure(f"Sweep over {paths}", "bits per row", value_name, size=(8, 5))
     others = [item for item in results.outcomes if item.bits and item not in results.front]
     _points(axis, others, _GREY, "another is better in both")
     _points(axis, results.front, _BLUE, "front: mean and 95% interval over seeds")
@@ -125,16 +120,10 @@ def _draw(results: Results) -> Any:
     if len(results.front) <= _MOST_LABELS:
         for item, bits, value in zip(results.front, *_places(results.front), strict=True):
             text = ", ".join(str(value) for value in item.setting.values())
-            note = axis.annotate(text, (bits, value), xytext=(6, 6), textcoords="offset points", fontsize=7, zorder=4)
-            note.set_path_effects([withStroke(linewidth=3, foreground="white")])
-    paths = ", ".join(path.split(".")[-1] for path in results.front[0].setting)
-    objective = results.objective
-    axis.set(title=f"Sweep over {paths}", xlabel="bits per row", ylabel=f"{objective.title} (values in [0, 1])")
+            note(axis, text, (bits, value), (6, 6), fontsize=7)
     axis.margins(x=0.1)
     if objective.better == "lower":
         axis.set_ylim(bottom=0)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
     return figure
 
@@ -150,6 +139,6 @@ def _points(axis: Any, outcomes: list[Outcome], colour: str, label: str) -> None
 
 def _places(outcomes: list[Outcome]) -> tuple[list[float], list[float]]:
     return (
-        [item.bits.mean for item in outcomes if item.bits],
-        [item.estimates[item.objective.name].mean for item in outcomes if item.bits],
+        [item.mean_bits for item in outcomes],
+        [item.estimates[item.objective.name].mean for item in outcomes],
     )

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from ae_pipeline.evaluation.metrics import METRICS, Metric, reported
-from ae_pipeline.experiments.sweep.space import Setting
-from ae_pipeline.experiments.sweep.stopping import describe
-from ae_pipeline.experiments.sweep.trial import Trial
-from ae_pipeline.files import canonical_json
+from ae_pipeline.experiments.front import front
+from ae_pipeline.experiments.sweep.space import Setting, describe
+from ae_pipeline.experiments.sweep.trial import Trial, by_setting
 
 CONFIDENCE = 0.95
 
@@ -44,6 +43,11 @@ class Outcome:
         return self.estimates.get("bits_per_row") if self.objective.name in self.estimates else None
 
     @property
+    def mean_bits(self) -> float:
+        """Mean of the bits; infinite where there is no value."""
+        return math.inf if self.bits is None else self.bits.mean
+
+    @property
     def loss(self) -> float:
         """The mean of the objective, lower is better; infinite where it has no value."""
         found = self.estimates.get(self.objective.name)
@@ -72,7 +76,6 @@ class Outcome:
 
     def describe(self) -> str:
         """One line for people."""
-        assert self.bits
         values = [(metric, self.mean(metric)) for metric in columns(self.objective)]
         found = "".join(
             f", {metric.short} {value:.{digits_of(metric)}f}{metric.title.removeprefix(metric.short).replace(',', '')}"
@@ -80,7 +83,7 @@ class Outcome:
             if value is not None
         )
         seeds = f"{self.finished} seed{'s'[: self.finished > 1]}"
-        return f"{describe(self.setting)}: {self.bits.mean:.1f} bits per row{found} ({seeds})"
+        return f"{describe(self.setting)}: {self.mean_bits:.1f} bits per row{found} ({seeds})"
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Results:
     """What is wanted of few bits: the MSE, or the metric that the tolerance is on."""
     limit: float | None
     """The tolerance."""
-
+    trials: list[Trial]
     outcomes: list[Outcome]
     front: list[Outcome]
     best: Outcome | None
@@ -130,37 +133,32 @@ def digits_of(metric: Metric) -> int:
 def summarise(trials: list[Trial], limit: float | None, objective: str = "mse") -> Results:
     """Group trials by setting. A setting with a trial that was stopped or failed is not chosen: it would be by luck."""
     metric = METRICS[objective]
-    groups: dict[bytes, list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(canonical_json(trial.setting), []).append(trial)
-    outcomes = [_outcome(group, metric) for group in groups.values()]
-    whole = sorted((item for item in outcomes if item.bits), key=lambda item: (_bits(item), item.loss))
-    front: list[Outcome] = []
-    for item in whole:
-        if not front or item.loss < front[-1].loss:
-            front.append(item)
-    at = knee([_bits(item) for item in front], [item.loss for item in front])
+    outcomes = [_outcome(group, metric) for group in by_setting(trials)]
+    measured = [item for item in outcomes if item.bits]
+    best = front(measured, bits=lambda item: item.mean_bits, error=lambda item: item.loss)
+    at = knee([item.mean_bits for item in best], [item.loss for item in best])
     return Results(
         objective=metric,
         limit=limit,
+        trials=trials,
         outcomes=outcomes,
-        front=front,
-        best=front[-1] if front else None,
-        knee=None if at is None else front[at],
+        front=best,
+        best=best[-1] if best else None,
+        knee=None if at is None else best[at],
         smallest=next(
-            (item for item in front if limit is not None and item.is_within(limit) and not item.worthless), None
+            (item for item in best if limit is not None and item.is_within(limit) and not item.worthless), None
         ),
     )
 
 
 def estimate(values: list[float]) -> Estimate:
     """Mean and half of its 95% interval."""
-    from scipy.stats import t
+    from scipy.stats import sem, t
 
     if len(values) < 2:
         return Estimate(values[0], None)
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return Estimate(float(np.mean(values)), float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * sem(values))
+    return Estimate(float(np.mean(values)), half)
 
 
 def knee(bits: list[float], mse: list[float]) -> int | None:
@@ -179,44 +177,33 @@ def knee(bits: list[float], mse: list[float]) -> int | None:
     return at if below[at] > 1e-9 else None
 
 
-def as_json(results: Results, trials: list[Trial]) -> dict[str, Any]:
+def as_json(results: Results) -> dict[str, Any]:
     """What sweep.json holds."""
-
-    def named(outcome: Outcome | None) -> Setting | None:
-        return None if outcome is None else outcome.setting
-
     return {
         "max_mse": None,
         **({} if results.limit is None else {results.objective.limit: results.limit}),
-        "smallest_within": named(results.smallest),
-        "knee": named(results.knee),
-        "best": named(results.best),
+        "smallest_within": results.smallest and results.smallest.setting,
+        "knee": results.knee and results.knee.setting,
+        "best": results.best and results.best.setting,
         "settings": [_setting_json(item, results) for item in results.outcomes],
-        "trials": [_trial_json(trial, results.objective) for trial in trials],
+        "trials": [_trial_json(trial, results.objective) for trial in results.trials],
     }
 
 
 def _setting_json(outcome: Outcome, results: Results) -> dict[str, Any]:
     states = [trial.state for trial in outcome.trials]
-    return {
+    found: dict[str, Any] = {
         "params": outcome.setting,
         "seeds": [trial.seed for trial in outcome.trials],
         "states": {state: states.count(state) for state in sorted(set(states))},
         "bits_per_row": None if outcome.bits is None else outcome.bits.mean,
         "bits_per_row_interval": _interval(outcome.bits),
-        **_metrics_json(outcome),
-        "on_front": outcome in results.front,
-        "better_than_mean": not outcome.worthless,
     }
-
-
-def _metrics_json(outcome: Outcome) -> dict[str, Any]:
-    found: dict[str, Any] = {}
     for metric in columns(outcome.objective):
         found[metric.name] = outcome.mean(metric) if outcome.bits else None
         if metric.of_means is None:
             found[f"{metric.name}_interval"] = _interval(outcome.estimates.get(metric.name))
-    return found
+    return {**found, "on_front": outcome in results.front, "better_than_mean": not outcome.worthless}
 
 
 def _trial_json(trial: Trial, objective: Metric) -> dict[str, Any]:
@@ -245,8 +232,3 @@ def _outcome(trials: list[Trial], objective: Metric) -> Outcome:
             if metric.of_means is None and len(values) == len(trials):
                 found[name] = estimate(values)
     return Outcome(trials[0].setting, trials, objective, found)
-
-
-def _bits(outcome: Outcome) -> float:
-    assert outcome.bits
-    return outcome.bits.mean

@@ -4,27 +4,27 @@ A grid goes seed by seed, so that every setting has a value early; settings that
 once, so that the next draw knows them. A setting with a trial that was stopped or failed is not tried further.
 """
 
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import open_split
 from ae_pipeline.errors import SweepError
 from ae_pipeline.evaluation.metrics import METRICS, Metric
-from ae_pipeline.experiments.sweep.progress import SweepProgress, sweep_progress
 from ae_pipeline.experiments.sweep.results import Results, summarise
 from ae_pipeline.experiments.sweep.runs import SweepRuns
-from ae_pipeline.experiments.sweep.space import Dimension, Setting, combinations, parse_space
-from ae_pipeline.experiments.sweep.stopping import StopRule, describe
+from ae_pipeline.experiments.sweep.space import Setting, combinations, describe, parse_space, with_setting
+from ae_pipeline.experiments.sweep.stopping import StopRule
 from ae_pipeline.experiments.sweep.study import OpenTrial, Study, open_study, study_digest
 from ae_pipeline.experiments.sweep.trial import Trial, run_trial
 from ae_pipeline.files import locked_folder
 from ae_pipeline.params import SWEEPS, Params
-from ae_pipeline.params.base import replaced
 from ae_pipeline.provenance import git_state
 from ae_pipeline.training.loop import Epoch
 
@@ -34,14 +34,8 @@ class Swept:
     """A sweep's results; `missing` trials were not begun before the time was over."""
 
     results: Results
-    trials: list[Trial]
     missing: int
     runs: SweepRuns
-    params: Params
-
-    def trial_params(self) -> list[tuple[Params, Trial]]:
-        """Each trial with all of its parameters."""
-        return [(_with(self.params, trial.setting, trial.seed), trial) for trial in self.trials]
 
 
 @dataclass(frozen=True)
@@ -49,22 +43,17 @@ class _Sweep:
     """What does not change while it goes."""
 
     params: Params
-    root: Path
-    space: list[Dimension]
+    settings: list[Setting]
+    """All settings of a grid; none where they are drawn."""
     splits: tuple[SampleSet, SampleSet]
     git: dict[str, Any]
     rule: StopRule
     objective: Metric
 
     @property
-    def seeds(self) -> list[int]:
+    def seeds(self) -> range:
         first = self.params.train.seed
-        return list(range(first, first + self.params.sweep.seeds))
-
-    @property
-    def settings(self) -> list[Setting]:
-        """All settings of a grid; none where they are drawn."""
-        return combinations(self.space) if self.params.sweep.trials is None else []
+        return range(first, first + self.params.sweep.seeds)
 
     @property
     def total(self) -> int:
@@ -83,16 +72,15 @@ def run_sweep(params: Params, root: Path, timeout: float = float("inf")) -> Swep
     splits = open_split(prepared, "train"), open_split(prepared, "validation")
     metric, limit = tolerance(params)
     rule = StopRule(params.sweep.margin, limit, of_mse=metric.name == "mse")
-    sweep = _Sweep(params, root, space, splits, git_state(root), rule, metric)
     grid = params.sweep.trials is None
+    sweep = _Sweep(params, combinations(space) if grid else [], splits, git_state(root), rule, metric)
     digest = study_digest(params, space, splits, metric, grid=grid)
     folder = root / params.paths.work / SWEEPS / digest[:16]
     runs = SweepRuns(params, root, digest, sweep.git)
     with locked_folder(folder), open_study(folder / "optuna.db", space, rule.identity, metric, grid=grid) as study:
         runs.begin()
         missing = _run(sweep, study, runs, folder / "trial", time.monotonic() + timeout)
-        trials = _asked(sweep, study)
-    return Swept(summarise(trials, limit, metric.name), trials, missing, runs, params)
+        return Swept(summarise(_asked(sweep, study), limit, metric.name), missing, runs)
 
 
 def tolerance(params: Params) -> tuple[Metric, float | None]:
@@ -105,24 +93,29 @@ def tolerance(params: Params) -> tuple[Metric, float | None]:
 
 def _run(sweep: _Sweep, study: Study, runs: SweepRuns, work: Path, end: float) -> int:
     """Returns how many trials are missing."""
-    with sweep_progress(sweep.total, len(_asked(sweep, study))) as progress:
+    done = len(_asked(sweep, study))
+    with tqdm(total=sweep.total, initial=done, unit="trial", desc="sweep", disable=None) as bar:
         while (opened := _next(sweep, study)) is not None:
             if time.monotonic() > end:
                 study.give_up(opened)
                 return sweep.total - len(_asked(sweep, study))
-            params = _with(sweep.params, opened.setting, opened.seed)
-            watch = _watch(sweep.rule, params, opened, _asked(sweep, study), progress)
-            with _or_given_up(study, runs, opened):
-                runs.start(params, opened.setting)
+            params = with_setting(sweep.params, opened.setting, opened.seed)
+            watch = _watch(sweep.rule, params, opened, _asked(sweep, study), bar)
+            try:
+                runs.start(opened.setting, opened.seed)
                 trial = run_trial(params, opened.setting, sweep.splits, work, sweep.git, watch)
-                trial.rules.extend(sweep.rule.identity)
                 _check_objective(sweep, trial)
                 study.finish(opened, trial)
                 runs.finish(trial)
-            progress.ended(f"{_name(opened)}: {_line(trial)}")
+            except BaseException:  # Ctrl-C, too: the next sweep does the trial again
+                study.give_up(opened)
+                runs.interrupted()
+                raise
+            bar.write(trial.describe(), file=sys.stderr)  # what is printed may be JSON
+            bar.update()
         found = len(study.settings())
         if found < (sweep.params.sweep.trials or 0):
-            progress.note(f"Optuna found no more than {found} settings in this space")
+            bar.write(f"Optuna found no more than {found} settings in this space", file=sys.stderr)
     return 0
 
 
@@ -136,28 +129,18 @@ def _check_objective(sweep: _Sweep, trial: Trial) -> None:
 
 
 def _watch(
-    rule: StopRule, params: Params, opened: OpenTrial, trials: list[Trial], progress: SweepProgress
+    rule: StopRule, params: Params, opened: OpenTrial, trials: list[Trial], bar: "tqdm[Any]"
 ) -> Callable[[list[Epoch]], None]:
     """What is called after every epoch: shows it, and stops a trial that cannot win."""
     finished = [trial for trial in trials if trial.state == "finished"]
+    name = f"{describe(opened.setting)}, seed {opened.seed}"
 
     def watch(history: list[Epoch]) -> None:
         losses = [epoch.validation_loss for epoch in history]
-        progress.at(f"{_name(opened)}, epoch {len(history)}/{params.train.epochs}, loss {losses[-1]:.5f}")
+        bar.set_postfix_str(f"{name}, epoch {len(history)}/{params.train.epochs}, loss {losses[-1]:.5f}")
         rule.check(params, opened.setting, losses, finished)
 
     return watch
-
-
-@contextmanager
-def _or_given_up(study: Study, runs: SweepRuns, opened: OpenTrial) -> Iterator[None]:
-    """Whatever ends the sweep within a trial, Ctrl-C too: the trial is done again by the next one."""
-    try:
-        yield
-    except BaseException:
-        study.give_up(opened)
-        runs.interrupted()
-        raise
 
 
 def _next(sweep: _Sweep, study: Study) -> OpenTrial | None:
@@ -187,17 +170,3 @@ def _asked(sweep: _Sweep, study: Study) -> list[Trial]:
     settings = sweep.settings if asked.trials is None else study.settings()[: asked.trials]
     found = [trial for trial in study.trials() if trial.seed in sweep.seeds and trial.setting in settings]
     return [trial for trial in found if trial.state != "stopped" or trial.behind in settings]
-
-
-def _with(params: Params, setting: Setting, seed: int) -> Params:
-    return replaced(params, {**setting, "train.seed": seed})
-
-
-def _name(opened: OpenTrial) -> str:
-    return f"{describe(opened.setting)}, seed {opened.seed}"
-
-
-def _line(trial: Trial) -> str:
-    if trial.state != "finished":
-        return f"{trial.state}, {trial.reason}"
-    return f"{trial.bits:.1f} bits per row, MSE {trial.mse:.6f}, {trial.seconds:.0f} s"

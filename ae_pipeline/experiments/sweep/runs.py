@@ -6,13 +6,14 @@ goes on, and `complete` logs in the end whatever MLflow lacks, or says that it c
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import TrackingError
 from ae_pipeline.experiments.sweep.results import Outcome, Results, columns
-from ae_pipeline.experiments.sweep.space import SECTIONS, Setting
-from ae_pipeline.experiments.sweep.stopping import describe
+from ae_pipeline.experiments.sweep.space import SECTIONS, Setting, describe, with_setting
 from ae_pipeline.experiments.sweep.trial import State, Trial
 from ae_pipeline.files import sha256_json
 from ae_pipeline.operation.tracking.connection import connect
@@ -40,45 +41,43 @@ class SweepRuns:
         self._experiment = ""
         self._parent = ""
         self._child: str | None = None
-        self.is_away = False
+        self._is_away = False
 
     def begin(self) -> None:
         """Close what dead processes left, and open the sweep's run."""
-        try:
+        with self._going_on():
             self._begin()
-        except TrackingError as error:
-            self._go_on_without(error)
 
-    def start(self, params: Params, setting: Setting) -> None:
-        """A trial begins; `params` are all of its parameters."""
+    def start(self, setting: Setting, seed: int) -> None:
+        """A trial begins."""
         self._child = None
-        if not self.is_away:
-            try:
-                with connect(self._params, self._root, "sweep") as (client, _):
-                    self._child = self._create(client, params, setting)
-            except TrackingError as error:
-                self._go_on_without(error)
+        if not self._is_away:
+            with self._going_on(), connect(self._params, self._root, "sweep") as (client, _):
+                self._child = self._create(client, setting, seed)
 
     def finish(self, trial: Trial) -> None:
         """A trial has a result."""
-        if self._child and not self.is_away:
-            try:
-                with connect(self._params, self._root, "sweep") as (client, _):
-                    _log(client, self._child, trial)
-            except TrackingError as error:
-                self._go_on_without(error)
+        if self._child and not self._is_away:
+            with self._going_on(), connect(self._params, self._root, "sweep") as (client, _):
+                _log(client, self._child, trial)
 
     def interrupted(self) -> None:
         """The sweep ends in the middle of a trial."""
-        if self._parent and not self.is_away:
-            try:
-                with connect(self._params, self._root, "sweep") as (client, _):
-                    for run in filter(None, (self._child, self._parent)):
-                        client.set_terminated(run, "KILLED")
-            except TrackingError as error:
-                self._go_on_without(error)
+        if self._parent and not self._is_away:
+            with self._going_on(), connect(self._params, self._root, "sweep") as (client, _):
+                for run in filter(None, (self._child, self._parent)):
+                    client.set_terminated(run, "KILLED")
 
-    def complete(self, trials: list[tuple[Params, Trial]], results: Results, files: list[Path]) -> None:
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """A failure of MLflow in the block is told, and ends the logging, not the sweep."""
+        try:
+            yield
+        except TrackingError as error:
+            self._is_away = True
+            print(f"the sweep goes on without MLflow until its end: {error}", file=sys.stderr)
+
+    def complete(self, results: Results, files: list[Path]) -> None:
         """Make MLflow hold all of it: trials, metrics of the choice, reports. Raises TrackingError if it cannot."""
         if not self._parent:
             self._begin()
@@ -87,9 +86,9 @@ class SweepRuns:
                 [self._experiment], f"tags.`{PARENT_TAG}` = '{self._parent}'", max_results=50_000
             )
             known = {(run.data.tags.get(TRIAL_TAG), run.data.tags.get(STATE_TAG)) for run in found}
-            for params, trial in trials:
-                if (_identity(params, trial.setting), trial.state) not in known:
-                    _log(client, self._create(client, params, trial.setting), trial)
+            for trial in results.trials:
+                if (_identity(trial.setting, trial.seed), trial.state) not in known:
+                    _log(client, self._create(client, trial.setting, trial.seed), trial)
             for path in files:
                 client.log_artifact(self._parent, str(path))
             for name, outcome in (("smallest", results.smallest), ("knee", results.knee), ("best", results.best)):
@@ -112,11 +111,11 @@ class SweepRuns:
                 run = client.create_run(self._experiment, tags=tags, run_name=f"sweep-{self._study[:7]}")
                 self._parent = str(run.info.run_id)
 
-    def _create(self, client: Any, params: Params, setting: Setting) -> str:
-        tags = {PARENT_TAG: self._parent, TRIAL_TAG: _identity(params, setting), **self._tags()}
-        name = f"{describe(setting)}, seed={params.train.seed}"
+    def _create(self, client: Any, setting: Setting, seed: int) -> str:
+        tags = {PARENT_TAG: self._parent, TRIAL_TAG: _identity(setting, seed), **self._tags()}
+        name = f"{describe(setting)}, seed={seed}"
         run_id = str(client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
-        log_params(client, run_id, params.used(*SECTIONS))
+        log_params(client, run_id, with_setting(self._params, setting, seed).used(*SECTIONS))
         return run_id
 
     def _tags(self) -> dict[str, str]:
@@ -128,13 +127,9 @@ class SweepRuns:
             "git_dirty": str(self._git["dirty"]).lower(),
         }
 
-    def _go_on_without(self, error: TrackingError) -> None:
-        self.is_away = True
-        print(f"the sweep goes on without MLflow until its end: {error}", file=sys.stderr)
 
-
-def _identity(params: Params, setting: Setting) -> str:
-    return sha256_json([setting, params.train.seed])[:16]
+def _identity(setting: Setting, seed: int) -> str:
+    return sha256_json([setting, seed])[:16]
 
 
 def _log(client: Any, run_id: str, trial: Trial) -> None:
@@ -146,8 +141,7 @@ def _log(client: Any, run_id: str, trial: Trial) -> None:
 
 
 def _log_outcome(client: Any, run_id: str, name: str, outcome: Outcome) -> None:
-    assert outcome.bits
     client.set_tag(run_id, name, describe(outcome.setting))
     measured = {metric.name: outcome.mean(metric) for metric in columns(outcome.objective) if metric.of_means is None}
-    found = {"bits_per_row": outcome.bits.mean, **measured}
+    found = {"bits_per_row": outcome.mean_bits, **measured}
     log_values(client, run_id, metrics={f"{name}_{metric}": value for metric, value in found.items()})

@@ -57,6 +57,16 @@ def combinations(space: list[Dimension]) -> list[Setting]:
     return [dict(zip(paths, values, strict=True)) for values in product(*(dimension.values for dimension in space))]
 
 
+def with_setting(params: Params, setting: Setting, seed: int) -> Params:
+    """All parameters of a trial."""
+    return replaced(params, {**setting, "train.seed": seed})
+
+
+def describe(setting: Setting) -> str:
+    """A setting in words, by the last part of each path, e.g. `latent_size=28, levels=16`."""
+    return ", ".join(f"{path.split('.')[-1]}={value}" for path, value in setting.items())
+
+
 def _dimension(word: str) -> Dimension:
     path, equals, text = word.partition("=")
     if not equals or not text.strip():

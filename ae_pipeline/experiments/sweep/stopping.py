@@ -19,12 +19,12 @@ Training then stops
 Losses that say less about the MSE (bce, with an L1 penalty) stop nothing, nor does a tolerance on another metric.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ae_pipeline.experiments.sweep.space import Setting
-from ae_pipeline.experiments.sweep.trial import StopTrial, Trial
-from ae_pipeline.files import canonical_json
+from ae_pipeline.evaluation.metrics import Metrics
+from ae_pipeline.experiments.sweep.space import Setting, describe
+from ae_pipeline.experiments.sweep.trial import StopTrial, Trial, by_setting
 from ae_pipeline.params import Params
 from ae_pipeline.params.options import MODELS
 
@@ -61,7 +61,7 @@ class StopRule:
             return
         best = min(losses) * min(gains) * (1 - self.margin)
         own = [trial for trial in finished if trial.setting == setting]
-        others = _by_setting([trial for trial in finished if trial.setting != setting])
+        others = _means_of([trial for trial in finished if trial.setting != setting])
         least_bits = max((known.bits for known in others if _is_no_larger(known.setting, setting)), default=0.0)
         if own:
             least_bits = fmean(trial.bits for trial in own)
@@ -75,11 +75,6 @@ class StopRule:
             for other in others:
                 if other.mse <= self.max_mse:
                     raise StopTrial(f"not within the tolerance {found}", other.setting)
-
-
-def describe(setting: Setting) -> str:
-    """A setting in words, by the last part of each path, e.g. `latent_size=28, levels=16`."""
-    return ", ".join(f"{path.split('.')[-1]}={value}" for path, value in setting.items())
 
 
 def _rate_weight(params: Params) -> float | None:
@@ -96,24 +91,17 @@ def _gain(trial: Trial, epochs: int) -> float:
     return min(losses) / min(losses[:epochs])
 
 
-@dataclass(frozen=True)
-class _Means:
-    """Means of a setting's trials; see `Trial`."""
-
-    setting: Setting
-    bits: float
-    own_bits: float
-    mse: float
+def _means_of(trials: list[Trial]) -> list[Trial]:
+    """One trial for each setting, with the means over its seeds of what is compared here."""
+    return [replace(group[0], metrics=_means(group)) for group in by_setting(trials)]
 
 
-def _by_setting(trials: list[Trial]) -> list[_Means]:
-    groups: dict[bytes, list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(canonical_json(trial.setting), []).append(trial)
-    return [
-        _Means(group[0].setting, *(fmean(getattr(it, name) for it in group) for name in ("bits", "own_bits", "mse")))
-        for group in groups.values()
-    ]
+def _means(trials: list[Trial]) -> Metrics:
+    return {
+        "bits_per_row": fmean(trial.bits for trial in trials),
+        "latent_bits_per_row": fmean(trial.own_bits for trial in trials),
+        "mse": fmean(trial.mse for trial in trials),
+    }
 
 
 def _is_no_larger(one: Setting, other: Setting) -> bool:

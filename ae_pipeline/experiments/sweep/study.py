@@ -7,10 +7,16 @@ that more values or more seeds only train what is new. Only this module imports 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import SweepError, first_line
@@ -19,10 +25,6 @@ from ae_pipeline.experiments.sweep.space import SECTIONS, Dimension, Setting
 from ae_pipeline.experiments.sweep.trial import Trial
 from ae_pipeline.files import canonical_json, sha256_json
 from ae_pipeline.params import Params
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.distributions import BaseDistribution
 
 _TRIAL, _SETTING, _SEED = "trial", "setting", "seed"
 # Settings that were drawn already, in a row, after which there is taken to be no other.
@@ -33,7 +35,7 @@ _MOST_REPEATS = 50
 class OpenTrial:
     """A trial that has begun: what is trained, with which seed; `handle` is Optuna's own."""
 
-    handle: "optuna.Trial"
+    handle: optuna.Trial
     setting: Setting
     seed: int
 
@@ -67,10 +69,8 @@ class Study:
     """Trials of one study. One process at a time: the caller holds a lock."""
 
     def __init__(
-        self, study: "optuna.Study", space: list[Dimension], rules: list[float | None], objective: Metric, *, grid: bool
+        self, study: optuna.Study, space: list[Dimension], rules: list[float | None], objective: Metric, *, grid: bool
     ):
-        from optuna.trial import TrialState
-
         self._study = study
         self._rules = rules
         self._objective = objective
@@ -123,9 +123,7 @@ class Study:
 
     def finish(self, opened: OpenTrial, trial: Trial) -> None:
         """Write down what came out; from here on it is not done again."""
-        from optuna.trial import TrialState
-
-        opened.handle.set_user_attr(_TRIAL, asdict(trial))
+        opened.handle.set_user_attr(_TRIAL, asdict(replace(trial, rules=self._rules)))
         if trial.state == "finished":
             loss = self._objective.loss(float(trial.metrics[self._objective.name] or 0.0))
             self._study.tell(opened.handle, [trial.bits, loss])
@@ -134,8 +132,6 @@ class Study:
 
     def give_up(self, opened: OpenTrial) -> None:
         """The trial was interrupted: it has to be done again."""
-        from optuna.trial import TrialState
-
         # Ctrl-C may come when it has been told already.
         self._study.tell(opened.handle, state=TrialState.FAIL, skip_if_finished=True)
 
@@ -145,10 +141,6 @@ def open_study(
     path: Path, space: list[Dimension], rules: list[float | None], objective: Metric, *, grid: bool
 ) -> Iterator[Study]:
     """The study in this SQLite file, which is made if there is none. Raises SweepError if it cannot be used."""
-    import optuna
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         storage = _storage(path)
@@ -166,9 +158,7 @@ def open_study(
         raise _unusable(path, error) from None
 
 
-def _storage(path: Path) -> "optuna.storages.RDBStorage":
-    import optuna
-
+def _storage(path: Path) -> optuna.storages.RDBStorage:
     try:
         return optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}")
     except RuntimeError as error:  # of another version of Optuna
@@ -179,10 +169,8 @@ def _unusable(path: Path, error: Exception) -> SweepError:
     return SweepError(f"cannot use {path}: {first_line(error)[:300]}; remove its folder to begin the sweep anew")
 
 
-def _distribution(dimension: Dimension, *, grid: bool) -> "BaseDistribution":
+def _distribution(dimension: Dimension, *, grid: bool) -> BaseDistribution:
     """Numbers of a grid as the interval that they are in, which may grow later; other lists as choices."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
     if not dimension.is_range and not (grid and dimension.is_numeric):
         return CategoricalDistribution([canonical_json(value).decode() for value in dimension.values])
     low, high = min(dimension.values), max(dimension.values)
@@ -193,13 +181,9 @@ def _distribution(dimension: Dimension, *, grid: bool) -> "BaseDistribution":
     return FloatDistribution(low, high, log=log)
 
 
-def _to_optuna(distribution: "BaseDistribution", value: Any) -> Any:
-    from optuna.distributions import CategoricalDistribution
-
+def _to_optuna(distribution: BaseDistribution, value: Any) -> Any:
     return canonical_json(value).decode() if isinstance(distribution, CategoricalDistribution) else value
 
 
-def _from_optuna(distribution: "BaseDistribution", value: Any) -> Any:
-    from optuna.distributions import CategoricalDistribution
-
+def _from_optuna(distribution: BaseDistribution, value: Any) -> Any:
     return json.loads(value) if isinstance(distribution, CategoricalDistribution) else value

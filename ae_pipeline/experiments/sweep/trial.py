@@ -11,8 +11,9 @@ from ae_pipeline.errors import CodecError, TrainingError
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
 from ae_pipeline.evaluation.metrics import Metrics
 from ae_pipeline.evaluation.through_store import through_store
-from ae_pipeline.experiments.sweep.space import Setting
-from ae_pipeline.files import clear_folder, make_folder
+from ae_pipeline.experiments.front import grouped
+from ae_pipeline.experiments.sweep.space import Setting, describe
+from ae_pipeline.files import canonical_json, clear_folder, make_folder
 from ae_pipeline.params import Params
 from ae_pipeline.training.build import build_codec
 from ae_pipeline.training.loop import Epoch
@@ -70,6 +71,19 @@ class Trial:
     def mse(self) -> float:
         """Mean squared error through quantiser and store."""
         return float(self.metrics["mse"] or 0.0)
+
+    def describe(self) -> str:
+        """One line for people."""
+        if self.state == "finished":
+            came = f"{self.bits:.1f} bits per row, MSE {self.mse:.6f}, {self.seconds:.0f} s"
+        else:
+            came = f"{self.state}, {self.reason}"
+        return f"{describe(self.setting)}, seed {self.seed}: {came}"
+
+
+def by_setting(trials: list[Trial]) -> list[list[Trial]]:
+    """The trials of each setting, in the order in which they come."""
+    return list(grouped(trials, lambda trial: canonical_json(trial.setting)).values())
 
 
 def run_trial(

@@ -22,7 +22,6 @@ class Setting:
     """What Pillow is told when it saves."""
 
     name: str
-    lossless: bool
     options: dict[str, Any]
 
 
@@ -70,14 +69,14 @@ def _jpeg(effort: Effort, grey: bool) -> Iterator[Setting]:  # noqa: ARG001 (it 
             for sampling in (None,) if grey else ("4:2:0", "4:4:4"):
                 name = f"q{quality}{' progressive' if progressive else ''}{f' {sampling}' if sampling else ''}"
                 options = {"quality": quality, "optimize": True, "progressive": progressive}
-                yield Setting(name, lossless=False, options=options | ({"subsampling": sampling} if sampling else {}))
+                yield Setting(name, options | ({"subsampling": sampling} if sampling else {}))
 
 
 def _webp(effort: Effort, grey: bool) -> Iterator[Setting]:  # noqa: ARG001 (always in colour, always 4:2:0)
     method = 6 if effort == "best" else 2
     for quality in (0, 1, 2, 5, 10, 20, 40, 70):
-        yield Setting(f"q{quality}", lossless=False, options={"quality": quality, "method": method})
-    yield Setting("lossless", lossless=True, options={"lossless": True, "quality": 100, "method": method})
+        yield Setting(f"q{quality}", {"quality": quality, "method": method})
+    yield Setting("lossless", {"lossless": True, "quality": 100, "method": method})
 
 
 def _avif(effort: Effort, grey: bool) -> Iterator[Setting]:
@@ -86,15 +85,15 @@ def _avif(effort: Effort, grey: bool) -> Iterator[Setting]:
     for quality in (0, 1, 2, 3, 5, 8, 12, 20, 40, 65):
         for sampling in ("4:0:0",) if grey else ("4:2:0", "4:4:4"):
             name = f"q{quality}" if grey else f"q{quality} {sampling}"
-            yield Setting(name, lossless=False, options={"quality": quality, "subsampling": sampling, **options})
+            yield Setting(name, {"quality": quality, "subsampling": sampling, **options})
 
 
 def _jpeg_xl(effort: Effort, grey: bool) -> Iterator[Setting]:  # noqa: ARG001 (it knows grey)
     # The highest effort is the smaller one for the lowest qualities and for lossless files only.
     for level in (7, 9) if effort == "best" else (3,):
         for quality in (0, 10, 16, 19, 20, 24, 30, 40, 60, 80):
-            yield Setting(f"q{quality} effort {level}", lossless=False, options={"quality": quality, "effort": level})
-    yield Setting("lossless", lossless=True, options={"lossless": True, "effort": level})
+            yield Setting(f"q{quality} effort {level}", {"quality": quality, "effort": level})
+    yield Setting("lossless", {"lossless": True, "effort": level})
 
 
 FORMATS = (

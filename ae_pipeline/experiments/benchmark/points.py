@@ -66,6 +66,9 @@ class Point:
         return self.bits_per_row + 8 * self.codec_bytes / rows
 
 
+Tell = Callable[[Point], None]
+
+
 @dataclass(frozen=True)
 class Rows:
     """The rows that everything is measured on, in memory and on disk."""
@@ -91,6 +94,34 @@ class Rows:
         blocks = [slice(start, start + _ROWS) for start in range(0, len(original), _ROWS)]
         found = means_of(joined([measure_rows(original[block], decoded[block], self.scaling) for block in blocks]))
         return {metric.name: found[metric.name] for metric in reported("bench")}
+
+    def point(
+        self,
+        name: str,
+        family: str,
+        setting: str,
+        bits: float,
+        decoded: np.ndarray,
+        seconds: tuple[float, float],
+        codec_bytes: int = 0,
+        chosen: slice | np.ndarray = slice(None),
+    ) -> Point:
+        """What keeping rows in `bits` per row gave back as `decoded`, (n, *shape); these, or the `chosen` ones.
+
+        `seconds` are those of encoding and of decoding.
+        """
+        return Point(
+            name=name,
+            family=family,
+            setting=setting,
+            bits_per_row=bits,
+            bits_per_row_with_codec=bits + 8 * codec_bytes / len(self),
+            metrics=self.metrics(decoded, chosen),
+            encode_rows_per_s=len(decoded) / seconds[0],
+            decode_rows_per_s=len(decoded) / seconds[1],
+            codec_bytes=codec_bytes,
+            measured_rows=len(decoded),
+        )
 
 
 def take_rows(samples: SampleSet, rows: int, scaling: Scaling, folder: Path) -> Rows:

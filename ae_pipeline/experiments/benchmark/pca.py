@@ -6,7 +6,7 @@ that no other setting beats go through real stores.
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from ae_pipeline.codec.quantiser import Quantiser
 from ae_pipeline.data.parquet.writer import ZSTD_LEVEL
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.evaluation.baselines import fit_pca, pca_latents, pca_model, save_pca
-from ae_pipeline.experiments.benchmark.measure.curves import front
-from ae_pipeline.experiments.benchmark.measure.ours import measure_store
-from ae_pipeline.experiments.benchmark.measure.points import Point, Rows
+from ae_pipeline.experiments.benchmark.ours import measure_store
+from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell
+from ae_pipeline.experiments.front import front
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
 from ae_pipeline.params.benchmark import BenchParams
@@ -44,6 +44,7 @@ class Trial:
     """One setting; bits and error are those of the trial rows."""
 
     size: int
+    model: Autoencoder
     quantiser: Quantiser
     kind: str
     layout: str
@@ -57,18 +58,15 @@ def measure_pca(
     train: SampleSet,
     params: BenchParams,
     encode: EncodeParams,
-    tell: Callable[[Point], None] = lambda point: None,
+    tell: Tell = lambda point: None,
 ) -> tuple[list[Point], list[str]]:
     """The best settings through real stores, and what was left out, with the reason."""
     values = rows.samples.spec.size
     if values > LARGEST_PCA:
         return [], [f"PCA: rows have {values} values, at most {LARGEST_PCA} are supported"]
-    mean, components = fit_pca(train, rows.scaling)
-    components = in_bytes(components)
     points = []
-    for trial in _without_beaten(list(_trials(rows, train, (mean, components), params, encode)), len(rows)):
-        model = pca_model(mean, components[: trial.size], train.spec)
-        points.append(_measure(trial, model, rows, train, encode))
+    for trial in _without_beaten(list(_trials(rows, train, params, encode)), len(rows)):
+        points.append(_measure(trial, rows, train, encode))
         tell(points[-1])
     best = [
         *front(points, lambda point: point.bits_per_row),
@@ -77,12 +75,12 @@ def measure_pca(
     return [point for point in points if point in best], []
 
 
-def _measure(trial: Trial, model: Autoencoder, rows: Rows, train: SampleSet, encode: EncodeParams) -> Point:
+def _measure(trial: Trial, rows: Rows, train: SampleSet, encode: EncodeParams) -> Point:
     """Through a real store, in which the codec is larger than it need be: with the basis twice, and a header."""
     setting = f"{trial.size} components, {trial.kind}, {trial.layout}"
     with tempfile.TemporaryDirectory() as folder:
         codec = Path(folder) / "codec"
-        save_pca(codec, model, trial.quantiser, train, rows.scaling)
+        save_pca(codec, trial.model, trial.quantiser, train, rows.scaling)
         layout = encode.model_copy(update={"layout": trial.layout})
         return measure_store(f"{FAMILY} {setting}", FAMILY, setting, codec, rows, layout, trial.codec_bytes)
 
@@ -113,26 +111,25 @@ def _without_beaten(trials: list[Trial], rows: int) -> list[Trial]:
     return [trial for trial in trials if trial in best]
 
 
-def _trials(
-    rows: Rows, train: SampleSet, fitted: tuple[np.ndarray, np.ndarray], params: BenchParams, encode: EncodeParams
-) -> Iterator[Trial]:
-    mean, components = fitted
-    values = len(mean)
-    sizes = sorted({min(size, values) for size in params.pca_sizes})
+def _trials(rows: Rows, train: SampleSet, params: BenchParams, encode: EncodeParams) -> Iterator[Trial]:
+    mean, components = fit_pca(train, rows.scaling)
+    components = in_bytes(components)
+    sizes = sorted({min(size, len(mean)) for size in params.pca_sizes})
+    models = {size: pca_model(mean, components[:size], train.spec) for size in sizes}
     # A component's latents are the same whatever comes after it: one pass for all sizes.
-    model = pca_model(mean, components[: sizes[-1]], train.spec)
-    quantisers = _quantisers(pca_latents(model, train, rows.scaling), params.pca_levels)
+    largest = models[sizes[-1]]
+    quantisers = _quantisers(pca_latents(largest, train, rows.scaling), params.pca_levels)
     pixels = rows.pixels[:_TRIAL_ROWS]
     with torch.inference_mode():
-        z = model.encode(scale_pixels(torch.from_numpy(pixels.astype(np.float32)), rows.scaling))
+        z = largest.encode(scale_pixels(torch.from_numpy(pixels.astype(np.float32)), rows.scaling))
     for kind, whole in quantisers:
-        for size in sizes:
+        for size, model in models.items():
             quantiser = Quantiser(whole.levels, whole.scale[:size], whole.zero_point[:size])
             q = quantiser.quantise(z[:, :size])
-            lost = _error(pca_model(mean, components[:size], train.spec), quantiser.dequantise(q), pixels, rows.scaling)
+            lost = _error(model, quantiser.dequantise(q), pixels, rows.scaling)
             bits = {layout: column_bits(q.numpy(), layout, encode.row_group_rows) for layout in LAYOUTS}
             layout = min(bits, key=lambda name: bits[name])
-            yield Trial(size, quantiser, kind, layout, bits[layout], lost, codec_bytes(size, values))
+            yield Trial(size, model, quantiser, kind, layout, bits[layout], lost, codec_bytes(size, len(mean)))
 
 
 def _quantisers(z: torch.Tensor, levels: list[int]) -> list[tuple[str, Quantiser]]:

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError
 from ae_pipeline.evaluation.through_store import make_trip
-from ae_pipeline.experiments.benchmark.measure.points import OURS, Point, Rows
+from ae_pipeline.experiments.benchmark.points import OURS, Point, Rows
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams, Params
 from ae_pipeline.provenance import machine
@@ -21,7 +22,7 @@ from ae_pipeline.training.progress import epoch_progress
 
 # What decides the weights, beside data and parameters: dvc.yaml's code dependencies of `train` (a test compares them).
 TRAINING_CODE = ("codec", "data", "models", "training")
-_PACKAGE = Path(__file__).parents[3]
+_PACKAGE = Path(__file__).parents[2]
 _TIMED_RUNS = 2
 # Digits of the digest in a folder's name: "compact-<digits>" is not a former "compact-fine-<digits>".
 _DIGITS = 16
@@ -39,20 +40,13 @@ def trained_codec(
         for former in work.glob(f"{preset}-{'[0-9a-f]' * _DIGITS}"):
             if former != folder:
                 shutil.rmtree(former)
-        if folder.exists() and not _is_whole(folder):
-            shutil.rmtree(folder)
-        if not folder.exists():
+        try:
+            Codec.load(folder)
+        except CodecError:  # there is none, or a damaged one
+            shutil.rmtree(folder, ignore_errors=True)
             with epoch_progress(params.train.epochs, sys.stderr) as on_epoch:  # what is printed may be JSON
                 build_codec(train, validation, params, folder, git, on_epoch)
     return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        Codec.load(folder)
-    except CodecError:
-        return False
-    return True
 
 
 def measure_preset(preset: str, codec: Path, rows: Rows, params: EncodeParams) -> list[Point]:
@@ -81,20 +75,10 @@ def measure_store(
         trips = [make_trip(codec, rows.samples, params, Path(folder, str(run))) for run in range(_TIMED_RUNS)]
         store, decoded = trips[0].store, trips[0].decoded
         bits = 8 * store.latent_bytes() / len(rows)
+        seconds = min(trip.encode_seconds for trip in trips), min(trip.decode_seconds for trip in trips)
         kept = store.manifest.codec.bytes if codec_bytes is None else codec_bytes
-        return Point(
-            name=name,
-            family=family,
-            setting=setting,
-            bits_per_row=bits,
-            bits_per_row_with_codec=bits + 8 * kept / len(rows),
-            metrics=rows.metrics(decoded.load().pixels),
-            encode_rows_per_s=len(rows) / min(trip.encode_seconds for trip in trips),
-            decode_rows_per_s=len(rows) / min(trip.decode_seconds for trip in trips),
-            codec_bytes=kept,
-            measured_rows=len(rows),
-            store_bits_per_row=8 * store.manifest.totals.bytes_parts / len(rows),
-        )
+        point = rows.point(name, family, setting, bits, decoded.load().pixels, seconds, kept)
+        return replace(point, store_bits_per_row=8 * store.manifest.totals.bytes_parts / len(rows))
 
 
 def _inputs(params: Params, train: SampleSet, validation: SampleSet) -> str:
