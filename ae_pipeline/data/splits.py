@@ -1,6 +1,5 @@
 """Split a source and write its rows in the canonical layout; write the first rows of a data set."""
 
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +61,9 @@ def first_rows(samples: SampleSet, most: int, folder: Path) -> SampleSet:
         return samples
     left = most
     with ShardWriter(folder / "part-00000.parquet", samples.attributes_schema, samples.spec) as writer:
-        for block in chain.from_iterable(samples.blocks(shard, _BLOCK_ROWS) for shard in samples.shards):
-            writer.write(block.attributes.slice(0, left), block.pixels[:left])
-            left -= min(left, len(block.pixels))
+        for block in samples.all_blocks(_BLOCK_ROWS):
+            writer.write(block[:left].attributes, block[:left].pixels)
+            left -= min(left, len(block))
             if not left:
                 break
     return SampleSet.open(folder, samples.spec)

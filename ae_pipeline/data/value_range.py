@@ -1,6 +1,6 @@
 """Where the values of a data set lie, and which of them decide the scaling.
 
-    found = measure_range(samples)
+    found = samples.measure_range()
     found.describe()                       # 0 to 0.73, 99.8% of the values within 0.001 to 0.71
     found.warnings("data/train", *scaled_by(samples.spec.dtype, found))  # where most values use little of the scaling
 
@@ -12,17 +12,13 @@ not. The whole data set decides the ends; the percentiles are those of evenly sp
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
-
-from ae_pipeline.data.samples import SampleSet
 
 # This share of the values is left out of the robust range, below and again above.
 _TAIL = 0.001
 # Values that percentiles are taken over, in rows with equal steps between them.
 _SAMPLED_VALUES = 1 << 20
-_BLOCK_ROWS = 2048
 # Below this share of the scaling, errors look at least 20 dB smaller than they are among the usual values.
 _SMALL_SHARE = 0.1
 
@@ -117,13 +113,6 @@ class RangeWatch:
         ]
 
 
-def watch_range(samples: SampleSet, scaling: Any) -> RangeWatch:
-    """Watch what is read of `samples` from now on; `scaling` is a codec's, with offset and scale."""
-    watch = RangeWatch(scaling.offset, scaling.scale)
-    samples.watch = watch
-    return watch
-
-
 def scaled_by(dtype: str, found: ValueRange | None = None) -> tuple[float, float]:
     """Offset and scale of a codec trained on such samples: an integer type's range, or that of the floats `found`."""
     if np.dtype(dtype).kind != "f":
@@ -133,31 +122,23 @@ def scaled_by(dtype: str, found: ValueRange | None = None) -> tuple[float, float
     return found.minimum, found.maximum - found.minimum if found.maximum > found.minimum else 1.0
 
 
-def measure_range(samples: SampleSet) -> ValueRange:
-    """Range of a data set on disk; reads all of it."""
-    return range_of(pixels_of(samples), samples.rows)
-
-
-def range_of(blocks: Iterable[np.ndarray], rows: int) -> ValueRange:
-    """Range of blocks of pixels (n, *shape), together `rows` rows."""
+def range_of(blocks: Iterable[np.ndarray], values: int) -> ValueRange:
+    """Range of blocks of pixels (n, *shape), together so many values."""
     least, greatest = np.inf, -np.inf
-    sampled: list[np.ndarray] = []
-    first, every = 0, 1
-    for pixels in blocks:
-        flat = pixels.reshape(len(pixels), -1)
-        least, greatest = min(least, float(flat.min())), max(greatest, float(flat.max()))
-        if not first:
-            every = max(1, ceil(rows * flat.shape[1] / _SAMPLED_VALUES))
-        # A row that alone has more values than are sampled gives some of them.
-        apart = max(1, ceil(flat.shape[1] / _SAMPLED_VALUES))
-        sampled.append(flat[-first % every :: every, ::apart].ravel())
-        first += len(flat)
-    low, high = np.quantile(np.concatenate(sampled).astype(np.float64), [_TAIL, 1 - _TAIL])
+    kept: list[np.ndarray] = []
+    for pixels in keep_some(blocks, ceil(values / _SAMPLED_VALUES), kept):
+        least, greatest = min(least, float(pixels.min())), max(greatest, float(pixels.max()))
+    rows = np.concatenate(kept)
+    # A row that alone has more values than are sampled gives some of them.
+    sampled = rows.reshape(len(rows), -1)[:, :: ceil(rows[0].size / _SAMPLED_VALUES)].astype(np.float64)
+    low, high = np.quantile(sampled, [_TAIL, 1 - _TAIL])
     return ValueRange(least, greatest, float(low), float(high))
 
 
-def pixels_of(samples: SampleSet) -> Iterator[np.ndarray]:
-    """All rows in blocks (n, *shape), in order."""
-    for shard in samples.shards:
-        for block in samples.blocks(shard, _BLOCK_ROWS):
-            yield block.pixels
+def keep_some(blocks: Iterable[np.ndarray], every: int, kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pass blocks of rows on; every so manyth of all rows is copied into `kept`."""
+    first = 0
+    for rows in blocks:
+        kept.append(rows[-first % every :: every].copy())
+        first += len(rows)
+        yield rows

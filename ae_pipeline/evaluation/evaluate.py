@@ -11,11 +11,10 @@ import pyarrow.compute as pc
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import read_header
-from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.data.value_range import measure_range
+from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.evaluation.baselines import build_pca_codec, zstd_bytes
 from ae_pipeline.evaluation.mean_answer import fit_means
-from ae_pipeline.evaluation.metrics import Metrics, psnr_of
+from ae_pipeline.evaluation.metrics import Metrics
 from ae_pipeline.evaluation.row_errors import RowMetrics, compare_rows, pairs, row_mse, scale
 from ae_pipeline.evaluation.through_store import Measured, store_sizes, through_store
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
@@ -89,11 +88,11 @@ def evaluate_codec(
         found = through_store(codec_path, test, params, work / "codec", train_means=means)
         rows, pictured = found.rows, _pictured(test, found, seed)
         metrics = {**store_sizes(found.store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
-        metrics["unquantised_mse"] = _unquantised_mse(codec_path, test)
         metrics |= {
+            "unquantised_mse": _unquantised_mse(codec_path, test),
             "break_even_rows": _break_even_rows(metrics),
             **rows.beside_mean,
-            **measure_range(test).as_metrics(),
+            **test.measure_range().as_metrics(),
         }
         pca_rows = None
         if train is not None and test.spec.size <= LARGEST_PCA:
@@ -114,7 +113,7 @@ def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metri
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode_store(store, Path(folder, "decoded"), device=device)
         rows = compare_rows(samples, decoded, store.codec_header().scaling)
-        return {**Measured(store, decoded, rows).metrics(), **measure_range(samples).as_metrics()}
+        return {**Measured(store, decoded, rows).metrics(), **samples.measure_range().as_metrics()}
 
 
 def _break_even_rows(metrics: Metrics) -> int | None:
@@ -129,10 +128,9 @@ def _unquantised_mse(codec_path: Path, test: SampleSet) -> float:
     codec = Codec.load(codec_path)
     scaling = codec.header.scaling
     total = 0.0
-    for shard in test.shards:
-        for block in test.blocks(shard, 2048):
-            decoded = codec.reconstruct_unquantised(block.pixels)
-            total += float(row_mse(block.pixels, decoded, scaling).sum())
+    for block in test.all_blocks(2048):
+        decoded = codec.reconstruct_unquantised(block.pixels)
+        total += float(row_mse(block.pixels, decoded, scaling).sum())
     return total / test.rows
 
 
@@ -145,25 +143,18 @@ def _pictured(test: SampleSet, measured: Measured, seed: int) -> list[Pictured]:
     chosen = {"random": random, "best": order[:count], "worst": order[::-1][:count]}
     wanted = np.unique(np.concatenate(list(chosen.values())))
     scaling = measured.store.codec_header().scaling
-    found: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {}
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     first = 0
     for before, after in pairs(test, measured.decoded):
-        rows = len(before.pixels)
-        for row in wanted[(wanted >= first) & (wanted < first + rows)]:
-            at = row - first
-            ids = before.attributes.column(0)[at].as_py()
-            found[row] = (ids, scale(before.pixels[at], scaling), scale(after.pixels[at], scaling))
-        first += rows
-    return [
-        Pictured(
-            title,
-            [found[row][0] for row in rows],
-            np.stack([found[row][1] for row in rows]),
-            np.stack([found[row][2] for row in rows]),
-            row_mse[rows],
-        )
-        for title, rows in chosen.items()
-    ]
+        for row in wanted[(wanted >= first) & (wanted < first + len(before))]:
+            found[row] = scale(before.pixels[row - first], scaling), scale(after.pixels[row - first], scaling)
+        first += len(before)
+    pictured = []
+    for title, rows in chosen.items():
+        ids = measured.rows.attributes.column(ID).take(rows).to_pylist()
+        original, decoded = (np.stack(images) for images in zip(*(found[row] for row in rows), strict=True))
+        pictured.append(Pictured(title, ids, original, decoded, row_mse[rows]))
+    return pictured
 
 
 def rate_distortion(metrics: Metrics) -> list[dict[str, Any]]:
@@ -171,13 +162,6 @@ def rate_distortion(metrics: Metrics) -> list[dict[str, Any]]:
     points = []
     for name, prefix in (("autoencoder", ""), ("PCA", "pca_")):
         if metrics.get(f"{prefix}mse") is not None:
-            points.append(
-                {
-                    "name": name,
-                    "bits_per_row": metrics[f"{prefix}bits_per_row"],
-                    "bits_per_row_with_codec": metrics[f"{prefix}bits_per_row_with_codec"],
-                    "mse": metrics[f"{prefix}mse"],
-                    "psnr": metrics[f"{prefix}psnr"] or psnr_of(0.0),
-                }
-            )
+            shown = ("bits_per_row", "bits_per_row_with_codec", "mse", "psnr")
+            points.append({"name": name, **{key: metrics[f"{prefix}{key}"] for key in shown}})
     return points

@@ -26,7 +26,6 @@ import numpy as np
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.value_range import ValueRange
 
-_ROWS = 2048
 # Values in float64 at once (8 MiB).
 _BLOCK_VALUES = 1 << 20
 # Squared distances below this share of the values' own squares are float32's rounding.
@@ -111,9 +110,8 @@ class MeanAnswer:
 def fit_means(samples: SampleSet) -> np.ndarray:
     """Mean of each value over all rows, (values,) in float64 and the samples' own units."""
     sums = np.zeros(samples.spec.size)
-    for shard in samples.shards:
-        for block in samples.blocks(shard, _ROWS):
-            sums += block.pixels.reshape(len(block.pixels), -1).sum(axis=0, dtype=np.float64)
+    for block in samples.all_blocks(2048):
+        sums += block.pixels.reshape(len(block), -1).sum(axis=0, dtype=np.float64)
     return sums / samples.rows
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Metrics = dict[str, float | int | None]
 RowMetric = Callable[..., np.ndarray]
 Report = Literal["promotion", "sweep", "bench"]
-REPORTS: tuple[Report, ...] = ("promotion", "sweep", "bench")
 
 # Half a step of an 8-bit pixel: a decoded 0 or 1 stands for everything that rounds to it, and its logarithm is finite.
 _BCE_MARGIN = 0.5 / 255
@@ -90,7 +89,7 @@ class Metric:
     """Whether `of_rows` needs decoded - original alone: of floats that is taken before it is rounded to float32."""
     none: str = ""
     """What a report says for None."""
-    reports: tuple[Report, ...] = REPORTS
+    reports: tuple[Report, ...] = ("promotion", "sweep", "bench")
     """The reports that have it, beside metrics.json; those where another metric says the same are left out."""
 
     @property
