@@ -90,30 +90,31 @@ class _Walk:
 
     def __init__(self, root: Path):
         self._root = root
-        self._above: list[tuple[int, int]] = []
         self._foreign: list[str] = []
         self._nested: list[str] = []
         self.keys: dict[Path, Keys] = {}
         self.left_out: list[str] = []
 
-    def look_into(self, folder: Path, keys: Keys) -> None:
-        """Raises DataError for a link that leads back to a folder above it."""
-        status = folder.stat()
-        this = (status.st_dev, status.st_ino)
-        if this in self._above:
+    def look_into(self, folder: Path, keys: Keys, above: tuple[Path, ...] = ()) -> None:
+        """Raises DataError for a link that leads back to a folder above it, and for a key that is there twice."""
+        above = (*above, folder)
+        if any(map(folder.samefile, above[:-1])):
             raise DataError(f"{folder} is a link to a folder that it lies in; remove the link")
-        self._above.append(this)
         for item in sorted(folder.iterdir()):
-            name = self._name(item)
-            if item.is_dir():
-                self._sort_folder(item, name, keys)
+            name, is_folder = self._name(item), item.is_dir()
+            if is_folder and (key := _key_of(item)):
+                if key[0] in dict(keys):
+                    raise DataError(f"{item} is the second folder of its path for the key `{key[0]}`; rename one")
+                self.look_into(item, (*keys, key), above)
             elif _is_leftover(item.name):
-                self.left_out.append(name)
+                self.left_out.append(f"{name}/" if is_folder else name)
+            elif is_folder:
+                for file in _files_below(item):
+                    (self.left_out if _is_leftover(file.name) else self._nested).append(self._name(file))
             elif is_parquet(item):
                 self.keys[item] = keys
             else:
                 self._foreign.append(name)
-        self._above.pop()
 
     def refuse_others(self) -> None:
         """Raise DataError for what is neither data nor a known leftover."""
@@ -131,18 +132,6 @@ class _Walk:
                 + '; to encode image files, put them into the inbox (docs/operations.md, "The inbox")'
                 * images
             )
-
-    def _sort_folder(self, folder: Path, name: str, keys: Keys) -> None:
-        key = _key_of(folder)
-        if key is not None:
-            if key[0] in dict(keys):
-                raise DataError(f"{folder} is the second folder of its path for the key `{key[0]}`; rename one")
-            self.look_into(folder, (*keys, key))
-        elif _is_leftover(folder.name):
-            self.left_out.append(f"{name}/")
-        else:
-            for file in _files_below(folder):
-                (self.left_out if _is_leftover(file.name) else self._nested).append(self._name(file))
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.codec.codec import Codec
-from ae_pipeline.codec.header import read_header
+from ae_pipeline.codec.header import Scaling, read_header
 from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.evaluation.baselines import build_pca_codec, zstd_bytes
 from ae_pipeline.evaluation.mean_answer import fit_means
 from ae_pipeline.evaluation.metrics import Metrics
 from ae_pipeline.evaluation.row_errors import RowMetrics, compare_rows, pairs, row_mse, scale
-from ae_pipeline.evaluation.through_store import Measured, store_sizes, through_store
+from ae_pipeline.evaluation.through_store import make_trip, store_metrics, store_sizes
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
@@ -85,9 +85,10 @@ def evaluate_codec(
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         means = None if train is None else fit_means(train)
-        found = through_store(codec_path, test, params, work / "codec", train_means=means)
-        rows, pictured = found.rows, _pictured(test, found, seed)
-        metrics = {**store_sizes(found.store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
+        trip = make_trip(codec_path, test, params, work / "codec")
+        rows = compare_rows(test, trip.decoded, header.scaling, means)
+        pictured = _pictured(test, trip.decoded, rows, header.scaling, seed)
+        metrics = {**store_sizes(trip.store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
         metrics |= {
             "unquantised_mse": _unquantised_mse(codec_path, test),
             "break_even_rows": _break_even_rows(metrics),
@@ -99,8 +100,9 @@ def evaluate_codec(
             build_pca_codec(
                 train, header.model.latent_size, header.quantiser.levels, header.scaling, work / "pca_codec"
             )
-            pca = through_store(work / "pca_codec", test, params, work / "pca", train_means=means)
-            pca_rows, known = pca.rows, pca.metrics()
+            trip = make_trip(work / "pca_codec", test, params, work / "pca")
+            pca_rows = compare_rows(test, trip.decoded, header.scaling, means)
+            known = store_metrics(trip.store, pca_rows)
             names = (*pca_rows.means(), "r2", "bits_per_row", "bits_per_row_with_codec")
             metrics |= {f"pca_{name}": known[name] for name in names}
     # What was measured here counts, whatever the codec says of itself.
@@ -113,7 +115,7 @@ def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metri
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode_store(store, Path(folder, "decoded"), device=device)
         rows = compare_rows(samples, decoded, store.codec_header().scaling)
-        return {**Measured(store, decoded, rows).metrics(), **samples.measure_range().as_metrics()}
+        return {**store_metrics(store, rows), **samples.measure_range().as_metrics()}
 
 
 def _break_even_rows(metrics: Metrics) -> int | None:
@@ -134,26 +136,25 @@ def _unquantised_mse(codec_path: Path, test: SampleSet) -> float:
     return total / test.rows
 
 
-def _pictured(test: SampleSet, measured: Measured, seed: int) -> list[Pictured]:
+def _pictured(test: SampleSet, decoded: SampleSet, measured: RowMetrics, scaling: Scaling, seed: int) -> list[Pictured]:
     """Random, best and worst rows."""
-    row_mse = measured.rows.values["mse"]
+    row_mse = measured.values["mse"]
     order = np.argsort(row_mse, kind="stable")
     count = min(PICTURED_ROWS, len(order))
     random = np.random.default_rng(seed).choice(len(order), count, replace=False)
     chosen = {"random": random, "best": order[:count], "worst": order[::-1][:count]}
     wanted = np.unique(np.concatenate(list(chosen.values())))
-    scaling = measured.store.codec_header().scaling
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     first = 0
-    for before, after in pairs(test, measured.decoded):
-        for row in wanted[(wanted >= first) & (wanted < first + len(before))]:
-            found[row] = scale(before.pixels[row - first], scaling), scale(after.pixels[row - first], scaling)
-        first += len(before)
+    for original, answer in pairs(test, decoded):
+        for row in wanted[(wanted >= first) & (wanted < first + len(original))]:
+            found[row] = scale(original.pixels[row - first], scaling), scale(answer.pixels[row - first], scaling)
+        first += len(original)
     pictured = []
     for title, rows in chosen.items():
-        ids = measured.rows.attributes.column(ID).take(rows).to_pylist()
-        original, decoded = (np.stack(images) for images in zip(*(found[row] for row in rows), strict=True))
-        pictured.append(Pictured(title, ids, original, decoded, row_mse[rows]))
+        ids = measured.attributes.column(ID).take(rows).to_pylist()
+        before, after = (np.stack(images) for images in zip(*(found[row] for row in rows), strict=True))
+        pictured.append(Pictured(title, ids, before, after, row_mse[rows]))
     return pictured
 
 

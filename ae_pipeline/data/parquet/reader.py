@@ -69,21 +69,19 @@ def int96_unit(columns: Mapping[Path, list[str]], stored: Mapping[str, str]) -> 
     is microseconds. Reads the columns. Raises DataError where no unit holds all.
     """
     in_us = any("timestamp[us" in stored.get(name, "") for names in columns.values() for name in names)
-    fits: dict[TimeUnit, dict[str, str]] = {"ns": {}, "us": {}}
+    first_lost: dict[str, tuple[str, str]] = {}
     for file, names in columns.items():
         for name in names:
-            for unit, wrong in zip(fits, _lost(file, name), strict=True):
+            for unit, wrong in zip(("ns", "us"), _lost(file, name), strict=True):
                 if wrong:
-                    fits[unit].setdefault(f"{file}: column `{name}`", wrong)
-    if fits["ns"] and fits["us"]:
-        far, fine = (next(iter(fits[unit].items())) for unit in fits)
-        both = f"{far[0]} has INT96 times {far[1]}"
-        both += f", and {fine[1]}" if fine[0] == far[0] else f", and {fine[0]} {fine[1]}"
+                    first_lost.setdefault(unit, (f"{file}: column `{name}`", wrong))
+    if len(first_lost) == 2:
+        (far, early), (fine, cut) = first_lost["ns"], first_lost["us"]
         raise DataError(
-            f"{both}: no unit holds them all; correct or round them, or write the columns as TIMESTAMP of units of "
-            "their own"
+            f"{far} has INT96 times {early}, and {cut if fine == far else f'{fine} {cut}'}: no unit holds them all; "
+            "correct or round them, or write the columns as TIMESTAMP of units of their own"
         )
-    return "us" if fits["ns"] or (in_us and not fits["us"]) else "ns"
+    return "us" if "ns" in first_lost or (in_us and "us" not in first_lost) else "ns"
 
 
 def _lost(file: Path, name: str) -> tuple[str, str]:
