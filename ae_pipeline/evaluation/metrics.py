@@ -147,15 +147,6 @@ def reported(report: Report) -> list[Metric]:
     return [metric for metric in METRICS.values() if report in metric.reports]
 
 
-def with_derived(means: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Means of row metrics, and the metrics that come of them."""
-    found = dict(means)
-    for name, metric in METRICS.items():
-        if metric.of_means is not None:
-            found[name] = metric.of_means(found)
-    return found
-
-
 def _flat(values: np.ndarray, of: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
     mean: np.ndarray = of(values).reshape(len(values), -1).mean(axis=1, dtype=np.float64)
     return mean

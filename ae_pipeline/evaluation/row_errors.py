@@ -11,7 +11,7 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import ID, Block, SampleSet
 from ae_pipeline.errors import DataError, StoreError
 from ae_pipeline.evaluation.mean_answer import MeanAnswer
-from ae_pipeline.evaluation.metrics import METRICS, Metrics, mse, of_rows, psnr_of, with_derived
+from ae_pipeline.evaluation.metrics import METRICS, Metrics, mse, of_rows, psnr_of
 from ae_pipeline.store.latent_store import LatentStore
 
 _ROWS = 2048
@@ -64,7 +64,8 @@ def joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def means_of(values: dict[str, np.ndarray]) -> dict[str, float | None]:
     """Mean of every metric over all rows, None where it does not apply, and the metrics that come of these means."""
-    return with_derived({name: None if np.isnan(rows).any() else float(rows.mean()) for name, rows in values.items()})
+    means = {name: None if np.isnan(rows).any() else float(rows.mean()) for name, rows in values.items()}
+    return means | {name: metric.of_means(means) for name, metric in METRICS.items() if metric.of_means}
 
 
 def row_mse(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> np.ndarray:

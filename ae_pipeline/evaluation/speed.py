@@ -26,8 +26,8 @@ def measure_speeds(codecs: dict[str, Codec], samples: SampleSet) -> dict[tuple[s
     blocks = _timed_blocks(samples)
     work: dict[tuple[str, str], Callable[[], object]] = {}
     for name, codec in codecs.items():
-        work[name, "encode"] = partial(_encode, codec, blocks)
-        work[name, "decode"] = partial(_decode, codec, [codec.encode(rows) for rows in blocks])
+        work[name, "encode"] = partial(_each, partial(codec.encode_block, measure=True), blocks)
+        work[name, "decode"] = partial(_each, codec.decode_block, [codec.encode(rows) for rows in blocks])
     with one_torch_thread():
         turns = {key: math.ceil(_TIMED_SECONDS / max(_seconds(job, 1), 1e-6)) for key, job in work.items()}
         best = dict.fromkeys(work, math.inf)
@@ -44,14 +44,9 @@ def _timed_blocks(samples: SampleSet) -> list[np.ndarray]:
     return [block.pixels for _, block in zip(range(count), samples.blocks(samples.shards[0], BLOCK_ROWS), strict=False)]
 
 
-def _encode(codec: Codec, blocks: list[np.ndarray]) -> None:
-    for pixels in blocks:
-        codec.encode_block(pixels, measure=True)
-
-
-def _decode(codec: Codec, blocks: list[np.ndarray]) -> None:
-    for latents in blocks:
-        codec.decode_block(latents)
+def _each(work: Callable[[np.ndarray], object], blocks: list[np.ndarray]) -> None:
+    for block in blocks:
+        work(block)
 
 
 def _seconds(job: Callable[[], object], times: int) -> float:

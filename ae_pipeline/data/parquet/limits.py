@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.parquet.columns import nested_deeper
 from ae_pipeline.data.parquet.thrift import read_struct
+from ae_pipeline.files import arrow_file
 
 MOST_ROW_GROUP_BYTES = 512 << 20
 """Largest size in memory of a row group, all columns together. Writers keep to it, so readers may insist."""

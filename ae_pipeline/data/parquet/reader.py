@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.parquet.columns import NamedColumnsFile, leaf_columns
 from ae_pipeline.data.parquet.limits import read_footer
 from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.files import arrow_file
 
 TimeUnit = Literal["ns", "us"]
 _BLOCK_ROWS = 65_536

@@ -8,8 +8,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ae_pipeline.data.parquet.arrow_files import arrow_file
-from ae_pipeline.files import finished_file
+from ae_pipeline.files import arrow_file, finished_file
 
 # Higher levels gain nothing on latents, and on pixels less than they cost.
 ZSTD_LEVEL = 1

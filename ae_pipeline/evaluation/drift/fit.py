@@ -143,13 +143,11 @@ def _evenly(shards: Iterable[SampleSet], chosen: _Chosen) -> Iterator[np.ndarray
     pending: list[np.ndarray] = []
     waiting = 0
     for samples in shards:
-        (shard,) = samples.shards
-        first = shard.first_row
-        for block in samples.blocks(shard, BLOCK_ROWS):
+        first = samples.shards[0].first_row
+        for block in samples.all_blocks(BLOCK_ROWS):
             # A row is taken where the number of chosen rows goes up.
-            numbers = np.arange(first, first + len(block.pixels) + 1)
-            taken = block.pixels[np.diff(chosen.before(numbers)) > 0]
-            first += len(block.pixels)
+            taken = block.pixels[np.diff(chosen.before(np.arange(first, first + len(block) + 1))) > 0]
+            first += len(block)
             pending.append(taken)
             waiting += len(taken)
             if waiting >= BLOCK_ROWS:
