@@ -51,6 +51,18 @@ class SampleSpec:
         return f"{self.dtype} {'x'.join(map(str, self.shape))}"
 
 
+@dataclass(frozen=True)
+class RawSplit:
+    """One split as a source gives it to `prepare`. May be a memory map: nothing is read until rows are taken."""
+
+    pixels: np.ndarray
+    """(rows, *shape) of a dtype in DTYPES."""
+    attributes: dict[str, np.ndarray]
+    """(rows,) each, e.g. `label`."""
+    first_id: int
+    """Rows have the ids first_id, first_id + 1, ...: unique over all splits and the same for ever."""
+
+
 def image_shape(sample_shape: tuple[int, ...], model_name: str) -> tuple[int, int, int]:
     """Height, width and channels of samples that are images. Raises ConfigError for others."""
     if len(sample_shape) not in (2, 3):

@@ -7,9 +7,8 @@ A folder may hold Parquet files under any name, and folders `key=value` as Hive,
 become columns of text. What such writers leave beside the data is left out and listed; anything else is refused.
 """
 
-import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
@@ -109,7 +108,7 @@ class _Walk:
             elif _is_leftover(item.name):
                 self.left_out.append(f"{name}/" if is_folder else name)
             elif is_folder:
-                for file in _files_below(item):
+                for file in sorted(below for below in item.rglob("*") if not below.is_dir()):
                     (self.left_out if _is_leftover(file.name) else self._nested).append(self._name(file))
             elif is_parquet(item):
                 self.keys[item] = keys
@@ -139,12 +138,6 @@ class _Walk:
 
 def _first(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(place, name) for name in sorted(names))
 
 
 def _is_leftover(name: str) -> bool:

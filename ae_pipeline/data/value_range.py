@@ -67,49 +67,48 @@ class ValueRange:
         ]
 
 
+@dataclass
 class RangeWatch:
     """Counts rows with values outside the range that a codec scales by, while they are read."""
 
-    def __init__(self, offset: float, scale: float):
-        self._range = offset, scale
-        self._low, self._high = offset, offset + scale
-        margin = 1e-9 * scale  # offset and scale are rounded
-        self._below, self._above = self._low - margin, self._high + margin
-        self._rows = self._outside = 0
-        self._least, self._greatest = np.inf, -np.inf
+    offset: float
+    scale: float
+    rows: int = 0
+    outside: int = 0
+    least: float = np.inf
+    greatest: float = -np.inf
 
     def add(self, pixels: np.ndarray) -> None:
         """Count the rows of a block, (n, *shape). Integers cannot be outside."""
         if pixels.dtype.kind != "f" or not pixels.size:
             return
         flat = pixels.reshape(len(pixels), -1)
-        least, greatest = float(flat.min()), float(flat.max())
-        outside = 0
-        if least < self._below or greatest > self._above:
-            outside = int(((flat.min(axis=1) < self._below) | (flat.max(axis=1) > self._above)).sum())
-        self._count(len(pixels), outside, least, greatest)
+        seen = RangeWatch(self.offset, self.scale, len(flat), 0, float(flat.min()), float(flat.max()))
+        margin = 1e-9 * self.scale  # offset and scale are rounded
+        low, high = self.offset - margin, self.offset + self.scale + margin
+        if seen.least < low or seen.greatest > high:
+            seen.outside = int(((flat.min(axis=1) < low) | (flat.max(axis=1) > high)).sum())
+        self.join(seen)
 
     def another(self) -> "RangeWatch":
         """One for the same range that has seen nothing, for rows that are read elsewhere at the same time."""
-        return RangeWatch(*self._range)
+        return RangeWatch(self.offset, self.scale)
 
     def join(self, other: "RangeWatch") -> None:
         """Count what another one has seen, too."""
-        self._count(other._rows, other._outside, other._least, other._greatest)
-
-    def _count(self, rows: int, outside: int, least: float, greatest: float) -> None:
-        self._rows += rows
-        self._outside += outside
-        self._least, self._greatest = min(self._least, least), max(self._greatest, greatest)
+        self.rows += other.rows
+        self.outside += other.outside
+        self.least, self.greatest = min(self.least, other.least), max(self.greatest, other.greatest)
 
     def warnings(self, what: str) -> list[str]:
         """A sentence if there were any such rows."""
-        if not self._outside:
+        if not self.outside:
             return []
         return [
-            f"{what}: {self._outside:,} of {self._rows:,} rows have values outside {self._low:g} to {self._high:g}, "
-            f"the range of the codec's train split (found: {self._least:g} to {self._greatest:g}). The codec was not "
-            "trained for these, and may cut them off; the column `error` tells how far they are off"
+            f"{what}: {self.outside:,} of {self.rows:,} rows have values outside {self.offset:g} to "
+            f"{self.offset + self.scale:g}, the range of the codec's train split (found: {self.least:g} to "
+            f"{self.greatest:g}). The codec was not trained for these, and may cut them off; the column `error` tells "
+            "how far they are off"
         ]
 
 

@@ -54,18 +54,12 @@ class Evaluation:
         labels = self.rows.attributes.column("label")
         if pa.types.is_nested(labels.type) or labels.null_count == len(labels):
             return []
-        table = []
-        for label in sorted(pc.unique(labels.drop_null()).to_pylist()):
-            chosen = pc.equal(labels, label).fill_null(False).to_numpy()
-            table.append({"label": label, **self._means(chosen)})
-        return table
+        known = sorted(pc.unique(labels.drop_null()).to_pylist())
+        return [self.means_of(label, pc.equal(labels, label).fill_null(False).to_numpy()) for label in known]
 
-    def all_rows(self) -> dict[str, Any]:
-        """One such line for all rows together, labelled `all`."""
-        return {"label": "all", **self._means(np.ones(len(self.rows.attributes), bool))}
-
-    def _means(self, chosen: np.ndarray) -> dict[str, Any]:
-        means: dict[str, Any] = {"rows": int(chosen.sum())}
+    def means_of(self, label: Any, chosen: np.ndarray | slice) -> dict[str, Any]:
+        """One such line for the chosen rows."""
+        means = {"label": label, "rows": len(self.rows.values["mse"][chosen])}
         means |= {name: float(values[chosen].mean()) for name, values in self.rows.values.items()}
         if self.pca_rows is not None:
             means["pca_mse"] = float(self.pca_rows.values["mse"][chosen].mean())
