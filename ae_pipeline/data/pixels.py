@@ -81,7 +81,7 @@ def from_numpy(values: np.ndarray, dtype: str) -> pa.FixedSizeBinaryArray:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(little), [None, pa.py_buffer(little)])
 
 
-def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | None = None) -> np.ndarray:
+def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path, ids: pa.ChunkedArray) -> np.ndarray:
     """(rows, *shape) of a pixels column in any of the types that are read; `ids` name rows in errors (DataError)."""
     array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
     if array.null_count:
@@ -105,12 +105,10 @@ def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path, ids: pa.Chun
     return pixels.reshape(len(array), *spec.shape)
 
 
-def name_rows(ids: pa.ChunkedArray | None, bad: np.ndarray) -> str:
+def name_rows(ids: pa.ChunkedArray, bad: np.ndarray) -> str:
     """The rows of a block where `bad` (n,) is true: how many, and the ids of the first. For messages."""
     count = int(bad.sum())
     rows = "1 row" if count == 1 else f"{count:,} rows"
-    if ids is None:
-        return rows
     some = [str(value) for value in ids.take(np.flatnonzero(bad)[:_NAMED]).to_pylist()]
     return f"{rows} (id {', '.join(some)}{', ...' if count > _NAMED else ''})"
 
@@ -119,7 +117,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _flat(array: pa.Array, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | None) -> pa.Array:
+def _flat(array: pa.Array, spec: SampleSpec, path: Path, ids: pa.ChunkedArray) -> pa.Array:
     """All values, C order, of rows that are lists of numbers, or lists in lists as the shape says."""
     depth, kind = 0, array.type
     while _is_list(kind):
@@ -148,7 +146,7 @@ def _flat(array: pa.Array, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | 
 
 
 def _check_lengths(
-    lengths: pa.Array, wanted: int, what: str, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | None
+    lengths: pa.Array, wanted: int, what: str, spec: SampleSpec, path: Path, ids: pa.ChunkedArray
 ) -> None:
     """Every row must have the same number of values (or bytes), which the spec gives."""
     found = pc.min_max(lengths).as_py()

@@ -40,7 +40,6 @@ class MeanAnswer:
     """Sums for each value of a row; rows are added and not kept. All distances are in the samples' own units."""
 
     def __init__(self, train_means: np.ndarray | None = None):
-        self.of_train = train_means is not None
         self._train_means = train_means
         self._rows = 0
         self._means = self._squares = self._errors = self._power = np.zeros(0)
@@ -77,7 +76,7 @@ class MeanAnswer:
         varying = int(self._varies.sum())
         dead = int((self._varies & ~self._decoded_varies).sum())
         counts: dict[str, float | int | None] = {
-            "mean_of_train": int(self.of_train),
+            "mean_of_train": int(self._train_means is not None),
             "values_with_variance": varying,
             "values_decoded_constant": dead,
         }

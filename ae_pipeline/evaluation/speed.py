@@ -1,9 +1,9 @@
 """How fast codecs are, side by side in one process: the arithmetic alone, on one thread."""
 
 import math
-import time
 from collections.abc import Callable
 from functools import partial
+from timeit import timeit
 
 import numpy as np
 
@@ -29,11 +29,11 @@ def measure_speeds(codecs: dict[str, Codec], samples: SampleSet) -> dict[tuple[s
         work[name, "encode"] = partial(_each, partial(codec.encode_block, measure=True), blocks)
         work[name, "decode"] = partial(_each, codec.decode_block, [codec.encode(rows) for rows in blocks])
     with one_torch_thread():
-        turns = {key: math.ceil(_TIMED_SECONDS / max(_seconds(job, 1), 1e-6)) for key, job in work.items()}
+        turns = {key: math.ceil(_TIMED_SECONDS / max(timeit(job, number=1), 1e-6)) for key, job in work.items()}
         best = dict.fromkeys(work, math.inf)
         for _ in range(_ROUNDS):
             for key, job in work.items():
-                best[key] = min(best[key], _seconds(job, turns[key]) / turns[key])
+                best[key] = min(best[key], timeit(job, number=turns[key]) / turns[key])
     rows = sum(len(block) for block in blocks)
     return {key: rows / seconds for key, seconds in best.items()}
 
@@ -47,10 +47,3 @@ def _timed_blocks(samples: SampleSet) -> list[np.ndarray]:
 def _each(work: Callable[[np.ndarray], object], blocks: list[np.ndarray]) -> None:
     for block in blocks:
         work(block)
-
-
-def _seconds(job: Callable[[], object], times: int) -> float:
-    start = time.perf_counter()
-    for _ in range(times):
-        job()
-    return time.perf_counter() - start

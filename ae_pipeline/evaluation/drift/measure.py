@@ -148,7 +148,8 @@ def read_errors(store: LatentStore, parts: Sequence[str] | None = None) -> np.nd
 
 def ks_distance(counts: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Kolmogorov-Smirnov distance of histograms over the same bins: (..., bins) each, broadcast, to (...)."""
-    return np.abs(_distribution(counts) - _distribution(other)).max(-1)
+    one, two = (histogram.cumsum(-1) / histogram.sum(-1, keepdims=True) for histogram in (counts, other))
+    return np.abs(one - two).max(-1)
 
 
 def error_bins(error: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -172,9 +173,3 @@ def _rows(store: LatentStore, parts: Sequence[str] | None) -> Iterator[LatentRow
         if name not in entries:
             raise StoreError(f"{store.location} has no part {name}; open it again, or name one of its manifest's")
         yield from store.read_part(entries[name], _ROWS)
-
-
-def _distribution(counts: np.ndarray) -> np.ndarray:
-    """(..., bins) counts to their distribution function."""
-    sums = counts.cumsum(-1)
-    return sums / sums[..., -1:]
