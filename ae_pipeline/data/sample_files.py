@@ -31,9 +31,18 @@ class FoundFiles:
     root: Path
     files: tuple[Path, ...]
     keys: Mapping[Path, Keys] = field(default_factory=dict)
-    """Keys of files in folders `key=value`; all files have the same names of keys."""
+    """Keys of files; all files have the same names of keys, or none."""
     left_out: tuple[str, ...] = ()
     """Paths below `root`; of folders that are left out as a whole, they end with `/`."""
+
+    def describe_left_out(self) -> str | None:
+        """How many are left out, and the first of them, in words; None if none is."""
+        names = self.left_out
+        if not names:
+            return None
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        files = "1 file or folder" if len(names) == 1 else f"{len(names):,} files or folders"
+        return f"{files} in {self.root} left out, as no data goes by such names: {', '.join(names[:_NAMED])}{more}"
 
 
 def find_files(path: Path) -> FoundFiles:
@@ -46,14 +55,13 @@ def find_files(path: Path) -> FoundFiles:
     walk.look_into(path, ())
     walk.refuse_others()
     files = tuple(sorted(walk.keys))
+    found = FoundFiles(path, files, walk.keys, tuple(sorted(walk.left_out)))
     if not files:
-        left_out = tuple(sorted(walk.left_out))
-        found = f" ({describe_left_out(left_out, path)})" if left_out else ""
-        raise DataError(f"no Parquet files in {path}{found}; expected a Parquet file or a folder of them")
+        said = f" ({found.describe_left_out()})" if found.left_out else ""
+        raise DataError(f"no Parquet files in {path}{said}; expected a Parquet file or a folder of them")
     for file in files[1:]:
         _refuse_other_keys(file, walk.keys[file], files[0], walk.keys[files[0]])
-    keys = walk.keys if walk.keys[files[0]] else {}
-    return FoundFiles(path, files, keys, tuple(sorted(walk.left_out)))
+    return found
 
 
 def is_parquet(file: Path) -> bool:
@@ -75,13 +83,6 @@ def lost_key(file: PurePath, names: Collection[str]) -> str | None:
     """The first folder `key=value` above a file whose key is none of these columns."""
     keys = ((part, part.split("=")) for part in file.parts[:-1] if not part.startswith("."))
     return next((part for part, words in keys if len(words) > 1 and words[0] and unquote(words[0]) not in names), None)
-
-
-def describe_left_out(names: tuple[str, ...], place: Path) -> str:
-    """How many there are, and the first of them. For messages."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    files = "1 file or folder" if len(names) == 1 else f"{len(names):,} files or folders"
-    return f"{files} in {place} left out, as no data goes by such names: {', '.join(names[:_NAMED])}{more}"
 
 
 class _Walk:

@@ -114,17 +114,14 @@ def without_views(kind: pa.DataType) -> pa.DataType:
         return pa.map_(*(_plain(field) for field in (kind.key_field, kind.item_field)))
     if pa.types.is_struct(kind):
         return pa.struct([_plain(field) for field in kind.fields])
-    for test, make in _LISTS.items():
-        if test(kind):
-            return make(_plain(kind.value_field))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return make(_plain(kind.value_field))
     return pa.list_(_plain(kind.value_field), kind.list_size) if pa.types.is_fixed_size_list(kind) else kind
 
 
 def _plain(field: pa.Field) -> pa.Field:
     return field.with_type(without_views(field.type))
-
-
-_LISTS = {pa.types.is_list: pa.list_, pa.types.is_large_list: pa.large_list}
 
 
 def refuse_key_columns(found: FoundFiles, schema: pa.Schema) -> None:

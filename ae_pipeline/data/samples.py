@@ -27,7 +27,7 @@ import pyarrow as pa
 from ae_pipeline.data.parquet.reader import int96_columns, int96_unit, open_parquet, read_tables
 from ae_pipeline.data.parquet.writer import RowGroupWriter, rechunk, with_schema
 from ae_pipeline.data.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
-from ae_pipeline.data.sample_files import FoundFiles, Keys, describe_left_out, find_files
+from ae_pipeline.data.sample_files import FoundFiles, Keys, find_files
 from ae_pipeline.data.sample_schema import (
     ROW_ID,
     attribute_fields,
@@ -158,8 +158,7 @@ class SampleSet:
     @property
     def left_out(self) -> str | None:
         """What lies beside the files and is no part of the data set, in words."""
-        found = self._origin
-        return describe_left_out(found.left_out, found.root) if found.left_out else None
+        return self._origin.describe_left_out()
 
     @property
     def changed_by(self) -> dict[str, Any]:
@@ -190,12 +189,11 @@ class SampleSet:
         alone = copy(self)
         for known in ("rows", "digest"):
             alone.__dict__.pop(known, None)
-        keys = self._keys(shard.path)
         alone.files, alone.shards = (shard.path,), (shard,)
-        alone._origin = FoundFiles(self._origin.root, alone.files, {shard.path: keys} if keys else {})
+        alone._origin = FoundFiles(self._origin.root, alone.files, {shard.path: self._keys(shard.path)})
         alone._digests = {file: self._digests[file] for file in alone.files if file in self._digests}
         alone._shard_digests = {one: self._shard_digests[one] for one in alone.shards if one in self._shard_digests}
-        alone.watch = self.watch and self.watch.another()
+        alone.watch = self.watch and RangeWatch(self.watch.offset, self.watch.scale)
         return alone
 
     def _keys(self, file: Path) -> Keys:

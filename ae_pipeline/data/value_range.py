@@ -90,12 +90,8 @@ class RangeWatch:
             seen.outside = int(((flat.min(axis=1) < low) | (flat.max(axis=1) > high)).sum())
         self.join(seen)
 
-    def another(self) -> "RangeWatch":
-        """One for the same range that has seen nothing, for rows that are read elsewhere at the same time."""
-        return RangeWatch(self.offset, self.scale)
-
     def join(self, other: "RangeWatch") -> None:
-        """Count what another one has seen, too."""
+        """Count what another one has seen, of rows that were read elsewhere at the same time."""
         self.rows += other.rows
         self.outside += other.outside
         self.least, self.greatest = min(self.least, other.least), max(self.greatest, other.greatest)

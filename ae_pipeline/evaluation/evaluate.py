@@ -123,11 +123,9 @@ def _break_even_rows(metrics: Metrics) -> int | None:
 def _unquantised_mse(codec_path: Path, test: SampleSet) -> float:
     codec = Codec.load(codec_path)
     scaling = codec.header.scaling
-    total = 0.0
-    for block in test.all_blocks(2048):
-        decoded = codec.reconstruct_unquantised(block.pixels)
-        total += float(row_mse(block.pixels, decoded, scaling).sum())
-    return total / test.rows
+    blocks = (block.pixels for block in test.all_blocks(2048))
+    errors = (row_mse(pixels, codec.reconstruct_unquantised(pixels), scaling) for pixels in blocks)
+    return sum(float(error.sum()) for error in errors) / test.rows
 
 
 def _pictured(test: SampleSet, decoded: SampleSet, measured: RowMetrics, scaling: Scaling, seed: int) -> list[Pictured]:

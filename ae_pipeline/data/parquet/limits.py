@@ -121,14 +121,10 @@ def chunk_range(metadata: Any, group: int, column: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Page:
-    kind: int
+    is_dictionary: bool
     uncompressed: int
     values: int
     encoding: int
-
-    @property
-    def is_dictionary(self) -> bool:
-        return self.kind == _DICTIONARY_PAGE
 
 
 def _allowed() -> str:
@@ -162,7 +158,7 @@ def _pages(data: memoryview) -> list[_Page]:
             raise ValueError("it has a page of an encoding that latent stores do not use")
         if kind == _DICTIONARY_PAGE and pages:
             raise ValueError("it has a dictionary behind other pages")
-        pages.append(_Page(kind, uncompressed, values, encoding))
+        pages.append(_Page(kind == _DICTIONARY_PAGE, uncompressed, values, encoding))
         position += compressed
     return pages
 
