@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ae_pipeline.errors import TargetError, WorkspaceError, first_line
 
@@ -59,6 +59,15 @@ def is_utf8(name: str | Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def arrow_file(path: Path, mode: Literal["r", "w"] = "r") -> Any:
+    """What Arrow can read from or write to: a path that is UTF-8, else the file, opened by its bytes."""
+    if is_utf8(path):
+        return path
+    import pyarrow as pa
+
+    return pa.OSFile(os.fsencode(path), mode)
 
 
 def sha256_file(path: Path) -> str:

@@ -47,7 +47,7 @@ FUNCTIONS = {
     "matrix products, convolutions": r"qlinear_pointwise|_linear_pointwise|linear|conv2d|conv_transpose2d",
     "element-wise (network)": r"sigmoid|silu|relu|gelu|tanh",
     "element-wise (scaling, rounding, quantising, error)": r"TensorBase|torch|quantiser\.py|numpy",
-    "reading Parquet": r"_tables|iter_batches|read_row_group|ParquetReader|read_part",
+    "reading Parquet": r"read_tables|iter_batches|read_row_group|ParquetReader|read_part",
     "writing Parquet": r"write_table|write_batch|ParquetWriter",
     "digests": r"hash",
     "files": r"posix\.|io\.|\.read'|\.write'",

@@ -48,7 +48,6 @@ def encode(
     from ae_pipeline.cli.progress import row_progress
     from ae_pipeline.cli.summary import describe_store
     from ae_pipeline.codec.header import read_header
-    from ae_pipeline.data.value_range import watch_range
     from ae_pipeline.files import refuse_inside
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
@@ -62,7 +61,7 @@ def encode(
     with whole, naming_options(row_group_rows="--row-group-rows"), _codec(codec, model) as folder:
         header = read_header(folder)
         samples = _open_samples(data, header.spec)
-        watch = watch_range(samples, header.scaling)
+        watch = samples.watch_range(header.scaling)
         settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
         git = git_state(Path.cwd())
         with row_progress("encode", samples.rows) as progress:

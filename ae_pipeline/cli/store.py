@@ -27,7 +27,6 @@ def append(
 ) -> None:
     """Add data sets to a store, with its own codec and layout, as one new snapshot; what it has adds nothing."""
     from ae_pipeline.cli.progress import row_progress
-    from ae_pipeline.data.value_range import watch_range
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
     from ae_pipeline.store.care.make_again import open_sources
@@ -43,7 +42,7 @@ def append(
     sets = open_sources(data, store)
     for samples in sets:
         note_left_out(samples)
-    watches = [watch_range(samples, opened.codec_header().scaling) for samples in sets]
+    watches = [samples.watch_range(opened.codec_header().scaling) for samples in sets]
     rows = sum(samples.rows for samples in sets)
     with naming_options(row_group_rows=ROWS_OF_ENCODE), row_progress("append", rows) as progress:
         done = append_samples(

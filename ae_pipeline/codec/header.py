@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from ae_pipeline.data.json_types import Finite, Samples, Sha256, Size
+from ae_pipeline.data.json_types import Finite, JsonModel, Samples, Sha256, Size
 from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import read_small, sha256_json, write_json
@@ -24,18 +24,14 @@ WEIGHTS_NAME = "weights.safetensors"
 _LARGEST_HEADER = 16 << 20
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Scaling(_Part):
+class Scaling(JsonModel):
     """x = (pixel - offset) / scale is what the network sees."""
 
     offset: Finite
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Model(_Part):
+class Model(JsonModel):
     """Architecture: enough to rebuild the network that the weights belong to."""
 
     name: ModelName
@@ -53,7 +49,7 @@ class Model(_Part):
         return {**MODELS[self.name].before, **self.options}
 
 
-class QuantiserHeader(_Part):
+class QuantiserHeader(JsonModel):
     """latent = zero_point + scale * q, per dimension; see quantiser.py."""
 
     levels: Annotated[int, Field(ge=2, le=256)]
@@ -61,7 +57,7 @@ class QuantiserHeader(_Part):
     zero_point: list[Finite]
 
 
-class CodecHeader(_Part):
+class CodecHeader(JsonModel):
     """The whole of codec.json."""
 
     format: Literal[1, 2]

@@ -51,6 +51,18 @@ class SampleSpec:
         return f"{self.dtype} {'x'.join(map(str, self.shape))}"
 
 
+@dataclass(frozen=True)
+class RawSplit:
+    """One split as a source gives it to `prepare`. May be a memory map: nothing is read until rows are taken."""
+
+    pixels: np.ndarray
+    """(rows, *shape) of a dtype in DTYPES."""
+    attributes: dict[str, np.ndarray]
+    """(rows,) each, e.g. `label`."""
+    first_id: int
+    """Rows have the ids first_id, first_id + 1, ...: unique over all splits and the same for ever."""
+
+
 def image_shape(sample_shape: tuple[int, ...], model_name: str) -> tuple[int, int, int]:
     """Height, width and channels of samples that are images. Raises ConfigError for others."""
     if len(sample_shape) not in (2, 3):
@@ -69,7 +81,7 @@ def from_numpy(values: np.ndarray, dtype: str) -> pa.FixedSizeBinaryArray:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(little), [None, pa.py_buffer(little)])
 
 
-def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | None = None) -> np.ndarray:
+def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path, ids: pa.ChunkedArray) -> np.ndarray:
     """(rows, *shape) of a pixels column in any of the types that are read; `ids` name rows in errors (DataError)."""
     array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
     if array.null_count:
@@ -93,12 +105,10 @@ def to_numpy(column: pa.ChunkedArray, spec: SampleSpec, path: Path, ids: pa.Chun
     return pixels.reshape(len(array), *spec.shape)
 
 
-def name_rows(ids: pa.ChunkedArray | None, bad: np.ndarray) -> str:
+def name_rows(ids: pa.ChunkedArray, bad: np.ndarray) -> str:
     """The rows of a block where `bad` (n,) is true: how many, and the ids of the first. For messages."""
     count = int(bad.sum())
     rows = "1 row" if count == 1 else f"{count:,} rows"
-    if ids is None:
-        return rows
     some = [str(value) for value in ids.take(np.flatnonzero(bad)[:_NAMED]).to_pylist()]
     return f"{rows} (id {', '.join(some)}{', ...' if count > _NAMED else ''})"
 
@@ -107,7 +117,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _flat(array: pa.Array, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | None) -> pa.Array:
+def _flat(array: pa.Array, spec: SampleSpec, path: Path, ids: pa.ChunkedArray) -> pa.Array:
     """All values, C order, of rows that are lists of numbers, or lists in lists as the shape says."""
     depth, kind = 0, array.type
     while _is_list(kind):
@@ -136,7 +146,7 @@ def _flat(array: pa.Array, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | 
 
 
 def _check_lengths(
-    lengths: pa.Array, wanted: int, what: str, spec: SampleSpec, path: Path, ids: pa.ChunkedArray | None
+    lengths: pa.Array, wanted: int, what: str, spec: SampleSpec, path: Path, ids: pa.ChunkedArray
 ) -> None:
     """Every row must have the same number of values (or bytes), which the spec gives."""
     found = pc.min_max(lengths).as_py()

@@ -7,9 +7,8 @@ A folder may hold Parquet files under any name, and folders `key=value` as Hive,
 become columns of text. What such writers leave beside the data is left out and listed; anything else is refused.
 """
 
-import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
@@ -32,9 +31,18 @@ class FoundFiles:
     root: Path
     files: tuple[Path, ...]
     keys: Mapping[Path, Keys] = field(default_factory=dict)
-    """Keys of files in folders `key=value`; all files have the same names of keys."""
+    """Keys of files; all files have the same names of keys, or none."""
     left_out: tuple[str, ...] = ()
     """Paths below `root`; of folders that are left out as a whole, they end with `/`."""
+
+    def describe_left_out(self) -> str | None:
+        """How many are left out, and the first of them, in words; None if none is."""
+        names = self.left_out
+        if not names:
+            return None
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        files = "1 file or folder" if len(names) == 1 else f"{len(names):,} files or folders"
+        return f"{files} in {self.root} left out, as no data goes by such names: {', '.join(names[:_NAMED])}{more}"
 
 
 def find_files(path: Path) -> FoundFiles:
@@ -47,14 +55,13 @@ def find_files(path: Path) -> FoundFiles:
     walk.look_into(path, ())
     walk.refuse_others()
     files = tuple(sorted(walk.keys))
+    found = FoundFiles(path, files, walk.keys, tuple(sorted(walk.left_out)))
     if not files:
-        left_out = tuple(sorted(walk.left_out))
-        found = f" ({describe_left_out(left_out, path)})" if left_out else ""
-        raise DataError(f"no Parquet files in {path}{found}; expected a Parquet file or a folder of them")
+        said = f" ({found.describe_left_out()})" if found.left_out else ""
+        raise DataError(f"no Parquet files in {path}{said}; expected a Parquet file or a folder of them")
     for file in files[1:]:
         _refuse_other_keys(file, walk.keys[file], files[0], walk.keys[files[0]])
-    keys = walk.keys if walk.keys[files[0]] else {}
-    return FoundFiles(path, files, keys, tuple(sorted(walk.left_out)))
+    return found
 
 
 def is_parquet(file: Path) -> bool:
@@ -78,42 +85,36 @@ def lost_key(file: PurePath, names: Collection[str]) -> str | None:
     return next((part for part, words in keys if len(words) > 1 and words[0] and unquote(words[0]) not in names), None)
 
 
-def describe_left_out(names: tuple[str, ...], place: Path) -> str:
-    """How many there are, and the first of them. For messages."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    files = "1 file or folder" if len(names) == 1 else f"{len(names):,} files or folders"
-    return f"{files} in {place} left out, as no data goes by such names: {', '.join(names[:_NAMED])}{more}"
-
-
 class _Walk:
     """Goes through a folder and its folders `key=value`, and sorts what it finds."""
 
     def __init__(self, root: Path):
         self._root = root
-        self._above: list[tuple[int, int]] = []
         self._foreign: list[str] = []
         self._nested: list[str] = []
         self.keys: dict[Path, Keys] = {}
         self.left_out: list[str] = []
 
-    def look_into(self, folder: Path, keys: Keys) -> None:
-        """Raises DataError for a link that leads back to a folder above it."""
-        status = folder.stat()
-        this = (status.st_dev, status.st_ino)
-        if this in self._above:
+    def look_into(self, folder: Path, keys: Keys, above: tuple[Path, ...] = ()) -> None:
+        """Raises DataError for a link that leads back to a folder above it, and for a key that is there twice."""
+        above = (*above, folder)
+        if any(map(folder.samefile, above[:-1])):
             raise DataError(f"{folder} is a link to a folder that it lies in; remove the link")
-        self._above.append(this)
         for item in sorted(folder.iterdir()):
-            name = self._name(item)
-            if item.is_dir():
-                self._sort_folder(item, name, keys)
+            name, is_folder = self._name(item), item.is_dir()
+            if is_folder and (key := _key_of(item)):
+                if key[0] in dict(keys):
+                    raise DataError(f"{item} is the second folder of its path for the key `{key[0]}`; rename one")
+                self.look_into(item, (*keys, key), above)
             elif _is_leftover(item.name):
-                self.left_out.append(name)
+                self.left_out.append(f"{name}/" if is_folder else name)
+            elif is_folder:
+                for file in sorted(below for below in item.rglob("*") if not below.is_dir()):
+                    (self.left_out if _is_leftover(file.name) else self._nested).append(self._name(file))
             elif is_parquet(item):
                 self.keys[item] = keys
             else:
                 self._foreign.append(name)
-        self._above.pop()
 
     def refuse_others(self) -> None:
         """Raise DataError for what is neither data nor a known leftover."""
@@ -132,30 +133,12 @@ class _Walk:
                 * images
             )
 
-    def _sort_folder(self, folder: Path, name: str, keys: Keys) -> None:
-        key = _key_of(folder)
-        if key is not None:
-            if key[0] in dict(keys):
-                raise DataError(f"{folder} is the second folder of its path for the key `{key[0]}`; rename one")
-            self.look_into(folder, (*keys, key))
-        elif _is_leftover(folder.name):
-            self.left_out.append(f"{name}/")
-        else:
-            for file in _files_below(folder):
-                (self.left_out if _is_leftover(file.name) else self._nested).append(self._name(file))
-
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
 
 
 def _first(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(place, name) for name in sorted(names))
 
 
 def _is_leftover(name: str) -> bool:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.data.pixels import PIXELS, SampleSpec
-from ae_pipeline.data.sample_files import FoundFiles
+from ae_pipeline.data.sample_files import FoundFiles, Keys
 from ae_pipeline.errors import DataError
 
 ROW_ID = "id"
@@ -114,17 +114,14 @@ def without_views(kind: pa.DataType) -> pa.DataType:
         return pa.map_(*(_plain(field) for field in (kind.key_field, kind.item_field)))
     if pa.types.is_struct(kind):
         return pa.struct([_plain(field) for field in kind.fields])
-    for test, make in _LISTS.items():
-        if test(kind):
-            return make(_plain(kind.value_field))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return make(_plain(kind.value_field))
     return pa.list_(_plain(kind.value_field), kind.list_size) if pa.types.is_fixed_size_list(kind) else kind
 
 
 def _plain(field: pa.Field) -> pa.Field:
     return field.with_type(without_views(field.type))
-
-
-_LISTS = {pa.types.is_list: pa.list_, pa.types.is_large_list: pa.large_list}
 
 
 def refuse_key_columns(found: FoundFiles, schema: pa.Schema) -> None:
@@ -140,7 +137,21 @@ def refuse_key_columns(found: FoundFiles, schema: pa.Schema) -> None:
             )
 
 
-def same_as_key(column: pa.ChunkedArray, value: str | None) -> bool:
+def with_keys(file: Path, attributes: pa.Table, keys: Keys) -> pa.Table:
+    """The attributes with the file's keys as columns. Raises DataError where a column of its own says otherwise."""
+    for name, value in keys:
+        if name not in attributes.column_names:
+            text = pa.repeat(pa.scalar(value, pa.string()), len(attributes))
+            attributes = attributes.append_column(name, text)
+        elif not _same_as_key(attributes.column(name), value):
+            raise DataError(
+                f"{file}: its column `{name}` has other values than the key in its folder's name, "
+                f"{name}={value}; rename or drop one of them"
+            )
+    return attributes
+
+
+def _same_as_key(column: pa.ChunkedArray, value: str | None) -> bool:
     """Whether all rows of a column have the value that stands in their folder's name."""
     if value is None:
         return bool(column.null_count == len(column))

@@ -17,29 +17,28 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ae_pipeline.data.parquet.reader import int96_columns, int96_unit, missing_fixed_list, open_parquet
-from ae_pipeline.data.parquet.writer import RowGroupWriter, rechunk
+from ae_pipeline.data.parquet.reader import int96_columns, int96_unit, open_parquet, read_tables
+from ae_pipeline.data.parquet.writer import RowGroupWriter, rechunk, with_schema
 from ae_pipeline.data.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
-from ae_pipeline.data.sample_files import FoundFiles, Keys, describe_left_out, find_files
+from ae_pipeline.data.sample_files import FoundFiles, Keys, find_files
 from ae_pipeline.data.sample_schema import (
     ROW_ID,
     attribute_fields,
     one_schema,
     refuse_key_columns,
-    same_as_key,
     sample_schema,
+    with_keys,
 )
-from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.data.value_range import RangeWatch, ValueRange, range_of
+from ae_pipeline.errors import DataError
 from ae_pipeline.files import recorded_name, sha256_file, sha256_json
-
-if TYPE_CHECKING:
-    from ae_pipeline.data.value_range import RangeWatch
 
 ID = ROW_ID
 # A file with more rows than this is read as several shards, cut between its row groups.
@@ -65,6 +64,13 @@ class Block:
 
     attributes: pa.Table
     pixels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, rows: slice) -> "Block":
+        """Some of the rows, not copied."""
+        return Block(self.attributes[rows], self.pixels[rows])
 
 
 class SampleSet:
@@ -115,8 +121,8 @@ class SampleSet:
                 schemas[file] = parquet.schema_arrow
                 shards += _shards(file, parquet.metadata, rows)
                 rows += parquet.metadata.num_rows
-                old_times[file] = int96_columns(parquet.metadata)
-        old_times = {file: columns for file, columns in old_times.items() if columns}
+                if columns := int96_columns(parquet.metadata):
+                    old_times[file] = columns
         unit = int96_unit(old_times, stored or {})
         for file in old_times if unit != "ns" else ():
             with open_parquet(file, unit) as parquet:
@@ -152,8 +158,7 @@ class SampleSet:
     @property
     def left_out(self) -> str | None:
         """What lies beside the files and is no part of the data set, in words."""
-        found = self._origin
-        return describe_left_out(found.left_out, found.root) if found.left_out else None
+        return self._origin.describe_left_out()
 
     @property
     def changed_by(self) -> dict[str, Any]:
@@ -184,12 +189,11 @@ class SampleSet:
         alone = copy(self)
         for known in ("rows", "digest"):
             alone.__dict__.pop(known, None)
-        keys = self._keys(shard.path)
         alone.files, alone.shards = (shard.path,), (shard,)
-        alone._origin = FoundFiles(self._origin.root, alone.files, {shard.path: keys} if keys else {})
+        alone._origin = FoundFiles(self._origin.root, alone.files, {shard.path: self._keys(shard.path)})
         alone._digests = {file: self._digests[file] for file in alone.files if file in self._digests}
         alone._shard_digests = {one: self._shard_digests[one] for one in alone.shards if one in self._shard_digests}
-        alone.watch = self.watch and self.watch.another()
+        alone.watch = self.watch and RangeWatch(self.watch.offset, self.watch.scale)
         return alone
 
     def _keys(self, file: Path) -> Keys:
@@ -201,33 +205,18 @@ class SampleSet:
         Where blocks are cut depends on the shard alone, never on row groups or on who reads.
         """
         first_row = shard.first_row
-        for table in rechunk(self._tables(shard, rows), rows):
-            attributes = self._with_keys(shard.path, table.drop_columns([PIXELS]))
+        tables = read_tables(shard.path, shard.row_groups, rows, self._int96, shard.row_in_file)
+        for table in rechunk(tables, rows):
+            attributes = with_keys(shard.path, table.drop_columns([PIXELS]), self._keys(shard.path))
             if not self.has_ids:
                 numbers = np.arange(first_row, first_row + table.num_rows)
-                attributes = attributes.add_column(0, self.attributes_schema.field(ID), [numbers])
-            attributes = attributes.select(self.attributes_schema.names).replace_schema_metadata(None)
-            for place, field in enumerate(self.attributes_schema):
-                if attributes.field(place).type != field.type:
-                    attributes = attributes.set_column(place, field, attributes.column(place).cast(field.type))
+                attributes = attributes.append_column(ID, [numbers])
+            attributes = with_schema(attributes, self.attributes_schema)
             pixels = to_numpy(table.column(PIXELS), self.spec, shard.path, attributes.column(ID))
             if self.watch is not None:
                 self.watch.add(pixels)
             yield Block(attributes, pixels)
             first_row += table.num_rows
-
-    def _with_keys(self, file: Path, attributes: pa.Table) -> pa.Table:
-        """The attributes with the file's keys as columns. Raises DataError where a column of its own says otherwise."""
-        for name, value in self._keys(file):
-            if name not in self._schema.names:
-                text = pa.repeat(pa.scalar(value, pa.string()), len(attributes))
-                attributes = attributes.append_column(name, text)
-            elif not same_as_key(attributes.column(name), value):
-                raise DataError(
-                    f"{file}: its column `{name}` has other values than the key in its folder's name, "
-                    f"{name}={value}; rename or drop one of them"
-                )
-        return attributes
 
     def refuse_missing_ids(self, shard: Shard, start: int, attributes: pa.Table) -> None:
         """Raise DataError if a row has no id; `start` is the place in the shard of the first row of `attributes`."""
@@ -240,41 +229,26 @@ class SampleSet:
             "drop the column"
         )
 
+    def all_blocks(self, rows: int) -> Iterator[Block]:
+        """The blocks of all shards, in order."""
+        return chain.from_iterable(self.blocks(shard, rows) for shard in self.shards)
+
     def load(self) -> Block:
         """All rows at once, for data sets that fit in memory."""
-        blocks = [block for shard in self.shards for block in self.blocks(shard, 8192)]
+        blocks = list(self.all_blocks(8192))
         return Block(
             pa.concat_tables([block.attributes for block in blocks]),
             np.concatenate([block.pixels for block in blocks]),
         )
 
-    def _tables(self, shard: Shard, rows: int) -> Iterator[pa.Table]:
-        with open_parquet(shard.path, self._int96) as parquet:
-            try:
-                # Shards are read side by side: Arrow's own threads would only have them wait for each other.
-                for batch in parquet.iter_batches(rows, list(shard.row_groups), use_threads=False):
-                    batch.validate(full=True)  # Arrow reads texts that are no UTF-8, and nobody could read them again
-                    yield pa.Table.from_batches([batch])
-            except MemoryError:  # Arrow's is one of its exceptions
-                raise
-            except (pa.ArrowException, OSError) as error:
-                if "all lists to be of size" in str(error):
-                    self._refuse_missing_list(shard)
-                raise DataError(f"{shard.path} is damaged: {first_line(error)}; make or fetch it again") from None
+    def measure_range(self) -> ValueRange:
+        """Where the values lie; reads all of them."""
+        return range_of((block.pixels for block in self.all_blocks(2048)), self.rows * self.spec.size)
 
-    def _refuse_missing_list(self, shard: Shard) -> None:
-        """Raise DataError if a list of a fixed size is missing, which Arrow cannot read."""
-        found = missing_fixed_list(shard.path, shard.row_groups)
-        if found:
-            name, row = found
-            what = "no pixels" if name == PIXELS else f"no list in column `{name}`"
-            advice = (
-                "remove them first"
-                if name == PIXELS
-                else ("fill them with values, or write the column as lists of any length, in which nulls can be read")
-            )
-            which = f"row {shard.row_in_file + row:,} (the first one is 0) and perhaps others"
-            raise DataError(f"{shard.path}: {what} in {which}; {advice}") from None
+    def watch_range(self, scaling: Any) -> RangeWatch:
+        """Watch what is read from now on; `scaling` is a codec's, with offset and scale."""
+        self.watch = RangeWatch(scaling.offset, scaling.scale)
+        return self.watch
 
     def _file_digest(self, file: Path) -> str:
         if file not in self._digests:
@@ -282,33 +256,25 @@ class SampleSet:
         return self._digests[file]
 
 
-class ShardWriter:
+class ShardWriter(RowGroupWriter):
     """Write one canonical shard block by block; use as a context manager. The file has its name only when whole."""
 
     def __init__(self, path: Path, attributes: pa.Schema, spec: SampleSpec, row_group_rows: int = 8192):
-        self._schema = sample_schema(attributes, spec)
         self._spec = spec
-        self._file = RowGroupWriter(
+        schema = sample_schema(attributes, spec)
+        super().__init__(
             path,
-            self._schema,
+            schema,
             row_group_rows,
-            use_dictionary=[name for name in self._schema.names if name not in (ID, PIXELS)],
-            column_encoding={ID: id_encoding(self._schema.field(ID).type)},
+            use_dictionary=[name for name in schema.names if name not in (ID, PIXELS)],
+            column_encoding={ID: id_encoding(schema.field(ID).type)},
             # min and max of pixels would be two whole samples per row group.
-            write_statistics=[name for name in self._schema.names if name != PIXELS],
+            write_statistics=[name for name in schema.names if name != PIXELS],
         )
-
-    def __enter__(self) -> "ShardWriter":
-        self._file.__enter__()
-        return self
 
     def write(self, attributes: pa.Table, pixels: np.ndarray) -> None:
         """Append rows: attributes as in the schema, pixels as (rows, *shape)."""
-        column = from_numpy(pixels.reshape(len(pixels), -1), self._spec.dtype)
-        self._file.write(attributes.append_column(self._schema.field(PIXELS), column))
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.__exit__(*error)
+        self.append(attributes.append_column(PIXELS, from_numpy(pixels.reshape(len(pixels), -1), self._spec.dtype)))
 
 
 def id_encoding(id_type: pa.DataType) -> str:

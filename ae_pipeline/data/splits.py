@@ -1,13 +1,11 @@
 """Split a source and write its rows in the canonical layout; write the first rows of a data set."""
 
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.pixels import RawSplit, SampleSpec
 from ae_pipeline.data.samples import ID, SampleSet, ShardWriter
 from ae_pipeline.errors import DataError
 from ae_pipeline.params import PrepareParams
@@ -51,9 +49,8 @@ def _write_split(split: RawSplit, which: np.ndarray, folder: Path, rows_per_shar
         with ShardWriter(folder / f"part-{number:05d}.parquet", schema, spec) as writer:
             for first in range(0, len(shard), _BLOCK_ROWS):
                 rows = shard[first : first + _BLOCK_ROWS]
-                columns = [split.first_id + rows, *(column[rows] for column in values.values())]
-                table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema)
-                writer.write(table, split.pixels[rows])
+                columns = {ID: split.first_id + rows, **{name: column[rows] for name, column in values.items()}}
+                writer.write(pa.table(columns, schema=schema), split.pixels[rows])
 
 
 def first_rows(samples: SampleSet, most: int, folder: Path) -> SampleSet:
@@ -62,9 +59,9 @@ def first_rows(samples: SampleSet, most: int, folder: Path) -> SampleSet:
         return samples
     left = most
     with ShardWriter(folder / "part-00000.parquet", samples.attributes_schema, samples.spec) as writer:
-        for block in chain.from_iterable(samples.blocks(shard, _BLOCK_ROWS) for shard in samples.shards):
-            writer.write(block.attributes.slice(0, left), block.pixels[:left])
-            left -= min(left, len(block.pixels))
+        for block in samples.all_blocks(_BLOCK_ROWS):
+            writer.write(block[:left].attributes, block[:left].pixels)
+            left -= min(left, len(block))
             if not left:
                 break
     return SampleSet.open(folder, samples.spec)

@@ -1,6 +1,6 @@
 """Where the values of a data set lie, and which of them decide the scaling.
 
-    found = measure_range(samples)
+    found = samples.measure_range()
     found.describe()                       # 0 to 0.73, 99.8% of the values within 0.001 to 0.71
     found.warnings("data/train", *scaled_by(samples.spec.dtype, found))  # where most values use little of the scaling
 
@@ -12,17 +12,13 @@ not. The whole data set decides the ends; the percentiles are those of evenly sp
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
-
-from ae_pipeline.data.samples import SampleSet
 
 # This share of the values is left out of the robust range, below and again above.
 _TAIL = 0.001
 # Values that percentiles are taken over, in rows with equal steps between them.
 _SAMPLED_VALUES = 1 << 20
-_BLOCK_ROWS = 2048
 # Below this share of the scaling, errors look at least 20 dB smaller than they are among the usual values.
 _SMALL_SHARE = 0.1
 
@@ -71,57 +67,45 @@ class ValueRange:
         ]
 
 
+@dataclass
 class RangeWatch:
     """Counts rows with values outside the range that a codec scales by, while they are read."""
 
-    def __init__(self, offset: float, scale: float):
-        self._range = offset, scale
-        self._low, self._high = offset, offset + scale
-        margin = 1e-9 * scale  # offset and scale are rounded
-        self._below, self._above = self._low - margin, self._high + margin
-        self._rows = self._outside = 0
-        self._least, self._greatest = np.inf, -np.inf
+    offset: float
+    scale: float
+    rows: int = 0
+    outside: int = 0
+    least: float = np.inf
+    greatest: float = -np.inf
 
     def add(self, pixels: np.ndarray) -> None:
         """Count the rows of a block, (n, *shape). Integers cannot be outside."""
         if pixels.dtype.kind != "f" or not pixels.size:
             return
         flat = pixels.reshape(len(pixels), -1)
-        least, greatest = float(flat.min()), float(flat.max())
-        outside = 0
-        if least < self._below or greatest > self._above:
-            outside = int(((flat.min(axis=1) < self._below) | (flat.max(axis=1) > self._above)).sum())
-        self._count(len(pixels), outside, least, greatest)
-
-    def another(self) -> "RangeWatch":
-        """One for the same range that has seen nothing, for rows that are read elsewhere at the same time."""
-        return RangeWatch(*self._range)
+        seen = RangeWatch(self.offset, self.scale, len(flat), 0, float(flat.min()), float(flat.max()))
+        margin = 1e-9 * self.scale  # offset and scale are rounded
+        low, high = self.offset - margin, self.offset + self.scale + margin
+        if seen.least < low or seen.greatest > high:
+            seen.outside = int(((flat.min(axis=1) < low) | (flat.max(axis=1) > high)).sum())
+        self.join(seen)
 
     def join(self, other: "RangeWatch") -> None:
-        """Count what another one has seen, too."""
-        self._count(other._rows, other._outside, other._least, other._greatest)
-
-    def _count(self, rows: int, outside: int, least: float, greatest: float) -> None:
-        self._rows += rows
-        self._outside += outside
-        self._least, self._greatest = min(self._least, least), max(self._greatest, greatest)
+        """Count what another one has seen, of rows that were read elsewhere at the same time."""
+        self.rows += other.rows
+        self.outside += other.outside
+        self.least, self.greatest = min(self.least, other.least), max(self.greatest, other.greatest)
 
     def warnings(self, what: str) -> list[str]:
         """A sentence if there were any such rows."""
-        if not self._outside:
+        if not self.outside:
             return []
         return [
-            f"{what}: {self._outside:,} of {self._rows:,} rows have values outside {self._low:g} to {self._high:g}, "
-            f"the range of the codec's train split (found: {self._least:g} to {self._greatest:g}). The codec was not "
-            "trained for these, and may cut them off; the column `error` tells how far they are off"
+            f"{what}: {self.outside:,} of {self.rows:,} rows have values outside {self.offset:g} to "
+            f"{self.offset + self.scale:g}, the range of the codec's train split (found: {self.least:g} to "
+            f"{self.greatest:g}). The codec was not trained for these, and may cut them off; the column `error` tells "
+            "how far they are off"
         ]
-
-
-def watch_range(samples: SampleSet, scaling: Any) -> RangeWatch:
-    """Watch what is read of `samples` from now on; `scaling` is a codec's, with offset and scale."""
-    watch = RangeWatch(scaling.offset, scaling.scale)
-    samples.watch = watch
-    return watch
 
 
 def scaled_by(dtype: str, found: ValueRange | None = None) -> tuple[float, float]:
@@ -133,31 +117,23 @@ def scaled_by(dtype: str, found: ValueRange | None = None) -> tuple[float, float
     return found.minimum, found.maximum - found.minimum if found.maximum > found.minimum else 1.0
 
 
-def measure_range(samples: SampleSet) -> ValueRange:
-    """Range of a data set on disk; reads all of it."""
-    return range_of(pixels_of(samples), samples.rows)
-
-
-def range_of(blocks: Iterable[np.ndarray], rows: int) -> ValueRange:
-    """Range of blocks of pixels (n, *shape), together `rows` rows."""
+def range_of(blocks: Iterable[np.ndarray], values: int) -> ValueRange:
+    """Range of blocks of pixels (n, *shape), together so many values."""
     least, greatest = np.inf, -np.inf
-    sampled: list[np.ndarray] = []
-    first, every = 0, 1
-    for pixels in blocks:
-        flat = pixels.reshape(len(pixels), -1)
-        least, greatest = min(least, float(flat.min())), max(greatest, float(flat.max()))
-        if not first:
-            every = max(1, ceil(rows * flat.shape[1] / _SAMPLED_VALUES))
-        # A row that alone has more values than are sampled gives some of them.
-        apart = max(1, ceil(flat.shape[1] / _SAMPLED_VALUES))
-        sampled.append(flat[-first % every :: every, ::apart].ravel())
-        first += len(flat)
-    low, high = np.quantile(np.concatenate(sampled).astype(np.float64), [_TAIL, 1 - _TAIL])
+    kept: list[np.ndarray] = []
+    for pixels in keep_some(blocks, ceil(values / _SAMPLED_VALUES), kept):
+        least, greatest = min(least, float(pixels.min())), max(greatest, float(pixels.max()))
+    rows = np.concatenate(kept)
+    # A row that alone has more values than are sampled gives some of them.
+    sampled = rows.reshape(len(rows), -1)[:, :: ceil(rows[0].size / _SAMPLED_VALUES)].astype(np.float64)
+    low, high = np.quantile(sampled, [_TAIL, 1 - _TAIL])
     return ValueRange(least, greatest, float(low), float(high))
 
 
-def pixels_of(samples: SampleSet) -> Iterator[np.ndarray]:
-    """All rows in blocks (n, *shape), in order."""
-    for shard in samples.shards:
-        for block in samples.blocks(shard, _BLOCK_ROWS):
-            yield block.pixels
+def keep_some(blocks: Iterable[np.ndarray], every: int, kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pass blocks of rows on; every so manyth of all rows is copied into `kept`."""
+    first = 0
+    for rows in blocks:
+        kept.append(rows[-first % every :: every].copy())
+        first += len(rows)
+        yield rows

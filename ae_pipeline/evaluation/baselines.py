@@ -38,7 +38,15 @@ def fit_pca(train: SampleSet, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]
 
     From the covariance of the train split (Jolliffe, "Principal Component Analysis", 2002, chapter 3).
     """
-    mean, covariance = _moments(train, scaling)
+    size = train.spec.size
+    total, products = np.zeros(size), np.zeros((size, size))
+    for block in train.all_blocks(8192):
+        x = scale(block.pixels, scaling).reshape(len(block), size)
+        total += x.sum(axis=0, dtype=np.float64)
+        # Products of one block in float32: 8 thousand terms each; the sum over blocks in float64.
+        products += x.T @ x
+    mean = total / train.rows
+    covariance = products / train.rows - np.outer(mean, mean)
     # eigh sorts by rising eigenvalue.
     return mean, np.linalg.eigh(covariance)[1][:, ::-1].T
 
@@ -85,31 +93,17 @@ def zstd_bytes(samples: SampleSet) -> int:
     codec = pa.Codec("zstd", compression_level=ZSTD_LEVEL)
     total = 0
     pending = bytearray()
-    for shard in samples.shards:
-        for block in samples.blocks(shard, 8192):
-            pending += block.pixels.tobytes()
-            if len(pending) >= _ZSTD_PIECE:
-                total += len(codec.compress(bytes(pending)))
-                pending.clear()
+    for block in samples.all_blocks(8192):
+        pending += block.pixels.tobytes()
+        if len(pending) >= _ZSTD_PIECE:
+            total += len(codec.compress(bytes(pending)))
+            pending.clear()
     return total + (len(codec.compress(bytes(pending))) if pending else 0)
-
-
-def _moments(samples: SampleSet, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
-    size = samples.spec.size
-    total, products = np.zeros(size), np.zeros((size, size))
-    for shard in samples.shards:
-        for block in samples.blocks(shard, 8192):
-            x = scale(block.pixels, scaling).reshape(len(block.pixels), size)
-            total += x.sum(axis=0, dtype=np.float64)
-            # Products of one block in float32: 8 thousand terms each; the sum over blocks in float64.
-            products += x.T @ x
-    mean = total / samples.rows
-    return mean, products / samples.rows - np.outer(mean, mean)
 
 
 @torch.inference_mode()
 def pca_latents(model: Autoencoder, samples: SampleSet, scaling: Scaling) -> torch.Tensor:
     """Latents (n, L) of at most 50,000 evenly spaced rows, to fit a quantiser to."""
     step = -(-samples.rows // _QUANTISER_ROWS)
-    blocks = (block for shard in samples.shards for block in samples.blocks(shard, 8192))
-    return torch.cat([model.encode(torch.from_numpy(scale(block.pixels[::step], scaling))) for block in blocks])
+    rows = (scale(block.pixels[::step], scaling) for block in samples.all_blocks(8192))
+    return torch.cat([model.encode(torch.from_numpy(x)) for x in rows])

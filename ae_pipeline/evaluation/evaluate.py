@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.codec.codec import Codec
-from ae_pipeline.codec.header import read_header
-from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.data.value_range import measure_range
+from ae_pipeline.codec.header import Scaling, read_header
+from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.evaluation.baselines import build_pca_codec, zstd_bytes
 from ae_pipeline.evaluation.mean_answer import fit_means
-from ae_pipeline.evaluation.metrics import Metrics, psnr_of
+from ae_pipeline.evaluation.metrics import Metrics
 from ae_pipeline.evaluation.row_errors import RowMetrics, compare_rows, pairs, row_mse, scale
-from ae_pipeline.evaluation.through_store import Measured, store_sizes, through_store
+from ae_pipeline.evaluation.through_store import make_trip, store_metrics, store_sizes
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
@@ -55,18 +54,12 @@ class Evaluation:
         labels = self.rows.attributes.column("label")
         if pa.types.is_nested(labels.type) or labels.null_count == len(labels):
             return []
-        table = []
-        for label in sorted(pc.unique(labels.drop_null()).to_pylist()):
-            chosen = pc.equal(labels, label).fill_null(False).to_numpy()
-            table.append({"label": label, **self._means(chosen)})
-        return table
+        known = sorted(pc.unique(labels.drop_null()).to_pylist())
+        return [self.means_of(label, pc.equal(labels, label).fill_null(False).to_numpy()) for label in known]
 
-    def all_rows(self) -> dict[str, Any]:
-        """One such line for all rows together, labelled `all`."""
-        return {"label": "all", **self._means(np.ones(len(self.rows.attributes), bool))}
-
-    def _means(self, chosen: np.ndarray) -> dict[str, Any]:
-        means: dict[str, Any] = {"rows": int(chosen.sum())}
+    def means_of(self, label: Any, chosen: np.ndarray | slice) -> dict[str, Any]:
+        """One such line for the chosen rows."""
+        means = {"label": label, "rows": len(self.rows.values["mse"][chosen])}
         means |= {name: float(values[chosen].mean()) for name, values in self.rows.values.items()}
         if self.pca_rows is not None:
             means["pca_mse"] = float(self.pca_rows.values["mse"][chosen].mean())
@@ -86,22 +79,24 @@ def evaluate_codec(
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         means = None if train is None else fit_means(train)
-        found = through_store(codec_path, test, params, work / "codec", train_means=means)
-        rows, pictured = found.rows, _pictured(test, found, seed)
-        metrics = {**store_sizes(found.store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
-        metrics["unquantised_mse"] = _unquantised_mse(codec_path, test)
+        trip = make_trip(codec_path, test, params, work / "codec")
+        rows = compare_rows(test, trip.decoded, header.scaling, means)
+        pictured = _pictured(test, trip.decoded, rows, header.scaling, seed)
+        metrics = {**store_sizes(trip.store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
         metrics |= {
+            "unquantised_mse": _unquantised_mse(codec_path, test),
             "break_even_rows": _break_even_rows(metrics),
             **rows.beside_mean,
-            **measure_range(test).as_metrics(),
+            **test.measure_range().as_metrics(),
         }
         pca_rows = None
         if train is not None and test.spec.size <= LARGEST_PCA:
             build_pca_codec(
                 train, header.model.latent_size, header.quantiser.levels, header.scaling, work / "pca_codec"
             )
-            pca = through_store(work / "pca_codec", test, params, work / "pca", train_means=means)
-            pca_rows, known = pca.rows, pca.metrics()
+            trip = make_trip(work / "pca_codec", test, params, work / "pca")
+            pca_rows = compare_rows(test, trip.decoded, header.scaling, means)
+            known = store_metrics(trip.store, pca_rows)
             names = (*pca_rows.means(), "r2", "bits_per_row", "bits_per_row_with_codec")
             metrics |= {f"pca_{name}": known[name] for name in names}
     # What was measured here counts, whatever the codec says of itself.
@@ -114,7 +109,7 @@ def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metri
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode_store(store, Path(folder, "decoded"), device=device)
         rows = compare_rows(samples, decoded, store.codec_header().scaling)
-        return {**Measured(store, decoded, rows).metrics(), **measure_range(samples).as_metrics()}
+        return {**store_metrics(store, rows), **samples.measure_range().as_metrics()}
 
 
 def _break_even_rows(metrics: Metrics) -> int | None:
@@ -128,42 +123,31 @@ def _break_even_rows(metrics: Metrics) -> int | None:
 def _unquantised_mse(codec_path: Path, test: SampleSet) -> float:
     codec = Codec.load(codec_path)
     scaling = codec.header.scaling
-    total = 0.0
-    for shard in test.shards:
-        for block in test.blocks(shard, 2048):
-            decoded = codec.reconstruct_unquantised(block.pixels)
-            total += float(row_mse(block.pixels, decoded, scaling).sum())
-    return total / test.rows
+    blocks = (block.pixels for block in test.all_blocks(2048))
+    errors = (row_mse(pixels, codec.reconstruct_unquantised(pixels), scaling) for pixels in blocks)
+    return sum(float(error.sum()) for error in errors) / test.rows
 
 
-def _pictured(test: SampleSet, measured: Measured, seed: int) -> list[Pictured]:
+def _pictured(test: SampleSet, decoded: SampleSet, measured: RowMetrics, scaling: Scaling, seed: int) -> list[Pictured]:
     """Random, best and worst rows."""
-    row_mse = measured.rows.values["mse"]
+    row_mse = measured.values["mse"]
     order = np.argsort(row_mse, kind="stable")
     count = min(PICTURED_ROWS, len(order))
     random = np.random.default_rng(seed).choice(len(order), count, replace=False)
     chosen = {"random": random, "best": order[:count], "worst": order[::-1][:count]}
     wanted = np.unique(np.concatenate(list(chosen.values())))
-    scaling = measured.store.codec_header().scaling
-    found: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {}
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     first = 0
-    for before, after in pairs(test, measured.decoded):
-        rows = len(before.pixels)
-        for row in wanted[(wanted >= first) & (wanted < first + rows)]:
-            at = row - first
-            ids = before.attributes.column(0)[at].as_py()
-            found[row] = (ids, scale(before.pixels[at], scaling), scale(after.pixels[at], scaling))
-        first += rows
-    return [
-        Pictured(
-            title,
-            [found[row][0] for row in rows],
-            np.stack([found[row][1] for row in rows]),
-            np.stack([found[row][2] for row in rows]),
-            row_mse[rows],
-        )
-        for title, rows in chosen.items()
-    ]
+    for original, answer in pairs(test, decoded):
+        for row in wanted[(wanted >= first) & (wanted < first + len(original))]:
+            found[row] = scale(original.pixels[row - first], scaling), scale(answer.pixels[row - first], scaling)
+        first += len(original)
+    pictured = []
+    for title, rows in chosen.items():
+        ids = measured.attributes.column(ID).take(rows).to_pylist()
+        before, after = (np.stack(images) for images in zip(*(found[row] for row in rows), strict=True))
+        pictured.append(Pictured(title, ids, before, after, row_mse[rows]))
+    return pictured
 
 
 def rate_distortion(metrics: Metrics) -> list[dict[str, Any]]:
@@ -171,13 +155,6 @@ def rate_distortion(metrics: Metrics) -> list[dict[str, Any]]:
     points = []
     for name, prefix in (("autoencoder", ""), ("PCA", "pca_")):
         if metrics.get(f"{prefix}mse") is not None:
-            points.append(
-                {
-                    "name": name,
-                    "bits_per_row": metrics[f"{prefix}bits_per_row"],
-                    "bits_per_row_with_codec": metrics[f"{prefix}bits_per_row_with_codec"],
-                    "mse": metrics[f"{prefix}mse"],
-                    "psnr": metrics[f"{prefix}psnr"] or psnr_of(0.0),
-                }
-            )
+            shown = ("bits_per_row", "bits_per_row_with_codec", "mse", "psnr")
+            points.append({"name": name, **{key: metrics[f"{prefix}{key}"] for key in shown}})
     return points

@@ -26,7 +26,6 @@ import numpy as np
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.value_range import ValueRange
 
-_ROWS = 2048
 # Values in float64 at once (8 MiB).
 _BLOCK_VALUES = 1 << 20
 # Squared distances below this share of the values' own squares are float32's rounding.
@@ -41,7 +40,6 @@ class MeanAnswer:
     """Sums for each value of a row; rows are added and not kept. All distances are in the samples' own units."""
 
     def __init__(self, train_means: np.ndarray | None = None):
-        self.of_train = train_means is not None
         self._train_means = train_means
         self._rows = 0
         self._means = self._squares = self._errors = self._power = np.zeros(0)
@@ -78,7 +76,7 @@ class MeanAnswer:
         varying = int(self._varies.sum())
         dead = int((self._varies & ~self._decoded_varies).sum())
         counts: dict[str, float | int | None] = {
-            "mean_of_train": int(self.of_train),
+            "mean_of_train": int(self._train_means is not None),
             "values_with_variance": varying,
             "values_decoded_constant": dead,
         }
@@ -111,9 +109,8 @@ class MeanAnswer:
 def fit_means(samples: SampleSet) -> np.ndarray:
     """Mean of each value over all rows, (values,) in float64 and the samples' own units."""
     sums = np.zeros(samples.spec.size)
-    for shard in samples.shards:
-        for block in samples.blocks(shard, _ROWS):
-            sums += block.pixels.reshape(len(block.pixels), -1).sum(axis=0, dtype=np.float64)
+    for block in samples.all_blocks(2048):
+        sums += block.pixels.reshape(len(block), -1).sum(axis=0, dtype=np.float64)
     return sums / samples.rows
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Metrics = dict[str, float | int | None]
 RowMetric = Callable[..., np.ndarray]
 Report = Literal["promotion", "sweep", "bench"]
-REPORTS: tuple[Report, ...] = ("promotion", "sweep", "bench")
 
 # Half a step of an 8-bit pixel: a decoded 0 or 1 stands for everything that rounds to it, and its logarithm is finite.
 _BCE_MARGIN = 0.5 / 255
@@ -90,7 +89,7 @@ class Metric:
     """Whether `of_rows` needs decoded - original alone: of floats that is taken before it is rounded to float32."""
     none: str = ""
     """What a report says for None."""
-    reports: tuple[Report, ...] = REPORTS
+    reports: tuple[Report, ...] = ("promotion", "sweep", "bench")
     """The reports that have it, beside metrics.json; those where another metric says the same are left out."""
 
     @property
@@ -146,15 +145,6 @@ def of_rows() -> dict[str, RowMetric]:
 def reported(report: Report) -> list[Metric]:
     """The metrics that a report has, in the order of the table."""
     return [metric for metric in METRICS.values() if report in metric.reports]
-
-
-def with_derived(means: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Means of row metrics, and the metrics that come of them."""
-    found = dict(means)
-    for name, metric in METRICS.items():
-        if metric.of_means is not None:
-            found[name] = metric.of_means(found)
-    return found
 
 
 def _flat(values: np.ndarray, of: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import ID, Block, SampleSet
 from ae_pipeline.errors import DataError, StoreError
 from ae_pipeline.evaluation.mean_answer import MeanAnswer
-from ae_pipeline.evaluation.metrics import METRICS, Metrics, mse, of_rows, psnr_of, with_derived
+from ae_pipeline.evaluation.metrics import METRICS, Metrics, mse, of_rows, psnr_of
 from ae_pipeline.store.latent_store import LatentStore
 
 _ROWS = 2048
@@ -64,7 +64,8 @@ def joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def means_of(values: dict[str, np.ndarray]) -> dict[str, float | None]:
     """Mean of every metric over all rows, None where it does not apply, and the metrics that come of these means."""
-    return with_derived({name: None if np.isnan(rows).any() else float(rows.mean()) for name, rows in values.items()})
+    means = {name: None if np.isnan(rows).any() else float(rows.mean()) for name, rows in values.items()}
+    return means | {name: metric.of_means(means) for name, metric in METRICS.items() if metric.of_means}
 
 
 def row_mse(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> np.ndarray:
@@ -87,8 +88,9 @@ def round_trip(original: SampleSet, decoded: SampleSet, store: LatentStore) -> d
     """
     scaling = store.codec_header().scaling
     total, worst, deviation, rows = 0.0, 0.0, 0.0, 0
-    compared = ((row_mse(a.pixels, b.pixels, scaling),) for a, b in pairs(original, decoded))
-    for (found,), (stored,) in _aligned(compared, _errors(store)):
+    compared = (row_mse(before.pixels, after.pixels, scaling) for before, after in pairs(original, decoded))
+    errors = (rows.error for part in store.manifest.parts for rows in store.read_part(part, _ROWS))
+    for found, stored in _aligned(compared, errors):
         total += float(found.sum())
         worst = max(worst, float(found.max()))
         deviation = max(deviation, float((np.abs(found - stored) / np.maximum(found, 1e-9)).max()))
@@ -116,14 +118,14 @@ def pairs(original: SampleSet, decoded: SampleSet) -> Iterator[tuple[Block, Bloc
             "compare with the data set that was encoded"
         )
     row = 0
-    for before, after in _aligned(_blocks(original), _blocks(decoded)):
-        if not before[0].column(ID).equals(after[0].column(ID)):
+    for before, after in _aligned(original.all_blocks(_ROWS), decoded.all_blocks(_ROWS)):
+        if not before.attributes.column(ID).equals(after.attributes.column(ID)):
             raise DataError(
                 f"{original.files[0].parent}: ids differ between original and decoded in rows {row} to "
-                f"{row + len(before[1]) - 1}; compare with the data set that was encoded, in its order"
+                f"{row + len(before) - 1}; compare with the data set that was encoded, in its order"
             )
-        yield Block(*before), Block(*after)
-        row += len(before[1])
+        yield before, after
+        row += len(before)
 
 
 def scale(pixels: np.ndarray, scaling: Scaling) -> np.ndarray:
@@ -133,33 +135,12 @@ def scale(pixels: np.ndarray, scaling: Scaling) -> np.ndarray:
     return (pixels.astype(np.float32) - np.float32(scaling.offset)) / np.float32(scaling.scale)
 
 
-def _blocks(samples: SampleSet) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    for shard in samples.shards:
-        for block in samples.blocks(shard, _ROWS):
-            yield block.attributes, block.pixels
-
-
-def _errors(store: LatentStore) -> Iterator[tuple[np.ndarray]]:
-    for part in store.manifest.parts:
-        for rows in store.read_part(part, _ROWS):
-            yield (rows.error,)
-
-
-def _aligned(*streams: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    """Cut streams of columns, which come in pieces of different lengths, into pieces of the same rows."""
-    heads: list[tuple[Any, ...] | None] = [None] * len(streams)
-    while True:
-        for number, stream in enumerate(streams):
-            if heads[number] is None:
-                heads[number] = next(stream, None)
-        whole = [head for head in heads if head is not None]
-        if len(whole) < len(streams):
-            return
-        rows = min(len(head[0]) for head in whole)
-        yield tuple(tuple(_cut(column, 0, rows) for column in head) for head in whole)
-        left = [tuple(_cut(column, rows, len(column)) for column in head) for head in whole]
-        heads = [head if len(head[0]) else None for head in left]
-
-
-def _cut(column: Any, start: int, stop: int) -> Any:
-    return column.slice(start, stop - start) if isinstance(column, pa.Table) else column[start:stop]
+def _aligned(*streams: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
+    """Cut streams of rows, which come in pieces of different lengths, into pieces of the same rows."""
+    pieces = [next(stream, ()) for stream in streams]
+    while rows := min(map(len, pieces)):
+        yield tuple(piece[:rows] for piece in pieces)
+        pieces = [
+            piece[rows:] if len(piece) > rows else next(stream, ())
+            for piece, stream in zip(pieces, streams, strict=True)
+        ]

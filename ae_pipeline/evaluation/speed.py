@@ -1,9 +1,9 @@
 """How fast codecs are, side by side in one process: the arithmetic alone, on one thread."""
 
 import math
-import time
 from collections.abc import Callable
 from functools import partial
+from timeit import timeit
 
 import numpy as np
 
@@ -26,14 +26,14 @@ def measure_speeds(codecs: dict[str, Codec], samples: SampleSet) -> dict[tuple[s
     blocks = _timed_blocks(samples)
     work: dict[tuple[str, str], Callable[[], object]] = {}
     for name, codec in codecs.items():
-        work[name, "encode"] = partial(_encode, codec, blocks)
-        work[name, "decode"] = partial(_decode, codec, [codec.encode(rows) for rows in blocks])
+        work[name, "encode"] = partial(_each, partial(codec.encode_block, measure=True), blocks)
+        work[name, "decode"] = partial(_each, codec.decode_block, [codec.encode(rows) for rows in blocks])
     with one_torch_thread():
-        turns = {key: math.ceil(_TIMED_SECONDS / max(_seconds(job, 1), 1e-6)) for key, job in work.items()}
+        turns = {key: math.ceil(_TIMED_SECONDS / max(timeit(job, number=1), 1e-6)) for key, job in work.items()}
         best = dict.fromkeys(work, math.inf)
         for _ in range(_ROUNDS):
             for key, job in work.items():
-                best[key] = min(best[key], _seconds(job, turns[key]) / turns[key])
+                best[key] = min(best[key], timeit(job, number=turns[key]) / turns[key])
     rows = sum(len(block) for block in blocks)
     return {key: rows / seconds for key, seconds in best.items()}
 
@@ -44,18 +44,6 @@ def _timed_blocks(samples: SampleSet) -> list[np.ndarray]:
     return [block.pixels for _, block in zip(range(count), samples.blocks(samples.shards[0], BLOCK_ROWS), strict=False)]
 
 
-def _encode(codec: Codec, blocks: list[np.ndarray]) -> None:
-    for pixels in blocks:
-        codec.encode_block(pixels, measure=True)
-
-
-def _decode(codec: Codec, blocks: list[np.ndarray]) -> None:
-    for latents in blocks:
-        codec.decode_block(latents)
-
-
-def _seconds(job: Callable[[], object], times: int) -> float:
-    start = time.perf_counter()
-    for _ in range(times):
-        job()
-    return time.perf_counter() - start
+def _each(work: Callable[[np.ndarray], object], blocks: list[np.ndarray]) -> None:
+    for block in blocks:
+        work(block)

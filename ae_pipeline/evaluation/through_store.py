@@ -4,12 +4,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.evaluation.metrics import Metrics
-from ae_pipeline.evaluation.row_errors import RowMetrics, compare_rows
+from ae_pipeline.evaluation.row_errors import RowMetrics
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
@@ -35,34 +32,9 @@ def make_trip(codec: Path, samples: SampleSet, params: EncodeParams, work: Path)
     return Trip(store, decoded, encoded - start, time.perf_counter() - encoded)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A trip, and every metric of what came back."""
-
-    store: LatentStore
-    decoded: SampleSet
-    rows: RowMetrics
-
-    def metrics(self) -> Metrics:
-        """What the store takes, the error, and the error beside that of answering each value's mean."""
-        return {**store_sizes(self.store), **self.rows.means(), **self.rows.beside_mean}
-
-
-def through_store(
-    codec: Path,
-    samples: SampleSet,
-    params: EncodeParams,
-    work: Path,
-    scaling: Scaling | None = None,
-    train_means: np.ndarray | None = None,
-) -> Measured:
-    """Make the trip, and compare row by row.
-
-    Errors are in units of `scaling` (default: the codec's own, which for floats is the range of its train split).
-    """
-    trip = make_trip(codec, samples, params, work)
-    units = scaling or trip.store.codec_header().scaling
-    return Measured(trip.store, trip.decoded, compare_rows(samples, trip.decoded, units, train_means))
+def store_metrics(store: LatentStore, rows: RowMetrics) -> Metrics:
+    """What a store takes, the error of its rows, and the error beside that of answering each value's mean."""
+    return {**store_sizes(store), **rows.means(), **rows.beside_mean}
 
 
 def store_sizes(store: LatentStore) -> Metrics:

@@ -4,8 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.pixels import RawSplit, SampleSpec
 
 
 @dataclass(frozen=True)

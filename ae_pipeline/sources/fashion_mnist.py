@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.pixels import RawSplit, SampleSpec
 from ae_pipeline.sources.base import Announced, Source
 from ae_pipeline.sources.idx import FILES, read_idx_splits
 from ae_pipeline.sources.mirrors import Mirror, Pinned, fetch_verified, local_mirror, torchvision_mirrors

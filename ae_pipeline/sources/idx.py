@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ae_pipeline.data.idx import copy_uncompressed, describe_idx, idx_name, open_idx
-from ae_pipeline.data.pixels import DTYPES, SampleSpec
-from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.pixels import DTYPES, RawSplit, SampleSpec
 from ae_pipeline.errors import DataError
 from ae_pipeline.sources.base import Announced, Source
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ae_pipeline.data.idx import write_idx
-from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.pixels import RawSplit, SampleSpec
 from ae_pipeline.sources.base import Announced, Source
 from ae_pipeline.sources.idx import IMAGES, LABELS, read_idx_splits
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ae_pipeline.codec.arithmetic import moved
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.data.value_range import measure_range, scaled_by
+from ae_pipeline.data.value_range import scaled_by
 
 # The share of the device's free memory that the train split may take.
 _MEMORY_SHARE = 0.4
@@ -107,7 +107,7 @@ def open_rows(samples: SampleSet, mode: str, device: torch.device) -> Rows:
 
 def fit_scaling(samples: SampleSet) -> Scaling:
     """Integers are scaled by their type's range, floats by the least and greatest value of the train split."""
-    offset, scale = scaled_by(samples.spec.dtype, measure_range(samples) if samples.spec.dtype == "float32" else None)
+    offset, scale = scaled_by(samples.spec.dtype, samples.measure_range() if samples.spec.dtype == "float32" else None)
     return Scaling(offset=offset, scale=scale)
 
 

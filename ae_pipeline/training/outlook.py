@@ -7,13 +7,13 @@ outlook.describe(); outlook.warnings
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log2
+from math import ceil, log2
 
 import numpy as np
 
 from ae_pipeline.data.pixels import SampleSpec, image_shape
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.data.value_range import pixels_of, range_of, scaled_by
+from ae_pipeline.data.value_range import keep_some, range_of, scaled_by
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import LARGEST_PCA, Params
 
@@ -81,7 +81,8 @@ def look_ahead(train: SampleSet, params: Params) -> Outlook:
     """Read the train split once, in constant memory."""
     sampled: list[np.ndarray] = []
     most = max(1, min(_ROWS, _VALUES // train.spec.size))
-    value_range = range_of(_sampling(train, -(-train.rows // most), sampled), train.rows)
+    blocks = (block.pixels for block in train.all_blocks(2048))
+    value_range = range_of(keep_some(blocks, ceil(train.rows / most), sampled), train.rows * train.spec.size)
     offset, scale = scaled_by(train.spec.dtype, value_range)
     rows = np.concatenate(sampled).reshape(-1, train.spec.size).astype(np.float64) / scale
     rows -= rows.mean(axis=0)
@@ -112,15 +113,6 @@ def _limit_warnings(limit: float | None, mean_mse: float, pca_mse: float | None)
             f"{asked} PCA of the same latent size has {pca_mse:.6g}; an autoencoder is seldom below a fifth of that: "
             "raise train.latent_size, or the limit"
         )
-
-
-def _sampling(samples: SampleSet, every: int, sampled: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """All blocks of pixels; every so manyth row is put into `sampled`."""
-    first = 0
-    for pixels in pixels_of(samples):
-        sampled.append(pixels[-first % every :: every].copy())
-        first += len(pixels)
-        yield pixels
 
 
 def _pca_mse(rows: np.ndarray, size: int) -> float:

@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
-from ae_pipeline.data.parquet.arrow_files import arrow_file
-from ae_pipeline.files import recorded_name
+from ae_pipeline.files import arrow_file, recorded_name
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.format.manifest import read_manifest
 from ae_pipeline.store.latent_store import LatentStore

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.pixels import RawSplit
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import DataError

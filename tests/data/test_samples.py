@@ -138,7 +138,9 @@ def test_pixels_are_read_from_a_slice_of_a_column(tmp_path, kind):
     pixels = pixels_of(10)
     values = [row.tobytes() if "binary" in str(kind) else row.ravel().tolist() for row in pixels]
     column = pa.chunked_array([pa.array(values, kind)])
-    np.testing.assert_array_equal(to_numpy(column.slice(3, 4), SPEC, tmp_path), pixels[3:7])
+    np.testing.assert_array_equal(
+        to_numpy(column.slice(3, 4), SPEC, tmp_path, pa.chunked_array([range(4)])), pixels[3:7]
+    )
 
 
 def test_row_numbers_are_ids_over_all_files_and_blocks(tmp_path):

@@ -8,7 +8,7 @@ from ae_pipeline.cli.stages import run_stage
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.idx import write_idx
 from ae_pipeline.data.pixels import DTYPES
-from ae_pipeline.data.value_range import RangeWatch, measure_range, range_of, scaled_by
+from ae_pipeline.data.value_range import RangeWatch, range_of, scaled_by
 from ae_pipeline.params import Params
 from ae_pipeline.training.batches import fit_scaling
 
@@ -18,7 +18,7 @@ def test_ends_and_percentiles_are_those_of_numpy(dtype, tmp_path):
     random = np.random.default_rng(0)
     pixels = np.clip(random.normal(60, 20, (5000, 3, 7)), 0, 127).astype(dtype)
     pixels[4321, 2, 6] = 127  # an end that no sample of rows need hold
-    found = measure_range(write_rows(tmp_path / "rows.parquet", pixels))
+    found = write_rows(tmp_path / "rows.parquet", pixels).measure_range()
     assert (found.minimum, found.maximum) == (pixels.min(), pixels.max())
     assert (found.low, found.high) == pytest.approx(np.quantile(pixels, [0.001, 0.999]))
 
@@ -28,7 +28,7 @@ def test_percentiles_of_many_rows_are_those_of_evenly_spaced_ones():
     pixels = np.arange(300_000, dtype=np.float32)[:, None] + np.linspace(0, 0.9, 10, dtype=np.float32)
     pixels[100_001] = -5e6
     blocks = [pixels[start : start + 777] for start in range(0, len(pixels), 777)]
-    found = range_of(blocks, len(pixels))
+    found = range_of(blocks, pixels.size)
     assert (found.minimum, found.maximum) == (-5e6, pixels.max())
     assert (found.low, found.high) == pytest.approx(np.quantile(np.delete(pixels, 100_001, 0), [0.001, 0.999]), abs=9)
 
@@ -46,7 +46,7 @@ def test_percentiles_of_many_rows_are_those_of_evenly_spaced_ones():
 )
 def test_values_that_use_little_of_the_scaling_are_warned_of(pixels, warned, tmp_path):
     samples = write_rows(tmp_path / "rows.parquet", pixels)
-    found = measure_range(samples)
+    found = samples.measure_range()
     scaling = fit_scaling(samples)
     assert scaled_by(samples.spec.dtype, found) == (scaling.offset, scaling.scale)
     assert bool(found.warnings("the data", scaling.offset, scaling.scale)) == warned
@@ -55,7 +55,7 @@ def test_values_that_use_little_of_the_scaling_are_warned_of(pixels, warned, tmp
 def test_one_outlier_is_named_with_the_range_of_the_others(tmp_path):
     pixels = np.random.default_rng(0).uniform(0, 0.73, (2000, 8)).astype(np.float32)
     pixels[1234, 5] = -9999
-    found = measure_range(write_rows(tmp_path / "rows.parquet", pixels))
+    found = write_rows(tmp_path / "rows.parquet", pixels).measure_range()
     (warning,) = found.warnings("train", *scaled_by("float32", found))
     assert "train has values from -9999 to 0.7" in warning
     assert "99.8% of them within 0.00" in warning

@@ -73,7 +73,7 @@ def test_a_batch_is_measured_as_scipy_does_it(calibrated, shuffled_mnist, fresh)
     codec, reference = calibrated
     _, latents, error = fresh
     step_latents, step_error = encoded(codec, np.concatenate(taken(train_set(codec), 8000)))
-    drift = measure(reference, latents[:700], error[:700])
+    drift = measure(reference, [(latents[:700], error[:700])])
     expected = [ks_2samp(latents[:700, d], step_latents[:, d]).statistic for d in range(16)]
     assert drift.dimensions == pytest.approx(expected)
     assert drift.latent_drift == pytest.approx(np.mean(expected))
@@ -110,7 +110,7 @@ def test_undisturbed_batches_stay_within_the_thresholds_in_the_stated_share(cali
         for rows in sizes:
             for start in range(6000, 10_000 - rows + 1, rows):
                 batch = order[start : start + rows]
-                drifted[rows] += measure(reference, latents[batch], error[batch]).drifted
+                drifted[rows] += measure(reference, [(latents[batch], error[batch])]).drifted
                 batches[rows] += 1
     for rows in sizes:
         assert drifted[rows] <= binom.ppf(0.9999, batches[rows], 1 - DRIFT_PARAMS.confidence), rows
@@ -133,7 +133,7 @@ DISTURBANCES = {
 @pytest.mark.parametrize("name", DISTURBANCES)
 def test_disturbed_images_are_found(name, rows, calibrated, fresh):
     disturbed = encoded(calibrated[0], np.ascontiguousarray(DISTURBANCES[name](fresh[0][:rows])))
-    drift = measure(calibrated[1], *disturbed)
+    drift = measure(calibrated[1], [disturbed])
     assert drift.drifted
     assert drift.describe().startswith(f"drifted: {rows:,} rows, error_drift {drift.error_drift:.3f} (")
     assert "\n" not in drift.describe()
@@ -142,21 +142,21 @@ def test_disturbed_images_are_found(name, rows, calibrated, fresh):
 def test_another_mix_of_classes_is_found_though_each_image_is_an_ordinary_one(calibrated, shuffled_mnist, fresh):
     _, latents, error = fresh
     ones = shuffled_mnist[1][6000:] == 1
-    drift = measure(calibrated[1], latents[ones], error[ones])
+    drift = measure(calibrated[1], [(latents[ones], error[ones])])
     assert drift.latent_drift > 2 * drift.latent_threshold
     assert drift.drifted
 
 
 def test_a_batch_of_one_row_is_measured_and_not_enough_to_tell(calibrated, fresh):
     inverted = encoded(calibrated[0], 255 - fresh[0][:4])
-    one = measure(calibrated[1], inverted[0][:1], inverted[1][:1])
+    one = measure(calibrated[1], [(inverted[0][:1], inverted[1][:1])])
     assert (one.rows, one.error_drift, one.error_threshold) == (1, 1.0, 1.0)
     assert not one.drifted
     assert len(one.most_drifted) == 3
 
 
 def test_an_error_that_is_no_number_counts_as_the_largest(calibrated, fresh):
-    drift = measure(calibrated[1], fresh[1][:100], np.full(100, np.nan, np.float32))
+    drift = measure(calibrated[1], [(fresh[1][:100], np.full(100, np.nan, np.float32))])
     assert drift.error_drift == 1
     assert drift.drifted
 
@@ -172,7 +172,7 @@ def test_a_store_is_measured_as_its_rows_are(tiny_reference, tiny_codec, synthet
     def expected(chosen):
         rows = [block for part in chosen for block in part]
         return measure(
-            tiny_reference, np.concatenate([r.latents for r in rows]), np.concatenate([r.error for r in rows])
+            tiny_reference, [(np.concatenate([r.latents for r in rows]), np.concatenate([r.error for r in rows]))]
         )
 
     names = [part.name for part in store.manifest.parts]
@@ -217,7 +217,7 @@ def test_a_store_of_another_codec_is_refused(tiny_reference, synthetic_prepared,
 )
 def test_latents_that_do_not_fit_are_refused(latents, rows, message, tiny_reference):
     with pytest.raises(DataError, match=message):
-        measure(tiny_reference, latents, np.zeros(rows, np.float32))
+        measure(tiny_reference, [(latents, np.zeros(rows, np.float32))])
 
 
 # The picture.
@@ -228,7 +228,7 @@ def test_a_drift_can_be_drawn(name, calibrated, fresh, tmp_path):
     latents, error = encoded(calibrated[0], DISTURBANCES.get(name, lambda images: images)(fresh[0][:200]))
     if name == "nan":
         error = np.full_like(error, np.nan)
-    drift = measure(calibrated[1], latents, error)
+    drift = measure(calibrated[1], [(latents, error)])
     figure = draw_drift(calibrated[1], error, drift)
     figure.savefig(tmp_path / "drift.png")
     assert (tmp_path / "drift.png").stat().st_size > 20_000

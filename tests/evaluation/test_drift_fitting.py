@@ -25,7 +25,7 @@ def test_thresholds_are_not_far_from_what_undisturbed_batches_reach(calibrated, 
     random = np.random.default_rng(0)
     for rows in (50, 500):
         drifts = [
-            measure(calibrated[1], latents[batch], error[batch])
+            measure(calibrated[1], [(latents[batch], error[batch])])
             for batch in (random.choice(len(error), rows, replace=False) for _ in range(300))
         ]
         assert max(drift.error_drift / drift.error_threshold for drift in drifts) > 0.75
@@ -73,7 +73,7 @@ def test_a_reference_is_fitted_and_a_batch_measured_quickly(calibrated, shuffled
     assert time.perf_counter() - start < 10
     latents, error = encoded(calibrated[0], test)
     start = time.perf_counter()
-    measure(calibrated[1], latents, error)
+    measure(calibrated[1], [(latents, error)])
     assert time.perf_counter() - start < 0.5
 
 
@@ -101,7 +101,7 @@ def test_a_single_row_is_enough_for_a_reference(tmp_path):
     samples = write_rows(tmp_path / "rows.parquet", random_pixels((1, 5, 4), "uint8"))
     reference = fit_reference(tmp_path / "codec", samples, samples, DriftParams(), 0, device="cpu")
     latents, error = encoded(tmp_path / "codec", samples.load().pixels)
-    drift = measure(reference, latents, error)
+    drift = measure(reference, [(latents, error)])
     assert (drift.error_drift, drift.latent_drift, drift.drifted) == (0, 0, False)
     assert drift.error_threshold > 0
 

@@ -13,7 +13,6 @@ from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.data.value_range import watch_range
 from ae_pipeline.errors import CodecError
 from ae_pipeline.evaluation.drift.fit import fit_reference
 from ae_pipeline.params.operation import DriftParams
@@ -227,7 +226,7 @@ def test_what_is_sent_does_not_grow_with_the_number_of_shards(tmp_path):
 def test_rows_outside_the_codecs_range_are_counted_wherever_they_are_read(tmp_path, random_floats):
     folder, codec = random_floats
     samples = SampleSet.open(folder)
-    watch = watch_range(samples, codec.header.scaling)
+    watch = samples.watch_range(codec.header.scaling)
     encode(samples, tmp_path / "codec", tmp_path / "store")
     assert "rows: 3 of 60 rows have values outside" in watch.warnings("rows")[0]
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from ae_pipeline.codec.header import Scaling
-from ae_pipeline.data.pixels import DTYPES
-from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.pixels import DTYPES, RawSplit
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import write_splits
 from ae_pipeline.params import Params, PrepareParams

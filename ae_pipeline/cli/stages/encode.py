@@ -10,7 +10,6 @@ from pathlib import Path
 from ae_pipeline.cli.progress import row_progress
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.data.value_range import watch_range
 from ae_pipeline.errors import warn
 from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
 from ae_pipeline.params import BENCHMARKS, SWEEPS, Params
@@ -30,7 +29,7 @@ def run(params: Params, root: Path) -> None:
     for name in params.encode.data_sets:
         samples = SampleSet.open(root / params.paths.prepared / name)
         store = finished_or_removed(stores / name, samples, codec, params.encode)
-        watch = watch_range(samples, read_header(codec).scaling)
+        watch = samples.watch_range(read_header(codec).scaling)
         with row_progress(f"encode {name}", samples.rows) as progress:
             called = f"{params.source.name}/{name}"
             if store:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ae_pipeline.data.splits import write_splits
-from ae_pipeline.data.value_range import measure_range, scaled_by
+from ae_pipeline.data.value_range import scaled_by
 from ae_pipeline.errors import warn
 from ae_pipeline.files import finished_folder
 from ae_pipeline.params import Params
@@ -17,7 +17,7 @@ def run(params: Params, root: Path) -> None:
     with finished_folder(root / params.paths.prepared) as folder:
         for name, samples in write_splits(splits, folder, params.prepare).items():
             print(f"{name}: {samples.rows:,} rows of {samples.spec.describe()} in {len(samples.files)} file(s)")
-            ranges[name] = measure_range(samples)
+            ranges[name] = samples.measure_range()
             print(f"{name}: {ranges[name].describe()}")
     # A codec will be scaled by the train split, and measured on the others in that scale.
     dtype = splits["train"].pixels.dtype.newbyteorder("=").name

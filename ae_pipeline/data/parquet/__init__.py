@@ -4,6 +4,5 @@ limits           what a file may ask for before it is read
 thrift           the few words of Thrift that page headers are written in
 reader           other people's files, opened so that no value changes
 columns          columns by their place in the file, never by a dotted path
-arrow_files      paths that are not UTF-8
 writer           row groups of one size, whole files; tables cut anew
 """

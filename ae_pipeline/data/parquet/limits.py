@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.parquet.columns import nested_deeper
 from ae_pipeline.data.parquet.thrift import read_struct
+from ae_pipeline.files import arrow_file
 
 MOST_ROW_GROUP_BYTES = 512 << 20
 """Largest size in memory of a row group, all columns together. Writers keep to it, so readers may insist."""
@@ -121,14 +121,10 @@ def chunk_range(metadata: Any, group: int, column: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Page:
-    kind: int
+    is_dictionary: bool
     uncompressed: int
     values: int
     encoding: int
-
-    @property
-    def is_dictionary(self) -> bool:
-        return self.kind == _DICTIONARY_PAGE
 
 
 def _allowed() -> str:
@@ -162,7 +158,7 @@ def _pages(data: memoryview) -> list[_Page]:
             raise ValueError("it has a page of an encoding that latent stores do not use")
         if kind == _DICTIONARY_PAGE and pages:
             raise ValueError("it has a dictionary behind other pages")
-        pages.append(_Page(kind, uncompressed, values, encoding))
+        pages.append(_Page(kind == _DICTIONARY_PAGE, uncompressed, values, encoding))
         position += compressed
     return pages
 

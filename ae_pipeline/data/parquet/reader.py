@@ -18,14 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.parquet.columns import NamedColumnsFile, leaf_columns
 from ae_pipeline.data.parquet.limits import read_footer
+from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.files import arrow_file
 
 TimeUnit = Literal["ns", "us"]
 _BLOCK_ROWS = 65_536
 _ARROW_SCHEMA = b"ARROW:schema"
+_FILL_LISTS = "fill them with values, or write the column as lists of any length, in which nulls can be read"
 
 
 @contextmanager
@@ -67,21 +69,19 @@ def int96_unit(columns: Mapping[Path, list[str]], stored: Mapping[str, str]) -> 
     is microseconds. Reads the columns. Raises DataError where no unit holds all.
     """
     in_us = any("timestamp[us" in stored.get(name, "") for names in columns.values() for name in names)
-    fits: dict[TimeUnit, dict[str, str]] = {"ns": {}, "us": {}}
+    first_lost: dict[str, tuple[str, str]] = {}
     for file, names in columns.items():
         for name in names:
-            for unit, wrong in zip(fits, _lost(file, name), strict=True):
+            for unit, wrong in zip(("ns", "us"), _lost(file, name), strict=True):
                 if wrong:
-                    fits[unit].setdefault(f"{file}: column `{name}`", wrong)
-    if fits["ns"] and fits["us"]:
-        far, fine = (next(iter(fits[unit].items())) for unit in fits)
-        both = f"{far[0]} has INT96 times {far[1]}"
-        both += f", and {fine[1]}" if fine[0] == far[0] else f", and {fine[0]} {fine[1]}"
+                    first_lost.setdefault(unit, (f"{file}: column `{name}`", wrong))
+    if len(first_lost) == 2:
+        (far, early), (fine, cut) = first_lost["ns"], first_lost["us"]
         raise DataError(
-            f"{both}: no unit holds them all; correct or round them, or write the columns as TIMESTAMP of units of "
-            "their own"
+            f"{far} has INT96 times {early}, and {cut if fine == far else f'{fine} {cut}'}: no unit holds them all; "
+            "correct or round them, or write the columns as TIMESTAMP of units of their own"
         )
-    return "us" if fits["ns"] or (in_us and not fits["us"]) else "ns"
+    return "us" if "ns" in first_lost or (in_us and "us" not in first_lost) else "ns"
 
 
 def _lost(file: Path, name: str) -> tuple[str, str]:
@@ -127,8 +127,27 @@ def _times(columns: Sequence[Any]) -> Iterator[pa.Array]:
             yield from _times([array.flatten()])
 
 
-def missing_fixed_list(file: Path, row_groups: Sequence[int]) -> tuple[str, int] | None:
-    """Column, and row among those of the row groups, of the first list of a fixed size that is missing; None: none is.
+def read_tables(file: Path, row_groups: Sequence[int], rows: int, int96: str, first_row: int) -> Iterator[pa.Table]:
+    """Some row groups, in tables of at most `rows`; `first_row` is the place in the file of their first one.
+
+    Raises DataError for what is damaged, and for lists of a fixed size that are missing, which Arrow cannot read.
+    """
+    with open_parquet(file, int96) as parquet:
+        try:
+            # Files are read side by side: Arrow's own threads would only have them wait for each other.
+            for batch in parquet.iter_batches(rows, list(row_groups), use_threads=False):
+                batch.validate(full=True)  # Arrow reads texts that are no UTF-8, and nobody could read them again
+                yield pa.Table.from_batches([batch])
+        except MemoryError:  # Arrow's is one of its exceptions
+            raise
+        except (pa.ArrowException, OSError) as error:
+            if "all lists to be of size" in str(error):
+                _refuse_missing_list(file, row_groups, first_row)
+            raise DataError(f"{file} is damaged: {first_line(error)}; make or fetch it again") from None
+
+
+def _refuse_missing_list(file: Path, row_groups: Sequence[int], first_row: int) -> None:
+    """Raise DataError for the first list of a fixed size that is missing, if one is.
 
     Without the Arrow schema, which a footer carries beside Parquet's own, such lists are read as any others.
     """
@@ -139,13 +158,16 @@ def missing_fixed_list(file: Path, row_groups: Sequence[int]) -> tuple[str, int]
     plain = pq.read_metadata(io.BytesIO(footer.getvalue().replace(_ARROW_SCHEMA, _ARROW_SCHEMA.swapcase())))
     with open_parquet(file, metadata=plain) as parquet:
         for field in fixed:
-            row = 0
+            row = first_row
             for batch in parquet.iter_batches(8192, list(row_groups), columns=[field.name], use_threads=False):
                 missing = _missing(batch.column(batch.schema.get_field_index(field.name)), field.type)
                 if missing.any():
-                    return field.name, row + int(missing.argmax())
+                    what, advice = f"no list in column `{field.name}`", _FILL_LISTS
+                    if field.name == PIXELS:
+                        what, advice = "no pixels", "remove them first"
+                    which = f"row {row + int(missing.argmax()):,} (the first one is 0) and perhaps others"
+                    raise DataError(f"{file}: {what} in {which}; {advice}") from None
                 row += len(batch)
-    return None
 
 
 def _has_fixed_list(kind: pa.DataType) -> bool:

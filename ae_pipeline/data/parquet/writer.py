@@ -1,16 +1,14 @@
 """Rows in pieces of one size: a Parquet file written table by table, whole or not at all; tables cut anew."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ae_pipeline.data.parquet.arrow_files import arrow_file
-from ae_pipeline.files import finished_file
+from ae_pipeline.files import arrow_file, finished_file
 
 # Higher levels gain nothing on latents, and on pixels less than they cost.
 ZSTD_LEVEL = 1
@@ -33,14 +31,14 @@ class RowGroupWriter:
         **options: Any,
     ):
         self._schema = schema
-        self._rows = row_group_rows
+        self._group_rows = row_group_rows
         self._to_file = to_file
         self._options = options
         self._path = path
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
 
-    def __enter__(self) -> "RowGroupWriter":
+    def __enter__(self) -> Self:
         with ExitStack() as opened:
             sink = arrow_file(opened.enter_context(finished_file(self._path, sync_name=False)), "w")
             if isinstance(sink, pa.NativeFile):
@@ -54,30 +52,24 @@ class RowGroupWriter:
                 **self._options,
             )
             self._writer = opened.enter_context(writer)
+            opened.push(self._write_rest)
             self._opened = opened.pop_all()
         return self
 
-    def write(self, table: pa.Table) -> None:
+    def append(self, table: pa.Table) -> None:
         """Append rows; a row group is written when it is full."""
         assert table.column_names == self._schema.names
-        # `Table.cast` will not do: it breaks lists of the type null that are a slice of others.
-        columns = [
-            column if column.type == field.type else column.cast(field.type)
-            for column, field in zip(table.columns, self._schema, strict=True)
-        ]
-        self._pending.append(pa.Table.from_arrays(columns, schema=self._schema))
+        self._pending.append(with_schema(table, self._schema))
         self._pending_rows += len(table)
-        while self._pending_rows >= self._rows:
-            self._flush(self._rows)
+        while self._pending_rows >= self._group_rows:
+            self._flush(self._group_rows)
 
     def __exit__(self, *error: Any) -> None:
-        try:
-            if error[0] is None and self._pending_rows:
-                self._flush(self._pending_rows)
-        except BaseException:
-            self._opened.__exit__(*sys.exc_info())
-            raise
         self._opened.__exit__(*error)
+
+    def _write_rest(self, *error: Any) -> None:
+        if error[0] is None and self._pending_rows:
+            self._flush(self._pending_rows)
 
     def _flush(self, rows: int) -> None:
         table = pa.concat_tables(self._pending)
@@ -89,6 +81,17 @@ class RowGroupWriter:
 def _without_rows(schema: pa.Schema) -> pa.Table:
     """Not `Schema.empty_table`: it cannot make tensors with a permutation, nor lists or structs of tensors."""
     return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
+def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema`, in its order and types."""
+    # `Table.cast` will not do: it breaks lists of the type null that are a slice of others.
+    columns = [table.column(name) for name in schema.names]
+    columns = [
+        column if column.type == field.type else column.cast(field.type)
+        for column, field in zip(columns, schema, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def rechunk(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

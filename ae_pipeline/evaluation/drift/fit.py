@@ -21,11 +21,12 @@ import numpy as np
 
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet, Shard
-from ae_pipeline.errors import CodecError, DataError
+from ae_pipeline.errors import DataError
 from ae_pipeline.evaluation.drift.measure import BatchCounts, error_bins, ks_distance, latent_bins
 from ae_pipeline.evaluation.drift.reference import Calibrated, DriftReference
 from ae_pipeline.params.operation import DriftParams
 from ae_pipeline.store.format.part_writer import round_error
+from ae_pipeline.store.writing.checks import check_samples
 
 if TYPE_CHECKING:
     from ae_pipeline.store.executors.lent import Borrowed
@@ -57,11 +58,7 @@ def fit_reference(
     header = read_header(codec_path)
     levels = header.quantiser.levels
     for samples in (train, held_out):
-        if samples.spec != header.spec:
-            raise CodecError(
-                f"{codec_path} is for samples of {header.spec.describe()}, but the data set has "
-                f"{samples.spec.describe()}; use the codec that was trained for it"
-            )
+        check_samples(samples, header, codec_path)
     latents, error = _encode(codec_path, train, params.reference_rows, device)
     if not np.isfinite(error).all():
         raise DataError(
@@ -143,13 +140,11 @@ def _evenly(shards: Iterable[SampleSet], chosen: _Chosen) -> Iterator[np.ndarray
     pending: list[np.ndarray] = []
     waiting = 0
     for samples in shards:
-        (shard,) = samples.shards
-        first = shard.first_row
-        for block in samples.blocks(shard, BLOCK_ROWS):
+        first = samples.shards[0].first_row
+        for block in samples.all_blocks(BLOCK_ROWS):
             # A row is taken where the number of chosen rows goes up.
-            numbers = np.arange(first, first + len(block.pixels) + 1)
-            taken = block.pixels[np.diff(chosen.before(numbers)) > 0]
-            first += len(block.pixels)
+            taken = block.pixels[np.diff(chosen.before(np.arange(first, first + len(block) + 1))) > 0]
+            first += len(block)
             pending.append(taken)
             waiting += len(taken)
             if waiting >= BLOCK_ROWS:

@@ -18,7 +18,7 @@ A batch has drifted if either statistic is above its threshold for that many row
 (fit.py), not from a table: those also differ from the train rows, and the dimensions depend on each other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,14 +105,27 @@ class BatchCounts:
         self.latents += np.bincount(flat, minlength=size * levels).reshape(size, levels)
 
 
-def measure(reference: DriftReference, latents: np.ndarray, error: np.ndarray) -> Drift:
-    """Drift of a batch: int8 (n, L) latents and their float32 (n,) errors, as in a store; n is at least 1.
+def measure(reference: DriftReference, batch: Iterable[tuple[np.ndarray, np.ndarray]]) -> Drift:
+    """Drift of a batch in pieces: int8 (n, L) latents and their float32 (n,) errors, as in a store.
 
-    An error that is not a number counts as larger than any of the train rows'. Raises DataError for what does not fit.
+    An error that is not a number counts as larger than any of the train rows'. Raises DataError for what does not fit,
+    and for a batch without rows.
     """
-    counts = _empty_counts(reference)
-    counts.add(latents, error)
-    return _drift(reference, counts)
+    counts = BatchCounts(np.array(reference.error_edges, np.float32), reference.latent_size, reference.levels)
+    for latents, error in batch:
+        counts.add(latents, error)
+    if not counts.rows:
+        raise DataError("a batch without rows has no drift; measure at least one row")
+    dimensions = ks_distance(counts.latents, np.array(reference.latent_counts))
+    error_threshold, latent_threshold = reference.thresholds(counts.rows)
+    return Drift(
+        rows=counts.rows,
+        error_drift=float(ks_distance(counts.error, np.array(reference.error_counts))),
+        latent_drift=float(dimensions.mean()),
+        error_threshold=error_threshold,
+        latent_threshold=latent_threshold,
+        dimensions=tuple(dimensions.tolist()),
+    )
 
 
 def measure_store(store: LatentStore, reference: DriftReference, parts: Sequence[str] | None = None) -> Drift:
@@ -125,10 +138,7 @@ def measure_store(store: LatentStore, reference: DriftReference, parts: Sequence
             f"{store.location} was encoded by codec {store.manifest.codec.fingerprint[:12]}..., but the drift "
             f"reference is of {reference.codec_fingerprint[:12]}...; use the one that was published with it"
         )
-    counts = _empty_counts(reference)
-    for rows in _rows(store, parts):
-        counts.add(rows.latents, rows.error)
-    return _drift(reference, counts)
+    return measure(reference, ((rows.latents, rows.error) for rows in _rows(store, parts)))
 
 
 def read_errors(store: LatentStore, parts: Sequence[str] | None = None) -> np.ndarray:
@@ -138,7 +148,8 @@ def read_errors(store: LatentStore, parts: Sequence[str] | None = None) -> np.nd
 
 def ks_distance(counts: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Kolmogorov-Smirnov distance of histograms over the same bins: (..., bins) each, broadcast, to (...)."""
-    return np.abs(_distribution(counts) - _distribution(other)).max(-1)
+    one, two = (histogram.cumsum(-1) / histogram.sum(-1, keepdims=True) for histogram in (counts, other))
+    return np.abs(one - two).max(-1)
 
 
 def error_bins(error: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -162,28 +173,3 @@ def _rows(store: LatentStore, parts: Sequence[str] | None) -> Iterator[LatentRow
         if name not in entries:
             raise StoreError(f"{store.location} has no part {name}; open it again, or name one of its manifest's")
         yield from store.read_part(entries[name], _ROWS)
-
-
-def _empty_counts(reference: DriftReference) -> BatchCounts:
-    return BatchCounts(np.array(reference.error_edges, np.float32), reference.latent_size, reference.levels)
-
-
-def _drift(reference: DriftReference, counts: BatchCounts) -> Drift:
-    if not counts.rows:
-        raise DataError("a batch without rows has no drift; measure at least one row")
-    dimensions = ks_distance(counts.latents, np.array(reference.latent_counts))
-    error, latent = reference.thresholds(counts.rows)
-    return Drift(
-        rows=counts.rows,
-        error_drift=float(ks_distance(counts.error, np.array(reference.error_counts))),
-        latent_drift=float(dimensions.mean()),
-        error_threshold=error,
-        latent_threshold=latent,
-        dimensions=tuple(dimensions.tolist()),
-    )
-
-
-def _distribution(counts: np.ndarray) -> np.ndarray:
-    """(..., bins) counts to their distribution function."""
-    sums = counts.cumsum(-1)
-    return sums / sums[..., -1:]

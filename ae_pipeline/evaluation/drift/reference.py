@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from ae_pipeline.data.json_types import Finite, Sha256
+from ae_pipeline.data.json_types import Finite, JsonModel, Sha256
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import canonical_json, finished_file, read_small
 from ae_pipeline.params.base import problems
@@ -24,11 +24,7 @@ Frequency = Annotated[int, Field(ge=0)]
 Distance = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Calibrated(_Part):
+class Calibrated(JsonModel):
     """Thresholds for batches whose own sampling and that of the held-out rows make the noise of `rows` rows."""
 
     rows: Rows
@@ -36,7 +32,7 @@ class Calibrated(_Part):
     latent_drift: Distance
 
 
-class DriftReference(_Part):
+class DriftReference(JsonModel):
     """The whole of drift_reference.json: the train rows' distributions, and the thresholds."""
 
     format: Literal[1] = 1

@@ -14,7 +14,6 @@ from ae_pipeline.codec.devices import cpu_count
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import open_split
-from ae_pipeline.data.value_range import range_of
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.benchmark.curves import savings
 from ae_pipeline.experiments.benchmark.image_codecs import measure_image_codecs
@@ -55,7 +54,7 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         rows = take_rows(sets["test"], most, fit_scaling(sets["train"]), Path(folder))
         points, left_out = measure(rows, sets["train"], codecs, params, tell)
         mean_mse = rows.mean_mse()
-        found = range_of([rows.pixels], len(rows))
+        found = rows.samples.measure_range()
     useful = better_than_mean(points, mean_mse)
     result = {
         "data_set": params.source.name,

@@ -10,7 +10,8 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, TrainingError
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
 from ae_pipeline.evaluation.metrics import Metrics
-from ae_pipeline.evaluation.through_store import through_store
+from ae_pipeline.evaluation.row_errors import compare_rows
+from ae_pipeline.evaluation.through_store import make_trip, store_metrics
 from ae_pipeline.experiments.front import grouped
 from ae_pipeline.experiments.sweep.space import Setting, describe
 from ae_pipeline.files import canonical_json, clear_folder, make_folder
@@ -113,7 +114,9 @@ def run_trial(
     start = time.perf_counter()
     try:
         build_codec(*splits, params, work / "codec", git, note)
-        metrics = through_store(work / "codec", splits[1], params.encode, work).metrics()
+        trip = make_trip(work / "codec", splits[1], params.encode, work)
+        scaling = trip.store.codec_header().scaling
+        metrics = store_metrics(trip.store, compare_rows(splits[1], trip.decoded, scaling))
     except StopTrial as stopped:
         state, reason, behind = "stopped", str(stopped), stopped.behind
     except (TrainingError, CodecError) as error:  # CodecError: weights that cannot be stored

@@ -24,8 +24,9 @@ from ae_pipeline.errors import CodecError, DataError, GateError
 from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
 from ae_pipeline.evaluation.metrics import Metrics, reported
+from ae_pipeline.evaluation.row_errors import compare_rows
 from ae_pipeline.evaluation.speed import measure_speeds
-from ae_pipeline.evaluation.through_store import through_store
+from ae_pipeline.evaluation.through_store import make_trip, store_metrics
 from ae_pipeline.params import EncodeParams, GateParams
 from ae_pipeline.params.operation import PromotionParams
 
@@ -224,19 +225,20 @@ def _measure(
     row_mse: dict[str, np.ndarray] = {}
     measured: dict[str, Measured] = {}
     for name, path in paths.items():
-        found = through_store(path, rows, encode, work / name, header.scaling)
-        row_mse[name], metrics = found.rows.values["mse"], found.metrics()
+        trip = make_trip(path, rows, encode, work / name)
+        found = compare_rows(rows, trip.decoded, header.scaling)
+        row_mse[name], metrics = found.values["mse"], store_metrics(trip.store, found)
         mse = float(row_mse[name].mean())
         if not math.isfinite(mse):
             raise CodecError(f"{path} decodes held-out rows to values that are not numbers; train it again")
         measured[name] = Measured(
-            fingerprint=found.store.manifest.codec.fingerprint,
+            fingerprint=trip.store.manifest.codec.fingerprint,
             mse=mse,
             bits_per_row=float(metrics["bits_per_row"] or 0),
             codec_bytes=int(metrics["codec_bytes"] or 0),
             encode_rows_per_s=speeds[name, "encode"],
             decode_rows_per_s=speeds[name, "decode"],
-            beside_mean=found.rows.beside_mean,
+            beside_mean=found.beside_mean,
             metrics=metrics,
         )
     return row_mse, measured

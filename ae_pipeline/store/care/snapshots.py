@@ -9,8 +9,9 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from ae_pipeline.data.json_types import JsonModel
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, sync_folder, write_json
 from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, kept_snapshots, read_manifest
@@ -22,10 +23,8 @@ VACUUMED_NAME = f"{SNAPSHOTS_FOLDER}/vacuumed.json"
 _LARGEST_RECORD = 16 << 20
 
 
-class Vacuumed(BaseModel):
+class Vacuumed(JsonModel):
     """The whole of _snapshots/vacuumed.json, but its digest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     parts: list[Count] = Field(default_factory=list)
     """Parts of snapshots 1, 2, ...; of one whose manifest was damaged by then, those of the one before."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from ae_pipeline.data.json_types import Samples, Sha256
+from ae_pipeline.data.json_types import JsonModel, Samples, Sha256
 from ae_pipeline.errors import LinkedStoreError, NewerFormatError, StoreError, first_line
 from ae_pipeline.files import finished_file, recorded_name, sha256_json
 from ae_pipeline.params.base import problems
@@ -44,10 +44,6 @@ Id = Annotated[int, Field(strict=True)] | str
 PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
 PartName = Annotated[str, Field(pattern=PART_NAME)]
 Piece = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # There are many entries of each part: with slots they take a third of a model's memory.
@@ -82,7 +78,7 @@ class PartEntry:
 _PARTS = TypeAdapter(list[PartEntry], config=ConfigDict(cache_strings="none"))  # hardly two are the same
 
 
-class CodecEntry(_Entry):
+class CodecEntry(JsonModel):
     """The copy of the codec inside the store."""
 
     fingerprint: Sha256
@@ -90,7 +86,7 @@ class CodecEntry(_Entry):
     files: dict[Literal["codec.json", "weights.safetensors"], Sha256]
 
 
-class LatentEntry(_Entry):
+class LatentEntry(JsonModel):
     """How latents are stored."""
 
     size: Annotated[int, Field(ge=1)]
@@ -99,7 +95,7 @@ class LatentEntry(_Entry):
     row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)]
 
 
-class SourceEntry(_Entry):
+class SourceEntry(JsonModel):
     """The data set that was encoded."""
 
     name: FileName
@@ -107,14 +103,14 @@ class SourceEntry(_Entry):
     rows: Count
 
 
-class ColumnEntry(_Entry):
+class ColumnEntry(JsonModel):
     """A column and its Arrow type."""
 
     name: str
     type: str
 
 
-class ProbeEntry(_Entry):
+class ProbeEntry(JsonModel):
     """The first rows of the first part, decoded by whoever wrote the store, to tell whether others decode alike."""
 
     rows: Annotated[int, Field(ge=1, le=1024)]
@@ -124,7 +120,7 @@ class ProbeEntry(_Entry):
     """The CPU's instruction set that torch used, as torch names it: e.g. AVX512."""
 
 
-class Totals(_Entry):
+class Totals(JsonModel):
     """Sums over all parts; `bytes_in` is the samples uncompressed, without ids and attributes."""
 
     rows: Count
@@ -132,7 +128,7 @@ class Totals(_Entry):
     bytes_parts: Count
 
 
-class Manifest(_Entry):
+class Manifest(JsonModel):
     """The whole of _manifest.json."""
 
     format: Literal[1, 2]

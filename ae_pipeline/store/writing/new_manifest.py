@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import read_header
-from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import CodecError
-from ae_pipeline.files import finished_file, make_folder, recorded_name, sha256_file, sha256_json
+from ae_pipeline.files import arrow_file, finished_file, make_folder, recorded_name, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
 from ae_pipeline.store.format.manifest import (

@@ -18,13 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
-from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.parquet.columns import NamedColumnsFile
 from ae_pipeline.data.parquet.limits import read_footer
 from ae_pipeline.data.samples import ID, Block, SampleSet, Shard
 from ae_pipeline.data.value_range import RangeWatch
 from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.files import sha256_json
+from ae_pipeline.files import arrow_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.executors import run_shards
 from ae_pipeline.store.executors.lent import Borrowed, lent
