@@ -264,7 +264,8 @@ def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None
     size = model.latent_size
     if dimensions is not None:
         size = len(dimensions)
-        for name, axis in model.latent_axes().items():
+        gives, takes = model.encoder_layers()[-1], model.decoder_layers()[0]
+        for name, axis in ((f"{gives}.weight", 0), (f"{gives}.bias", 0), (f"{takes}.weight", 1)):
             state[name] = state[name].index_select(axis, dimensions.to(state[name].device))
     frozen = build_model(model_name, model.sample_shape, size, options)
     frozen.load_state_dict({name: value.cpu().half().float() for name, value in state.items()})

@@ -16,7 +16,7 @@ class ConvAutoencoder(Autoencoder):
     def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: Options):
         super().__init__(sample_shape, latent_size, options, options.output_activation)
         channels, is_normed = options.channels, options.hidden_norm == "batch"
-        self._depth = len(channels)
+        self.encoder_depth = len(channels) + 1
         height, width, self._image_channels = image_shape(sample_shape, "conv")
         sizes = [(height, width)]
         for _ in channels:
@@ -56,37 +56,13 @@ class ConvAutoencoder(Autoencoder):
         self.up = up
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, height, width[, channels]) to (N, L), float32 whatever autocast computes in."""
         image = x.unsqueeze(1) if len(self.sample_shape) == 2 else x.movedim(-1, 1)
         z: Tensor = self.norm(self.to_latent(self.down(image)).float())
         return z
 
     def decode_raw(self, z: Tensor) -> Tensor:
-        """(N, L) to (N, height, width[, channels]), before the output activation."""
         image: Tensor = self.up(self.from_latent(z))
         return image.squeeze(1) if len(self.sample_shape) == 2 else image.movedim(1, -1)
-
-    def norms(self) -> dict[str, nn.Module]:
-        """The batch norms of convolutions, of the first layer of the decoder, and of the latents."""
-        found = {
-            f"{stack}.conv{name.removeprefix('norm')}": layer
-            for stack in ("down", "up")
-            for name, layer in self.get_submodule(stack).named_children()
-            if name.startswith("norm")
-        }
-        return found | {"to_latent.2": self.norm, "from_latent.0": self.from_latent.get_submodule("norm")}
-
-    def encoder_layers(self) -> list[str]:
-        """Convolutions, then the linear layer."""
-        return [*(f"down.conv{number}" for number in range(self._depth)), "to_latent.2"]
-
-    def decoder_layers(self) -> list[str]:
-        """The linear layer, then convolutions."""
-        return ["from_latent.0", *(f"up.conv{number}" for number in reversed(range(self._depth)))]
-
-    def latent_axes(self) -> dict[str, int]:
-        """Tensors in which the latent dimensions are an axis."""
-        return {"to_latent.2.weight": 0, "to_latent.2.bias": 0, "from_latent.0.weight": 1}
 
 
 MODEL = ConvAutoencoder
