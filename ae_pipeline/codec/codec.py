@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 
-from ae_pipeline.codec.arithmetic import Arithmetic, FloatArithmetic, IntegerArithmetic
+from ae_pipeline.codec.arithmetic import FloatArithmetic, IntegerArithmetic
 from ae_pipeline.codec.devices import one_torch_thread
 from ae_pipeline.codec.header import (
     FLOAT_FORMAT,
@@ -58,7 +58,7 @@ class Codec:
         self.model = model = model.to(self.device).eval().requires_grad_(False)
         """The network, of float or of integer layers."""
         widest = _widest(header, model)
-        self._arithmetic: Arithmetic
+        self._arithmetic: FloatArithmetic | IntegerArithmetic
         self.block_rows: int
         """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
         if header.is_integer:

@@ -5,7 +5,7 @@ Shapes: N rows, L latent size, `shape` the shape of one sample.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -92,8 +92,7 @@ class Autoencoder(nn.Module, ABC):
 
     def decode(self, z: Tensor) -> Tensor:
         """(N, L) to (N, *shape)."""
-        raw: Tensor = self.output(self.decode_raw(z))
-        return raw
+        return self.output(self.decode_raw(z))
 
     def losses(
         self,
@@ -146,6 +145,23 @@ class _BceWithLogits(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         raw, target = context.saved_tensors
         return torch.sigmoid(raw).sub_(target).mul_(gradients[0] / raw.numel()), None
+
+
+def stack(
+    layers: Mapping[str, Weighted], norm: str, activation: str, *, dropout: float = 0.0, all_hidden: bool = False
+) -> nn.Sequential:
+    """Layers by their names. After the hidden ones come normalisation, activation and dropout; the last may be none."""
+    modules = nn.Sequential()
+    for number, (name, layer) in enumerate(layers.items()):
+        modules.add_module(name, layer)
+        if number < len(layers) - 1 or all_hidden:
+            if norm == "batch":
+                normalised = nn.BatchNorm1d if isinstance(layer, nn.Linear) else nn.BatchNorm2d
+                modules.add_module(f"norm{number}", normalised(layer.weight.shape[output_axis(layer)]))
+            modules.add_module(f"activation{number}", ACTIVATIONS[activation]())
+            if dropout:
+                modules.add_module(f"dropout{number}", nn.Dropout(dropout))
+    return modules
 
 
 def output_axis(layer: Weighted) -> int:

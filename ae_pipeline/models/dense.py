@@ -9,7 +9,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, stack
 from ae_pipeline.models.dense_options import Options
 from ae_pipeline.models.linear import Linear
 
@@ -31,8 +31,7 @@ class DenseAutoencoder(Autoencoder):
         self.decoder = _stack([latent_size, *up, values], options)
 
     def encode(self, x: Tensor) -> Tensor:
-        z: Tensor = self.latent_activation(self.norm(self.encoder(x.flatten(1)).float()))
-        return z
+        return self.latent_activation(self.norm(self.encoder(x.flatten(1)).float()))
 
     def decode_raw(self, z: Tensor) -> Tensor:
         raw: Tensor = self.decoder(z)
@@ -40,17 +39,8 @@ class DenseAutoencoder(Autoencoder):
 
 
 def _stack(sizes: list[int], options: Options) -> nn.Sequential:
-    """Linear layers `linear0`, `linear1`, ... with normalisation, activation and dropout between them."""
-    stack = nn.Sequential()
-    for number, (size_in, size_out) in enumerate(pairwise(sizes)):
-        if number:
-            if options.hidden_norm == "batch":
-                stack.add_module(f"norm{number}", nn.BatchNorm1d(size_in))
-            stack.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
-            if options.dropout:
-                stack.add_module(f"dropout{number}", nn.Dropout(options.dropout))
-        stack.add_module(f"linear{number}", Linear(size_in, size_out))
-    return stack
+    layers = {f"linear{number}": Linear(*size) for number, size in enumerate(pairwise(sizes))}
+    return stack(layers, options.hidden_norm, options.activation, dropout=options.dropout)
 
 
 MODEL = DenseAutoencoder

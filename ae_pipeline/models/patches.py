@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ae_pipeline.data.pixels import image_shape
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, stack
 from ae_pipeline.models.linear import Linear
 from ae_pipeline.models.patches_options import Options
 
@@ -34,10 +34,7 @@ class PatchAutoencoder(Autoencoder):
         self.encoder_depth = len(down)
         self._decoder_channels = up[0]
         self.widest = max(places * max(*down, *up), latent_size)
-        self.encoder = _convolutions(down, options)
-        if is_normed:
-            self.encoder.add_module(f"norm{len(down) - 1}", nn.BatchNorm2d(down[-1]))
-        self.encoder.add_module(f"activation{len(down) - 1}", ACTIVATIONS[options.activation]())
+        self.encoder = _convolutions(down, options, all_hidden=True)
         self.dropout = nn.Dropout(options.dropout)
         self.to_latent = Linear(places * down[-1], latent_size)
         # Its own scale and shift would be undone by the quantiser's: none are learned.
@@ -49,8 +46,7 @@ class PatchAutoencoder(Autoencoder):
 
     def encode(self, x: Tensor) -> Tensor:
         hidden = self.encoder(self._to_grid(x)).permute(0, 2, 3, 1).flatten(1)
-        z: Tensor = self.norm(self.to_latent(self.dropout(hidden)).float())
-        return z
+        return self.norm(self.to_latent(self.dropout(hidden)).float())
 
     def decode_raw(self, z: Tensor) -> Tensor:
         hidden = self.dropout(self.from_latent_activation(self.from_latent_norm(self.from_latent(z))))
@@ -82,16 +78,9 @@ def _swapped(values: Tensor) -> Tensor:
     return values.transpose(2, 3)
 
 
-def _convolutions(channels: list[int], options: Options) -> nn.Sequential:
-    """3x3 convolutions `conv0`, `conv1`, ... with normalisation and activation between them."""
-    stack = nn.Sequential()
-    for number, (channels_in, channels_out) in enumerate(pairwise(channels)):
-        if number:
-            if options.hidden_norm == "batch":
-                stack.add_module(f"norm{number}", nn.BatchNorm2d(channels_in))
-            stack.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
-        stack.add_module(f"conv{number}", nn.Conv2d(channels_in, channels_out, 3, padding=1))
-    return stack
+def _convolutions(channels: list[int], options: Options, *, all_hidden: bool = False) -> nn.Sequential:
+    layers = {f"conv{number}": nn.Conv2d(*pair, 3, padding=1) for number, pair in enumerate(pairwise(channels))}
+    return stack(layers, options.hidden_norm, options.activation, all_hidden=all_hidden)
 
 
 MODEL = PatchAutoencoder
