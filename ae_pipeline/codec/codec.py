@@ -110,14 +110,15 @@ class Codec:
         pixels = np.empty((len(latents), *self.spec.shape), self.spec.dtype)
         return self._by_blocks(latents, pixels, self.decode_block)
 
+    @torch.inference_mode()
     def reconstruct_unquantised(self, pixels: np.ndarray) -> np.ndarray:
         """(n, *shape) through the network alone, to tell its error from the quantiser's; float32 pixels."""
-
-        @torch.inference_mode()
-        def compute(rows: np.ndarray) -> np.ndarray:
-            return self._arithmetic.decode_unquantised(self._arithmetic.place(rows))[: len(rows)].cpu().numpy()
-
-        return self._by_blocks(pixels, np.empty(pixels.shape, np.float32), compute)
+        decoded, arithmetic = np.empty(pixels.shape, np.float32), self._arithmetic
+        return self._by_blocks(
+            pixels,
+            decoded,
+            lambda rows: arithmetic.decode_unquantised(arithmetic.place(rows))[: len(rows)].cpu().numpy(),
+        )
 
     def _by_blocks(
         self, rows: np.ndarray, result: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]

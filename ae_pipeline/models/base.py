@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ae_pipeline.params import TrainParams
 from ae_pipeline.params.base import ModelOptions
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -94,36 +95,29 @@ class Autoencoder(nn.Module, ABC):
         """(N, L) to (N, *shape)."""
         return self.output(self.decode_raw(z))
 
-    def losses(
+    def loss(
         self,
         x: Tensor,
         target: Tensor,
-        *,
-        loss: str,
-        l1_latent: float,
+        params: TrainParams,
         rate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
-        rate_weight: float = 0.0,
-    ) -> dict[str, Tensor]:
-        """Named losses of one batch; `total` is minimised, the others are logged.
+        rate_share: float = 1.0,
+    ) -> Tensor:
+        """What is minimised: `params.loss` and, with a weight each, what latents and their bits per row add to it.
 
-        Reconstruction losses are means over rows and values: `mse`, or `bce` (binary cross-entropy in nats). With
-        `rate` the decoder gets latents as after quantising, and `rate_weight` times their bits per row is added.
+        It is a mean over rows and values: `mse`, or `bce` (binary cross-entropy in nats). With `rate` the decoder gets
+        latents as after quantising; `rate_share` is a factor of their weight.
         """
         encoded = self.encode(x)
         z, bits = (encoded, None) if rate is None else rate(encoded)
         raw = self.decode_raw(z).float()  # under autocast the last layer gives bfloat16
-        if loss == "bce":
-            reconstruction = _BceWithLogits.apply(raw, target)
-        else:
-            reconstruction = functional.mse_loss(self.output(raw), target)
-        found = {"total": reconstruction}
-        if l1_latent:
-            found |= {"reconstruction": reconstruction, "l1": encoded.abs().mean()}
-            found["total"] = found["total"] + l1_latent * found["l1"]
+        bce = params.loss == "bce"
+        total = _BceWithLogits.apply(raw, target) if bce else functional.mse_loss(self.output(raw), target)
+        if params.l1_latent:
+            total = total + params.l1_latent * encoded.abs().mean()
         if bits is not None:
-            found |= {"reconstruction": reconstruction, "bits": bits.mean()}
-            found["total"] = found["total"] + rate_weight * found["bits"]
-        return found
+            total = total + params.rate_weight * rate_share * bits.mean()
+        return total
 
 
 class _BceWithLogits(torch.autograd.Function):

@@ -176,7 +176,7 @@ class RoundedNetwork(nn.Module):
         return raw - LOGIT_ZERO / 2**LOGIT_BITS
 
     def loss(self, pixels: Tensor, params: TrainParams, rate: RateModel | None) -> Tensor:
-        """The loss that `Autoencoder.losses` calls total, of the rounded network."""
+        """`Autoencoder.loss` of the rounded network."""
         z = self.encode(pixels)
         raw, target = self.decode(z), pixels.float() / 255
         if params.loss == "bce" and self._sigmoid:
