@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from ae_pipeline.codec.header import CodecHeader, Scaling
-from ae_pipeline.codec.integer import EXACT, LARGEST_INPUT, IntegerLayer, prepare
+from ae_pipeline.codec.integer import EXACT, LARGEST_INPUT, ByteTable, IntegerLayer
 from ae_pipeline.codec.quantiser import Quantiser
 from ae_pipeline.models.base import Autoencoder
 
@@ -70,13 +70,15 @@ class FloatArithmetic:
 
 
 class IntegerArithmetic:
-    """uint8 pixels, int8 latents, and the same result everywhere; see integer.py."""
+    """uint8 pixels, int8 latents, the same result everywhere. Raises OverflowError as `IntegerLayer.prepare` does."""
 
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device):
         self._model, self._device = model, device
         self._lowest = -(header.quantiser.levels // 2)
         self._highest = self._lowest + header.quantiser.levels - 1
-        prepare(model)
+        for module in model.modules():
+            if isinstance(module, IntegerLayer | ByteTable):
+                module.prepare()
         layers = [module for module in model.modules() if isinstance(module, IntegerLayer)]
         self.value_bytes = 1 if all(layer.multiplies_bytes for layer in layers) else 4
         """Bytes of a value between layers."""

@@ -239,13 +239,6 @@ def integerise(model: Autoencoder) -> Autoencoder:
     return model
 
 
-def prepare(model: Autoencoder) -> None:
-    """Make the layers of an integer model ready. Raises OverflowError where their sums would not be exact."""
-    for module in model.modules():
-        if isinstance(module, IntegerLayer | ByteTable):
-            module.prepare()
-
-
 class ByteTable(nn.Module):
     """A function of a byte that gives a byte."""
 
