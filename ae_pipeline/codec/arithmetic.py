@@ -1,10 +1,8 @@
 """How a codec computes, in floats or in integers: pixels to quantised latents, and back.
 
-Both have the same five methods. `FloatArithmetic` needs blocks of one size on one thread, for a float sum depends on
-both; `IntegerArithmetic` (integer.py) is exact, and does not care.
+Both have the same five methods, of tensors on the codec's device; q is int8 (n, L). `FloatArithmetic` needs blocks of
+one size on one thread, for a float sum depends on both; `IntegerArithmetic` (integer.py) is exact, and does not care.
 """
-
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from ae_pipeline.codec.header import CodecHeader, Scaling
-from ae_pipeline.codec.integer import EXACT, LARGEST_INPUT, IntegerLayer, prepare
+from ae_pipeline.codec.integer import EXACT, LARGEST_INPUT, ByteTable, IntegerLayer
 from ae_pipeline.codec.quantiser import Quantiser
 from ae_pipeline.models.base import Autoencoder
 
@@ -20,25 +18,6 @@ from ae_pipeline.models.base import Autoencoder
 _EXACT_SQUARES = EXACT // LARGEST_INPUT**2
 # Values whose squares are taken at once on a CPU: as floats, 2 MiB.
 _CACHED_VALUES = 1 << 19
-
-
-class Arithmetic(Protocol):
-    """Tensors are on the codec's device; q is int8 (n, L)."""
-
-    def place(self, rows: np.ndarray) -> Tensor:
-        """Pixels or latents of at most a block to the device, as the other methods take them, perhaps padded."""
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels to q."""
-
-    def decode(self, q: Tensor) -> Tensor:
-        """Latents q to pixels; those of integers are integers."""
-
-    def decode_unquantised(self, pixels: Tensor) -> Tensor:
-        """Pixels through the network alone: float32."""
-
-    def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
-        """float32 (n,): MSE of each row, in units of the scale squared; may overwrite `decoded`."""
 
 
 class FloatArithmetic:
@@ -52,7 +31,7 @@ class FloatArithmetic:
         self._latent_size = header.model.latent_size
 
     def place(self, rows: np.ndarray) -> Tensor:
-        """Pixels become float32, latents stay int8."""
+        """Pixels or latents of at most a block to the device, padded: pixels as float32, latents as int8."""
         # Where a thread's share of an exponential ends within a vector, other instructions finish it.
         assert self._device.type != "cpu" or torch.get_num_threads() == 1, "use one_torch_thread()"
         if rows.dtype.kind == "f" or rows.dtype.itemsize > 1:
@@ -71,11 +50,11 @@ class FloatArithmetic:
         return self._pixels(self._quantiser.dequantise(q))
 
     def decode_unquantised(self, pixels: Tensor) -> Tensor:
-        """Pixels through the network alone."""
+        """Pixels through the network alone: float32, as all these pixels are."""
         return self._pixels(self._model.encode(scale_pixels(pixels, self._scaling)))
 
     def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
-        """MSE of each row."""
+        """MSE of each row, float32 (n,), in units of the scale squared; overwrites `decoded`."""
         difference = decoded.sub_(original).flatten(1)
         # Integer pixels: every square and, to 1 part in 2^24, every sum is exact in float32.
         return difference.square_().mean(1, dtype=torch.float32).div_(self._scaling.scale**2)
@@ -91,19 +70,21 @@ class FloatArithmetic:
 
 
 class IntegerArithmetic:
-    """uint8 pixels, int8 latents, and the same result everywhere; see integer.py."""
+    """uint8 pixels, int8 latents, the same result everywhere. Raises OverflowError as `IntegerLayer.prepare` does."""
 
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device):
         self._model, self._device = model, device
         self._lowest = -(header.quantiser.levels // 2)
         self._highest = self._lowest + header.quantiser.levels - 1
-        prepare(model)
+        for module in model.modules():
+            if isinstance(module, IntegerLayer | ByteTable):
+                module.prepare()
         layers = [module for module in model.modules() if isinstance(module, IntegerLayer)]
         self.value_bytes = 1 if all(layer.multiplies_bytes for layer in layers) else 4
         """Bytes of a value between layers."""
 
     def place(self, rows: np.ndarray) -> Tensor:
-        """Rows as they are."""
+        """Pixels or latents to the device as they are."""
         # Nothing writes to it; unlike torch.from_numpy, this takes Arrow's buffers without a copy or a warning.
         return moved(from_dlpack(np.ascontiguousarray(rows)), self._device)
 
@@ -116,11 +97,11 @@ class IntegerArithmetic:
         return self._model.decode(q).to(torch.uint8)
 
     def decode_unquantised(self, pixels: Tensor) -> Tensor:
-        """Pixels with latents that are neither rounded nor clipped; everything else is."""
+        """Pixels, as float32, of latents that are neither rounded nor clipped; everything else is."""
         return self._model.decode(self._model.encode(pixels)).float()
 
     def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
-        """MSE of each row."""
+        """MSE of each row, float32 (n,), in units of the scale squared."""
         values = original.shape[1:].numel()
         rows = max(1, _CACHED_VALUES // values) if self._device.type == "cpu" else len(original)
         pairs = zip(decoded.split(rows), original.split(rows), strict=True)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 
-from ae_pipeline.codec.arithmetic import Arithmetic, FloatArithmetic, IntegerArithmetic
+from ae_pipeline.codec.arithmetic import FloatArithmetic, IntegerArithmetic
 from ae_pipeline.codec.devices import one_torch_thread
 from ae_pipeline.codec.header import (
     FLOAT_FORMAT,
@@ -58,7 +58,7 @@ class Codec:
         self.model = model = model.to(self.device).eval().requires_grad_(False)
         """The network, of float or of integer layers."""
         widest = _widest(header, model)
-        self._arithmetic: Arithmetic
+        self._arithmetic: FloatArithmetic | IntegerArithmetic
         self.block_rows: int
         """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
         if header.is_integer:
@@ -110,14 +110,15 @@ class Codec:
         pixels = np.empty((len(latents), *self.spec.shape), self.spec.dtype)
         return self._by_blocks(latents, pixels, self.decode_block)
 
+    @torch.inference_mode()
     def reconstruct_unquantised(self, pixels: np.ndarray) -> np.ndarray:
         """(n, *shape) through the network alone, to tell its error from the quantiser's; float32 pixels."""
-
-        @torch.inference_mode()
-        def compute(rows: np.ndarray) -> np.ndarray:
-            return self._arithmetic.decode_unquantised(self._arithmetic.place(rows))[: len(rows)].cpu().numpy()
-
-        return self._by_blocks(pixels, np.empty(pixels.shape, np.float32), compute)
+        decoded, arithmetic = np.empty(pixels.shape, np.float32), self._arithmetic
+        return self._by_blocks(
+            pixels,
+            decoded,
+            lambda rows: arithmetic.decode_unquantised(arithmetic.place(rows))[: len(rows)].cpu().numpy(),
+        )
 
     def _by_blocks(
         self, rows: np.ndarray, result: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
@@ -264,7 +265,8 @@ def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None
     size = model.latent_size
     if dimensions is not None:
         size = len(dimensions)
-        for name, axis in model.latent_axes().items():
+        gives, takes = model.encoder_layers()[-1], model.decoder_layers()[0]
+        for name, axis in ((f"{gives}.weight", 0), (f"{gives}.bias", 0), (f"{takes}.weight", 1)):
             state[name] = state[name].index_select(axis, dimensions.to(state[name].device))
     frozen = build_model(model_name, model.sample_shape, size, options)
     frozen.load_state_dict({name: value.cpu().half().float() for name, value in state.items()})

@@ -28,11 +28,6 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def use_one_torch_thread() -> None:
-    """For the start of a worker thread: OpenMP counts threads per thread, and not every product asks torch first."""
-    torch.set_num_threads(1)
-
-
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Let every matrix product run on the thread that asks for it.

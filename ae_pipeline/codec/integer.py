@@ -13,7 +13,6 @@ the speed. After Ballé, Johnston and Minnen, "Integer networks for data compres
 """
 
 import math
-import platform
 from collections.abc import Callable
 from itertools import product
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ae_pipeline.models.base import Autoencoder, Clamp, Weighted, output_axis
-from ae_pipeline.models.linear import linear
+from ae_pipeline.models.linear import has_onednn, linear
 
 WEIGHT_LIMIT = 127
 """Largest magnitude of a weight."""
@@ -35,11 +34,7 @@ EXACT = 1 << 24
 LOGIT_BITS, LOGIT_ZERO = 4, 128
 """A sigmoid's input is kept as 128 + logit * 2 ** 4, in a byte: -8 to 7.94."""
 
-_HAS_ONEDNN = (
-    platform.machine() in ("x86_64", "AMD64")
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-)
+_HAS_ONEDNN = has_onednn("_convolution_pointwise")
 _HAS_BYTE_PRODUCTS = (
     _HAS_ONEDNN
     and hasattr(torch.ops.onednn, "qlinear_pointwise")
@@ -142,11 +137,10 @@ class _ByteLinear:
         signed = a.dtype == torch.int8
         if signed:
             a = a.view(torch.uint8) ^ 128
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+        return torch.ops.onednn.qlinear_pointwise(
             a, 1.0, 0, self._packed, self._factor, self._zeros, self._signed_bias if signed else self._bias,
             1.0, 0, self._gives, "none", [], "",
         )  # fmt: skip
-        return product
 
 
 class _ByteConvolution:
@@ -165,11 +159,10 @@ class _ByteConvolution:
         self._bias = bias.float() * factor
 
     def __call__(self, a: Tensor) -> Tensor:
-        product: Tensor = torch.ops.onednn.qconv2d_pointwise(
+        return torch.ops.onednn.qconv2d_pointwise(
             a, 1.0, 0, self._packed, self._factor, self._zeros, self._bias, *self._geometry,
             1.0, 0, torch.uint8, "none", [], "",
         )  # fmt: skip
-        return product
 
 
 def product_of(layer: Weighted) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -197,10 +190,9 @@ def exact_product_of(layer: Weighted) -> Callable[[Tensor, Tensor, Tensor], Tens
 
     def convolution(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if _HAS_ONEDNN and a.device.type == "cpu":
-            out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            return torch.ops.mkldnn._convolution_pointwise(
                 a, weight, bias, [down, across], [1, 1], [1, 1], 1, "none", [], ""
             )
-            return out
         return shifted_products(functional.pad(a, (across, across, down, down)), weight, bias)
 
     return convolution
@@ -245,13 +237,6 @@ def integerise(model: Autoencoder) -> Autoencoder:
     if isinstance(model.output, nn.Sigmoid):
         model.output = ByteTable()
     return model
-
-
-def prepare(model: Autoencoder) -> None:
-    """Make the layers of an integer model ready. Raises OverflowError where their sums would not be exact."""
-    for module in model.modules():
-        if isinstance(module, IntegerLayer | ByteTable):
-            module.prepare()
 
 
 class ByteTable(nn.Module):

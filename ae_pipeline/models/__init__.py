@@ -22,5 +22,4 @@ def build_model(name: str, sample_shape: tuple[int, ...], latent_size: int, opti
     wrong += [f"missing keyword argument {key!r}" for key in known if key not in options]
     if wrong:
         raise TypeError(f"model {name}: {', '.join(wrong)}")
-    model: Autoencoder = module.MODEL(sample_shape, latent_size, module.Options(**options))
-    return model
+    return module.MODEL(sample_shape, latent_size, module.Options(**options))

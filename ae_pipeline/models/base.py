@@ -3,14 +3,17 @@
 Shapes: N rows, L latent size, `shape` the shape of one sample.
 """
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ae_pipeline.params import TrainParams
 from ae_pipeline.params.base import ModelOptions
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -36,8 +39,8 @@ class Clamp(nn.Module):
 
 
 OUTPUTS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "clamp": Clamp, "linear": nn.Identity}
-
-
+Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 # What options are once a model is frozen: normalisation is folded into the weights.
 _FROZEN = {"hidden_norm": "none", "latent_norm": "none", "dropout": 0.0}
 
@@ -45,81 +48,76 @@ _FROZEN = {"hidden_norm": "none", "latent_norm": "none", "dropout": 0.0}
 class Autoencoder(nn.Module, ABC):
     """Maps scaled samples (N, *shape), float32 in [0, 1] for pixels, to latents (N, L) and back.
 
-    `widest` is the number of values per row of the largest thing that the network computes.
+    Modules are registered in the order in which rows go through them: a batch norm after the layer that it normalises.
     """
+
+    widest: int
+    """Values per row of the largest thing that the network computes."""
+    encoder_depth: int
+    """Layers with weights in the encoder."""
 
     def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: ModelOptions, output_activation: str):
         super().__init__()
         self.sample_shape = sample_shape
         self.latent_size = latent_size
-        self.widest = latent_size
         self.output: nn.Module = OUTPUTS[output_activation]()
         self._options = options.model_dump()
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        """(N, *shape) to (N, L)."""
+        """(N, *shape) to (N, L), float32 whatever autocast computes in."""
 
     @abstractmethod
     def decode_raw(self, z: Tensor) -> Tensor:
         """(N, L) to (N, *shape), before the output activation."""
 
-    @abstractmethod
-    def norms(self) -> dict[str, nn.Module]:
-        """The modules that normalise what a layer gives, by the layer's name; nn.Identity where none does."""
-
-    @abstractmethod
-    def latent_axes(self) -> dict[str, int]:
-        """Tensors of the state in which the latent dimensions are an axis, and which one it is."""
-
-    @abstractmethod
     def encoder_layers(self) -> list[str]:
         """Names of the modules with weights through which `encode` goes, in that order; the last one gives latents."""
+        return self._layers()[: self.encoder_depth]
 
-    @abstractmethod
     def decoder_layers(self) -> list[str]:
         """Names of those through which `decode_raw` goes; the first one is linear and takes latents."""
+        return self._layers()[self.encoder_depth :]
+
+    def _layers(self) -> list[str]:
+        return [
+            name
+            for name, module in self.named_modules()
+            if hasattr(module, "weight") and not isinstance(module, BatchNorm)
+        ]
 
     def frozen(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Options and state of an equal model for inference: without dropout, normalisation folded into weights."""
         own = {name: value for name, value in self._options.items() if name not in _FROZEN}
-        return own | {name: _FROZEN[name] for name in _FROZEN if name in self._options}, fold_norms(self, self.norms())
+        return own | {name: _FROZEN[name] for name in _FROZEN if name in self._options}, fold_norms(self)
 
     def decode(self, z: Tensor) -> Tensor:
         """(N, L) to (N, *shape)."""
-        raw: Tensor = self.output(self.decode_raw(z))
-        return raw
+        return self.output(self.decode_raw(z))
 
-    def losses(
+    def loss(
         self,
         x: Tensor,
         target: Tensor,
-        *,
-        loss: str,
-        l1_latent: float,
+        params: TrainParams,
         rate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
-        rate_weight: float = 0.0,
-    ) -> dict[str, Tensor]:
-        """Named losses of one batch; `total` is minimised, the others are logged.
+        rate_share: float = 1.0,
+    ) -> Tensor:
+        """What is minimised: `params.loss` and, with a weight each, what latents and their bits per row add to it.
 
-        Reconstruction losses are means over rows and values: `mse`, or `bce` (binary cross-entropy in nats). With
-        `rate` the decoder gets latents as after quantising, and `rate_weight` times their bits per row is added.
+        It is a mean over rows and values: `mse`, or `bce` (binary cross-entropy in nats). With `rate` the decoder gets
+        latents as after quantising; `rate_share` is a factor of their weight.
         """
         encoded = self.encode(x)
         z, bits = (encoded, None) if rate is None else rate(encoded)
         raw = self.decode_raw(z).float()  # under autocast the last layer gives bfloat16
-        if loss == "bce":
-            reconstruction = _BceWithLogits.apply(raw, target)
-        else:
-            reconstruction = functional.mse_loss(self.output(raw), target)
-        found = {"total": reconstruction}
-        if l1_latent:
-            found |= {"reconstruction": reconstruction, "l1": encoded.abs().mean()}
-            found["total"] = found["total"] + l1_latent * found["l1"]
+        bce = params.loss == "bce"
+        total = _BceWithLogits.apply(raw, target) if bce else functional.mse_loss(self.output(raw), target)
+        if params.l1_latent:
+            total = total + params.l1_latent * encoded.abs().mean()
         if bits is not None:
-            found |= {"reconstruction": reconstruction, "bits": bits.mean()}
-            found["total"] = found["total"] + rate_weight * found["bits"]
-        return found
+            total = total + params.rate_weight * rate_share * bits.mean()
+        return total
 
 
 class _BceWithLogits(torch.autograd.Function):
@@ -143,7 +141,21 @@ class _BceWithLogits(torch.autograd.Function):
         return torch.sigmoid(raw).sub_(target).mul_(gradients[0] / raw.numel()), None
 
 
-Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+def stack(
+    layers: Mapping[str, Weighted], norm: str, activation: str, *, dropout: float = 0.0, all_hidden: bool = False
+) -> nn.Sequential:
+    """Layers by their names. After the hidden ones come normalisation, activation and dropout; the last may be none."""
+    modules = nn.Sequential()
+    for number, (name, layer) in enumerate(layers.items()):
+        modules.add_module(name, layer)
+        if number < len(layers) - 1 or all_hidden:
+            if norm == "batch":
+                normalised = nn.BatchNorm1d if isinstance(layer, nn.Linear) else nn.BatchNorm2d
+                modules.add_module(f"norm{number}", normalised(layer.weight.shape[output_axis(layer)]))
+            modules.add_module(f"activation{number}", ACTIVATIONS[activation]())
+            if dropout:
+                modules.add_module(f"dropout{number}", nn.Dropout(dropout))
+    return modules
 
 
 def output_axis(layer: Weighted) -> int:
@@ -151,31 +163,24 @@ def output_axis(layer: Weighted) -> int:
     return 1 if isinstance(layer, nn.ConvTranspose2d) else 0
 
 
-def fold_norms(model: nn.Module, norms: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """The state of a model whose layers are followed by these modules, by the layer's name, and equal without them.
-
-    Batch normalisation is folded into the layer's weights, as in evaluation mode; of other modules nothing stays.
-    """
-    inside = {name for name, module in model.named_modules() if module in set(norms.values())}
-    state = {name: value for name, value in model.state_dict().items() if name.rpartition(".")[0] not in inside}
-    for name, norm in norms.items():
-        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-            layer = model.get_submodule(name)
-            assert isinstance(layer, Weighted)
-            state |= {f"{name}.{key}": value for key, value in _folded(layer, norm).items()}
+def fold_norms(model: nn.Module) -> dict[str, Tensor]:
+    """The state of an equal model without batch normalisation, which is folded into weights as in evaluation mode."""
+    state = model.state_dict()
+    for name, module in model.named_modules():
+        if isinstance(module, Weighted):
+            before, layer = name, module
+        elif isinstance(module, BatchNorm):
+            state[f"{before}.weight"], state[f"{before}.bias"] = _folded(layer, module)
+            for key in module.state_dict():
+                del state[f"{name}.{key}"]
     return state
 
 
-def _folded(layer: Weighted, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> dict[str, Tensor]:
-    """Weight and bias of one layer that equals `layer` followed by `norm` in evaluation mode."""
-    assert layer.bias is not None
+def _folded(layer: Weighted, norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer, linear ones too, that equals `layer` followed by `norm`; computed in float64."""
+    layer, norm = copy.deepcopy(layer).double(), copy.deepcopy(norm).double()
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    factor = torch.rsqrt(norm.running_var.double() + norm.eps)
-    if norm.affine:
-        factor = factor * norm.weight.double()
-    bias = (layer.bias.double() - norm.running_mean.double()) * factor
-    if norm.affine:
-        bias = bias + norm.bias.double()
-    shape = [-1 if axis == output_axis(layer) else 1 for axis in range(layer.weight.dim())]
-    return {"weight": (layer.weight.double() * factor.reshape(shape)).float(), "bias": bias.float()}
+    statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    weight, bias = fuse_conv_bn_weights(layer.weight, layer.bias, *statistics, transpose=output_axis(layer) == 1)
+    return weight.detach().float(), bias.detach().float()

@@ -1,11 +1,12 @@
 """Convolutional autoencoder for images: stride-2 3x3 convolutions down, one linear layer to L, and back up."""
 
 from collections import OrderedDict
+from itertools import pairwise
 
 from torch import Tensor, nn
 
 from ae_pipeline.data.pixels import image_shape
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, stack
 from ae_pipeline.models.conv_options import Options
 from ae_pipeline.models.linear import Linear
 
@@ -16,23 +17,17 @@ class ConvAutoencoder(Autoencoder):
     def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: Options):
         super().__init__(sample_shape, latent_size, options, options.output_activation)
         channels, is_normed = options.channels, options.hidden_norm == "batch"
-        self._depth = len(channels)
-        height, width, self._image_channels = image_shape(sample_shape, "conv")
+        self.encoder_depth = len(channels) + 1
+        height, width, image_channels = image_shape(sample_shape, "conv")
+        widths = [image_channels, *channels]
         sizes = [(height, width)]
         for _ in channels:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
-        layers = zip([self._image_channels, *channels], sizes, strict=True)
-        self.widest = max(number * height * width for number, (height, width) in layers)
+        self.widest = max(number * height * width for number, (height, width) in zip(widths, sizes, strict=True))
 
-        down = nn.Sequential()
-        steps = zip([self._image_channels, *channels], channels, strict=False)
-        for number, (channels_in, channels_out) in enumerate(steps):
-            down.add_module(f"conv{number}", nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1))
-            if is_normed:
-                down.add_module(f"norm{number}", nn.BatchNorm2d(channels_out))
-            down.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
-        self.down = down
+        down = {f"conv{number}": nn.Conv2d(*pair, 3, 2, 1) for number, pair in enumerate(pairwise(widths))}
+        self.down = stack(down, options.hidden_norm, options.activation, all_hidden=True)
         self.to_latent = nn.Sequential(nn.Flatten(), nn.Dropout(options.dropout), Linear(flat, latent_size))
         self.norm = nn.BatchNorm1d(latent_size, affine=False) if options.latent_norm == "batch" else nn.Identity()
         from_latent: dict[str, nn.Module] = {
@@ -43,50 +38,20 @@ class ConvAutoencoder(Autoencoder):
             "3": nn.Unflatten(1, (channels[-1], *sizes[-1])),
         }
         self.from_latent = nn.Sequential(OrderedDict(from_latent))
-        up = nn.Sequential()
+        up = {}
         for number in reversed(range(len(channels))):
-            channels_out = channels[number - 1] if number else self._image_channels
             # A size n came down to (n + 1) // 2; one more row or column is needed where n was even.
             extra = (1 - sizes[number][0] % 2, 1 - sizes[number][1] % 2)
-            up.add_module(f"conv{number}", nn.ConvTranspose2d(channels[number], channels_out, 3, 2, 1, extra))
-            if number and is_normed:
-                up.add_module(f"norm{number}", nn.BatchNorm2d(channels_out))
-            if number:
-                up.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
-        self.up = up
+            up[f"conv{number}"] = nn.ConvTranspose2d(widths[number + 1], widths[number], 3, 2, 1, extra)
+        self.up = stack(up, options.hidden_norm, options.activation)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, height, width[, channels]) to (N, L), float32 whatever autocast computes in."""
         image = x.unsqueeze(1) if len(self.sample_shape) == 2 else x.movedim(-1, 1)
-        z: Tensor = self.norm(self.to_latent(self.down(image)).float())
-        return z
+        return self.norm(self.to_latent(self.down(image)).float())
 
     def decode_raw(self, z: Tensor) -> Tensor:
-        """(N, L) to (N, height, width[, channels]), before the output activation."""
         image: Tensor = self.up(self.from_latent(z))
         return image.squeeze(1) if len(self.sample_shape) == 2 else image.movedim(1, -1)
-
-    def norms(self) -> dict[str, nn.Module]:
-        """The batch norms of convolutions, of the first layer of the decoder, and of the latents."""
-        found = {
-            f"{stack}.conv{name.removeprefix('norm')}": layer
-            for stack in ("down", "up")
-            for name, layer in self.get_submodule(stack).named_children()
-            if name.startswith("norm")
-        }
-        return found | {"to_latent.2": self.norm, "from_latent.0": self.from_latent.get_submodule("norm")}
-
-    def encoder_layers(self) -> list[str]:
-        """Convolutions, then the linear layer."""
-        return [*(f"down.conv{number}" for number in range(self._depth)), "to_latent.2"]
-
-    def decoder_layers(self) -> list[str]:
-        """The linear layer, then convolutions."""
-        return ["from_latent.0", *(f"up.conv{number}" for number in reversed(range(self._depth)))]
-
-    def latent_axes(self) -> dict[str, int]:
-        """Tensors in which the latent dimensions are an axis."""
-        return {"to_latent.2.weight": 0, "to_latent.2.bias": 0, "from_latent.0.weight": 1}
 
 
 MODEL = ConvAutoencoder

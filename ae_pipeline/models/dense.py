@@ -9,7 +9,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, stack
 from ae_pipeline.models.dense_options import Options
 from ae_pipeline.models.linear import Linear
 
@@ -23,7 +23,7 @@ class DenseAutoencoder(Autoencoder):
         down = up[::-1] if options.encoder_hidden_sizes is None else options.encoder_hidden_sizes
         values = prod(sample_shape)
         self.widest = max(values, latent_size, *up, *down)
-        self._depths = len(down), len(up)
+        self.encoder_depth = len(down) + 1
         self.encoder = _stack([values, *down, latent_size], options)
         # Its own scale and shift would be undone by the quantiser's: none are learned.
         self.norm = nn.BatchNorm1d(latent_size, affine=False) if options.latent_norm == "batch" else nn.Identity()
@@ -31,51 +31,16 @@ class DenseAutoencoder(Autoencoder):
         self.decoder = _stack([latent_size, *up, values], options)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, *shape) to (N, L), float32 whatever autocast computes in."""
-        z: Tensor = self.latent_activation(self.norm(self.encoder(x.flatten(1)).float()))
-        return z
+        return self.latent_activation(self.norm(self.encoder(x.flatten(1)).float()))
 
     def decode_raw(self, z: Tensor) -> Tensor:
-        """(N, L) to (N, *shape), before the output activation."""
         raw: Tensor = self.decoder(z)
         return raw.unflatten(1, self.sample_shape)
 
-    def norms(self) -> dict[str, nn.Module]:
-        """The batch norms of hidden layers, and of the latents."""
-        found = {
-            f"{stack}.linear{int(name.removeprefix('norm')) - 1}": layer
-            for stack in ("encoder", "decoder")
-            for name, layer in self.get_submodule(stack).named_children()
-            if name.startswith("norm")
-        }
-        return found | {self.encoder_layers()[-1]: self.norm}
-
-    def encoder_layers(self) -> list[str]:
-        """`encoder.linear0` and so on."""
-        return [f"encoder.linear{number}" for number in range(self._depths[0] + 1)]
-
-    def decoder_layers(self) -> list[str]:
-        """`decoder.linear0` and so on."""
-        return [f"decoder.linear{number}" for number in range(self._depths[1] + 1)]
-
-    def latent_axes(self) -> dict[str, int]:
-        """Tensors in which the latent dimensions are an axis."""
-        last = self.encoder_layers()[-1]
-        return {f"{last}.weight": 0, f"{last}.bias": 0, "decoder.linear0.weight": 1}
-
 
 def _stack(sizes: list[int], options: Options) -> nn.Sequential:
-    """Linear layers `linear0`, `linear1`, ... with normalisation, activation and dropout between them."""
-    stack = nn.Sequential()
-    for number, (size_in, size_out) in enumerate(pairwise(sizes)):
-        if number:
-            if options.hidden_norm == "batch":
-                stack.add_module(f"norm{number}", nn.BatchNorm1d(size_in))
-            stack.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
-            if options.dropout:
-                stack.add_module(f"dropout{number}", nn.Dropout(options.dropout))
-        stack.add_module(f"linear{number}", Linear(size_in, size_out))
-    return stack
+    layers = {f"linear{number}": Linear(*size) for number, size in enumerate(pairwise(sizes))}
+    return stack(layers, options.hidden_norm, options.activation, dropout=options.dropout)
 
 
 MODEL = DenseAutoencoder

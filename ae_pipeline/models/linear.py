@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_HAS_ONEDNN = (
-    platform.machine() in ("x86_64", "AMD64")
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)
+
+def has_onednn(operator: str) -> bool:
+    """Whether torch contains oneDNN, with this operator of torch.ops.mkldnn, on an x86-64 CPU."""
+    x86_64 = platform.machine() in ("x86_64", "AMD64")
+    return x86_64 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, operator)
+
+
+_HAS_ONEDNN = has_onednn("_linear_pointwise")
 
 
 class Linear(nn.Linear):
@@ -32,8 +35,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """What `Linear` computes: (N, in_features) to (N, out_features)."""
     own_way = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
     if _HAS_ONEDNN and not own_way and x.device.type == "cpu" and x.dtype == torch.float32:
-        product: Tensor = _OneDnnLinear.apply(x, weight, bias)
-        return product
+        return _OneDnnLinear.apply(x, weight, bias)
     return functional.linear(x, weight, bias)
 
 
@@ -53,5 +55,4 @@ class _OneDnnLinear(torch.autograd.Function):
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """X @ weight.T + bias"""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return product
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ae_pipeline.data.pixels import image_shape
-from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
+from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, stack
 from ae_pipeline.models.linear import Linear
 from ae_pipeline.models.patches_options import Options
 
@@ -31,13 +31,10 @@ class PatchAutoencoder(Autoencoder):
         places = prod(self._grid)
         down = [patch_size**2 * self._image[2], *options.encoder_channels]
         up = [*options.decoder_channels, down[0]]
-        self._depths = len(down) - 1, len(up) - 1
+        self.encoder_depth = len(down)
         self._decoder_channels = up[0]
         self.widest = max(places * max(*down, *up), latent_size)
-        self.encoder = _convolutions(down, options)
-        if is_normed:
-            self.encoder.add_module(f"norm{len(down) - 1}", nn.BatchNorm2d(down[-1]))
-        self.encoder.add_module(f"activation{len(down) - 1}", ACTIVATIONS[options.activation]())
+        self.encoder = _convolutions(down, options, all_hidden=True)
         self.dropout = nn.Dropout(options.dropout)
         self.to_latent = Linear(places * down[-1], latent_size)
         # Its own scale and shift would be undone by the quantiser's: none are learned.
@@ -48,13 +45,10 @@ class PatchAutoencoder(Autoencoder):
         self.decoder = _convolutions(up, options)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(N, height, width[, channels]) to (N, L), float32 whatever autocast computes in."""
         hidden = self.encoder(self._to_grid(x)).permute(0, 2, 3, 1).flatten(1)
-        z: Tensor = self.norm(self.to_latent(self.dropout(hidden)).float())
-        return z
+        return self.norm(self.to_latent(self.dropout(hidden)).float())
 
     def decode_raw(self, z: Tensor) -> Tensor:
-        """(N, L) to (N, height, width[, channels]), before the output activation."""
         hidden = self.dropout(self.from_latent_activation(self.from_latent_norm(self.from_latent(z))))
         grid = hidden.unflatten(1, (*self._grid, self._decoder_channels)).permute(0, 3, 1, 2)
         return self._from_grid(self.decoder(grid))
@@ -75,28 +69,6 @@ class PatchAutoencoder(Autoencoder):
         x = _swapped(patches).reshape(len(grid), rows * size, columns * size * channels)
         return x[:, :height, : width * channels].reshape(len(grid), *self.sample_shape)
 
-    def norms(self) -> dict[str, nn.Module]:
-        """The batch norms of convolutions, of the first layer of the decoder, and of the latents."""
-        found = {
-            f"{stack}.conv{int(name.removeprefix('norm')) - 1}": layer
-            for stack in ("encoder", "decoder")
-            for name, layer in self.get_submodule(stack).named_children()
-            if name.startswith("norm")
-        }
-        return found | {"to_latent": self.norm, "from_latent": self.from_latent_norm}
-
-    def encoder_layers(self) -> list[str]:
-        """Convolutions, then the linear layer."""
-        return [*(f"encoder.conv{number}" for number in range(self._depths[0])), "to_latent"]
-
-    def decoder_layers(self) -> list[str]:
-        """The linear layer, then convolutions."""
-        return ["from_latent", *(f"decoder.conv{number}" for number in range(self._depths[1]))]
-
-    def latent_axes(self) -> dict[str, int]:
-        """Tensors in which the latent dimensions are an axis."""
-        return {"to_latent.weight": 0, "to_latent.bias": 0, "from_latent.weight": 1}
-
 
 def _swapped(values: Tensor) -> Tensor:
     """(N, a, b, c, d) to (N, a, c, b, d)."""
@@ -106,16 +78,9 @@ def _swapped(values: Tensor) -> Tensor:
     return values.transpose(2, 3)
 
 
-def _convolutions(channels: list[int], options: Options) -> nn.Sequential:
-    """3x3 convolutions `conv0`, `conv1`, ... with normalisation and activation between them."""
-    stack = nn.Sequential()
-    for number, (channels_in, channels_out) in enumerate(pairwise(channels)):
-        if number:
-            if options.hidden_norm == "batch":
-                stack.add_module(f"norm{number}", nn.BatchNorm2d(channels_in))
-            stack.add_module(f"activation{number}", ACTIVATIONS[options.activation]())
-        stack.add_module(f"conv{number}", nn.Conv2d(channels_in, channels_out, 3, padding=1))
-    return stack
+def _convolutions(channels: list[int], options: Options, *, all_hidden: bool = False) -> nn.Sequential:
+    layers = {f"conv{number}": nn.Conv2d(*pair, 3, padding=1) for number, pair in enumerate(pairwise(channels))}
+    return stack(layers, options.hidden_norm, options.activation, all_hidden=all_hidden)
 
 
 MODEL = PatchAutoencoder

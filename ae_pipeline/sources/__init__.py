@@ -15,5 +15,4 @@ if TYPE_CHECKING:  # params/ asks for the options where NumPy is not wanted
 
 def build_source(params: "SourceParams") -> "Source":
     """The source that params.yaml names, with its options."""
-    source: Source = import_module(f"ae_pipeline.sources.{params.name}").SOURCE(**params.options)
-    return source
+    return import_module(f"ae_pipeline.sources.{params.name}").SOURCE(**params.options)

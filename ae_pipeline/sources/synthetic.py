@@ -5,19 +5,17 @@ from pathlib import Path
 import numpy as np
 
 from ae_pipeline.data.idx import write_idx
-from ae_pipeline.data.pixels import RawSplit, SampleSpec
-from ae_pipeline.sources.base import Announced, Source
-from ae_pipeline.sources.idx import IMAGES, LABELS, read_idx_splits
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.sources.base import Announced
+from ae_pipeline.sources.idx import IMAGES, LABELS, IdxFiles
 
 
-class Synthetic(Source):
+class Synthetic(IdxFiles):
     """uint8 pictures; the label says which way the bar runs (0 level, 1 upright)."""
 
     def __init__(self, *, train_rows: int, test_rows: int, height: int, width: int, seed: int):
         self._rows = {"train": train_rows, "test": test_rows}
-        self._height = height
-        self._width = width
-        self._seed = seed
+        self._height, self._width, self._seed = height, width, seed
 
     def fetch(self, raw: Path) -> None:
         """Draw the pictures; the same ones for the same options."""
@@ -27,12 +25,7 @@ class Synthetic(Source):
             write_idx(raw / LABELS[split], labels)
 
     def announce(self) -> Announced:
-        """What the options say."""
         return Announced(SampleSpec((self._height, self._width), "uint8"), self._rows["train"], self._rows["test"])
-
-    def read(self, raw: Path) -> dict[str, RawSplit]:
-        """Memory maps of the files."""
-        return read_idx_splits(raw)
 
     def _draw(self, random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
         height, width = self._height, self._width

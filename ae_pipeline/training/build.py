@@ -19,12 +19,12 @@ from ae_pipeline.errors import DataError
 from ae_pipeline.files import refuse_existing
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
-from ae_pipeline.params import Params, TrainParams
+from ae_pipeline.params import Params
 from ae_pipeline.provenance import library_versions, machine
 from ae_pipeline.training.batches import Rows, fit_scaling, open_rows
 from ae_pipeline.training.loop import Epoch, Fitted, fit
 from ae_pipeline.training.rate import RateModel
-from ae_pipeline.training.to_integers import RoundedNetwork, Tuned, tune
+from ae_pipeline.training.to_integers import tune
 
 # More rows than these hardly change where a range ends.
 _QUANTISER_ROWS = 200_000
@@ -63,7 +63,7 @@ def build_codec(
     frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling)
     integers, tuned = None, None
     if in_integers:
-        integers, tuned = _in_integers(frozen, quantiser, rate, train_rows, validation_rows, params.train)
+        integers, tuned = tune(frozen, quantiser, rate, train_rows, validation_rows, params.train)
     header = save_codec(
         folder,
         model=frozen,
@@ -114,21 +114,6 @@ def _computes_in_integers(params: Params, spec: SampleSpec) -> bool:
     if params.train.arithmetic == "integer" and spec.dtype != "uint8":
         raise DataError(f"train.arithmetic: integer is for uint8 samples, found {spec.describe()}; set it to auto")
     return params.train.arithmetic != "float" and params.may_be_integer and spec.dtype == "uint8"
-
-
-def _in_integers(
-    frozen: Autoencoder,
-    quantiser: Quantiser,
-    rate: RateModel | None,
-    train: Rows,
-    validation: Rows,
-    params: TrainParams,
-) -> tuple[dict[str, Tensor], Tuned]:
-    """The state of the integer model, and what rounding cost."""
-    device = next(iter(train.in_order(1))).device
-    network = RoundedNetwork(frozen, quantiser).to(device)
-    tuned = tune(network, None if rate is None else rate.to(device), train, validation, params)
-    return network.integers(), tuned
 
 
 @torch.inference_mode()

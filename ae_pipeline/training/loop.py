@@ -141,8 +141,7 @@ class _Trainer:
         self._schedule = _schedule(self._optimizer, params, steps)
         self._average = WeightAverage(trained, params.ema * steps) if params.ema else None
         self.kept = trained if self._average is None else self._average.modules
-        losses = trained.model.losses
-        self._losses = torch.compile(losses) if compiled else losses
+        self._loss = torch.compile(trained.model.loss) if compiled else trained.model.loss
         self._params, self._scaling, self._steps, self._autocast = params, scaling, steps, autocast
 
     @property
@@ -169,7 +168,7 @@ class _Trainer:
         x = target + noise_std * torch.randn_like(target) if noise_std else target
         rate_share = min(1.0, self._schedule.last_epoch / self._steps / _RATE_WARM_UP)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self._autocast):
-            loss: Tensor = self._losses(x, target, **self._terms(self._trained.rate, rate_share))["total"]
+            loss: Tensor = self._loss(x, target, self._params, self._trained.rate, rate_share)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -182,21 +181,11 @@ class _Trainer:
     def validation_loss(self, rows: Rows) -> float:
         """The loss of what would be kept, on clean rows, without dropout, latents rounded, in float32; mean of rows."""
         self.kept.eval()
-        losses, terms = self.kept.model.losses, self._terms(self.kept.rate, 1.0)
         total = 0.0
         for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
             target = scale_pixels(pixels.float(), self._scaling)
-            total += float(losses(target, target, **terms)["total"]) * len(pixels)
+            total += float(self.kept.model.loss(target, target, self._params, self.kept.rate)) * len(pixels)
         return total / rows.rows
-
-    def _terms(self, rate: RateModel | None, rate_share: float) -> dict[str, Any]:
-        params = self._params
-        return {
-            "loss": params.loss,
-            "l1_latent": params.l1_latent,
-            "rate": rate,
-            "rate_weight": params.rate_weight * rate_share,
-        }
 
 
 def _trial(

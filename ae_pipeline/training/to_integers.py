@@ -176,7 +176,7 @@ class RoundedNetwork(nn.Module):
         return raw - LOGIT_ZERO / 2**LOGIT_BITS
 
     def loss(self, pixels: Tensor, params: TrainParams, rate: RateModel | None) -> Tensor:
-        """The loss that `Autoencoder.losses` calls total, of the rounded network."""
+        """`Autoencoder.loss` of the rounded network."""
         z = self.encode(pixels)
         raw, target = self.decode(z), pixels.float() / 255
         if params.loss == "bce" and self._sigmoid:
@@ -216,13 +216,17 @@ class RoundedNetwork(nn.Module):
         return state | ({"output.table": sigmoid_table()} if self._sigmoid else {})
 
 
-def tune(network: RoundedNetwork, rate: RateModel | None, train: Rows, validation: Rows, params: TrainParams) -> Tuned:
-    """Calibrate `network` and train it on in place, rounded, keeping the best epoch's weights.
+def tune(
+    model: Autoencoder, quantiser: Quantiser, rate: RateModel | None, train: Rows, validation: Rows, params: TrainParams
+) -> tuple[dict[str, Tensor], Tuned]:
+    """Round a frozen `model` and train it on; returns the state of the integer model of the best epoch, and its cost.
 
-    `rate` is that of the network's latents, trained with it. Deterministic for `params.seed` as `fit` is.
+    `rate` is that of the quantised latents, trained with it. Deterministic for `params.seed` as `fit` is.
     """
-    network.eval()
-    with seeded(params.seed, next(network.parameters()).device):
+    device = next(iter(train.in_order(1))).device
+    network = RoundedNetwork(model, quantiser).to(device).eval()
+    rate = None if rate is None else rate.to(device)
+    with seeded(params.seed, device):
         float_loss = _loss(network, rate, validation, params)
         network.calibrate(train)
         rounded_loss = best_loss = _loss(network, rate, validation, params)
@@ -245,7 +249,7 @@ def tune(network: RoundedNetwork, rate: RateModel | None, train: Rows, validatio
             if loss < best_loss:
                 best_loss, best = loss, copy.deepcopy(modules.state_dict())
         modules.load_state_dict(best)
-    return Tuned(epochs, float_loss, rounded_loss, best_loss)
+    return network.integers(), Tuned(epochs, float_loss, rounded_loss, best_loss)
 
 
 @torch.inference_mode()

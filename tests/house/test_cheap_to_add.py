@@ -18,12 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from ae_pipeline.data.idx import write_idx
-from ae_pipeline.data.pixels import RawSplit
-from ae_pipeline.sources.base import Source
-from ae_pipeline.sources.idx import IMAGES, LABELS, read_idx_splits
+from ae_pipeline.sources.idx import IMAGES, LABELS, IdxFiles
 
 
-class Ramps(Source):
+class Ramps(IdxFiles):
     """uint8 8x8."""
 
     def __init__(self, *, rows: int):
@@ -35,9 +33,6 @@ class Ramps(Source):
             pictures = random.uniform(0, 30, (rows, 8, 1)) * np.arange(8) + random.uniform(0, 10, (rows, 8, 8))
             write_idx(raw / IMAGES[split], pictures.astype(np.uint8))
             write_idx(raw / LABELS[split], np.zeros(rows, np.uint8))
-
-    def read(self, raw: Path) -> dict[str, RawSplit]:
-        return read_idx_splits(raw)
 
 
 SOURCE = Ramps

@@ -15,7 +15,7 @@ from ae_pipeline.errors import DataError, DownloadError
 from ae_pipeline.evaluation.metrics import METRICS, of_rows
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
-from ae_pipeline.params import Section, SourceParams
+from ae_pipeline.params import Section, SourceParams, TrainParams
 from ae_pipeline.params.options import ModelParams
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Source
@@ -28,6 +28,7 @@ PARTS = {"__init__", "base", "linear", "mirrors"}
 SHAPES = {"dense": [(5,), (6, 5), (4, 3, 2)], "conv": [(6, 5), (7, 8, 3)], "patches": [(8, 8), (7, 6, 3)]}
 MODELS_AND_SHAPES = [(name, shape) for name in MODELS for shape in SHAPES.get(name, [(6, 5)])]
 LATENT_SIZE = 3
+MSE = TrainParams(loss="mse")
 
 
 # --- wiring: one file, one name, one options class -------------------------------------------------------------------
@@ -72,7 +73,7 @@ def step(model, shape, steps):
     x = x_of(shape)
     for _ in range(steps):
         optimizer.zero_grad()
-        model.losses(x, x, loss="mse", l1_latent=0.0)["total"].backward()
+        model.loss(x, x, MSE).backward()
         optimizer.step()
 
 
@@ -89,8 +90,7 @@ def test_a_model_maps_samples_to_latents_and_back(name, shape):
 def test_gradients_reach_every_parameter_of_a_model(name, shape):
     # Without ReLU's dead halves, a zero gradient means that a parameter is not used.
     model = model_of(name, shape, activation="gelu", latent_norm="none")
-    losses = model.losses(x_of(shape), x_of(shape), loss="bce", l1_latent=0.1)
-    losses["total"].backward()
+    model.loss(x_of(shape), x_of(shape), TrainParams(loss="bce", l1_latent=0.1)).backward()
     unreached = [key for key, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum()]
     assert unreached == []
 
@@ -98,9 +98,9 @@ def test_gradients_reach_every_parameter_of_a_model(name, shape):
 @pytest.mark.parametrize(("name", "shape"), MODELS_AND_SHAPES)
 def test_a_model_learns(name, shape):
     model, x = model_of(name, shape), x_of(shape)
-    before = model.losses(x, x, loss="mse", l1_latent=0.0)["total"]
+    before = model.loss(x, x, MSE)
     step(model, shape, 40)
-    assert model.losses(x, x, loss="mse", l1_latent=0.0)["total"] < 0.8 * before
+    assert model.loss(x, x, MSE) < 0.8 * before
 
 
 @pytest.mark.parametrize("latent_norm", ["batch", "none"])

@@ -9,6 +9,7 @@ from ae_pipeline.models.base import ACTIVATIONS, Clamp, _BceWithLogits, fold_nor
 from ae_pipeline.models.conv import Options as ConvOptions
 from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.models.patches import Options as PatchOptions
+from ae_pipeline.params import TrainParams
 
 
 def dense(shape=(6, 5), latent_size=4, **options):
@@ -164,7 +165,7 @@ def test_folded_batch_norm_computes_what_the_two_layers_did(kind, affine):
     for _ in range(20):
         model(torch.randn(64, *shape) * 3 + 1)
     model.eval()
-    state = fold_norms(model, {"0": model[1]})
+    state = fold_norms(model)
     assert set(state) == {"0.weight", "0.bias"}
     x = torch.randn(11, *shape)
     folded = torch.func.functional_call(layer, {name.removeprefix("0."): value for name, value in state.items()}, x)
@@ -190,13 +191,12 @@ def test_losses_are_what_their_names_say():
     model, x = dense(latent_norm="none"), x_of((6, 5))
     target = x_of((6, 5)).flip(0)
     z, decoded = model.encode(x), model.decode(model.encode(x))
-    mse = model.losses(x, target, loss="mse", l1_latent=0.0)
-    torch.testing.assert_close(mse, {"total": (decoded - target).square().mean()})
-    bce = model.losses(x, target, loss="bce", l1_latent=0.0)["total"]
+    mse = model.loss(x, target, TrainParams(loss="mse"))
+    torch.testing.assert_close(mse, (decoded - target).square().mean())
+    bce = model.loss(x, target, TrainParams(loss="bce"))
     torch.testing.assert_close(bce, -(target * decoded.log() + (1 - target) * (1 - decoded).log()).mean())
-    sparse = model.losses(x, target, loss="mse", l1_latent=0.5)
-    torch.testing.assert_close(sparse["l1"], z.abs().mean())
-    torch.testing.assert_close(sparse["total"], mse["total"] + 0.5 * sparse["l1"])
+    sparse = model.loss(x, target, TrainParams(loss="mse", l1_latent=0.5))
+    torch.testing.assert_close(sparse, mse + 0.5 * z.abs().mean())
 
 
 def test_binary_cross_entropy_and_its_gradient_hold_for_extreme_logits():

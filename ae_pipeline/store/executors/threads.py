@@ -4,7 +4,9 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from ae_pipeline.codec.devices import one_torch_thread, use_one_torch_thread
+import torch
+
+from ae_pipeline.codec.devices import one_torch_thread
 
 # Items that are at hand for each worker: the one in work and the next.
 _AT_HAND = 2
@@ -13,7 +15,9 @@ _AT_HAND = 2
 def threads(job: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Generator[tuple[int, Any], None, None]:
     """See `Executor`."""
     waiting: dict[Future[Any], int] = {}
-    with one_torch_thread(), ThreadPoolExecutor(workers, initializer=use_one_torch_thread) as pool:
+    # Each worker sets its own: OpenMP counts threads per thread, and not every product asks torch first.
+    one_each = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    with one_torch_thread(), one_each as pool:
         try:
             for place, item in enumerate(items):
                 waiting[pool.submit(job, item)] = place
