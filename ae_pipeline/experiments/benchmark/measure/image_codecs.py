@@ -16,7 +16,7 @@ from ae_pipeline.experiments.benchmark.measure.image_formats import (
 )
 from ae_pipeline.experiments.benchmark.measure.mosaic import Grid
 from ae_pipeline.experiments.benchmark.measure.points import Point, Rows, timed
-from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.params.operation import BenchParams
 
 
 def why_no_images(spec: SampleSpec) -> str | None:

@@ -26,7 +26,7 @@ from ae_pipeline.experiments.benchmark.measure.ours import measure_store
 from ae_pipeline.experiments.benchmark.measure.points import Point, Rows
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
-from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.params.operation import BenchParams
 from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
 from ae_pipeline.store.parts import column_bytes
 
