@@ -17,6 +17,7 @@ from ae_pipeline.cli.options import (
     complete_once_named,
     naming_options,
     note_left_out,
+    row_progress,
     show,
     workspace,
 )
@@ -45,7 +46,6 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode a data set into a latent store."""
-    from ae_pipeline.cli.progress import row_progress
     from ae_pipeline.cli.summary import describe_store
     from ae_pipeline.codec.header import read_header
     from ae_pipeline.data.value_range import watch_range

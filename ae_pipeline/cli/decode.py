@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.cli.options import AsJson, Device, Snapshot, StorePlace, complete_once_named, show
+from ae_pipeline.cli.options import AsJson, Device, Snapshot, StorePlace, complete_once_named, row_progress, show
 from ae_pipeline.errors import ConfigError, DamagedPartError, printable
 
 if TYPE_CHECKING:
@@ -111,7 +111,6 @@ def _decode(
 ) -> dict[str, Any]:
     import pyarrow as pa
 
-    from ae_pipeline.cli.progress import row_progress
     from ae_pipeline.store.reading.decode import attribute_names, decode_rows, decode_store, refuse_inside_store
     from ae_pipeline.store.reading.export import export_images, export_parquet
 

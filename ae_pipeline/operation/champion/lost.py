@@ -11,13 +11,12 @@ wait in silence, and the next challenger would take the place on the quality gat
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import TrackingError
 from ae_pipeline.operation.champion.history import DONE, champion_before, current, read_entries
-from ae_pipeline.operation.tracking.connection import find_run
+from ae_pipeline.operation.tracking.connection import find_run, pages
 from ae_pipeline.params import Params
 
 CHAMPION_TAG = "ae_pipeline.champion"
@@ -28,12 +27,9 @@ _MOST_SHOWN = 3
 _ALL = 3  # mlflow.entities.ViewType.ALL: also what is in MLflow's trash
 
 
-def check_not_lost(params: Params, root: Path, client: Any | None, model: Any | None) -> None:
-    """Raise TrackingError if there was a champion of `params.registered_model`. To be called where there is none.
-
-    `client` is None where there is no database, `model` (a RegisteredModel) where MLflow has none of that name.
-    """
-    name = params.registered_model
+def check_not_lost(params: Params, root: Path, model: Any) -> None:
+    """Raise TrackingError if this RegisteredModel had a champion. To be called where there is none."""
+    client, name = model.client, model.name
     found = _in_history(model) or (_in_mlflow(client, name) if client else None) or _in_stores(params, root)
     if found is None:
         return
@@ -57,11 +53,11 @@ def mark_champion(client: Any, name: str, run_id: str | None) -> None:
         client.set_tag(run_id, CHAMPION_TAG, json.dumps(sorted({*names, name})))
 
 
-def _in_history(model: Any | None) -> tuple[str, str] | None:
+def _in_history(model: Any) -> tuple[str, str] | None:
     """The alias was taken from the last champion of the history."""
-    moves = [entry for entry in model.entries if entry.state == DONE] if model else []
+    moves = [entry for entry in model.entries if entry.state == DONE]
     last = next((entry for entry in reversed(moves) if entry.version is not None), None)
-    if model is None or last is None:
+    if last is None:
         return None
     noticed = next((entry.at for entry in moves if entry.number > last.number), last.at)
     there = _versions(model.client, model.name)
@@ -92,7 +88,7 @@ def _in_mlflow(client: Any, name: str) -> tuple[str, str] | None:
 def _renamed(client: Any, name: str, run_ids: set[str]) -> tuple[str, str] | None:
     """Another registered model with a champion that was once one of `name`, or was trained on the same data."""
     data = {item.tags.get("data_digest") for item in client.search_model_versions(f"name = '{name}'")} - {None}
-    for other in _pages(client.search_registered_models):
+    for other in pages(client.search_registered_models):
         version = current(read_entries(other.tags)) if other.name != name else None
         if version is None:
             continue
@@ -124,21 +120,11 @@ def _versions(client: Any | None, name: str) -> list[str]:
 
 
 def _tagged_runs(client: Any, tag: str) -> list[Any]:
-    experiments = [item.experiment_id for item in _pages(client.search_experiments, view_type=_ALL)]
+    experiments = [item.experiment_id for item in pages(client.search_experiments, view_type=_ALL)]
     if not experiments:
         return []
     query = f"tags.`{tag}` LIKE '%'"
-    return list(_pages(client.search_runs, experiments, query, run_view_type=_ALL))
-
-
-def _pages(search: Any, *arguments: Any, **options: Any) -> Iterable[Any]:
-    token = None
-    while True:
-        page = search(*arguments, page_token=token, **options)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    return list(pages(client.search_runs, experiments, query, run_view_type=_ALL))
 
 
 def _names(tag: str | None) -> list[str]:

@@ -55,26 +55,18 @@ def settle_location(database: Path, experiments: tuple[str, ...]) -> None:
     `experiments` are the names of ours; others count as ours if they hold runs of ours. The caller holds the lock.
     Raises TrackingError, and changes nothing, if files lie only where the addresses lead.
     """
-    strayed = _put_right(database, experiments, copy=False)
+    strayed = put_right(database, experiments, copy=False)
     if strayed is not None:
         found = f"{database} came from {strayed.origin}; {len(strayed.changes)} addresses in it"
         print(f"note: {found} lead to its own folder now", file=sys.stderr)
 
 
-def relocate(database: Path, experiments: tuple[str, ...]) -> str:
-    """Make addresses lead beside the database, and first copy there what lies elsewhere; says in a line what was done.
+def put_right(database: Path, experiments: tuple[str, ...], *, copy: bool) -> Strayed | None:
+    """Make addresses lead beside the database, with `copy` after what lies elsewhere was copied there.
 
-    Files that are here already stay as they are; nothing is written anywhere else.
+    Says what was put right; None if all was well. Files that are here already stay as they are; nothing is written
+    anywhere else.
     """
-    strayed = _put_right(database, experiments, copy=True)
-    if strayed is None:
-        return f"{database}: every address leads to its own folder; nothing to do"
-    changes, copies = len(strayed.changes), len(strayed.left)
-    return f"{database}: {changes} addresses lead to its own folder now; {copies} folder(s) were copied here"
-
-
-def _put_right(database: Path, experiments: tuple[str, ...], *, copy: bool) -> Strayed | None:
-    """What was put right; None if all was well."""
     if not database.exists():
         return None
     # Transactions are ours to begin; the wait for another program's is as long as MLflow's.
