@@ -5,6 +5,7 @@ Everything heavy is imported where it is used, so that help and mistakes answer 
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -101,8 +102,6 @@ def stage(
 @app.command()
 def publish(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> None:
     """Log the workspace's last training to MLflow, once; run it again after a server was away."""
-    from dataclasses import asdict
-
     from ae_pipeline.operation.tracking.publish import publish as publish_workspace
 
     show(asdict(publish_workspace(*workspace(params))), as_json=as_json)

@@ -16,7 +16,7 @@ from ae_pipeline.cli.options import (
     row_progress,
     show,
 )
-from ae_pipeline.errors import ConfigError, printable, warn
+from ae_pipeline.errors import ConfigError, StoreError, named, printable, warn
 
 LocalStore = Annotated[str, typer.Argument(metavar="STORE", help="Latent store: a folder.")]
 Sources = Annotated[
@@ -50,7 +50,13 @@ def append(
     rows = sum(samples.rows for samples in sets)
     with naming_options(row_group_rows=ROWS_OF_ENCODE), row_progress("append", rows) as progress:
         done = append_samples(
-            store, sets, opened.codec_path, settings, name=_name(data), git=git_state(Path.cwd()), progress=progress
+            store,
+            sets,
+            opened.codec_path,
+            settings,
+            name=named([path.name for path in data], 3),
+            git=git_state(Path.cwd()),
+            progress=progress,
         )
     show(
         {
@@ -153,14 +159,8 @@ def _folder(store: str) -> Path:
     return Path(store)
 
 
-def _name(data: list[Path]) -> str:
-    """The name that the manifest gives to these data sets."""
-    return ", ".join(path.name for path in data[:3]) + (f" and {len(data) - 3} more" if len(data) > 3 else "")
-
-
 def _rows(store: str, snapshot: int | None) -> int:
     """Rows to check, for the progress bar; 0 if no manifest can be read."""
-    from ae_pipeline.errors import StoreError
     from ae_pipeline.store.format.manifest import read_manifest
 
     try:

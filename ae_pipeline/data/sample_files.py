@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import DataError, named
 
 Keys = tuple[tuple[str, str | None], ...]
 """Names and values of the folders that a file lies in, outermost first."""
@@ -80,9 +80,8 @@ def lost_key(file: PurePath, names: Collection[str]) -> str | None:
 
 def describe_left_out(names: tuple[str, ...], place: Path) -> str:
     """How many there are, and the first of them. For messages."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     files = "1 file or folder" if len(names) == 1 else f"{len(names):,} files or folders"
-    return f"{files} in {place} left out, as no data goes by such names: {', '.join(names[:_NAMED])}{more}"
+    return f"{files} in {place} left out, as no data goes by such names: {named(names, _NAMED)}"
 
 
 class _Walk:

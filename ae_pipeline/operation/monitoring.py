@@ -16,7 +16,7 @@ from ae_pipeline.evaluation.drift.reference import REFERENCE_NAME, DriftReferenc
 from ae_pipeline.operation.champion.lost import MONITOR_TAG
 from ae_pipeline.operation.champion.registered_model import RegisteredModel, find_model
 from ae_pipeline.operation.inbox.run import growing_store
-from ae_pipeline.operation.tracking.connection import connect, experiment_id
+from ae_pipeline.operation.tracking.connection import connect, experiment_id, find_run
 from ae_pipeline.operation.tracking.orphans import claim_run, close_orphans, process_tags
 from ae_pipeline.params import Params
 from ae_pipeline.store.care.snapshots import added_parts
@@ -109,7 +109,7 @@ def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: Dri
 
 def _reference(model: RegisteredModel, champion: Any) -> DriftReference:
     run = f"the run of {champion.name} version {champion.version}"
-    if model.run_of(str(champion.version)) is None:
+    if find_run(model.client, champion.run_id) is None:
         raise TrackingError(
             f"{run} was deleted, and {REFERENCE_NAME} with it; if its training is in this folder, "
             "`ae-pipeline publish` makes another run and version; promote that version, or another one that has a run: "

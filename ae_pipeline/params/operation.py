@@ -1,7 +1,4 @@
-"""The sections of params.yaml that no stage's result depends on: inbox, drift, promotion, sweep, bench.
-
-Except `drift`, whose reference is measured by `evaluate`.
-"""
+"""Sections of params.yaml that no stage depends on; but `evaluate` measures the reference of `drift`."""
 
 from typing import Annotated, Literal
 

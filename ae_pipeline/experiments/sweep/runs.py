@@ -136,7 +136,7 @@ def _identity(params: Params, setting: Setting) -> str:
 
 
 def _log(client: Any, run_id: str, trial: Trial) -> None:
-    log_values(client, run_id, metrics={**trial.metrics, "seconds": trial.seconds}, curves=trial.history)
+    log_values(client, run_id, {**trial.metrics, "seconds": trial.seconds, **trial.history})
     if trial.reason:
         client.set_tag(run_id, CLOSED_TAG, trial.reason)
     client.set_tag(run_id, STATE_TAG, trial.state)
@@ -148,4 +148,4 @@ def _log_outcome(client: Any, run_id: str, name: str, outcome: Outcome) -> None:
     client.set_tag(run_id, name, describe(outcome.setting))
     measured = {metric.name: outcome.mean(metric) for metric in columns(outcome.objective) if metric.of_means is None}
     found = {"bits_per_row": outcome.bits.mean, **measured}
-    log_values(client, run_id, metrics={f"{name}_{metric}": value for metric, value in found.items()})
+    log_values(client, run_id, {f"{name}_{metric}": value for metric, value in found.items()})

@@ -169,9 +169,9 @@ def compare_codecs(
     verdict = Verdict(promote, _reason(conditions), conditions, **facts, difference=difference, bits_ratio=ratio)
     # Better than a champion that knows nothing is not good enough.
     worthless = not_better_than_mean(measured["challenger"].metrics)
-    return (
-        verdict.withheld("better_than_mean", f"the champion stays: {worthless}") if worthless and promote else verdict
-    )
+    if worthless and promote:
+        return verdict.withheld("better_than_mean", f"the champion stays: {worthless}")
+    return verdict
 
 
 def paired_difference(champion: np.ndarray, challenger: np.ndarray, confidence: float) -> Difference:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, TrackingError
-from ae_pipeline.files import write_json
+from ae_pipeline.files import json_bytes
 from ae_pipeline.operation.champion.history import (
     PROMOTED,
     ROLLED_BACK,
@@ -22,6 +22,7 @@ from ae_pipeline.operation.champion.history import (
     now,
 )
 from ae_pipeline.operation.champion.registered_model import RegisteredModel, find_model, open_model
+from ae_pipeline.operation.tracking.connection import find_run
 from ae_pipeline.operation.tracking.workspace import check_prepared
 from ae_pipeline.params import Params
 
@@ -140,7 +141,7 @@ def _compare(params: Params, root: Path, held_out: Path | None) -> tuple[Outcome
             entries, old, new = model.entries, model.champion, model.challenger
             champion = model.fetch(old, Path(folder, "champion")) if old else None
             challenger = model.fetch(new, Path(folder, "challenger"))
-            run = model.run_of(new)
+            run = find_run(model.client, model.version(new).run_id)
         verdict = compare_codecs(
             champion,
             challenger,
@@ -152,12 +153,12 @@ def _compare(params: Params, root: Path, held_out: Path | None) -> tuple[Outcome
         )
     departure = deliberate_departure(entries, new)
     if departure is not None and old != new:
-        taken = f"version {new} was champion until {departure.at}, when version {departure.version} was"
-        verdict = verdict.withheld(
-            "not_taken_back",
-            f"{taken} {departure.action} by {departure.by} ({departure.why}); only a person moves it back: "
-            f"`ae-pipeline promote {new} --why ...`",
+        text = (
+            f"version {new} was champion until {departure.at}, when version {departure.version} was "
+            f"{departure.action} by {departure.by} ({departure.why}); only a person moves it back: "
+            f"`ae-pipeline promote {new} --why ...`"
         )
+        verdict = verdict.withheld("not_taken_back", text)
     run_id = run.info.run_id if run else None
     return Outcome(params.registered_model, old, new, verdict, run_id, None, None), (entries, new)
 
@@ -170,12 +171,9 @@ def _act(model: RegisteredModel, outcome: Outcome, by: str) -> Outcome:
     artifact = None
     if outcome.run_id is not None:
         artifact = f"promotion/verdict-{outcome.champion or 'none'}-{version}.json"
-        with tempfile.TemporaryDirectory() as folder:
-            page = Path(folder, Path(artifact).name)
-            write_json(page, {**replace(outcome, artifact=artifact).as_dict(), "at": now(), "by": by})
-            page.with_suffix(".md").write_text(verdict.as_markdown(), encoding="utf-8")
-            for path in (page, page.with_suffix(".md")):
-                model.client.log_artifact(outcome.run_id, str(path), "promotion")
+        values = {**replace(outcome, artifact=artifact).as_dict(), "at": now(), "by": by}
+        model.client.log_text(outcome.run_id, json_bytes(values).decode(), artifact)
+        model.client.log_text(outcome.run_id, verdict.as_markdown(), artifact.replace(".json", ".md"))
     tags = {
         "promotion.verdict": "promote" if verdict.promote else "keep the champion",
         "promotion.reason": verdict.reason[:LONGEST_WHY],

@@ -20,7 +20,7 @@ from ae_pipeline.operation.champion.history import (
     read_entries,
 )
 from ae_pipeline.operation.champion.lost import check_not_lost, mark_champion
-from ae_pipeline.operation.tracking.connection import connect, copy_codec, find_run, store_exists, tracking_uri
+from ae_pipeline.operation.tracking.connection import connect, copy_codec, store_exists, tracking_uri, versions_of
 from ae_pipeline.operation.tracking.publish import CHALLENGER
 from ae_pipeline.params import Params
 
@@ -36,10 +36,11 @@ class RegisteredModel:
     def __init__(self, params: Params, root: Path, client: Any, uri: str):
         self.client, self.uri, self.name = client, uri, params.registered_model
         self._params, self._root = params, root
-        self.exists = client is not None and bool(client.search_registered_models(f"name = '{self.name}'"))
-        registered = client.get_registered_model(self.name) if self.exists else None
-        self._challenger = registered.aliases.get(CHALLENGER) if registered else None
-        self.entries = settle(client, registered) if registered else []
+        found = client.search_registered_models(f"name = '{self.name}'") if client else []
+        self.exists = bool(found)
+        self.versions = versions_of(client, self.name) if client else {}
+        self._challenger = found[0].aliases.get(CHALLENGER) if found else None
+        self.entries = settle(client, found[0]) if found else []
 
     @property
     def champion(self) -> str | None:
@@ -61,19 +62,18 @@ class RegisteredModel:
 
     def version(self, number: str) -> Any:
         """MLflow's entity. Raises TrackingError if there is none."""
-        found = {str(item.version): item for item in self.client.search_model_versions(f"name = '{self.name}'")}
-        if number not in found:
-            there = ", ".join(sorted(found, key=int)) or "none"
+        if number not in self.versions:
+            there = ", ".join(self.versions) or "none"
             raise TrackingError(
                 f"{self.name} has no version {number} (there: {there}), it may have been deleted; choose another with "
                 "`ae-pipeline promote VERSION`"
             )
-        return found[number]
+        return self.versions[number]
 
     def fetch(self, number: str, target: Path) -> Path:
         """The version's codec folder, copied below `target`."""
         self.version(number)
-        return copy_codec(self.client, self.uri, f"models:/{self.name}/{number}", target)
+        return copy_codec(self.uri, f"models:/{self.name}/{number}", target)
 
     def move(self, number: str, action: str, *, by: str, why: str, verdict: str | None = None) -> Entry:
         """Give a version the alias: entry, alias, entry."""
@@ -90,11 +90,6 @@ class RegisteredModel:
         mark_champion(self.client, self.name, done.run_id)
         self.entries.append(done)
         return done
-
-    def run_of(self, number: str) -> Any | None:
-        """MLflow's run of a version; None where there is none, or it was deleted."""
-        run = find_run(self.client, self.version(number).run_id or None)
-        return run if run is not None and run.info.lifecycle_stage == "active" else None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ae_pipeline.codec.header import read_header
 from ae_pipeline.errors import TargetError, TrackingError, first_line
 from ae_pipeline.files import make_folder
 from ae_pipeline.operation.tracking.failures import check_address, explain
-from ae_pipeline.operation.tracking.location import ARTIFACTS, put_right, settle_location
+from ae_pipeline.operation.tracking.location import ARTIFACTS, settle_location
 from ae_pipeline.params import Params
 
 _DEFAULTS = {
@@ -92,7 +92,7 @@ def relocate_store(params: Params, root: Path) -> str:
         raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; only the store in {params.paths.tracking} can be relocated")
     try:
         with _database_lock(uri):
-            strayed = put_right(_database(uri), experiment_names(params), copy=True)
+            strayed = settle_location(_database(uri), experiment_names(params), copy=True)
     except (sqlite3.Error, OSError) as error:
         raise TrackingError(explain(error, uri, "tracking relocate")) from None
     if strayed is None:
@@ -177,23 +177,20 @@ def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Pat
             f"no MLflow store at {tracking_uri(params, root)}; run this in the folder of the pipeline, or set "
             "MLFLOW_TRACKING_URI"
         )
-    with connect(params, root, "") as (client, uri):
-        return copy_codec(client, uri, model_uri, target)
+    with connect(params, root, "") as (_, uri):
+        return copy_codec(uri, model_uri, target)
 
 
-def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
+def copy_codec(uri: str, model_uri: str, target: Path) -> Path:
     """`fetch_codec` inside a connection."""
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
-    name, _, version = model_uri.removeprefix("models:/").replace("@", "/@").partition("/")
+    _, _, version = model_uri.removeprefix("models:/").replace("@", "/").partition("/")
     if not model_uri.startswith("models:/") or not version:
         raise TrackingError(f"{model_uri} is not a model: expected models:/<name>@<alias> or models:/<name>/<version>")
     try:
-        if version.startswith("@"):
-            version = client.get_model_version_by_alias(name, version[1:]).version
-        address = f"models:/{name}/{version}"
-        found = mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(target), tracking_uri=uri)
+        found = mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(target), tracking_uri=uri)
     except MlflowException as error:
         raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
     folder = Path(found) / "artifacts" / "codec"
@@ -202,15 +199,16 @@ def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
 
 
 def find_run(client: Any, run_id: str | None) -> Any | None:
-    """A run; None if there is none of that id, or no longer (`mlflow gc`)."""
+    """A run; None if there is none of that id, or no longer: in the trash, where MLflow changes nothing, or removed."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_run(run_id) if run_id else None
+        run = client.get_run(run_id) if run_id else None
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+    return run if run is not None and run.info.lifecycle_stage == "active" else None
 
 
 def pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
@@ -220,6 +218,12 @@ def pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterat
         page = search(*arguments, page_token=token or None, **options)
         yield from page
         token = page.token or None
+
+
+def versions_of(client: Any, name: str) -> dict[str, Any]:
+    """The versions of a registered model, oldest first, by their numbers; none if there is no such model."""
+    found = pages(client.search_model_versions, f"name = '{name}'")
+    return {str(item.version): item for item in sorted(found, key=lambda item: int(item.version))}
 
 
 def store_exists(params: Params, root: Path) -> bool:

@@ -49,23 +49,12 @@ class Strayed:
         return first.parent if first.name == ARTIFACTS else first
 
 
-def settle_location(database: Path, experiments: tuple[str, ...]) -> None:
-    """Make addresses lead beside the database; says so on standard error when it changed any.
+def settle_location(database: Path, experiments: tuple[str, ...], *, copy: bool = False) -> Strayed | None:
+    """Make addresses lead beside the database; says what was changed, None if all was well.
 
     `experiments` are the names of ours; others count as ours if they hold runs of ours. The caller holds the lock.
-    Raises TrackingError, and changes nothing, if files lie only where the addresses lead.
-    """
-    strayed = put_right(database, experiments, copy=False)
-    if strayed is not None:
-        found = f"{database} came from {strayed.origin}; {len(strayed.changes)} addresses in it"
-        print(f"note: {found} lead to its own folder now", file=sys.stderr)
-
-
-def put_right(database: Path, experiments: tuple[str, ...], *, copy: bool) -> Strayed | None:
-    """Make addresses lead beside the database, with `copy` after what lies elsewhere was copied there.
-
-    Says what was put right; None if all was well. Files that are here already stay as they are; nothing is written
-    anywhere else.
+    Files that lie only where the addresses lead are copied here with `copy`, beside those that are here already;
+    without, TrackingError is raised and nothing is changed, and a change is told on standard error.
     """
     if not database.exists():
         return None
@@ -91,6 +80,9 @@ def put_right(database: Path, experiments: tuple[str, ...], *, copy: bool) -> St
             for table, column, row, address in strayed.changes:
                 query = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"  # noqa: S608 (names from the list above)
                 connection.execute(query, (address, row))
+    if not copy:
+        found = f"{database} came from {strayed.origin}; {len(strayed.changes)} addresses in it"
+        print(f"note: {found} lead to its own folder now", file=sys.stderr)
     return strayed
 
 

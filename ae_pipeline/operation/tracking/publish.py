@@ -135,34 +135,32 @@ def _log_training(client: Any, run: Any, workspace: Workspace) -> None:
         if values[name] != logged[name]:
             client.set_tag(run_id, f"{LATER_TAG}{name}", values[name])
     curves = {name: [line[name] for line in workspace.history] for name in workspace.history[0] if name != "epoch"}
-    log_values(client, run_id, curves=curves, time_ms=run.info.start_time)
+    log_values(client, run_id, curves, run.info.start_time)
     client.log_inputs(run_id, list(_data_sets(workspace)))
 
 
 def _log_results(client: Any, run: Any, workspace: Workspace) -> None:
     """Final metrics and files: what may change without a new training (evaluation, stores)."""
     run_id = run.info.run_id
-    log_values(client, run_id, metrics=workspace.metrics)
+    log_values(client, run_id, workspace.metrics)
     client.set_tag(run_id, "mlflow.note.content", workspace.describe())
     for path, folder in workspace.files():
         client.log_artifact(run_id, str(path), folder)
 
 
 def log_values(
-    client: Any,
-    run_id: str,
-    *,
-    metrics: Mapping[str, float | None] | None = None,
-    curves: Mapping[str, Sequence[float]] | None = None,
-    time_ms: int | None = None,
+    client: Any, run_id: str, values: Mapping[str, float | Sequence[float] | None], time_ms: int | None = None
 ) -> None:
-    """Final metrics, and curves with one value per epoch from 1 on, into any run; `time_ms`: null is now."""
+    """Metrics of any run: one value, or a sequence with one for each epoch; `time_ms`: null is now."""
     from mlflow.entities import Metric
 
     at = int(time.time() * 1000) if time_ms is None else time_ms
-    found = [Metric(name, float(value), at, 0) for name, value in (metrics or {}).items() if value is not None]
-    for name, values in (curves or {}).items():
-        found += [Metric(name, value, at, epoch) for epoch, value in enumerate(values, start=1)]
+    found = []
+    for name, value in values.items():
+        if isinstance(value, Sequence):
+            found += [Metric(name, one, at, epoch) for epoch, one in enumerate(value, start=1)]
+        elif value is not None:
+            found.append(Metric(name, float(value), at, 0))
     for start in range(0, len(found), 1000):
         client.log_batch(run_id, metrics=found[start : start + 1000])
 
@@ -189,14 +187,14 @@ def _data_sets(workspace: Workspace) -> Iterator[Any]:
 def _model_version(client: Any, run_id: str, workspace: Workspace) -> tuple[str, bool]:
     """The registered version of this run's codec, and whether it had to be logged and registered."""
     name = workspace.params.registered_model
-    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    number = max((int(version.version) for version in versions), default=None)
-    if number is None:
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    is_new = not found
+    if is_new:
         model = _log_model(run_id, workspace)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
-        made = client.create_model_version(name, model.model_uri, model.run_id, model_id=model.model_id)
-    version = str(made.version if number is None else number)
+        found = [client.create_model_version(name, model.model_uri, model.run_id, model_id=model.model_id)]
+    version = str(max(int(item.version) for item in found))
     tags = {
         "codec_fingerprint": workspace.header.fingerprint,
         "data_digest": workspace.header.provenance["data"]["digest"],
@@ -205,7 +203,7 @@ def _model_version(client: Any, run_id: str, workspace: Workspace) -> tuple[str,
     }
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
-    return version, number is None
+    return version, is_new
 
 
 def _log_model(run_id: str, workspace: Workspace) -> Any:
