@@ -27,7 +27,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -165,6 +165,12 @@ class TrackingError(PipelineError):
 def first_line(error: BaseException) -> str:
     """The first line of a library's message that says something, for use inside one of ours."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
+
+
+def named(names: Sequence[str], most: int, number: int | None = None) -> str:
+    """The first names, and how many more there are: of `number`, or of these."""
+    more = (len(names) if number is None else number) - len(names[:most])
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def printable(text: str) -> str:

@@ -27,7 +27,7 @@ from sklearn.decomposition import PCA
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.params.operation import BenchParams
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.writing.encoding import encode_samples
 

@@ -6,8 +6,7 @@ decode           decode
 store            verify, repair, append, vacuum
 champion         compare, promote, rollback, history
 experiments      sweep, bench, preset
-options          options that several commands have, and how results are printed
-progress         bars in rows
+options          options that several commands have, and how results and progress are shown
 store_text       what verify, repair and vacuum print
 summary          what `make run` prints at its end
 preflight        what `check` finds before anything runs

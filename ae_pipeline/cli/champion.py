@@ -1,6 +1,7 @@
 """The commands about the champion and its MLflow store: promote, rollback, history, compare, tracking relocate."""
 
 import getpass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +10,11 @@ import typer
 from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
 from ae_pipeline.errors import printable
 
-registry_app = typer.Typer()
 tracking_app = typer.Typer(no_args_is_help=True, help="Take care of the MLflow store in params.yaml's paths.tracking.")
 
 Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 
 
-@registry_app.command()
 def promote(
     why: Why,
     version: Annotated[str | None, typer.Argument(help="Version to promote. [default: the challenger]")] = None,
@@ -23,30 +22,27 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make a version of the model champion by hand, whatever a comparison says."""
-    from ae_pipeline.operation.champion.moves import promote as promote_version
+    from ae_pipeline.operation.champion import moves
 
-    show(promote_version(*workspace(params), version, why, _user()).as_dict(), as_json=as_json)
+    show(asdict(moves.promote(*workspace(params), version, why, _user())), as_json=as_json)
 
 
-@registry_app.command()
 def rollback(why: Why, params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> None:
     """Make the champion before the current one champion again; once more goes one more back."""
-    from ae_pipeline.operation.champion.moves import rollback as roll_back
+    from ae_pipeline.operation.champion import moves
 
-    show(roll_back(*workspace(params), why, _user()).as_dict(), as_json=as_json)
+    show(asdict(moves.rollback(*workspace(params), why, _user())), as_json=as_json)
 
 
-@registry_app.command()
 def history(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> None:
     """Show which version was champion when, by whom and why. The current one is marked."""
+    from ae_pipeline.operation.champion import moves
     from ae_pipeline.operation.champion.history import format_history
-    from ae_pipeline.operation.champion.moves import history as read_history
 
-    entries = read_history(*workspace(params))
-    show({"history": [entry.as_dict() for entry in entries]}, format_history(entries), as_json=as_json)
+    entries = moves.history(*workspace(params))
+    show({"history": [asdict(entry) for entry in entries]}, format_history(entries), as_json=as_json)
 
 
-@registry_app.command()
 def compare(
     held_out: Annotated[Path | None, typer.Option(help="Rows to compare on. [default: the test split]")] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Log the verdict, and promote if it says so.")] = False,
@@ -54,13 +50,12 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare challenger and champion on held-out rows; moves nothing unless told to."""
-    from ae_pipeline.operation.champion.moves import compare as compare_challenger
-    from ae_pipeline.operation.champion.moves import evaluate_and_promote
+    from ae_pipeline.operation.champion import moves
 
     if promote:
-        outcome = evaluate_and_promote(*workspace(params), by=_user(), held_out=held_out)
+        outcome = moves.evaluate_and_promote(*workspace(params), by=_user(), held_out=held_out)
     else:
-        outcome = compare_challenger(*workspace(params), held_out=held_out)
+        outcome = moves.compare(*workspace(params), held_out=held_out)
     show(outcome.as_dict(), outcome.describe(), as_json=as_json)
 
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from ae_pipeline.cli.options import (
     complete_once_named,
     naming_options,
     note_left_out,
+    row_progress,
     show,
     workspace,
 )
@@ -45,7 +46,6 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode a data set into a latent store."""
-    from ae_pipeline.cli.progress import row_progress
     from ae_pipeline.cli.summary import describe_store
     from ae_pipeline.codec.header import read_header
     from ae_pipeline.files import refuse_inside
@@ -57,8 +57,8 @@ def encode(
 
     if not is_url(store):
         refuse_inside(Path(store), data, "the data")
-    whole = nullcontext() if is_url(store) else complete_once_named("store", Path(store), as_json=as_json)
-    with whole, naming_options(row_group_rows="--row-group-rows"), _codec(codec, model) as folder:
+    complete = complete_once_named("store", Path(store), as_json=as_json)  # of a URL never: no such folder is found
+    with complete, naming_options(row_group_rows="--row-group-rows"), _codec(codec, model) as folder:
         header = read_header(folder)
         samples = _open_samples(data, header.spec)
         watch = samples.watch_range(header.scaling)

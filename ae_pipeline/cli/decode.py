@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.cli.options import AsJson, Device, Snapshot, StorePlace, complete_once_named, show
-from ae_pipeline.errors import ConfigError, DamagedPartError, printable
+from ae_pipeline.cli.options import AsJson, Device, Snapshot, StorePlace, complete_once_named, row_progress, show
+from ae_pipeline.errors import ConfigError, DamagedPartError, named, printable
 
 if TYPE_CHECKING:
     from ae_pipeline.data.samples import Block
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 3
 """Exit code: the result was written, and rows that could not be read are missing from it."""
-_NAMED = 10  # ids in a message
 
 
 def decode(
@@ -111,7 +110,6 @@ def _decode(
 ) -> dict[str, Any]:
     import pyarrow as pa
 
-    from ae_pipeline.cli.progress import row_progress
     from ae_pipeline.store.reading.decode import attribute_names, decode_rows, decode_store, refuse_inside_store
     from ae_pipeline.store.reading.export import export_images, export_parquet
 
@@ -148,9 +146,8 @@ def _refuse_absent(store: "LatentStore", ids: list[str], damage: _Damage | None)
     damaged = [part for part, _ in damage.parts.values()] if damage else []
     absent = [value for value in absent if not any(may_hold(part, [value]) for part in damaged)]
     if absent:
-        more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
-        named = ", ".join(str(value) for value in absent[:_NAMED])
-        raise ConfigError(f"{store.location} has no rows with the ids {named}{more}; nothing was written")
+        ids = [str(value) for value in absent]
+        raise ConfigError(f"{store.location} has no rows with the ids {named(ids, 10)}; nothing was written")
 
 
 def _listed(given: list[str] | None, option: str) -> list[str] | None:

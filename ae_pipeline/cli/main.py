@@ -5,18 +5,19 @@ Everything heavy is imported where it is used, so that help and mistakes answer 
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ae_pipeline.cli.address_space import require_addresses
-from ae_pipeline.cli.champion import registry_app, tracking_app
+from ae_pipeline.cli.champion import compare, history, promote, rollback, tracking_app
 from ae_pipeline.cli.codecs import encode, evaluate, info
 from ae_pipeline.cli.decode import decode
 from ae_pipeline.cli.experiments import bench, preset, sweep
 from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
-from ae_pipeline.cli.store import store_app
+from ae_pipeline.cli.store import append, repair, vacuum, verify
 from ae_pipeline.errors import ConfigError, TargetError, exit_code_of, warn
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -101,8 +102,6 @@ def stage(
 @app.command()
 def publish(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> None:
     """Log the workspace's last training to MLflow, once; run it again after a server was away."""
-    from dataclasses import asdict
-
     from ae_pipeline.operation.tracking.publish import publish as publish_workspace
 
     show(asdict(publish_workspace(*workspace(params))), as_json=as_json)
@@ -155,8 +154,6 @@ def recover() -> None:
     recover_runs(Path.cwd())
 
 
-app.add_typer(store_app)
-app.add_typer(registry_app)
-app.add_typer(tracking_app, name="tracking")
-for _last in (decode, sweep, bench, preset):
+for _last in (decode, sweep, bench, preset, append, verify, repair, vacuum, promote, rollback, history, compare):
     app.command()(_last)
+app.add_typer(tracking_app, name="tracking")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -70,7 +70,20 @@ def show(values: dict[str, Any], text: str | None = None, *, as_json: bool) -> N
     print(printable(text))
 
 
-def note_left_out(samples: "SampleSet") -> None:
-    """Say on standard error what lies beside the files of a data set and is no part of it."""
-    if samples.left_out:
-        print(printable(f"note: {samples.left_out}"), file=sys.stderr)
+def note_left_out(*sets: "SampleSet") -> None:
+    """Say on standard error what lies beside the files of data sets and is no part of them."""
+    for samples in sets:
+        if samples.left_out:
+            print(printable(f"note: {samples.left_out}"), file=sys.stderr)
+
+
+@contextmanager
+def row_progress(what: str, rows: int | None) -> Iterator[Callable[[int], Any]]:
+    """Yield a function to call with the number of rows that were finished; `rows` are all, None if not known.
+
+    It draws a bar on a terminal, nothing elsewhere.
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=rows, unit="row", unit_scale=True, desc=what, disable=None) as bar:
+        yield bar.update

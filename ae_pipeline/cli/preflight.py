@@ -1,18 +1,16 @@
 """What can be said of params.yaml before anything runs: no values are read; torch is loaded for a named device only.
 
-    for warning in preflight(params, root): ...     # ConfigError with everything that would fail in some stage
-
 A stage would say the same after the ones before it, perhaps after hours. What needs the data itself is said when
 `train` starts (outlook.py).
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ae_pipeline.errors import ConfigError, DataError, PipelineError
+from ae_pipeline.errors import ConfigError, DataError, PipelineError, WorkspaceError
+from ae_pipeline.operation.tracking.dvc_lock import md5_of, read_stages
 from ae_pipeline.params import MNIST_MAX_MSE, Params
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Announced
@@ -107,19 +105,13 @@ def _disk_warnings(params: Params, root: Path, announced: Announced) -> Iterator
 
 def _is_fetched(params: Params, root: Path) -> bool:
     """Whether `dvc repro` leaves stage `download` alone: it ran with this code and source, and its files are there."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     if not (root / params.paths.raw).is_dir():
         return False
     try:
-        lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text(encoding="utf-8"))
-        download = lock["stages"]["download"]
+        download = read_stages(root)["download"]
         ran_with = download["params"]["params.yaml"]
-        # DVC names contents by their MD5.
-        digests = (hashlib.md5((root / item["path"]).read_bytes(), usedforsecurity=False) for item in download["deps"])
-        same_code = [digest.hexdigest() for digest in digests] == [item["md5"] for item in download["deps"]]
-    except (OSError, ValueError, YAMLError, RecursionError, KeyError, TypeError):
+        same_code = all(md5_of(root / item["path"]) == item["md5"] for item in download["deps"])
+    except (OSError, WorkspaceError, KeyError, TypeError):
         return False
     name = params.source.name
     return same_code and ran_with == {"source.name": name, f"source.{name}": params.source.options}

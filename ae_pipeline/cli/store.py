@@ -1,16 +1,22 @@
 """The commands that keep a store trustworthy: append, verify, repair, vacuum."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ae_pipeline.cli.options import ROWS_OF_ENCODE, AsJson, Device, StorePlace, naming_options, note_left_out, show
-from ae_pipeline.errors import ConfigError, printable, warn
-
-store_app = typer.Typer()
+from ae_pipeline.cli.options import (
+    ROWS_OF_ENCODE,
+    AsJson,
+    Device,
+    StorePlace,
+    naming_options,
+    note_left_out,
+    row_progress,
+    show,
+)
+from ae_pipeline.errors import ConfigError, StoreError, named, printable, warn
 
 LocalStore = Annotated[str, typer.Argument(metavar="STORE", help="Latent store: a folder.")]
 Sources = Annotated[
@@ -18,7 +24,6 @@ Sources = Annotated[
 ]
 
 
-@store_app.command()
 def append(
     store: StorePlace,
     data: Annotated[list[Path], typer.Argument(help="Parquet files, or folders of them, with a column `pixels`.")],
@@ -26,7 +31,6 @@ def append(
     as_json: AsJson = False,
 ) -> None:
     """Add data sets to a store, with its own codec and layout, as one new snapshot; what it has adds nothing."""
-    from ae_pipeline.cli.progress import row_progress
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
     from ae_pipeline.store.care.make_again import open_sources
@@ -40,13 +44,18 @@ def append(
     latent = opened.manifest.latent
     settings = EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows, device=device)
     sets = open_sources(data, store)
-    for samples in sets:
-        note_left_out(samples)
+    note_left_out(*sets)
     watches = [samples.watch_range(opened.codec_header().scaling) for samples in sets]
     rows = sum(samples.rows for samples in sets)
     with naming_options(row_group_rows=ROWS_OF_ENCODE), row_progress("append", rows) as progress:
         done = append_samples(
-            store, sets, opened.codec_path, settings, name=_name(data), git=git_state(Path.cwd()), progress=progress
+            store,
+            sets,
+            opened.codec_path,
+            settings,
+            name=named([path.name for path in data], 3),
+            git=git_state(Path.cwd()),
+            progress=progress,
         )
     show(
         {
@@ -65,7 +74,6 @@ def append(
         print("nothing added: the store holds all of this data already")
 
 
-@store_app.command()
 def verify(
     store: Annotated[str, typer.Argument(help="Latent store: a folder, or a URL.")],
     deep: Annotated[bool, typer.Option("--deep", help="Also encode --source again, and compare.")] = False,
@@ -78,7 +86,7 @@ def verify(
 
     Then also if rows of the data are not in the store, or the store's are not those of the data.
     """
-    from ae_pipeline.cli.progress import row_progress
+    from ae_pipeline.cli.store_text import format_verified
     from ae_pipeline.store.care.deep import verify_deep
     from ae_pipeline.store.care.verify import verify_store
 
@@ -91,16 +99,10 @@ def verify(
             verified = verify_deep(store, verified, source, device, progress)
     for left in verified.deep.left_out if verified.deep else ():
         print(printable(f"note: {left}"), file=sys.stderr)
-    if as_json:
-        print(json.dumps(verified.as_dict(), indent=2))
-    else:
-        from ae_pipeline.cli.store_text import format_verified
-
-        print(printable(format_verified(verified)))
+    show(verified.as_dict(), format_verified(verified), as_json=as_json)
     raise typer.Exit(1 if verified.next_step else 0)
 
 
-@store_app.command()
 def repair(
     store: LocalStore,
     source: Sources = None,
@@ -112,7 +114,6 @@ def repair(
     as_json: AsJson = False,
 ) -> None:
     """Encode damaged or missing parts of a store again, byte for byte; exit code 1 if something stays damaged."""
-    from ae_pipeline.cli.progress import row_progress
     from ae_pipeline.cli.store_text import format_repaired
     from ae_pipeline.provenance import git_state
     from ae_pipeline.store.care.make_again import open_sources
@@ -120,8 +121,7 @@ def repair(
 
     folder = _folder(store)
     sets = open_sources(source or [], folder, codec)
-    for samples in sets:
-        note_left_out(samples)
+    note_left_out(*sets)
     with row_progress("repair", 0) as progress:
         done = repair_store(
             folder,
@@ -132,11 +132,10 @@ def repair(
             git=git_state(Path.cwd()),
             progress=progress,
         )
-    print(json.dumps(done.as_dict(), indent=2) if as_json else printable(format_repaired(done)))
+    show(done.as_dict(), format_repaired(done), as_json=as_json)
     raise typer.Exit(1 if done.failed else 0)
 
 
-@store_app.command()
 def vacuum(
     store: LocalStore,
     keep: Annotated[int, typer.Option(min=1, help="Newest snapshots to keep.")] = 1,
@@ -144,15 +143,11 @@ def vacuum(
     as_json: AsJson = False,
 ) -> None:
     """Remove earlier snapshots, and what interrupted runs left."""
+    from ae_pipeline.cli.store_text import format_vacuumed
     from ae_pipeline.store.care.vacuum import vacuum_store
 
     done = vacuum_store(_folder(store), keep, dry_run=dry_run)
-    if as_json:
-        print(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2))
-        return
-    from ae_pipeline.cli.store_text import format_vacuumed
-
-    print(printable(format_vacuumed(done, dry_run=dry_run)))
+    show({**done.as_dict(), "dry_run": dry_run}, format_vacuumed(done, dry_run=dry_run), as_json=as_json)
 
 
 def _folder(store: str) -> Path:
@@ -163,14 +158,8 @@ def _folder(store: str) -> Path:
     return Path(store)
 
 
-def _name(data: list[Path]) -> str:
-    """The name that the manifest gives to these data sets."""
-    return ", ".join(path.name for path in data[:3]) + (f" and {len(data) - 3} more" if len(data) > 3 else "")
-
-
 def _rows(store: str, snapshot: int | None) -> int:
     """Rows to check, for the progress bar; 0 if no manifest can be read."""
-    from ae_pipeline.errors import StoreError
     from ae_pipeline.store.format.manifest import read_manifest
 
     try:

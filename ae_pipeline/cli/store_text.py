@@ -15,9 +15,8 @@ def format_verified(verified: Verified) -> str:
     """Lines: the store, each damaged file, notices, the result, and the next step."""
     lines = [f"{'store':<12}{verified.store}"]
     if verified.snapshot is not None:
-        earlier = f", earlier ones: {', '.join(map(str, verified.earlier_snapshots))}" * bool(
-            verified.earlier_snapshots
-        )
+        others = ", ".join(map(str, verified.earlier_snapshots))
+        earlier = f", earlier ones: {others}" if others else ""
         lines.append(f"{'snapshot':<12}{verified.snapshot}{earlier} (format {verified.format})")
         lines.append(f"{'checked':<12}{verified.parts:,} parts, {verified.rows:,} rows, codec, manifests")
     lines.append(f"{'decoding':<12}{verified.decoding}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import DataError, named
 
 Keys = tuple[tuple[str, str | None], ...]
 """Names and values of the folders that a file lies in, outermost first."""
@@ -37,12 +37,11 @@ class FoundFiles:
 
     def describe_left_out(self) -> str | None:
         """How many are left out, and the first of them, in words; None if none is."""
-        names = self.left_out
-        if not names:
+        if not self.left_out:
             return None
-        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        files = "1 file or folder" if len(names) == 1 else f"{len(names):,} files or folders"
-        return f"{files} in {self.root} left out, as no data goes by such names: {', '.join(names[:_NAMED])}{more}"
+        files = "1 file or folder" if len(self.left_out) == 1 else f"{len(self.left_out):,} files or folders"
+        names = named(self.left_out, _NAMED)
+        return f"{files} in {self.root} left out, as no data goes by such names: {names}"
 
 
 def find_files(path: Path) -> FoundFiles:

@@ -5,7 +5,6 @@ snapshot of the growing store. A batch counts as done when it has been reported:
 nobody.
 """
 
-import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,8 @@ from ae_pipeline.evaluation.drift.reference import REFERENCE_NAME, DriftReferenc
 from ae_pipeline.operation.champion.lost import MONITOR_TAG
 from ae_pipeline.operation.champion.registered_model import RegisteredModel, find_model
 from ae_pipeline.operation.inbox.run import growing_store
-from ae_pipeline.operation.tracking.connection import connect
-from ae_pipeline.operation.tracking.orphans import claim_run, close_orphans, process_tag
-from ae_pipeline.operation.tracking.publish import experiment_id
+from ae_pipeline.operation.tracking.connection import connect, experiment_id, find_run
+from ae_pipeline.operation.tracking.orphans import claim_run, close_orphans, process_tags
 from ae_pipeline.params import Params
 from ae_pipeline.store.care.snapshots import added_parts
 from ae_pipeline.store.latent_store import LatentStore
@@ -63,17 +61,17 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
     Whoever has told people calls `mark_reported`.
     """
     name = params.registered_model
-    with find_model(params, root, "") as registry:
-        model, uri = registry.model, without_secrets(registry.uri)
-        if registry.champion is None or model is None:
+    with find_model(params, root, "") as model:
+        uri, version = without_secrets(model.uri), model.champion
+        if version is None:
             return Monitored(name, uri=uri)
-        champion = model.version(registry.champion)
+        champion = model.version(version)
         path = growing_store(params, root, champion.tags["codec_fingerprint"])
         if not path.exists():
-            return Monitored(name, model.champion, uri=uri)
+            return Monitored(name, version, uri=uri)
         reference = _reference(model, champion)
         monitored = f"{params.tracking.experiment}-monitor"
-        experiment = experiment_id(model.client, monitored, params, root, registry.uri)
+        experiment = experiment_id(model.client, monitored, params, root, model.uri)
         store = LatentStore.open(path)
         run_id = _run(model.client, experiment, champion, store)
         close_orphans(model.client, experiment)
@@ -82,7 +80,7 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
         grown = [number for number in snapshots if added_parts(path, number)[1]]  # a repair adds no rows
         new = [_measure(model.client, run_id, path, number, reference) for number in grown]
         model.client.set_terminated(run_id)
-        return Monitored(name, model.champion, path, uri, experiment, run_id, new, reference)
+        return Monitored(name, version, path, uri, experiment, run_id, new, reference)
 
 
 def mark_reported(params: Params, root: Path, found: Monitored) -> None:
@@ -111,7 +109,7 @@ def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: Dri
 
 def _reference(model: RegisteredModel, champion: Any) -> DriftReference:
     run = f"the run of {champion.name} version {champion.version}"
-    if model.run_of(str(champion.version)) is None:
+    if find_run(model.client, champion.run_id) is None:
         raise TrackingError(
             f"{run} was deleted, and {REFERENCE_NAME} with it; if its training is in this folder, "
             "`ae-pipeline publish` makes another run and version; promote that version, or another one that has a run: "
@@ -140,8 +138,7 @@ def _run(client: Any, experiment: str, champion: Any, store: LatentStore) -> str
     tags = {
         MONITOR_TAG: identity,
         STORE_TAG: begins,
-        **process_tag(),
-        "mlflow.user": os.environ.get("USER", "unknown"),
+        **process_tags(),
         "codec_fingerprint": champion.tags["codec_fingerprint"],
         "mlflow.note.content": f"Drift of batches encoded with {identity}; a step is a snapshot of the growing store.",
     }

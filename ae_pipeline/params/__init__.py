@@ -1,11 +1,9 @@
 """Every knob of the pipeline: one frozen class per section of params.yaml.
 
-    params = load_params(Path("params.yaml"))
-
 To add a knob: a field here and the same name in params.yaml. Its description says unit and meaning.
 Options of a model or source stand under its own name (`model.dense.*`), so that switching `model.name` needs no other
 edit and changes to an unused model re-run nothing; `class Options` in its own file says which they are (options.py).
-Limits on metrics (`max_mse`) are known by the table in evaluation/metrics.py (limits.py).
+Limits on metrics (`max_mse`) are known by the table in evaluation/metrics.py (base.py).
 """
 
 from pathlib import Path
@@ -17,10 +15,8 @@ from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.files import read_small
-from ae_pipeline.params.base import Count, NonNegative, Positive, Section, Seed, Size
-from ae_pipeline.params.benchmark import BenchParams
-from ae_pipeline.params.limits import Limits
-from ae_pipeline.params.operation import DriftParams, InboxParams, PromotionParams, SweepParams
+from ae_pipeline.params.base import Count, Limits, NonNegative, Positive, Section, Seed, Size, problems
+from ae_pipeline.params.operation import BenchParams, DriftParams, InboxParams, PromotionParams, SweepParams
 from ae_pipeline.params.options import ModelParams, SourceParams
 
 # Folders below paths.work that took long to make: `encode`, which clears that, leaves them.
@@ -195,7 +191,7 @@ class Params(Section):
         return (options.get("activation"), options.get("latent_activation", "identity")) == ("relu", "identity")
 
     @model_validator(mode="after")
-    def _integers_are_possible(self) -> "Params":
+    def _values_fit_together(self) -> "Params":
         if self.train.arithmetic == "integer" and not self.may_be_integer:
             name, options = self.model.name, self.model.options
             found = {key: options[key] for key in ("activation", "latent_activation") if key in options}
@@ -203,10 +199,6 @@ class Params(Section):
                 f"train.arithmetic: integer needs model.{name}.activation: relu and latent_activation: identity, found "
                 f"{', '.join(found.values())}; change these, or set it to auto or float"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _values_fit_together(self) -> "Params":
         output = self.model.options.get("output_activation")
         if self.train.loss == "bce" and output != "sigmoid":
             raise ValueError(
@@ -252,19 +244,8 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_problem(item) for item in error.errors())
-        raise ConfigError(f"{path}: {error.error_count()} problem(s): {problems}") from None
-
-
-def _problem(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        section: Any = Params
-        for part in item["loc"][:-1]:
-            section = section.model_fields[part].annotation
-        return f"{place}: unknown key (known: {', '.join(section.known()) or 'none, it has no options'})"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}, found {item['input']!r}" if place else message
+        found = "; ".join(problems(error, Params))
+        raise ConfigError(f"{path}: {error.error_count()} problem(s): {found}") from None
 
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""What all sections of params.yaml share."""
+"""What sections of params.yaml share."""
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from importlib import import_module
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from ae_pipeline.errors import ConfigError
 
@@ -28,6 +30,47 @@ class Section(BaseModel):
     def known(cls) -> list[str]:
         """The keys that it takes."""
         return list(cls.model_fields)
+
+
+class Limit(NamedTuple):
+    """What a metric may be at most (`max_<name>`), or must be at least (`min_<name>`)."""
+
+    key: str
+    metric: str
+    is_most: bool
+    value: float
+
+
+def _known_limit(key: str) -> str:
+    if key not in _limits_of_metrics():
+        raise PydanticCustomError("extra_forbidden", "unknown limit")
+    return key
+
+
+def _limits_of_metrics() -> list[str]:
+    """The table is in a room above this one: it is asked by name, and only where a file names more than the fields."""
+    metrics: dict[str, Any] = import_module("ae_pipeline.evaluation.metrics").METRICS
+    return [metric.limit for metric in metrics.values()]
+
+
+class Limits(Section):
+    """A section that takes limits on all metrics; those that are its fields are in params.yaml as it comes."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[
+        Annotated[str, AfterValidator(_known_limit)], Annotated[float, Field(allow_inf_nan=False)] | None
+    ]
+
+    @classmethod
+    def known(cls) -> list[str]:
+        """Its fields, then the limits on other metrics."""
+        return list(dict.fromkeys([*cls.model_fields, *_limits_of_metrics()]))
+
+    @property
+    def limits(self) -> list[Limit]:
+        """The limits that are set."""
+        found = [(key, *key.partition("_")[::2], value) for key, value in self if value is not None]
+        return [Limit(key, name, kind == "max", value) for key, kind, name, value in found if kind in ("max", "min")]
 
 
 class ModelOptions(Section):
@@ -65,10 +108,20 @@ def replaced(section: AnySection, values: dict[str, Any]) -> AnySection:
         raise ConfigError(f"{wanted} does not go: {found}") from None
 
 
-def problems(error: ValidationError) -> list[str]:
-    """What is wrong, `place: what is expected`, without pydantic's own words."""
+def problems(error: ValidationError, section: type[Section] | None = None) -> list[str]:
+    """What is wrong, `place: what is expected`, without pydantic's own words.
+
+    With the section that was read: what was found, too, and of an unknown key those that are known.
+    """
     found = []
     for item in error.errors():
         place, message = ".".join(str(part) for part in item["loc"]), item["msg"].removeprefix("Value error, ")
+        if section and item["type"] == "extra_forbidden":
+            inner: Any = section
+            for part in item["loc"][:-1]:
+                inner = inner.model_fields[part].annotation
+            message = f"unknown key (known: {', '.join(inner.known()) or 'none, it has no options'})"
+        elif section and place:
+            message += f", found {item['input']!r}"
         found.append(f"{place}: {message}" if place else message)
     return found

@@ -1,14 +1,13 @@
-"""The sections of params.yaml that operation reads: inbox, drift, promotion, sweep. No stage's result depends on them.
+"""Sections of params.yaml that no stage depends on; but `evaluate` measures the reference of `drift`."""
 
-Except `drift`, whose reference is measured by `evaluate`.
-"""
-
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ae_pipeline.params.base import Count, Fraction, NonNegative, Positive, Section
-from ae_pipeline.params.limits import Limits
+from ae_pipeline.params.base import Count, Fraction, Limits, NonNegative, Positive, Section
+
+Names = Annotated[list[str], Field(min_length=1)]
+_PCA_SIZES = [2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256]
 
 
 class InboxParams(Section):
@@ -52,10 +51,7 @@ class PromotionParams(Section):
 class SweepParams(Limits):
     """What `ae-pipeline sweep` tries, and what is good enough; see sweep/__init__.py."""
 
-    space: Annotated[list[str], Field(min_length=1)] = [
-        "train.latent_size=12,16,20,24,28,36,48",
-        "quantiser.levels=16",
-    ]
+    space: Names = ["train.latent_size=12,16,20,24,28,36,48", "quantiser.levels=16"]
     """Parameters and the values to try, PATH=V1,V2,... as in params.yaml; with `trials` also ranges, PATH=LOW..HIGH."""
     seeds: Count = 3
     """Trainings of each setting, with train.seed and the seeds after it; 1 gives no intervals."""
@@ -78,3 +74,19 @@ class SweepParams(Limits):
         if given and given[0].startswith("max_bits"):
             raise ValueError(f"{given[0]} is no tolerance: a sweep looks for the fewest bits; limit an error instead")
         return self
+
+
+class BenchParams(Section):
+    """What `ae-pipeline bench` measures side by side; docs/choosing.md says how."""
+
+    presets: Names = ["small", "balanced", "fine", "compact", "compact_balanced", "compact_fine"]
+    """Names of files in ae_pipeline/experiments/presets, without `.yaml`: the codecs that are trained."""
+    max_rows: Count = 10_000
+    """Rows to measure on, the first of the test split."""
+    single_files: Annotated[int, Field(ge=2)] = 500
+    """Rows, evenly spaced, that image codecs also encode one file each; their sizes do not depend on each other."""
+    image_effort: Literal["fast", "best"] = "best"
+    """best: every image codec tries as hard as is reasonable (minutes); fast: a look, unfair to AVIF and JPEG XL."""
+    pca_sizes: Annotated[list[Count], Field(min_length=1)] = _PCA_SIZES
+    pca_levels: Annotated[list[Annotated[int, Field(ge=2, le=256)]], Field(min_length=1)] = [4, 8, 16, 32, 64, 256]
+    """Each is tried with every size; so is one step for all components, which is best for PCA."""

@@ -30,16 +30,15 @@ class Choice(Section):
 
 def find_options(room: str, last: str, default: str, base: type[AnyOptions]) -> dict[str, type[AnyOptions]]:
     """The options of every file in `room` that has a line `last = ...`, the default one first, then by name."""
-    files = (_PACKAGE / room).glob("[a-z]*.py")
-    names = sorted(file.stem for file in files if f"\n{last} = " in file.read_text(encoding="utf-8"))
-    return {name: _options(room, name, base) for name in sorted(names, key=lambda name: name != default)}
-
-
-def _options(room: str, name: str, base: type[AnyOptions]) -> type[AnyOptions]:
-    if not (_PACKAGE / room / f"{name}_options.py").exists():
-        return type("NoOptions", (base,), {"__module__": __name__, "__doc__": "There are none."})
-    options: type[AnyOptions] = import_module(f"ae_pipeline.{room}.{name}_options").Options
-    return options
+    folder = _PACKAGE / room
+    names = [file.stem for file in folder.glob("[a-z]*.py") if f"\n{last} = " in file.read_text(encoding="utf-8")]
+    found: dict[str, type[AnyOptions]] = {}
+    for name in sorted(names, key=lambda name: (name != default, name)):
+        if (folder / f"{name}_options.py").exists():
+            found[name] = import_module(f"ae_pipeline.{room}.{name}_options").Options
+        else:
+            found[name] = type("NoOptions", (base,), {"__module__": __name__, "__doc__": "There are none."})
+    return found
 
 
 SOURCES = find_options("sources", "SOURCE", "mnist", Section)

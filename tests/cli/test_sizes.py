@@ -128,15 +128,16 @@ from ae_pipeline.params import load_params
 from ae_pipeline.experiments.sweep.study import open_study
 from ae_pipeline.evaluation.metrics import METRICS
 from ae_pipeline.files import HISTORY, read_csv
-from ae_pipeline.operation.tracking.workspace import _read_lock, read_values
+from ae_pipeline.operation.tracking.dvc_lock import read_stages
+from ae_pipeline.operation.tracking.workspace import read_values
 def study(path):
     with open_study(path, [], [], METRICS["mse"], grid=True):
         pass
 import optuna, sqlalchemy
 readers = {
     "metrics.json": read_values, "round_trip.json": read_values, "history.csv": lambda path: read_csv(path, HISTORY),
-    "drift_reference.json": read_reference, "params.yaml": load_params, "dvc.lock": _read_lock, "optuna.db": study,
-    "ledger.json": lambda path: Ledger(path, "inbox"),
+    "drift_reference.json": read_reference, "params.yaml": load_params, "optuna.db": study,
+    "dvc.lock": lambda path: read_stages(path.parent), "ledger.json": lambda path: Ledger(path, "inbox"),
 }
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name, read in readers.items():

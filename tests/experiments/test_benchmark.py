@@ -25,7 +25,7 @@ from ae_pipeline.experiments.benchmark.points import take_rows
 from ae_pipeline.experiments.benchmark.run import _fitting
 from ae_pipeline.experiments.presets import preset_names, preset_params
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.params.operation import BenchParams
 from ae_pipeline.store.format.layouts import LAYOUTS
 
 CPU = EncodeParams(device="cpu")

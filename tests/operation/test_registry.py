@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 
 import mlflow
 import pytest
@@ -156,7 +157,7 @@ def test_the_commands(workspace, ae, monkeypatch):
     assert "ann" in lines[3]
     assert lines[3].endswith("hm")
     found = json.loads(ae("history", "--json")[1])["history"]
-    assert found == [entry.as_dict() for entry in history(params, root)]
+    assert found == [asdict(entry) for entry in history(params, root)]
     held_out = root / "data/prepared/validation"
     assert json.loads(ae("compare", "--held-out", str(held_out), "--json")[1])["verdict"]["rows"] == 60
 

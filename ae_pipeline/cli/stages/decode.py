@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ae_pipeline.cli.progress import row_progress
+from ae_pipeline.cli.options import row_progress
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.evaluation.row_errors import round_trip
 from ae_pipeline.files import finished_folder, write_json

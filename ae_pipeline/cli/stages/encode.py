@@ -7,7 +7,7 @@ their place together, by one rename: those that are finished are not lost while 
 from contextlib import suppress
 from pathlib import Path
 
-from ae_pipeline.cli.progress import row_progress
+from ae_pipeline.cli.options import row_progress
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import warn

@@ -12,7 +12,7 @@ from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.experiments.benchmark.image_formats import FORMATS, ImageFormat, Setting, decode_image, encode_image
 from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell, timed
 from ae_pipeline.experiments.front import front, grouped
-from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.params.operation import BenchParams
 
 # Pixels; WebP ends at 16,383, and memory before that.
 _MOST_SIDE = 8192

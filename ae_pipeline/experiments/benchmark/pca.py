@@ -26,7 +26,7 @@ from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell
 from ae_pipeline.experiments.front import front
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
-from ae_pipeline.params.benchmark import BenchParams
+from ae_pipeline.params.operation import BenchParams
 from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
 from ae_pipeline.store.parts import column_bytes
 

@@ -4,7 +4,6 @@ While it goes, trials are logged as they begin and end. Tracking decides nothing
 goes on, and `complete` logs in the end whatever MLflow lacks, or says that it could not.
 """
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ from ae_pipeline.experiments.sweep.results import Outcome, Results, columns
 from ae_pipeline.experiments.sweep.space import SECTIONS, Setting, describe, with_setting
 from ae_pipeline.experiments.sweep.trial import State, Trial
 from ae_pipeline.files import sha256_json
-from ae_pipeline.operation.tracking.connection import connect
-from ae_pipeline.operation.tracking.orphans import CLOSED_TAG, claim_run, close_orphans, process_tag
-from ae_pipeline.operation.tracking.publish import experiment_id, log_params, log_values
+from ae_pipeline.operation.tracking.connection import connect, experiment_id
+from ae_pipeline.operation.tracking.orphans import CLOSED_TAG, claim_run, close_orphans, process_tags
+from ae_pipeline.operation.tracking.publish import log_params, log_values
 from ae_pipeline.params import Params
 
 SWEEP_TAG = "ae_pipeline.sweep"
@@ -120,8 +119,7 @@ class SweepRuns:
 
     def _tags(self) -> dict[str, str]:
         return {
-            **process_tag(),
-            "mlflow.user": os.environ.get("USER", "unknown"),
+            **process_tags(),
             "mlflow.source.name": "ae-pipeline sweep",
             "git_commit": self._git["commit"] or "",
             "git_dirty": str(self._git["dirty"]).lower(),
@@ -133,7 +131,7 @@ def _identity(setting: Setting, seed: int) -> str:
 
 
 def _log(client: Any, run_id: str, trial: Trial) -> None:
-    log_values(client, run_id, metrics={**trial.metrics, "seconds": trial.seconds}, curves=trial.history)
+    log_values(client, run_id, {**trial.metrics, "seconds": trial.seconds, **trial.history})
     if trial.reason:
         client.set_tag(run_id, CLOSED_TAG, trial.reason)
     client.set_tag(run_id, STATE_TAG, trial.state)
@@ -144,4 +142,4 @@ def _log_outcome(client: Any, run_id: str, name: str, outcome: Outcome) -> None:
     client.set_tag(run_id, name, describe(outcome.setting))
     measured = {metric.name: outcome.mean(metric) for metric in columns(outcome.objective) if metric.of_means is None}
     found = {"bits_per_row": outcome.mean_bits, **measured}
-    log_values(client, run_id, metrics={f"{name}_{metric}": value for metric, value in found.items()})
+    log_values(client, run_id, {f"{name}_{metric}": value for metric, value in found.items()})

@@ -1,8 +1,5 @@
 """Whether a challenger should take the champion's place: both measured on the same held-out rows.
 
-    verdict = compare_codecs(champion, challenger, held_out, params.promotion, params.encode)
-    verdict.promote, verdict.reason
-
 Knows no MLflow and moves nothing; moves.py does. Every number and every condition that decided is in the verdict.
 """
 
@@ -99,9 +96,8 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as JSON values."""
-        values = {**asdict(self), "conditions": [asdict(condition) for condition in self.conditions]}
         codecs = {"champion": self.champion, "challenger": self.challenger}
-        return values | {name: codec and codec.as_dict() for name, codec in codecs.items()}
+        return asdict(self) | {name: codec and codec.as_dict() for name, codec in codecs.items()}
 
     def as_markdown(self) -> str:
         """A page for people: the reason, the conditions, the numbers."""
@@ -109,13 +105,8 @@ class Verdict:
         lines += ["| condition | holds | |", "|---|---|---|"]
         lines += [f"| {item.name} | {'yes' if item.holds else 'no'} | {item.text} |" for item in self.conditions]
         if self.challenger is not None:
-            lines += [
-                "",
-                f"Measured on {self.rows:,} held-out rows.",
-                "",
-                "| | champion | challenger |",
-                "|---|---|---|",
-            ]
+            lines += ["", f"Measured on {self.rows:,} held-out rows.", ""]
+            lines += ["| | champion | challenger |", "|---|---|---|"]
             before = _flat(self.champion) if self.champion else {}
             for name, value in _flat(self.challenger).items():
                 # 12 digits of a fingerprint, as everywhere for people
@@ -179,9 +170,9 @@ def compare_codecs(
     verdict = Verdict(promote, _reason(conditions), conditions, **facts, difference=difference, bits_ratio=ratio)
     # Better than a champion that knows nothing is not good enough.
     worthless = not_better_than_mean(measured["challenger"].metrics)
-    return (
-        verdict.withheld("better_than_mean", f"the champion stays: {worthless}") if worthless and promote else verdict
-    )
+    if worthless and promote:
+        return verdict.withheld("better_than_mean", f"the champion stays: {worthless}")
+    return verdict
 
 
 def paired_difference(champion: np.ndarray, challenger: np.ndarray, confidence: float) -> Difference:
@@ -251,24 +242,19 @@ def _conditions(
     # A champion without any error leaves nothing to be relative to: the challenger must have none, either.
     increase = difference.high / champion.mse if champion.mse else (0.0 if difference.high <= 0 else None)
     bits = challenger.bits_per_row / champion.bits_per_row - 1
+    most_error, most_bits = params.max_mse_increase, params.max_bits_increase
+    error_text = (
+        f"MSE {challenger.mse:.6g} against {champion.mse:.6g}: the {100 * difference.confidence:.4g}% interval of its "
+        f"change ends at {'any' if increase is None else f'{increase:+.2%}'} (limit {most_error:+.2%})"
+    )
+    bits_text = (
+        f"bits per row {challenger.bits_per_row:.4g} against {champion.bits_per_row:.4g}: {bits:+.2%} "
+        f"(limit {most_bits:+.2%})"
+    )
+    no_worse = increase is not None and increase <= most_error
     conditions = [
-        Condition(
-            "mse_increase",
-            increase,
-            params.max_mse_increase,
-            increase is not None and increase <= params.max_mse_increase,
-            f"MSE {challenger.mse:.6g} against {champion.mse:.6g}: the {100 * difference.confidence:.4g}% interval of "
-            f"its change ends at {'any' if increase is None else f'{increase:+.2%}'} "
-            f"(limit {params.max_mse_increase:+.2%})",
-        ),
-        Condition(
-            "bits_increase",
-            bits,
-            params.max_bits_increase,
-            bits <= params.max_bits_increase,
-            f"bits per row {challenger.bits_per_row:.4g} against {champion.bits_per_row:.4g}: {bits:+.2%} "
-            f"(limit {params.max_bits_increase:+.2%})",
-        ),
+        Condition("mse_increase", increase, most_error, no_worse, error_text),
+        Condition("bits_increase", bits, most_bits, bits <= most_bits, bits_text),
     ]
     for work in ("encode", "decode"):
         speed = getattr(challenger, f"{work}_rows_per_s") / getattr(champion, f"{work}_rows_per_s")

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from ae_pipeline.errors import TrackingError
 
@@ -50,14 +49,26 @@ class Entry:
         del values["number"]
         return json.dumps(values, ensure_ascii=False)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
-
 
 def now() -> str:
     """UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def next_entry(
+    entries: Sequence[Entry],
+    version: str | None,
+    action: str,
+    *,
+    by: str,
+    why: str,
+    run_id: str | None,
+    verdict: str | None = None,
+    state: str = DONE,
+) -> Entry:
+    """A move that is made now, after these."""
+    number = max((entry.number for entry in entries), default=0) + 1
+    return Entry(number, version, current(entries), action, now(), by, why, run_id, verdict, state)
 
 
 def read_entries(tags: Mapping[str, str]) -> list[Entry]:
@@ -119,18 +130,9 @@ def format_history(entries: Sequence[Entry]) -> str:
         return "no version has been champion yet; `ae-pipeline promote` makes one"
     ends = [*(_minute(entry.at) for entry in moves[1:]), "now"]
     rows = [("", "version", "since (UTC)", "until", "by", "how", "why")]
-    rows += [
-        (
-            "*" if end == "now" else "",
-            entry.version or "none",
-            _minute(entry.at),
-            end,
-            entry.by,
-            entry.action,
-            entry.why,
-        )
-        for entry, end in zip(moves, ends, strict=True)
-    ]
+    for entry, end in zip(moves, ends, strict=True):
+        mark, version = "*" if end == "now" else "", entry.version or "none"
+        rows.append((mark, version, _minute(entry.at), end, entry.by, entry.action, entry.why))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     abandoned = sum(entry.state == ABANDONED for entry in entries)

@@ -2,82 +2,66 @@
 
 A champion is lost when its version or its alias was deleted, when the registered model was deleted or renamed (in
 MLflow, or in params.yaml), or when the database was emptied. Then production must stop: with "no champion yet" it would
-wait in silence, and the next challenger would take the place on the quality gate alone. What tells that there was one:
-
-- the history in the tags of the registered model,
-- another registered model whose champion was trained on the same data: the model may have been renamed,
-- tags of runs: of trainings that were champion, and of batches that were monitored,
-- the growing stores of this checkout.
+wait in silence, and the next challenger would take the place on the quality gate alone.
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.errors import TrackingError
+from ae_pipeline.errors import TrackingError, named
 from ae_pipeline.operation.champion.history import DONE, champion_before, current, read_entries
-from ae_pipeline.operation.tracking.connection import find_run
+from ae_pipeline.operation.tracking.connection import find_run, pages, versions_of
 from ae_pipeline.params import Params
 
 CHAMPION_TAG = "ae_pipeline.champion"
 """A tag of a run: the registered models whose champion its codec was, as a JSON list."""
 MONITOR_TAG = "ae_pipeline.monitor"
 """A tag of a run with the drift of batches: registered model and version that encoded them, `name/3`."""
-_MOST_SHOWN = 3
 _ALL = 3  # mlflow.entities.ViewType.ALL: also what is in MLflow's trash
 
 
-def check_not_lost(params: Params, root: Path, client: Any | None, model: Any | None) -> None:
-    """Raise TrackingError if there was a champion of `params.registered_model`. To be called where there is none.
-
-    `client` is None where there is no database, `model` (a RegisteredModel) where MLflow has none of that name.
-    """
-    name = params.registered_model
-    found = _in_history(model) or (_in_mlflow(client, name) if client else None) or _in_stores(params, root)
+def check_not_lost(params: Params, root: Path, model: Any) -> None:
+    """Raise TrackingError if this RegisteredModel had a champion. To be called where there is none."""
+    found = _in_history(model) or (_in_mlflow(model) if model.client else None) or _in_stores(params, root)
     if found is None:
         return
     evidence, advice = found
-    versions = _versions(client, name)
-    begin = (
-        f"`ae-pipeline promote VERSION --why ...` begins anew (there: {', '.join(versions)})"
-        if versions
-        else "`ae-pipeline publish`, then `ae-pipeline promote VERSION --why ...` begins anew"
-    )
-    raise TrackingError(f"{name} has no champion, but there was one: {evidence}; {advice}{begin}")
+    begin = "`ae-pipeline promote VERSION --why ...` begins anew"
+    there = ", ".join(model.versions)
+    begin = f"{begin} (there: {there})" if there else f"`ae-pipeline publish`, then {begin}"
+    raise TrackingError(f"{model.name} has no champion, but there was one: {evidence}; {advice}{begin}")
 
 
 def mark_champion(client: Any, name: str, run_id: str | None) -> None:
     """Let the run of a champion's training say so: that outlives the registered model."""
     run = find_run(client, run_id)
-    if run is None or run.info.lifecycle_stage == "deleted":  # MLflow changes nothing in its trash
-        return
-    names = _names(run.data.tags.get(CHAMPION_TAG))
-    if name not in names:
+    names = _names(run.data.tags.get(CHAMPION_TAG)) if run else []
+    if run and name not in names:
         client.set_tag(run_id, CHAMPION_TAG, json.dumps(sorted({*names, name})))
 
 
-def _in_history(model: Any | None) -> tuple[str, str] | None:
+def _in_history(model: Any) -> tuple[str, str] | None:
     """The alias was taken from the last champion of the history."""
-    moves = [entry for entry in model.entries if entry.state == DONE] if model else []
+    moves = [entry for entry in model.entries if entry.state == DONE]
     last = next((entry for entry in reversed(moves) if entry.version is not None), None)
-    if model is None or last is None:
+    if last is None:
         return None
     noticed = next((entry.at for entry in moves if entry.number > last.number), last.at)
-    there = _versions(model.client, model.name)
-    if last.version in there:
+    if last.version in model.versions:
         back = f"`ae-pipeline promote {last.version} --why ...` makes it champion again, "
         return f"version {last.version}, from which the alias was taken by hand (noticed {noticed})", back
     before = champion_before([entry for entry in moves if entry.number <= last.number])
-    back = f"`ae-pipeline promote {before} --why ...` goes back to the one before, " if before in there else ""
+    back = f"`ae-pipeline promote {before} --why ...` goes back to the one before, " if before in model.versions else ""
     return f"version {last.version}, which was deleted (noticed {noticed})", back
 
 
-def _in_mlflow(client: Any, name: str) -> tuple[str, str] | None:
-    """What other things in MLflow know of a champion of that name."""
+def _in_mlflow(model: Any) -> tuple[str, str] | None:
+    """Runs of trainings that were champion and of monitored batches know of it, or the model was renamed."""
+    client, name = model.client, model.name
     runs = _tagged_runs(client, CHAMPION_TAG)
     marked = [run for run in runs if name in _names(run.data.tags.get(CHAMPION_TAG))]
-    renamed = _renamed(client, name, {run.info.run_id for run in marked})
+    renamed = _renamed(model, {run.info.run_id for run in marked})
     if renamed:
         return renamed
     if marked:
@@ -89,15 +73,14 @@ def _in_mlflow(client: Any, name: str) -> tuple[str, str] | None:
     return None
 
 
-def _renamed(client: Any, name: str, run_ids: set[str]) -> tuple[str, str] | None:
-    """Another registered model with a champion that was once one of `name`, or was trained on the same data."""
-    data = {item.tags.get("data_digest") for item in client.search_model_versions(f"name = '{name}'")} - {None}
-    for other in _pages(client.search_registered_models):
-        version = current(read_entries(other.tags)) if other.name != name else None
+def _renamed(model: Any, run_ids: set[str]) -> tuple[str, str] | None:
+    """Another registered model with a champion that was once one of this, or was trained on the same data."""
+    data = {item.tags.get("data_digest") for item in model.versions.values()} - {None}
+    for other in pages(model.client.search_registered_models):
+        version = current(read_entries(other.tags)) if other.name != model.name else None
         if version is None:
             continue
-        found = client.search_model_versions(f"name = '{other.name}'")
-        champion = next((item for item in found if str(item.version) == version), None)
+        champion = versions_of(model.client, other.name).get(version)
         if champion is not None and (champion.run_id in run_ids or champion.tags.get("data_digest") in data):
             return (
                 f"version {version} of {other.name}, which may be the same under another name",
@@ -113,32 +96,16 @@ def _in_stores(params: Params, root: Path) -> tuple[str, str] | None:
     stores = [store.name for store in growing_stores(root / params.paths.growing)]
     if not stores:
         return None
-    shown = ", ".join(stores[:_MOST_SHOWN]) + (", ..." if len(stores) > _MOST_SHOWN else "")
-    return f"{params.paths.growing} has rows that it encoded ({shown}: each store is called by its codec)", ""
-
-
-def _versions(client: Any | None, name: str) -> list[str]:
-    if client is None:
-        return []
-    return sorted((str(item.version) for item in client.search_model_versions(f"name = '{name}'")), key=int)
+    some = named(stores, 3)
+    return f"{params.paths.growing} has rows that it encoded ({some}: each store is called by its codec)", ""
 
 
 def _tagged_runs(client: Any, tag: str) -> list[Any]:
-    experiments = [item.experiment_id for item in _pages(client.search_experiments, view_type=_ALL)]
+    experiments = [item.experiment_id for item in pages(client.search_experiments, view_type=_ALL)]
     if not experiments:
         return []
     query = f"tags.`{tag}` LIKE '%'"
-    return list(_pages(client.search_runs, experiments, query, run_view_type=_ALL))
-
-
-def _pages(search: Any, *arguments: Any, **options: Any) -> Iterable[Any]:
-    token = None
-    while True:
-        page = search(*arguments, page_token=token, **options)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    return list(pages(client.search_runs, experiments, query, run_view_type=_ALL))
 
 
 def _names(tag: str | None) -> list[str]:

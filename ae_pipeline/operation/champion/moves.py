@@ -1,9 +1,5 @@
 """The champion: which version of the registered model is in production. Moved deliberately, and every move recorded.
 
-    promote(params, root, None, why="checked by eye", by="me")      the challenger becomes champion
-    rollback(params, root, why="decodes badly", by="me")            the champion before it is champion again
-    evaluate_and_promote(params, root, by="nightly flow")           the challenger, if it is good enough
-
 A move is three steps: an entry in the history (a tag of the registered model) as pending, the alias, the entry as
 done. A process that ends in between, and an alias that somebody moved in MLflow's pages, are settled by the next call.
 """
@@ -16,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, TrackingError
-from ae_pipeline.files import write_json
+from ae_pipeline.files import json_bytes
 from ae_pipeline.operation.champion.history import (
     PROMOTED,
     ROLLED_BACK,
@@ -25,24 +21,14 @@ from ae_pipeline.operation.champion.history import (
     deliberate_departure,
     now,
 )
-from ae_pipeline.operation.champion.registered_model import CHAMPION, RegisteredModel, find_model, open_model, settle
+from ae_pipeline.operation.champion.registered_model import RegisteredModel, find_model, open_model
+from ae_pipeline.operation.tracking.connection import find_run
 from ae_pipeline.operation.tracking.workspace import check_prepared
 from ae_pipeline.params import Params
 
 if TYPE_CHECKING:
     from ae_pipeline.operation.champion.comparison import Verdict
 
-__all__ = [
-    "CHAMPION",
-    "Outcome",
-    "champion_version",
-    "compare",
-    "evaluate_and_promote",
-    "history",
-    "promote",
-    "rollback",
-    "settle",
-]
 LONGEST_WHY = 1000
 _ATTEMPTS = 3
 
@@ -74,8 +60,7 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
-        entry = self.entry.as_dict() if self.entry else None
-        return {**asdict(self), "verdict": self.verdict.as_dict(), "entry": entry}
+        return {**asdict(self), "verdict": self.verdict.as_dict()}
 
 
 def promote(params: Params, root: Path, version: str | None, why: str, by: str) -> Entry:
@@ -84,7 +69,7 @@ def promote(params: Params, root: Path, version: str | None, why: str, by: str) 
     Raises TrackingError if there is no such version, it is champion already, or its codec cannot be fetched.
     """
     _check_why(why)
-    with open_model(params, root, "promote") as (model, _):
+    with open_model(params, root, "promote") as model:
         return model.move(version or model.challenger, PROMOTED, by=by, why=why)
 
 
@@ -94,12 +79,12 @@ def rollback(params: Params, root: Path, why: str, by: str) -> Entry:
     Raises TrackingError if there is none, or its version was deleted.
     """
     _check_why(why)
-    with open_model(params, root, "rollback") as (model, found):
+    with open_model(params, root, "rollback") as model:
         version = champion_before(model.entries)
         if version is None:
-            assert found.champion == model.champion  # or it was lost
+            champion = model.champion  # raises if it was lost
             raise TrackingError(
-                f"{model.name} had no champion before {f'version {model.champion}' if model.champion else 'this'}; "
+                f"{model.name} had no champion before {f'version {champion}' if champion else 'this'}; "
                 "`ae-pipeline promote VERSION` chooses one (`ae-pipeline history` shows what was)"
             )
         return model.move(version, ROLLED_BACK, by=by, why=why)
@@ -107,8 +92,8 @@ def rollback(params: Params, root: Path, why: str, by: str) -> Entry:
 
 def history(params: Params, root: Path) -> list[Entry]:
     """Every move of the alias, oldest first. Raises TrackingError if there was a champion of which it knows nothing."""
-    with open_model(params, root, "history") as (model, found):
-        return model.entries if model.entries or found.champion is None else []
+    with open_model(params, root, "history") as model:
+        return model.entries if model.entries or model.champion is None else []
 
 
 def champion_version(params: Params, root: Path) -> str | None:
@@ -116,8 +101,8 @@ def champion_version(params: Params, root: Path) -> str | None:
 
     Raises TrackingError if there was a champion and it was lost.
     """
-    with find_model(params, root, "") as found:
-        return found.champion
+    with find_model(params, root, "") as model:
+        return model.champion
 
 
 def compare(params: Params, root: Path, *, held_out: Path | None = None) -> Outcome:
@@ -136,7 +121,7 @@ def evaluate_and_promote(params: Params, root: Path, *, by: str, held_out: Path 
     """
     for _ in range(_ATTEMPTS):
         outcome, seen = _compare(params, root, held_out)
-        with open_model(params, root, "compare --promote") as (model, _):
+        with open_model(params, root, "compare --promote") as model:
             if seen == (model.entries, model.challenger):
                 return _act(model, outcome, by)
     raise TrackingError(
@@ -152,11 +137,11 @@ def _compare(params: Params, root: Path, held_out: Path | None) -> tuple[Outcome
     if held_out is None:
         check_prepared(params, root)
     with tempfile.TemporaryDirectory() as folder:
-        with open_model(params, root, "compare") as (model, found):
-            entries, old, new = model.entries, found.champion, model.challenger
+        with open_model(params, root, "compare") as model:
+            entries, old, new = model.entries, model.champion, model.challenger
             champion = model.fetch(old, Path(folder, "champion")) if old else None
             challenger = model.fetch(new, Path(folder, "challenger"))
-            run = model.run_of(new)
+            run = find_run(model.client, model.version(new).run_id)
         verdict = compare_codecs(
             champion,
             challenger,
@@ -168,16 +153,14 @@ def _compare(params: Params, root: Path, held_out: Path | None) -> tuple[Outcome
         )
     departure = deliberate_departure(entries, new)
     if departure is not None and old != new:
-        verdict = verdict.withheld("not_taken_back", _departed(departure, new))
+        text = (
+            f"version {new} was champion until {departure.at}, when version {departure.version} was "
+            f"{departure.action} by {departure.by} ({departure.why}); only a person moves it back: "
+            f"`ae-pipeline promote {new} --why ...`"
+        )
+        verdict = verdict.withheld("not_taken_back", text)
     run_id = run.info.run_id if run else None
     return Outcome(params.registered_model, old, new, verdict, run_id, None, None), (entries, new)
-
-
-def _departed(entry: Entry, version: str) -> str:
-    return (
-        f"version {version} was champion until {entry.at}, when version {entry.version} was {entry.action} by "
-        f"{entry.by} ({entry.why}); only a person moves it back: `ae-pipeline promote {version} --why ...`"
-    )
 
 
 def _act(model: RegisteredModel, outcome: Outcome, by: str) -> Outcome:
@@ -188,12 +171,9 @@ def _act(model: RegisteredModel, outcome: Outcome, by: str) -> Outcome:
     artifact = None
     if outcome.run_id is not None:
         artifact = f"promotion/verdict-{outcome.champion or 'none'}-{version}.json"
-        with tempfile.TemporaryDirectory() as folder:
-            page = Path(folder, Path(artifact).name)
-            write_json(page, {**replace(outcome, artifact=artifact).as_dict(), "at": now(), "by": by})
-            page.with_suffix(".md").write_text(verdict.as_markdown(), encoding="utf-8")
-            for path in (page, page.with_suffix(".md")):
-                model.client.log_artifact(outcome.run_id, str(path), "promotion")
+        values = {**replace(outcome, artifact=artifact).as_dict(), "at": now(), "by": by}
+        model.client.log_text(outcome.run_id, json_bytes(values).decode(), artifact)
+        model.client.log_text(outcome.run_id, verdict.as_markdown(), artifact.replace(".json", ".md"))
     tags = {
         "promotion.verdict": "promote" if verdict.promote else "keep the champion",
         "promotion.reason": verdict.reason[:LONGEST_WHY],

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from ae_pipeline.operation.champion.history import (
     UNKNOWN,
     Entry,
     current,
-    now,
+    next_entry,
     read_entries,
 )
 from ae_pipeline.operation.champion.lost import check_not_lost, mark_champion
-from ae_pipeline.operation.tracking.connection import connect, copy_codec, find_run, store_exists, tracking_uri
+from ae_pipeline.operation.tracking.connection import connect, copy_codec, store_exists, tracking_uri, versions_of
 from ae_pipeline.operation.tracking.publish import CHALLENGER
 from ae_pipeline.params import Params
 
@@ -28,17 +28,27 @@ CHAMPION = "champion"
 
 
 class RegisteredModel:
-    """The registered model inside an open connection, settled."""
+    """The registered model inside an open connection, settled.
 
-    def __init__(self, client: Any, uri: str, name: str):
-        self.client, self.uri, self.name = client, uri, name
-        self._challenger = client.get_registered_model(name).aliases.get(CHALLENGER)
-        self.entries = settle(client, name)
+    `client` is None where there is no database yet; `exists` is False where nothing was published under this name.
+    """
+
+    def __init__(self, params: Params, root: Path, client: Any, uri: str):
+        self.client, self.uri, self.name = client, uri, params.registered_model
+        self._params, self._root = params, root
+        found = client.search_registered_models(f"name = '{self.name}'") if client else []
+        self.exists = bool(found)
+        self.versions = versions_of(client, self.name) if client else {}
+        self._challenger = found[0].aliases.get(CHALLENGER) if found else None
+        self.entries = settle(client, found[0]) if found else []
 
     @property
     def champion(self) -> str | None:
-        """The version that has the alias. Whether there never was one, `Registry.champion` says."""
-        return current(self.entries)
+        """The version in production; None before the first promotion. Raises TrackingError if it was lost."""
+        version = current(self.entries)
+        if version is None:
+            check_not_lost(self._params, self._root, self)
+        return version
 
     @property
     def challenger(self) -> str:
@@ -52,38 +62,27 @@ class RegisteredModel:
 
     def version(self, number: str) -> Any:
         """MLflow's entity. Raises TrackingError if there is none."""
-        found = {str(item.version): item for item in self.client.search_model_versions(f"name = '{self.name}'")}
-        if number not in found:
-            there = ", ".join(sorted(found, key=int)) or "none"
+        if number not in self.versions:
+            there = ", ".join(self.versions) or "none"
             raise TrackingError(
                 f"{self.name} has no version {number} (there: {there}), it may have been deleted; choose another with "
                 "`ae-pipeline promote VERSION`"
             )
-        return found[number]
+        return self.versions[number]
 
     def fetch(self, number: str, target: Path) -> Path:
         """The version's codec folder, copied below `target`."""
         self.version(number)
-        return copy_codec(self.client, self.uri, f"models:/{self.name}/{number}", target)
+        return copy_codec(self.uri, f"models:/{self.name}/{number}", target)
 
     def move(self, number: str, action: str, *, by: str, why: str, verdict: str | None = None) -> Entry:
         """Give a version the alias: entry, alias, entry."""
-        if number == self.champion:
+        if number == current(self.entries):
             raise TrackingError(f"version {number} of {self.name} is champion already; there is nothing to do")
         with tempfile.TemporaryDirectory() as folder:
             self.fetch(number, Path(folder))  # a champion whose codec cannot be fetched would stop production
-        entry = Entry(
-            number=_next_number(self.entries),
-            version=number,
-            previous=self.champion,
-            action=action,
-            at=now(),
-            by=by,
-            why=why,
-            run_id=self.version(number).run_id or None,
-            verdict=verdict,
-            state=PENDING,
-        )
+        run_id = self.version(number).run_id or None
+        entry = next_entry(self.entries, number, action, by=by, why=why, run_id=run_id, verdict=verdict, state=PENDING)
         self.client.set_registered_model_tag(self.name, entry.key, entry.value)
         self.client.set_registered_model_alias(self.name, CHAMPION, number)
         done = replace(entry, state=DONE)
@@ -92,67 +91,38 @@ class RegisteredModel:
         self.entries.append(done)
         return done
 
-    def run_of(self, number: str) -> Any | None:
-        """MLflow's run of a version; None where there is none, or it was deleted."""
-        run = find_run(self.client, self.version(number).run_id or None)
-        return run if run is not None and run.info.lifecycle_stage == "active" else None
-
-
-@dataclass(frozen=True)
-class Registry:
-    """What an open connection found."""
-
-    params: Params
-    root: Path
-    uri: str
-    client: Any | None
-    """The client; None where there is no database yet."""
-    model: RegisteredModel | None
-    """The model; None where nothing has been published under this name."""
-
-    @property
-    def champion(self) -> str | None:
-        """The version in production; None before the first promotion. Raises TrackingError if it was lost."""
-        champion = self.model.champion if self.model else None
-        if champion is None:
-            check_not_lost(self.params, self.root, self.client, self.model)
-        return champion
-
 
 @contextmanager
-def open_model(params: Params, root: Path, command: str) -> Iterator[tuple[RegisteredModel, Registry]]:
+def open_model(params: Params, root: Path, command: str) -> Iterator[RegisteredModel]:
     """Connect and settle; `command` is what an error says to run again. Raises TrackingError if nothing is there."""
-    with find_model(params, root, command) as found:
-        if found.model is None:
-            assert found.champion is None  # or it was lost
+    with find_model(params, root, command) as model:
+        if not model.exists:
+            assert model.champion is None  # or it was lost
             raise TrackingError(
-                f"no registered model {params.registered_model} at {found.uri}; `ae-pipeline publish` makes it of the "
-                "training that is in this folder (`dvc repro` makes one)"
+                f"no registered model {model.name} at {model.uri}; `ae-pipeline publish` makes it of the training that "
+                "is in this folder (`dvc repro` makes one)"
             )
-        yield found.model, found
+        yield model
 
 
 @contextmanager
-def find_model(params: Params, root: Path, command: str) -> Iterator[Registry]:
-    """What `open_model` yields as found, also where nothing has been published."""
+def find_model(params: Params, root: Path, command: str) -> Iterator[RegisteredModel]:
+    """What `open_model` yields, also where nothing has been published."""
     if not store_exists(params, root):
         # Looking for a champion makes no database.
-        yield Registry(params, root, tracking_uri(params, root), None, None)
+        yield RegisteredModel(params, root, None, tracking_uri(params, root))
         return
     with connect(params, root, command) as (client, uri):
-        name = params.registered_model
-        found = client.search_registered_models(f"name = '{name}'")
-        yield Registry(params, root, uri, client, RegisteredModel(client, uri, name) if found else None)
+        yield RegisteredModel(params, root, client, uri)
 
 
-def settle(client: Any, name: str) -> list[Entry]:
+def settle(client: Any, registered: Any) -> list[Entry]:
     """Bring the history of a registered model in line with its alias, and return it.
 
     A pending entry is done if its version has the alias, else abandoned. An alias that is not where the history left
     it was moved by hand: that is recorded, and stays.
     """
-    registered = client.get_registered_model(name)
-    entries = read_entries(registered.tags)
+    name, entries = registered.name, read_entries(registered.tags)
     alias = registered.aliases.get(CHAMPION)
     champion = None if alias is None else str(alias)
     for place, entry in enumerate(entries):
@@ -160,30 +130,12 @@ def settle(client: Any, name: str) -> list[Entry]:
             reached = entry.version == champion and place == len(entries) - 1
             entries[place] = replace(entry, state=DONE if reached else ABANDONED)
             client.set_registered_model_tag(name, entry.key, entries[place].value)
-    before = current(entries)
-    if champion != before:
-        entry = Entry(
-            number=_next_number(entries),
-            version=champion,
-            previous=before,
-            action=MOVED_BY_HAND,
-            at=now(),
-            by=UNKNOWN,
-            why="the alias was removed, or its version deleted" if champion is None else "the alias was set in MLflow",
-            run_id=client.get_model_version(name, champion).run_id or None if champion else None,
-            verdict=None,
-            state=DONE,
-        )
+    if champion != current(entries):
+        why = "the alias was removed, or its version deleted" if champion is None else "the alias was set in MLflow"
+        run_id = client.get_model_version(name, champion).run_id or None if champion else None
+        entry = next_entry(entries, champion, MOVED_BY_HAND, by=UNKNOWN, why=why, run_id=run_id)
         client.set_registered_model_tag(name, entry.key, entry.value)
         entries.append(entry)
     if champion is not None:
-        mark_champion(client, name, _run_of(entries))
+        mark_champion(client, name, next(entry.run_id for entry in reversed(entries) if entry.state == DONE))
     return entries
-
-
-def _run_of(entries: list[Entry]) -> str | None:
-    return next((entry.run_id for entry in reversed(entries) if entry.state == DONE), None)
-
-
-def _next_number(entries: list[Entry]) -> int:
-    return max((entry.number for entry in entries), default=0) + 1

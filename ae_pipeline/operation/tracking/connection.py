@@ -5,7 +5,7 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ae_pipeline.codec.header import read_header
 from ae_pipeline.errors import TargetError, TrackingError, first_line
 from ae_pipeline.files import make_folder
 from ae_pipeline.operation.tracking.failures import check_address, explain
-from ae_pipeline.operation.tracking.location import ARTIFACTS, relocate, settle_location
+from ae_pipeline.operation.tracking.location import ARTIFACTS, settle_location
 from ae_pipeline.params import Params
 
 _DEFAULTS = {
@@ -33,11 +33,6 @@ def tracking_uri(params: Params, root: Path) -> str:
     `dvc exp run --temp` and `--queue` work in copies below .dvc/tmp that are deleted: they log to the original.
     """
     return os.environ.get("MLFLOW_TRACKING_URI") or _local_uri(params, root)
-
-
-def artifact_location(uri: str, params: Params, root: Path) -> str | None:
-    """The local store keeps files beside its database; any other server knows itself where they go."""
-    return (_local_folder(params, root) / ARTIFACTS).as_uri() if uri == _local_uri(params, root) else None
 
 
 @contextmanager
@@ -78,6 +73,18 @@ def experiment_names(params: Params) -> tuple[str, ...]:
     return tuple(f"{params.tracking.experiment}{kind}" for kind in ("", "-sweep", "-monitor"))
 
 
+def experiment_id(client: Any, name: str, params: Params, root: Path, uri: str) -> str:
+    """Id of the experiment of that name, which is made when there is none. Raises TrackingError if it was deleted."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # The local store keeps files beside its database; any other server knows itself where they go.
+        is_local = uri == _local_uri(params, root)
+        return client.create_experiment(name, (_database(uri).parent / ARTIFACTS).as_uri() if is_local else None)
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(f"experiment {name} is in MLflow's trash; restore it there or set tracking.experiment")
+    return found.experiment_id
+
+
 def relocate_store(params: Params, root: Path) -> str:
     """Make the default store hold its own files; says in a line what was done. Raises TrackingError."""
     uri = tracking_uri(params, root)
@@ -85,9 +92,13 @@ def relocate_store(params: Params, root: Path) -> str:
         raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; only the store in {params.paths.tracking} can be relocated")
     try:
         with _database_lock(uri):
-            return relocate(_database(uri), experiment_names(params))
+            strayed = settle_location(_database(uri), experiment_names(params), copy=True)
     except (sqlite3.Error, OSError) as error:
         raise TrackingError(explain(error, uri, "tracking relocate")) from None
+    if strayed is None:
+        return f"{_database(uri)}: every address leads to its own folder; nothing to do"
+    changes, copies = len(strayed.changes), len(strayed.left)
+    return f"{_database(uri)}: {changes} addresses lead to its own folder now; {copies} folder(s) were copied here"
 
 
 def _database(uri: str) -> Path:
@@ -166,23 +177,20 @@ def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Pat
             f"no MLflow store at {tracking_uri(params, root)}; run this in the folder of the pipeline, or set "
             "MLFLOW_TRACKING_URI"
         )
-    with connect(params, root, "") as (client, uri):
-        return copy_codec(client, uri, model_uri, target)
+    with connect(params, root, "") as (_, uri):
+        return copy_codec(uri, model_uri, target)
 
 
-def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
+def copy_codec(uri: str, model_uri: str, target: Path) -> Path:
     """`fetch_codec` inside a connection."""
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
-    name, _, version = model_uri.removeprefix("models:/").replace("@", "/@").partition("/")
+    _, _, version = model_uri.removeprefix("models:/").replace("@", "/").partition("/")
     if not model_uri.startswith("models:/") or not version:
         raise TrackingError(f"{model_uri} is not a model: expected models:/<name>@<alias> or models:/<name>/<version>")
     try:
-        if version.startswith("@"):
-            version = client.get_model_version_by_alias(name, version[1:]).version
-        address = f"models:/{name}/{version}"
-        found = mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(target), tracking_uri=uri)
+        found = mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(target), tracking_uri=uri)
     except MlflowException as error:
         raise TrackingError(f"no codec {model_uri} at {uri}: {first_line(error)}; see the Models page") from None
     folder = Path(found) / "artifacts" / "codec"
@@ -191,15 +199,31 @@ def copy_codec(client: Any, uri: str, model_uri: str, target: Path) -> Path:
 
 
 def find_run(client: Any, run_id: str | None) -> Any | None:
-    """A run; None if there is none of that id, or no longer (`mlflow gc`)."""
+    """A run; None if there is none of that id, or no longer: in the trash, where MLflow changes nothing, or removed."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_run(run_id) if run_id else None
+        run = client.get_run(run_id) if run_id else None
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+    return run if run is not None and run.info.lifecycle_stage == "active" else None
+
+
+def pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """All that a search of the client finds. What is changed between two pages may be passed over."""
+    token: str | None = ""
+    while token is not None:
+        page = search(*arguments, page_token=token or None, **options)
+        yield from page
+        token = page.token or None
+
+
+def versions_of(client: Any, name: str) -> dict[str, Any]:
+    """The versions of a registered model, oldest first, by their numbers; none if there is no such model."""
+    found = pages(client.search_model_versions, f"name = '{name}'")
+    return {str(item.version): item for item in sorted(found, key=lambda item: int(item.version))}
 
 
 def store_exists(params: Params, root: Path) -> bool:
@@ -209,13 +233,9 @@ def store_exists(params: Params, root: Path) -> bool:
 
 
 def _local_uri(params: Params, root: Path) -> str:
-    return f"sqlite:///{_local_folder(params, root) / 'mlflow.db'}"
-
-
-def _local_folder(params: Params, root: Path) -> Path:
-    """Folder of the local store, of the workspace that an experiment was started from."""
+    """The local store, of the workspace that an experiment was started from."""
     root = root.resolve()
     for folder in root.parents:
         if folder.name == ".dvc" and (folder / "tmp" / "exps") in root.parents:
             root = folder.parent
-    return (root / params.paths.tracking).resolve()
+    return f"sqlite:///{(root / params.paths.tracking).resolve() / 'mlflow.db'}"

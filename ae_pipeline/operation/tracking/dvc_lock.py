@@ -10,12 +10,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.errors import WorkspaceError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ae_pipeline.errors import WorkspaceError, first_line
+from ae_pipeline.files import read_small
 
 _FOLDER = ".dir"
 _CACHE = Path(".dvc", "cache", "files", "md5")
 # Files up to here are read in any case: manifests, and whatever else says what the large ones hold.
 _SMALL = 1 << 20
+
+
+def read_stages(root: Path) -> dict[str, Any]:
+    """The stages of dvc.lock in plain values; a tag that names a Python object is an error. Raises WorkspaceError."""
+    path = root / "dvc.lock"
+    advice = "take it from git again, or remove it and run `dvc repro`"
+    try:
+        lock = YAML(typ="safe", pure=True).load(read_small(path).decode("utf-8"))
+    except FileNotFoundError:
+        raise WorkspaceError(f"{path} is missing; run `dvc repro` first") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise WorkspaceError(f"{path} is not readable YAML: {first_line(error)}; {advice}") from None
+    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
+        raise WorkspaceError(f"{path} has no `stages`; {advice}")
+    stages: dict[str, Any] = lock["stages"]
+    return stages
 
 
 def check_whole(stages: dict[str, Any], root: Path, paths: list[str]) -> None:
@@ -35,7 +55,7 @@ def check_shape(stages: dict[str, Any], root: Path, paths: list[str]) -> None:
         if (len(files), sum(files.values())) != (entry.get("nfiles", 1), entry["size"]):
             raise _foreign(place, stage)
         for name, digest in _listing(root, str(entry["md5"])).items():
-            if name not in files or (files[name] <= _SMALL and _md5(place / name) != digest):
+            if name not in files or (files[name] <= _SMALL and md5_of(place / name) != digest):
                 raise _foreign(place / name, stage)
 
 
@@ -57,10 +77,10 @@ def _foreign(place: Path, stage: str) -> WorkspaceError:
 def _digest(place: Path, expected: str) -> str | None:
     """The digest that DVC would give; None if nothing of the expected kind is there."""
     if not expected.endswith(_FOLDER):
-        return _md5(place) if place.is_file() else None
+        return md5_of(place) if place.is_file() else None
     if not place.is_dir():
         return None
-    listed = [{"md5": _md5(place / name), "relpath": name} for name in sorted(_files(place))]
+    listed = [{"md5": md5_of(place / name), "relpath": name} for name in sorted(_files(place))]
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + _FOLDER
 
 
@@ -81,6 +101,7 @@ def _listing(root: Path, digest: str) -> dict[str, str]:
     return {item["relpath"]: item["md5"] for item in json.loads(content)}
 
 
-def _md5(path: Path) -> str:
+def md5_of(path: Path) -> str:
+    """MD5 (hex) of a file's bytes, by which DVC names contents."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

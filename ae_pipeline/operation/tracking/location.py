@@ -49,32 +49,13 @@ class Strayed:
         return first.parent if first.name == ARTIFACTS else first
 
 
-def settle_location(database: Path, experiments: tuple[str, ...]) -> None:
-    """Make addresses lead beside the database; says so on standard error when it changed any.
+def settle_location(database: Path, experiments: tuple[str, ...], *, copy: bool = False) -> Strayed | None:
+    """Make addresses lead beside the database; says what was changed, None if all was well.
 
     `experiments` are the names of ours; others count as ours if they hold runs of ours. The caller holds the lock.
-    Raises TrackingError, and changes nothing, if files lie only where the addresses lead.
+    Files that lie only where the addresses lead are copied here with `copy`, beside those that are here already;
+    without, TrackingError is raised and nothing is changed, and a change is told on standard error.
     """
-    strayed = _put_right(database, experiments, copy=False)
-    if strayed is not None:
-        found = f"{database} came from {strayed.origin}; {len(strayed.changes)} addresses in it"
-        print(f"note: {found} lead to its own folder now", file=sys.stderr)
-
-
-def relocate(database: Path, experiments: tuple[str, ...]) -> str:
-    """Make addresses lead beside the database, and first copy there what lies elsewhere; says in a line what was done.
-
-    Files that are here already stay as they are; nothing is written anywhere else.
-    """
-    strayed = _put_right(database, experiments, copy=True)
-    if strayed is None:
-        return f"{database}: every address leads to its own folder; nothing to do"
-    changes, copies = len(strayed.changes), len(strayed.left)
-    return f"{database}: {changes} addresses lead to its own folder now; {copies} folder(s) were copied here"
-
-
-def _put_right(database: Path, experiments: tuple[str, ...], *, copy: bool) -> Strayed | None:
-    """What was put right; None if all was well."""
     if not database.exists():
         return None
     # Transactions are ours to begin; the wait for another program's is as long as MLflow's.
@@ -99,6 +80,9 @@ def _put_right(database: Path, experiments: tuple[str, ...], *, copy: bool) -> S
             for table, column, row, address in strayed.changes:
                 query = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"  # noqa: S608 (names from the list above)
                 connection.execute(query, (address, row))
+    if not copy:
+        found = f"{database} came from {strayed.origin}; {len(strayed.changes)} addresses in it"
+        print(f"note: {found} lead to its own folder now", file=sys.stderr)
     return strayed
 
 

@@ -4,6 +4,7 @@ Every run that this package works on carries a tag that says which process does.
 """
 
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 
 from ae_pipeline.operation.ownership import Process
+from ae_pipeline.operation.tracking.connection import pages
 
 TRAINING_TAG = "ae_pipeline.training"
 """Identity of the training that a run is of; only runs of this package have it."""
@@ -24,16 +26,16 @@ _START_TOLERANCE_S = 10.0
 
 def claim_run(client: Any, run_id: str) -> None:
     """Say in the run's tags that this process works on it; a run that was closed as an orphan is open again."""
-    client.set_tag(run_id, PROCESS_TAG, process_tag()[PROCESS_TAG])
+    client.set_tag(run_id, PROCESS_TAG, process_tags()[PROCESS_TAG])
     if CLOSED_TAG in client.get_run(run_id).data.tags:
         client.delete_tag(run_id, CLOSED_TAG)
 
 
-def process_tag() -> dict[str, str]:
-    """The tag of a run that this process works on: host, pid, the process's start, and when it took the run."""
+def process_tags() -> dict[str, str]:
+    """Tags of a run that this process works on: its user; its host, pid and start, and when it took the run."""
     own = Process.of(psutil.Process())
     values = {"host": _host(), "pid": own.pid, "started": own.created, "since_ms": int(time.time() * 1000)}
-    return {PROCESS_TAG: json.dumps(values)}
+    return {PROCESS_TAG: json.dumps(values), "mlflow.user": os.environ.get("USER", "unknown")}
 
 
 def close_orphans(client: Any, experiment: str) -> list[str]:
@@ -43,23 +45,14 @@ def close_orphans(client: Any, experiment: str) -> list[str]:
     of the same training takes a closed run up again.
     """
     closed = []
-    for run in _running(client, experiment):
-        if reason := _orphaned(run.data.tags.get(PROCESS_TAG), run.info.start_time):
+    # All of them, before any is changed: a page after a change would skip some.
+    for run in list(pages(client.search_runs, [experiment], "attributes.status = 'RUNNING'")):
+        is_ours = run.data.tags.keys() & {TRAINING_TAG, PROCESS_TAG}
+        if is_ours and (reason := _orphaned(run.data.tags.get(PROCESS_TAG), run.info.start_time)):
             client.set_tag(run.info.run_id, CLOSED_TAG, reason)
             client.set_terminated(run.info.run_id, "KILLED")
             closed.append(run.info.run_id)
     return closed
-
-
-def _running(client: Any, experiment: str) -> list[Any]:
-    """All of them, before any is changed: a page after a change would skip some."""
-    found: list[Any] = []
-    token: str | None = ""
-    while token is not None:
-        page = client.search_runs([experiment], "attributes.status = 'RUNNING'", page_token=token or None)
-        found += [run for run in page if run.data.tags.keys() & {TRAINING_TAG, PROCESS_TAG}]
-        token = page.token or None
-    return found
 
 
 def _orphaned(tag: str | None, started_ms: int) -> str | None:
@@ -68,11 +61,8 @@ def _orphaned(tag: str | None, started_ms: int) -> str | None:
         process = json.loads(tag or "{}")
         host, pid, started, since_ms = (process[name] for name in ("host", "pid", "started", "since_ms"))
         if host == _host():
-            return (
-                None
-                if _is_alive(Process(int(pid), float(started)))
-                else f"process {pid} on {host} ended without closing it"
-            )
+            is_alive = _is_alive(Process(int(pid), float(started)))
+            return None if is_alive else f"process {pid} on {host} ended without closing it"
     except (ValueError, KeyError, TypeError):  # no tag, or not ours: only its age is known
         host, since_ms = "an unknown machine", started_ms
     if time.time() * 1000 - since_ms > _DAY_MS:

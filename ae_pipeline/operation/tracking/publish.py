@@ -5,16 +5,16 @@ fingerprint of train's entry in dvc.lock. So it works for stages that DVC restor
 database, and does nothing twice. The computing stages know nothing of it.
 """
 
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from ae_pipeline.errors import TrackingError, without_secrets
-from ae_pipeline.operation.tracking.connection import artifact_location, connect
-from ae_pipeline.operation.tracking.orphans import TRAINING_TAG, claim_run, close_orphans, process_tag
+from ae_pipeline.errors import without_secrets
+from ae_pipeline.operation.tracking.connection import connect, experiment_id
+from ae_pipeline.operation.tracking.orphans import TRAINING_TAG, claim_run, close_orphans, process_tags
 from ae_pipeline.operation.tracking.workspace import Workspace, read_workspace
 from ae_pipeline.params import Params
 
@@ -109,8 +109,7 @@ def _create_run(client: Any, experiment: str, workspace: Workspace) -> Any:
     git = header.provenance["git"]
     tags = {
         TRAINING_TAG: workspace.training,
-        **process_tag(),
-        "mlflow.user": os.environ.get("USER", "unknown"),
+        **process_tags(),
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "PROJECT",
         "mlflow.source.git.commit": git["commit"] or "",
@@ -120,55 +119,48 @@ def _create_run(client: Any, experiment: str, workspace: Workspace) -> Any:
         "codec_fingerprint": header.fingerprint,
         **{f"dvc.{name}": digest for name, digest in workspace.dvc_digests.items()},
     }
-    return client.create_run(experiment, tags=tags, run_name=_run_name(workspace))
+    model = f"{workspace.params.model.name}-{workspace.params.train.latent_size}x{workspace.params.quantiser.levels}"
+    return client.create_run(experiment, tags=tags, run_name=f"{model}-{header.fingerprint[:7]}")
 
 
 def _log_training(client: Any, run: Any, workspace: Workspace) -> None:
     """Parameters, curves and data sets; logging the same again changes nothing."""
-    from mlflow.entities import Metric, Param
-
-    run_id, time_ms = run.info.run_id, run.info.start_time
-    logged = run.data.params
-    values = {name: str(value) for name, value in workspace.trained_with.items()}
-    client.log_batch(run_id, params=[Param(name, value) for name, value in values.items() if name not in logged])
+    run_id, logged = run.info.run_id, run.data.params
+    # The codec's own as it records them, the others as they are now.
+    used = {**workspace.params.used(), **workspace.header.provenance["params"]}
+    values = {name: str(value) for name, value in used.items()}
+    log_params(client, run_id, {name: value for name, value in values.items() if name not in logged})
     # MLflow never changes a parameter. Those of evaluate and encode can change without a new training.
     for name in values.keys() & logged.keys():
         if values[name] != logged[name]:
             client.set_tag(run_id, f"{LATER_TAG}{name}", values[name])
-    curves = [
-        Metric(name, line[name], time_ms, int(line["epoch"]))
-        for line in workspace.history
-        for name in line
-        if name != "epoch"
-    ]
-    for start in range(0, len(curves), 1000):
-        client.log_batch(run_id, metrics=curves[start : start + 1000])
+    curves = {name: [line[name] for line in workspace.history] for name in workspace.history[0] if name != "epoch"}
+    log_values(client, run_id, curves, run.info.start_time)
     client.log_inputs(run_id, list(_data_sets(workspace)))
 
 
 def _log_results(client: Any, run: Any, workspace: Workspace) -> None:
     """Final metrics and files: what may change without a new training (evaluation, stores)."""
-    from mlflow.entities import Metric
-
     run_id = run.info.run_id
-    now = int(time.time() * 1000)
-    numbers = {name: value for name, value in workspace.metrics.items() if value is not None}
-    client.log_batch(run_id, metrics=[Metric(name, float(value), now, 0) for name, value in numbers.items()])
+    log_values(client, run_id, workspace.metrics)
     client.set_tag(run_id, "mlflow.note.content", workspace.describe())
     for path, folder in workspace.files():
         client.log_artifact(run_id, str(path), folder)
 
 
 def log_values(
-    client: Any, run_id: str, *, metrics: dict[str, float | None], curves: dict[str, list[float]] | None = None
+    client: Any, run_id: str, values: Mapping[str, float | Sequence[float] | None], time_ms: int | None = None
 ) -> None:
-    """Final metrics, and curves with one value per epoch, into any run."""
+    """Metrics of any run: one value, or a sequence with one for each epoch; `time_ms`: null is now."""
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
-    found = [Metric(name, float(value), now, 0) for name, value in metrics.items() if value is not None]
-    for name, values in (curves or {}).items():
-        found += [Metric(name, value, now, epoch) for epoch, value in enumerate(values, start=1)]
+    at = int(time.time() * 1000) if time_ms is None else time_ms
+    found = []
+    for name, value in values.items():
+        if isinstance(value, Sequence):
+            found += [Metric(name, one, at, epoch) for epoch, one in enumerate(value, start=1)]
+        elif value is not None:
+            found.append(Metric(name, float(value), at, 0))
     for start in range(0, len(found), 1000):
         client.log_batch(run_id, metrics=found[start : start + 1000])
 
@@ -195,9 +187,14 @@ def _data_sets(workspace: Workspace) -> Iterator[Any]:
 def _model_version(client: Any, run_id: str, workspace: Workspace) -> tuple[str, bool]:
     """The registered version of this run's codec, and whether it had to be logged and registered."""
     name = workspace.params.registered_model
-    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    number = max((int(version.version) for version in versions), default=None)
-    version = str(number or _register(client, name, _log_model(run_id, workspace)))
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    is_new = not found
+    if is_new:
+        model = _log_model(run_id, workspace)
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        found = [client.create_model_version(name, model.model_uri, model.run_id, model_id=model.model_id)]
+    version = str(max(int(item.version) for item in found))
     tags = {
         "codec_fingerprint": workspace.header.fingerprint,
         "data_digest": workspace.header.provenance["data"]["digest"],
@@ -206,73 +203,38 @@ def _model_version(client: Any, run_id: str, workspace: Workspace) -> tuple[str,
     }
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
-    return version, number is None
-
-
-def _register(client: Any, name: str, model: Any) -> int | str:
-    """A new version of the registered model, which is made when there is none."""
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    version = client.create_model_version(name, model.model_uri, model.run_id, model_id=model.model_id)
-    return version.version
-
-
-class _CodecFlavor:
-    """What `Model.log` asks of an MLflow flavor."""
-
-    def __init__(self, workspace: Workspace):
-        self._workspace = workspace
-
-    def save_model(self, path: str, mlflow_model: Any, **options: Any) -> None:  # noqa: ARG002 (for `Model.log` itself)
-        """A pyfunc model from code, with the codec folder as its artifact: no pickle."""
-        import mlflow
-        from mlflow.models import ModelSignature
-
-        from ae_pipeline.operation.tracking import pyfunc_model
-
-        code = Path(pyfunc_model.__file__)
-        mlflow.pyfunc.save_model(
-            path,
-            mlflow_model=mlflow_model,
-            python_model=str(code),
-            artifacts={"codec": str(self._workspace.codec)},
-            code_paths=[str(code.parents[2])],  # the package, which the file imports
-            signature=ModelSignature.from_dict(pyfunc_model.signature(self._workspace.header)),
-            input_example=self._workspace.input_example(),
-            pip_requirements=pyfunc_model.requirements(),
-        )
+    return version, is_new
 
 
 def _log_model(run_id: str, workspace: Workspace) -> Any:
-    """Log the model; returns MLflow's ModelInfo.
+    """Log a pyfunc model from code, with the codec folder as its artifact: no pickle. Returns MLflow's ModelInfo.
 
     As `mlflow.pyfunc.log_model` does, but for one step: that loads the model again, to try its input example.
     """
     import mlflow
-    from mlflow.models import Model
+    from mlflow.models import Model, ModelSignature
+
+    from ae_pipeline.operation.tracking import pyfunc_model
+
+    code = Path(pyfunc_model.__file__)
+
+    def save_model(path: str, mlflow_model: Any, **_: Any) -> None:
+        mlflow.pyfunc.save_model(
+            path,
+            mlflow_model=mlflow_model,
+            python_model=str(code),
+            artifacts={"codec": str(workspace.root / workspace.params.paths.codec)},
+            code_paths=[str(code.parents[2])],  # the package, which the file imports
+            signature=ModelSignature.from_dict(pyfunc_model.signature(workspace.header)),
+            input_example=workspace.input_example(),
+            pip_requirements=pyfunc_model.requirements(),
+        )
 
     with mlflow.start_run(run_id=run_id, nested=True):
         return Model.log(
             artifact_path=None,
             name="codec",
-            flavor=_CodecFlavor(workspace),
+            flavor=SimpleNamespace(save_model=save_model),  # all that it asks of a flavor
             flavor_name="pyfunc.ModelFromCode",
             validate_serving_input=False,
         )
-
-
-def experiment_id(client: Any, name: str, params: Params, root: Path, uri: str) -> str:
-    """Id of the experiment of that name, which is made when there is none. Raises TrackingError if it was deleted."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        if found.lifecycle_stage == "deleted":
-            raise TrackingError(f"experiment {name} is in MLflow's trash; restore it there or set tracking.experiment")
-        return found.experiment_id
-    return client.create_experiment(name, artifact_location(uri, params, root))
-
-
-def _run_name(workspace: Workspace) -> str:
-    params = workspace.params
-    return (
-        f"{params.model.name}-{params.train.latent_size}x{params.quantiser.levels}-{workspace.header.fingerprint[:7]}"
-    )

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from ae_pipeline.codec.header import CodecHeader, read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import WorkspaceError, first_line
 from ae_pipeline.evaluation.drift.reference import REFERENCE_NAME, read_reference
 from ae_pipeline.files import HISTORY, read_csv, read_small, sha256_file, sha256_json
-from ae_pipeline.operation.tracking.dvc_lock import check_shape, check_whole
+from ae_pipeline.operation.tracking.dvc_lock import check_shape, check_whole, read_stages
 from ae_pipeline.params import Params
 
 _EXAMPLE_ROWS = 3
@@ -29,16 +27,11 @@ class Workspace:
 
     params: Params
     root: Path
-    lock: dict[str, Any]
-    """Parsed dvc.lock."""
+    stages: dict[str, Any]
+    """As in dvc.lock."""
     header: CodecHeader
     metrics: dict[str, Any]
     history: list[dict[str, float]]
-
-    @property
-    def codec(self) -> Path:
-        """Codec folder."""
-        return self.root / self.params.paths.codec
 
     @property
     def prepared(self) -> Path:
@@ -53,7 +46,7 @@ class Workspace:
     @cached_property
     def training(self) -> str:
         """Identity of the training: SHA-256 (hex) of what DVC knows went into it and came out."""
-        train = self.lock["stages"]["train"]
+        train = self.stages["train"]
         return sha256_json({key: train.get(key) for key in ("deps", "params", "outs")})
 
     @cached_property
@@ -63,21 +56,16 @@ class Workspace:
         return sha256_json([self.training, self.metrics, files])
 
     @property
-    def trained_with(self) -> dict[str, Any]:
-        """Parameters under the names of params.yaml: the codec's own as it records them, the others as they are now."""
-        return {**self.params.used(), **self.header.provenance["params"]}
-
-    @property
     def dvc_digests(self) -> dict[str, str]:
         """DVC's digest of the prepared data and of the codec."""
         paths = (self.params.paths.prepared, self.params.paths.codec)
-        digests = {Path(path).name: _md5(self.lock["stages"], "train", path) for path in paths}
+        digests = {Path(path).name: _md5(self.stages, "train", path) for path in paths}
         return {name: digest for name, digest in digests.items() if digest}
 
     @cached_property
     def data_digests(self) -> dict[str, str]:
         """Digest of each split, as in provenance and manifests. Raises WorkspaceError if they are not `prepare`'s."""
-        check_whole(self.lock["stages"], self.root, [self.params.paths.prepared])
+        check_whole(self.stages, self.root, [self.params.paths.prepared])
         return {split: SampleSet.open(self.prepared / split).digest for split in ("train", "validation", "test")}
 
     def files(self) -> Iterator[tuple[Path, str | None]]:
@@ -111,31 +99,28 @@ def read_workspace(params: Params, root: Path) -> Workspace:
     since; DataError or CodecError for a report of theirs that cannot be read.
     """
     reports = root / params.paths.reports
-    try:
-        lock = _read_lock(root / "dvc.lock")
-        metrics = read_values(reports / "metrics.json")
-        check_numbers(reports / "metrics.json", metrics, ("mse", "bits_per_row", "zstd_bits_per_row", "codec_bytes"))
-        history = read_csv(reports / "history.csv", HISTORY)
-    except FileNotFoundError as error:
-        raise WorkspaceError(f"{error.filename} is missing; run `dvc repro` first") from None
-    _check_of_one_piece(lock["stages"], params)
+    stages = read_stages(root)
+    metrics = read_values(reports / "metrics.json")
+    check_numbers(reports / "metrics.json", metrics, ("mse", "bits_per_row", "zstd_bits_per_row", "codec_bytes"))
+    history = read_csv(reports / "history.csv", HISTORY)
+    _check_of_one_piece(stages, params)
     # A stage that outlived its DVC, or anybody else, may have written over what the last run made.
     made = ("history.csv", "metrics.json", "tables", "pictures", REFERENCE_NAME, _ROUND_TRIP)
-    check_whole(lock["stages"], root, [params.paths.codec, *(f"{params.paths.reports}/{name}" for name in made)])
-    check_shape(lock["stages"], root, [params.paths.latents])
+    check_whole(stages, root, [params.paths.codec, *(f"{params.paths.reports}/{name}" for name in made)])
+    check_shape(stages, root, [params.paths.latents])
     header = read_header(root / params.paths.codec)
     # Others will read them once they are published: the summary, and `monitor` in production.
     if (reports / _ROUND_TRIP).exists():
         read_values(reports / _ROUND_TRIP)
     if (reports / REFERENCE_NAME).exists():
         read_reference(reports / REFERENCE_NAME, header.fingerprint)
-    return Workspace(params, root, lock, header, metrics, history)
+    return Workspace(params, root, stages, header, metrics, history)
 
 
 def check_prepared(params: Params, root: Path) -> None:
     """Raise WorkspaceError if the splits are not those that `prepare` made, byte for byte; if there is a dvc.lock."""
     if (root / "dvc.lock").exists():
-        check_whole(_read_lock(root / "dvc.lock")["stages"], root, [params.paths.prepared])
+        check_whole(read_stages(root), root, [params.paths.prepared])
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -160,26 +145,11 @@ def check_numbers(path: Path, values: Any, names: Iterable[str]) -> None:
             raise WorkspaceError(f"{path} {what}, expected a number; run `dvc repro` again")
 
 
-def _read_lock(path: Path) -> dict[str, Any]:
-    """What DVC wrote, as plain values: a tag that names a Python object is an error, and makes none."""
-    advice = "take it from git again, or remove it and run `dvc repro`"
-    try:
-        lock = YAML(typ="safe", pure=True).load(read_small(path).decode("utf-8"))
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise WorkspaceError(f"{path} is not readable YAML: {first_line(error)}; {advice}") from None
-    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
-        raise WorkspaceError(f"{path} has no `stages`; {advice}")
-    return lock
-
-
 def _check_of_one_piece(stages: dict[str, Any], params: Params) -> None:
     """A stage that failed leaves the results of an earlier run behind: codec, metrics and stores of different runs."""
     codec, latents = params.paths.codec, params.paths.latents
-    for maker, path, reader in (
-        ("train", codec, "evaluate"),
-        ("train", codec, "encode"),
-        ("encode", latents, "decode"),
-    ):
+    hand_overs = (("train", codec, "evaluate"), ("train", codec, "encode"), ("encode", latents, "decode"))
+    for maker, path, reader in hand_overs:
         if reader not in stages or _md5(stages, reader, path) != _md5(stages, maker, path):
             raise WorkspaceError(
                 f"stage `{reader}` has not succeeded since {path} was made (dvc.lock), so the results on disk come "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec.devices import cpu_count
-from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line
+from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line, named
 from ae_pipeline.store.care.findings import Damage, Verified
 from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
@@ -115,7 +115,7 @@ def _ids_notice(store: LatentStore, parts: list[PartEntry]) -> list[str]:
         return [f"ids could not be compared, a file changed meanwhile: {first_line(error)}"]
     if not number:
         return []
-    names = _named([str(name) for name in some], number)
+    names = named([str(name) for name in some], _NAMED, number)
     return [f"ids that are on more than one row: {number:,}, as they came with the data: {names}"]
 
 
@@ -132,11 +132,11 @@ def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
     notices = []
     if left:
         notices.append(
-            f"{len(left):,} files that an interrupted run left, which cost only space: {_named(left, len(left))}; the "
+            f"{len(left):,} files that an interrupted run left, which cost only space: {named(left, _NAMED)}; the "
             "next append uses them or removes them, `ae-pipeline vacuum` removes them"
         )
     if strange:
-        notices.append(f"files that do not belong to the store: {_named(strange, len(strange))}")
+        notices.append(f"files that do not belong to the store: {named(strange, _NAMED)}")
     return notices
 
 
@@ -156,8 +156,3 @@ def _probe(store: LatentStore, *, able: bool) -> str:
         f"differs: this machine ({found.instructions}) decodes some values otherwise than the machine that wrote the "
         f'store ({recorded.instructions}); integers may differ by 1 (docs/store-format.md, "Not promised")'
     )
-
-
-def _named(names: list[str], number: int) -> str:
-    more = number - len(names[:_NAMED])
-    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
