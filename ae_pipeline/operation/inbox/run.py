@@ -24,6 +24,7 @@ from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.files import locked_folder
 from ae_pipeline.operation.inbox.batches import (
+    InboxRun,
     batch_facts,
     growing_stores,
     known_contents,
@@ -33,7 +34,6 @@ from ae_pipeline.operation.inbox.batches import (
 from ae_pipeline.operation.inbox.columns import FittedFile
 from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
-from ae_pipeline.operation.inbox.outcome import InboxRun
 from ae_pipeline.operation.inbox.taking import Taking
 from ae_pipeline.params import Params
 from ae_pipeline.provenance import git_state
@@ -135,6 +135,3 @@ def _not_encodable(sets: list[SampleSet], codec_path: Path, params: Params, tria
 def growing_store(params: Params, root: Path, fingerprint: str) -> Path:
     """Where rows are collected that a codec encodes; it may not exist yet."""
     return root / params.paths.growing / fingerprint[:12]
-
-
-__all__ = ["InboxRun", "encode_inbox", "growing_store"]

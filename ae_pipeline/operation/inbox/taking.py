@@ -22,16 +22,15 @@ from ae_pipeline.data.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TargetError
 from ae_pipeline.files import is_utf8, make_folder, sha256_file
+from ae_pipeline.operation.inbox.batches import InboxRun
 from ae_pipeline.operation.inbox.columns import FittedFile, columns_for_image
 from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
 from ae_pipeline.operation.inbox.files.ledger import Ledger
 from ae_pipeline.operation.inbox.files.listing import FileChangedError, Inbox, InboxFile, why_unsettled
 from ae_pipeline.operation.inbox.files.names import shown
 from ae_pipeline.operation.inbox.files.quarantine import Quarantine
-from ae_pipeline.operation.inbox.images.converting import IMAGES_NAME, ImageWriter, convert_idx
-from ae_pipeline.operation.inbox.images.reading import IMAGE_SUFFIXES, read_image
-from ae_pipeline.operation.inbox.outcome import InboxRun
-from ae_pipeline.operation.inbox.pairing import pair, why_late
+from ae_pipeline.operation.inbox.idx import convert_idx, pair, why_late
+from ae_pipeline.operation.inbox.images import IMAGE_SUFFIXES, IMAGES_NAME, ImageWriter, read_image
 from ae_pipeline.params.operation import InboxParams
 
 _CHANGING = "somebody changed it, or took it away, while it was read"

@@ -1,8 +1,8 @@
-"""One image file to the pixels of one row, exactly, or the reason why not.
+"""One image file to the pixels of one row, exactly, or the reason why not; and the images of one run to one shard.
 
     read_image(path, codec.spec).pixels
 
-The values are kept as they stand in the file (`headers.py`), turned as its orientation says. Nothing is resized.
+The values are kept as they stand in the file (`image_headers.py`), turned as its orientation says. Nothing is resized.
 Nothing is rescaled, but for values of fewer than 8 bits, which are spread over 0 to 255 as the formats define it: that
 loses nothing.
 Colour becomes grey, and transparency is dropped, where the samples have no place for them: `ReadImage` says so.
@@ -12,14 +12,21 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import ID, ShardWriter
 from ae_pipeline.errors import DataError, first_line, is_out_of_memory
-from ae_pipeline.operation.inbox.images.headers import ImageHeader, read_header
+from ae_pipeline.operation.inbox.columns import FILE_DIGEST
+from ae_pipeline.operation.inbox.image_headers import ImageHeader, read_header
 
+IMAGES_NAME = "_images.parquet"
+"""The file that the images of one run become; files of an inbox with such names are left alone."""
+_BLOCK_ROWS = 1024
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Pillow reads these formats here and no other, whatever a file is called: PostScript is a program, which Pillow
 # has Ghostscript run.
@@ -147,3 +154,33 @@ def _has_transparency(image: Image.Image, header: ImageHeader) -> bool:
     if image.mode in (*_MODES["uint16"], *_MODES["float32"]) or not image.has_transparency_data:
         return False
     return bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)
+
+
+class ImageWriter(ShardWriter):
+    """Writes the images of one run as one canonical shard, in the columns of their store.
+
+    Ids are the images' paths, `file_sha256` says which file each row was made from, and all else is null.
+    """
+
+    def __init__(self, path: Path, columns: pa.Schema, spec: SampleSpec):
+        super().__init__(path, columns, spec)
+        self._columns = columns
+        self._rows: list[tuple[str, bytes, np.ndarray]] = []
+
+    def add(self, name: str, digest: str, pixels: np.ndarray) -> None:
+        """One image: its path in the inbox, SHA-256 (hex) of the file, and its pixels."""
+        self._rows.append((name, bytes.fromhex(digest), pixels))
+        if len(self._rows) == _BLOCK_ROWS:
+            self._write_rows()
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None and self._rows:
+            self._write_rows()
+        super().__exit__(*error)
+
+    def _write_rows(self) -> None:
+        names, digests, pixels = zip(*self._rows, strict=True)
+        known = {ID: names, FILE_DIGEST: digests}
+        values = [pa.array(known.get(column.name, [None] * len(names)), column.type) for column in self._columns]
+        self.write(pa.Table.from_arrays(values, schema=self._columns), np.stack(pixels))
+        self._rows = []

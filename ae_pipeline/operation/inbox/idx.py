@@ -1,4 +1,4 @@
-"""Which IDX files of an inbox belong together: images and their labels.
+"""The IDX files of an inbox: which images and labels belong together, and their rows as samples.
 
     pairs = pair(listing, is_used)
     pairs.labels_of["x-images-idx3-ubyte"]    # an InboxFile
@@ -14,12 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from ae_pipeline.data.idx import IdxName, idx_name
+from ae_pipeline.data.idx import IdxName, copy_uncompressed, idx_name, open_idx
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import ID, ShardWriter
+from ae_pipeline.errors import DataError
 from ae_pipeline.operation.inbox.batches import stored_labels
+from ae_pipeline.operation.inbox.columns import LABEL
 from ae_pipeline.operation.inbox.files.listing import InboxFile, Listing
 from ae_pipeline.operation.inbox.files.names import finished_name, shown
-from ae_pipeline.operation.inbox.images.converting import read_labels
+
+_BLOCK_ROWS = 1024
 
 
 @dataclass
@@ -137,3 +143,46 @@ def why_late(labels: Path, images: str, growing: Path, keys: list[str], unpacked
     if np.array_equal(read_labels(labels, unpacked, len(stored)), np.array(stored)):
         return None
     return f"has other labels than the rows that its images, {images}, have in a store; {advice}"
+
+
+def convert_idx(source: Path, labels: Path | None, target: Path, spec: SampleSpec) -> None:
+    """Write the rows of an IDX file as a canonical shard: ids are row numbers, labels the attribute `label`.
+
+    Raises DataError if it or its labels do not fit.
+    """
+    unpacked = target.with_name("unpacked")
+    values = _open(source, unpacked)
+    if values.ndim == 1:
+        raise DataError(
+            f"{source} has one dimension, as labels have, but there is no file of images that it belongs to"
+        )
+    found = f"{values.dtype.newbyteorder('=').name} {'x'.join(map(str, values.shape[1:]))}"
+    if found != spec.describe():
+        raise DataError(f"{source} holds samples of {found}, expected {spec.describe()} as the codec has")
+    columns = {ID: np.arange(len(values))}
+    if labels is not None:
+        columns[LABEL] = read_labels(labels, target.with_name("labels"), len(values))
+    attributes = pa.table(columns)
+    schema = attributes.schema.set(0, pa.field(ID, pa.int64(), nullable=False))
+    # Its final name may be as long as names can be, and has no room for what an unfinished file is called.
+    short = target.with_name("converted.parquet")
+    with ShardWriter(short, schema, spec) as writer:
+        for start in range(0, len(values), _BLOCK_ROWS):
+            writer.write(attributes.slice(start, _BLOCK_ROWS), values[start : start + _BLOCK_ROWS])
+    short.rename(target)
+
+
+def read_labels(source: Path, unpacked: Path, rows: int) -> np.ndarray:
+    """The labels (rows,) of an IDX file, which is unpacked there. Raises DataError unless they are so many."""
+    labels = _open(source, unpacked)
+    if labels.shape != (rows,):
+        raise DataError(f"{source} has shape {list(labels.shape)}; expected one label for each of {rows} images")
+    return np.array(labels, labels.dtype.newbyteorder("="))
+
+
+def _open(source: Path, unpacked: Path) -> np.ndarray:
+    try:
+        copy_uncompressed(source, unpacked)
+        return open_idx(unpacked)
+    except DataError as error:
+        raise error.with_fields(place=source) from None
