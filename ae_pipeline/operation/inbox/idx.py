@@ -30,14 +30,14 @@ _BLOCK_ROWS = 1024
 
 @dataclass
 class Pairs:
-    """`labels_of`: by the name of the images; `images_of`: the other way round; `held`: why a file has to wait.
+    """`labels`: names of all files of labels; `with_images`: of those that go with their images.
 
-    `labels`: names of all files of labels.
+    `labels_of`: by the name of the images; `held`: why a file has to wait.
     """
 
     labels: set[str]
+    with_images: set[str] = field(default_factory=set)
     labels_of: dict[str, InboxFile] = field(default_factory=dict)
-    images_of: dict[str, InboxFile] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,7 +72,7 @@ def pair(listing: Listing, is_used: Callable[[InboxFile], bool]) -> Pairs:
             pairs.held[item.file.name] = f"it has several files of labels: {names}; keep one of them"
         elif closest:
             pairs.labels_of[item.file.name] = closest[0].file
-            pairs.images_of.setdefault(closest[0].file.name, item.file)
+            pairs.with_images.add(closest[0].file.name)
         elif item.place in unfinished:
             pairs.held[item.file.name] = f"its labels are not whole yet: {unfinished[item.place]}"
     _hold_single(images, labels, pairs, is_used)
@@ -86,7 +86,7 @@ def _hold_single(
     with_images = {item.place for item in images}
     single: dict[str, str] = {}
     for item in labels:
-        if item.file.name in pairs.images_of or is_used(item.file):
+        if item.file.name in pairs.with_images or is_used(item.file):
             continue
         if item.place in with_images:
             pairs.held[item.file.name] = "its images have other labels; take one of the files away"

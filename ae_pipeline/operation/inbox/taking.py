@@ -1,8 +1,5 @@
 """What is new in an inbox: files found, read to their end, and made into sample sets, or put into quarantine.
 
-    taking = Taking(params.inbox, root, codec.spec, known_contents(growing), work, columns=None, store=store)
-    run, sets = taking.take_all({})
-
 A file is known by its content, under whatever name. Files are read in name order; the first good one gives a new store
 its columns (`columns.py`), and all images of one run make one set. Whatever a file does, the others are taken
 (`faults.py`), and nothing is passed over without a word: `InboxRun` names every file that is not in a store.
@@ -74,7 +71,7 @@ class Taking:
         self._settle_seconds = params.settle_seconds
         self._work = work / "files"
         self._spec, self._known, self._columns, self._store = spec, set(known), columns, store
-        self._names: dict[str, str] = {}  # of local copies, for messages
+        self._names: dict[str, str] = {}  # of fetched files, for messages
         self._images: ImageWriter | None = None
         self._run = InboxRun()
         self._sets: list[SampleSet] = []
@@ -85,7 +82,6 @@ class Taking:
         `failed`: files that this run could not encode, and why; they are not tried again.
         """
         shutil.rmtree(self._work, ignore_errors=True)
-        self._quarantine.sweep()
         self._run.why_waiting |= self._quarantine.take_back(time.time(), self._settle_seconds)
         self._rejected = self._quarantine.rejected()
         listing = self._inbox.list()
@@ -94,11 +90,12 @@ class Taking:
         self._pairs = pair(listing, self._is_used)
         with ExitStack() as self._stack:
             for file in listing.files:
-                if file.name not in failed and file.name not in self._pairs.images_of:  # labels go with their images
+                if file.name not in failed and file.name not in self._pairs.with_images:  # labels go with their images
                     self._take(file, self._pairs.labels_of.get(file.name), self._pairs.held.get(file.name))
         if self._images:
             self._sets.append(SampleSet.open(self._work / IMAGES_NAME, self._spec))
         self._ledger.save()
+        self._run.waiting = len(self._run.why_waiting)
         return self._run, self._sets
 
     def _take(self, file: InboxFile, labels: InboxFile | None, held: str | None) -> None:
@@ -121,22 +118,18 @@ class Taking:
 
     def _look_at(self, file: InboxFile, labels: InboxFile | None) -> None:
         local = self._fetch(file)
-        try:
-            self._decide(_Found(file, local, sha256_file(local), labels))
-        finally:
-            used = any(local in samples.files for samples in self._sets[-1:])
-            if not self._inbox.is_local and not used:
-                local.unlink(missing_ok=True)  # copies of what was converted or known would fill the disk
-
-    def _decide(self, found: _Found) -> None:
+        found = _Found(file, local, sha256_file(local), labels)
         keys = [found.digest]
         try:
             if not self._is_done(found.digest, keys):
                 keys = self._accept(found)
+            self._ledger.note(file, found.digest, keys)
         except Exception as error:
-            self._give_up(found.file, found, error)
-        else:
-            self._ledger.note(found.file, found.digest, keys)
+            self._give_up(file, found, error)
+        finally:
+            used = any(local in samples.files for samples in self._sets[-1:])
+            if not self._inbox.is_local and not used:
+                local.unlink(missing_ok=True)  # copies of what was converted or known would fill the disk
 
     def _accept(self, found: _Found) -> list[str]:
         """Keys of a good file, which is taken unless it is known or has to wait. Raises DataError for a bad one."""
@@ -265,7 +258,7 @@ class Taking:
         fault = fault_of(error)
         if fault is Fault.RUN:
             raise error
-        reason = reason_of(error, {str(found and found.local): file.name, **self._names})
+        reason = reason_of(error, self._names)
         if fault is Fault.CHANGING:
             self._wait(file, _CHANGING)
         elif found is not None and isinstance(error, PermissionError):

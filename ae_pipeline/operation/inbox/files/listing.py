@@ -210,7 +210,7 @@ def why_unsettled(file: InboxFile, unchanged_for: float, settle_seconds: float, 
 
 def remove_temporary(folder: Path) -> None:
     """Remove the unfinished files of a killed run; for folders that only one run writes at a time."""
-    for left in folder.rglob(".*.tmp") if folder.is_dir() else ():
+    for left in folder.rglob(".*.tmp"):
         if left.is_symlink() or not left.is_dir():
             left.unlink(missing_ok=True)
 
