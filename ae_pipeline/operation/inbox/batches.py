@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from ae_pipeline.data.samples import ID
+from ae_pipeline.evaluation.drift.measure import read_errors
 from ae_pipeline.files import write_json
 from ae_pipeline.operation.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE, LABEL
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
-from ae_pipeline.operation.inbox.files.names import shown
-from ae_pipeline.operation.inbox.images import IMAGES_NAME
+from ae_pipeline.operation.inbox.files.names import IMAGES_NAME, shown
 from ae_pipeline.store.care.snapshots import added_parts
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 
-_BLOCK_ROWS = 65_536
 # Older stores have this name. A Parquet file may be called so, too: then its rows name that file itself.
 _FORMER_IMAGES_NAME = "images.parquet"
 _NAMED = 3  # files of each kind that a summary names
@@ -80,7 +79,7 @@ def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
     Files go by their name without a folder, images by their path. Errors are the rows' MSE of values scaled to [0, 1].
     """
     opened, parts = added_parts(store, snapshot)
-    errors = np.concatenate([rows.error for part in parts for rows in opened.read_part(part, _BLOCK_ROWS)])
+    errors = read_errors(opened, [part.name for part in parts])
     rows = sum(part.rows for part in parts)
     files = []
     for part in parts:

@@ -1,9 +1,5 @@
 """The IDX files of an inbox: which images and labels belong together, and their rows as samples.
 
-    pairs = pair(listing, is_used)
-    pairs.labels_of["x-images-idx3-ubyte"]    # an InboxFile
-    pairs.held["y-images-idx3-ubyte"]         # why it has to wait
-
 Rows never change once they are in a store. So nothing is encoded without labels while it may have some: labels wait for
 their images, and images for labels that have not got any. Labels that came after their images cannot be used any more.
 """
@@ -14,18 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from ae_pipeline.data.idx import IdxName, copy_uncompressed, idx_name, open_idx
+from ae_pipeline.data.idx import copy_uncompressed, idx_name, open_idx
 from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.data.samples import ID, ShardWriter
+from ae_pipeline.data.raw_split import RawSplit
+from ae_pipeline.data.splits import write_shard
 from ae_pipeline.errors import DataError
 from ae_pipeline.operation.inbox.batches import stored_labels
 from ae_pipeline.operation.inbox.columns import LABEL
 from ae_pipeline.operation.inbox.files.listing import InboxFile, Listing
 from ae_pipeline.operation.inbox.files.names import finished_name, shown
-
-_BLOCK_ROWS = 1024
 
 
 @dataclass
@@ -43,9 +37,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class _Named:
-    file: InboxFile
+    """A file that may be IDX by its name. `place`, its folder and key, is the same for what may belong together."""
+
+    name: str
+    role: str
     place: tuple[str, str]
-    """Folder and key: the same for what may belong together."""
     spelling: str
 
 
@@ -54,50 +50,53 @@ def pair(listing: Listing, is_used: Callable[[InboxFile], bool]) -> Pairs:
 
     `is_used`: whether the rows of these labels are in a store. Such labels wait for nothing if their images are gone.
     """
-    images: list[_Named] = []
-    labels: list[_Named] = []
-    for file in listing.files:
-        if found := _parse(file.name):
-            place, idx = found
-            (labels if idx.role == "labels" else images).append(_Named(file, place, idx.spelling))
+    files = {file.name: file for file in listing.files}
+    named = [found for found in map(_parse, files) if found]
+    images = [item for item in named if item.role == "images"]
+    labels = [item for item in named if item.role == "labels"]
     labels_at: defaultdict[tuple[str, str], list[_Named]] = defaultdict(list)
     for item in labels:
         labels_at[item.place].append(item)
-    unfinished = _unfinished_labels(listing)
-    pairs = Pairs({item.file.name for item in labels})
+    # What is still being copied has a name for that.
+    copied = ((name, _parse(finished_name(name) or "")) for name in listing.left_alone)
+    unfinished = {whole.place: shown(name) for name, whole in copied if whole and whole.role == "labels"}
+    pairs = Pairs({item.name for item in labels})
     for item in images:
-        closest = _closest(item, labels_at.get(item.place, []))
+        closest = _closest(item, labels_at[item.place])
         if len(closest) > 1:
-            names = ", ".join(shown(other.file.name) for other in closest)
-            pairs.held[item.file.name] = f"it has several files of labels: {names}; keep one of them"
+            names = ", ".join(shown(other.name) for other in closest)
+            pairs.held[item.name] = f"it has several files of labels: {names}; keep one of them"
         elif closest:
-            pairs.labels_of[item.file.name] = closest[0].file
-            pairs.with_images.add(closest[0].file.name)
+            pairs.labels_of[item.name] = files[closest[0].name]
+            pairs.with_images.add(closest[0].name)
         elif item.place in unfinished:
-            pairs.held[item.file.name] = f"its labels are not whole yet: {unfinished[item.place]}"
-    _hold_single(images, labels, pairs, is_used)
+            pairs.held[item.name] = f"its labels are not whole yet: {unfinished[item.place]}"
+    single = [item for item in labels if item.name not in pairs.with_images and not is_used(files[item.name])]
+    _hold_single(images, single, pairs)
     return pairs
 
 
-def _hold_single(
-    images: list[_Named], labels: list[_Named], pairs: Pairs, is_used: Callable[[InboxFile], bool]
-) -> None:
+def _parse(name: str) -> _Named | None:
+    folder, _, base = name.rpartition("/")
+    found = idx_name(base)
+    return _Named(name, found.role, (folder, found.key), found.spelling) if found else None
+
+
+def _hold_single(images: list[_Named], single: list[_Named], pairs: Pairs) -> None:
     """Labels without images wait, and so do all images without labels in their folder."""
     with_images = {item.place for item in images}
-    single: dict[str, str] = {}
-    for item in labels:
-        if item.file.name in pairs.with_images or is_used(item.file):
-            continue
+    waiting: dict[str, str] = {}
+    for item in single:
         if item.place in with_images:
-            pairs.held[item.file.name] = "its images have other labels; take one of the files away"
+            pairs.held[item.name] = "its images have other labels; take one of the files away"
         else:
-            pairs.held[item.file.name] = "it waits for its images"
-            single[item.place[0]] = shown(item.file.name)
+            pairs.held[item.name] = "it waits for its images"
+            waiting[item.place[0]] = shown(item.name)
     for item in images:
-        name, folder = item.file.name, item.place[0]
-        if folder in single and name not in pairs.labels_of and name not in pairs.held:
-            pairs.held[name] = (
-                f"beside it are labels without images, {single[folder]}, which may be its own; rename both alike "
+        folder = item.place[0]
+        if folder in waiting and item.name not in pairs.labels_of and item.name not in pairs.held:
+            pairs.held[item.name] = (
+                f"beside it are labels without images, {waiting[folder]}, which may be its own; rename both alike "
                 "(x-images-idx3-ubyte, x-labels-idx1-ubyte), or take the labels away"
             )
 
@@ -112,23 +111,6 @@ def _closest(images: _Named, labels: list[_Named]) -> list[_Named]:
 
     best = max(map(likeness, labels), default=[])
     return [item for item in labels if likeness(item) == best]
-
-
-def _parse(name: str) -> tuple[tuple[str, str], IdxName] | None:
-    """Folder and key of a file that may be IDX by its name, and what else the name says."""
-    folder, _, base = name.rpartition("/")
-    found = idx_name(base)
-    return ((folder, found.key), found) if found else None
-
-
-def _unfinished_labels(listing: Listing) -> dict[tuple[str, str], str]:
-    """Labels that are still being copied under a name for that, by folder and key."""
-    found = {}
-    for name in listing.left_alone:
-        whole = finished_name(name)
-        if whole and (parsed := _parse(whole)) and parsed[1].role == "labels":
-            found[parsed[0]] = shown(name)
-    return found
 
 
 def why_late(labels: Path, images: str, growing: Path, keys: list[str], unpacked: Path) -> str | None:
@@ -159,16 +141,10 @@ def convert_idx(source: Path, labels: Path | None, target: Path, spec: SampleSpe
     found = f"{values.dtype.newbyteorder('=').name} {'x'.join(map(str, values.shape[1:]))}"
     if found != spec.describe():
         raise DataError(f"{source} holds samples of {found}, expected {spec.describe()} as the codec has")
-    columns = {ID: np.arange(len(values))}
-    if labels is not None:
-        columns[LABEL] = read_labels(labels, target.with_name("labels"), len(values))
-    attributes = pa.table(columns)
-    schema = attributes.schema.set(0, pa.field(ID, pa.int64(), nullable=False))
+    attributes = {LABEL: read_labels(labels, target.with_name("labels"), len(values))} if labels else {}
     # Its final name may be as long as names can be, and has no room for what an unfinished file is called.
     short = target.with_name("converted.parquet")
-    with ShardWriter(short, schema, spec) as writer:
-        for start in range(0, len(values), _BLOCK_ROWS):
-            writer.write(attributes.slice(start, _BLOCK_ROWS), values[start : start + _BLOCK_ROWS])
+    write_shard(short, RawSplit(values, attributes, 0), np.arange(len(values)))
     short.rename(target)
 
 

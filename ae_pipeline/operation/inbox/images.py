@@ -1,7 +1,5 @@
 """One image file to the pixels of one row, exactly, or the reason why not; and the images of one run to one shard.
 
-    read_image(path, codec.spec).pixels
-
 The values are kept as they stand in the file (`image_headers.py`), turned as its orientation says. Nothing is resized.
 Nothing is rescaled, but for values of fewer than 8 bits, which are spread over 0 to 255 as the formats define it: that
 loses nothing.
@@ -24,8 +22,6 @@ from ae_pipeline.errors import DataError, first_line, is_out_of_memory
 from ae_pipeline.operation.inbox.columns import FILE_DIGEST
 from ae_pipeline.operation.inbox.image_headers import ImageHeader, read_header
 
-IMAGES_NAME = "_images.parquet"
-"""The file that the images of one run become; files of an inbox with such names are left alone."""
 _BLOCK_ROWS = 1024
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Pillow reads these formats here and no other, whatever a file is called: PostScript is a program, which Pillow
@@ -107,9 +103,8 @@ def _read(path: Path, image: Image.Image, header: ImageHeader, spec: SampleSpec)
 
 def _check_values(path: Path, header: ImageHeader | None, spec: SampleSpec) -> None:
     """Raise DataError unless images can be of the samples' kind, and the file's values can be kept as they are."""
-    if len(spec.shape) != 2 and (len(spec.shape) != 3 or spec.shape[2] != 3):
-        raise DataError(f"{path} is an image, but the codec is for samples of {spec.describe()}; give them as Parquet")
-    if spec.dtype not in _MODES or (len(spec.shape) == 3 and spec.dtype != "uint8"):
+    is_grey, is_colour = len(spec.shape) == 2, len(spec.shape) == 3 and spec.shape[2] == 3
+    if not (is_grey and spec.dtype in _MODES) and not (is_colour and spec.dtype == "uint8"):
         raise DataError(
             f"{path} is an image, and those are not read as samples of {spec.describe()}; give them as Parquet"
         )
@@ -154,9 +149,7 @@ def _has_transparency(image: Image.Image, header: ImageHeader) -> bool:
         # Pillow spreads grey values of 2 and 4 bits over eight, but not the one that stands for transparent.
         spread = 255 // ((1 << header.bits) - 1) if header.bits < 8 else 1
         return bool((np.asarray(image) == value * spread).any())
-    if image.mode in (*_MODES["uint16"], *_MODES["float32"]) or not image.has_transparency_data:
-        return False
-    return bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)
+    return image.has_transparency_data and bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)
 
 
 class ImageWriter(ShardWriter):
@@ -168,11 +161,13 @@ class ImageWriter(ShardWriter):
     def __init__(self, path: Path, columns: pa.Schema, spec: SampleSpec):
         super().__init__(path, columns, spec)
         self._columns = columns
-        self._rows: list[tuple[str, bytes, np.ndarray]] = []
+        self._rows: list[dict[str, Any]] = []
+        self._pixels: list[np.ndarray] = []
 
     def add(self, name: str, digest: str, pixels: np.ndarray) -> None:
         """One image: its path in the inbox, SHA-256 (hex) of the file, and its pixels."""
-        self._rows.append((name, bytes.fromhex(digest), pixels))
+        self._rows.append({ID: name, FILE_DIGEST: bytes.fromhex(digest)})
+        self._pixels.append(pixels)
         if len(self._rows) == _BLOCK_ROWS:
             self._write_rows()
 
@@ -182,8 +177,5 @@ class ImageWriter(ShardWriter):
         super().__exit__(*error)
 
     def _write_rows(self) -> None:
-        names, digests, pixels = zip(*self._rows, strict=True)
-        known = {ID: names, FILE_DIGEST: digests}
-        values = [pa.array(known.get(column.name, [None] * len(names)), column.type) for column in self._columns]
-        self.write(pa.Table.from_arrays(values, schema=self._columns), np.stack(pixels))
-        self._rows = []
+        self.write(pa.Table.from_pylist(self._rows, schema=self._columns), np.stack(self._pixels))
+        self._rows, self._pixels = [], []

@@ -21,14 +21,7 @@ from pathlib import Path
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.files import locked_folder
-from ae_pipeline.operation.inbox.batches import (
-    InboxRun,
-    batch_facts,
-    growing_stores,
-    known_contents,
-    write_missing,
-    write_statistics,
-)
+from ae_pipeline.operation.inbox.batches import InboxRun, batch_facts, growing_stores, write_missing, write_statistics
 from ae_pipeline.operation.inbox.columns import FittedFile
 from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
@@ -71,12 +64,10 @@ def _take_and_append(
     """What was taken, without the files that cannot be encoded, and the snapshot that was added, if any."""
     spec = read_header(codec).spec
     old = LatentStore.open(store) if store in growing_stores(store.parent) else None
-    columns = old.attributes_schema() if old else None
-    known = known_contents(store.parent)
     failed: dict[str, str] = {}
     quarantined: dict[str, str] = {}
     while True:
-        run, sets = Taking(params.inbox, root, spec, known, work, columns=columns, store=store).take_all(failed)
+        run, sets = Taking(params.inbox, root, spec, work, store, old).take_all(failed)
         run.store, run.snapshot = str(store), old.manifest.snapshot if old else None
         run.quarantined = quarantined | run.quarantined
         if not sets:

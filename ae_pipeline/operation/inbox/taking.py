@@ -11,24 +11,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
-
 from ae_pipeline.data.idx import idx_name
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TargetError
 from ae_pipeline.files import is_utf8, make_folder, sha256_file
-from ae_pipeline.operation.inbox.batches import InboxRun
+from ae_pipeline.operation.inbox.batches import InboxRun, known_contents
 from ae_pipeline.operation.inbox.columns import FittedFile, columns_for_image
 from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
 from ae_pipeline.operation.inbox.files.ledger import Ledger
 from ae_pipeline.operation.inbox.files.listing import FileChangedError, Inbox, InboxFile, why_unsettled
-from ae_pipeline.operation.inbox.files.names import shown
+from ae_pipeline.operation.inbox.files.names import IMAGES_NAME, shown
 from ae_pipeline.operation.inbox.files.quarantine import Quarantine
 from ae_pipeline.operation.inbox.idx import convert_idx, pair, why_late
-from ae_pipeline.operation.inbox.images import IMAGE_SUFFIXES, IMAGES_NAME, ImageWriter, read_image
+from ae_pipeline.operation.inbox.images import IMAGE_SUFFIXES, ImageWriter, read_image
 from ae_pipeline.params.operation import InboxParams
+from ae_pipeline.store.latent_store import LatentStore
 
 _CHANGING = "somebody changed it, or took it away, while it was read"
 _READ_KINDS = (
@@ -50,27 +49,20 @@ class _Found:
 class Taking:
     """Finds the files that are new, puts the bad ones into quarantine, and makes sample sets of the rest below `work`.
 
-    `known` is what `known_contents` gives; `columns` the attributes of `store` (named in messages), None if it is
-    not there yet. The sets live in `work`, or in the inbox itself, until they are appended. All images make one set.
+    The sets live in `work`, or in the inbox itself, until they are appended. `old` is what stands at `store`, if any.
     """
 
     def __init__(
-        self,
-        params: InboxParams,
-        root: Path,
-        spec: SampleSpec,
-        known: set[str],
-        work: Path,
-        *,
-        columns: pa.Schema | None,
-        store: Path,
+        self, params: InboxParams, root: Path, spec: SampleSpec, work: Path, store: Path, old: LatentStore | None
     ):
         self._inbox = Inbox(params, root)
         self._ledger = Ledger(work / "ledger.json", params.location)
         self._quarantine = Quarantine(root / params.quarantine, self._inbox, self._ledger)
         self._settle_seconds = params.settle_seconds
         self._work = work / "files"
-        self._spec, self._known, self._columns, self._store = spec, set(known), columns, store
+        self._spec, self._store = spec, store
+        self._columns = old.attributes_schema() if old else None
+        self._known = known_contents(store.parent)
         self._names: dict[str, str] = {}  # of fetched files, for messages
         self._images: ImageWriter | None = None
         self._run = InboxRun()
