@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -46,9 +45,8 @@ class Child:
         if self.process.poll() is not None:
             with self.log.open("rb") as log:
                 log.seek(max(0, self.log.stat().st_size - _LAST_BYTES))
-                lines = log.read().decode("utf-8", errors="replace").splitlines()
-            last = next((line for line in reversed(lines) if line.strip()), "no output")
-            raise ServeError(f"{self.name} ended with code {self.process.returncode}: {last.strip()} (see {self.log})")
+                last = _last_line(log.read().decode("utf-8", errors="replace"))
+            raise ServeError(f"{self.name} ended with code {self.process.returncode}: {last} (see {self.log})")
 
     def wait_for(self, url: str) -> None:
         """Return when it answers there. Raises ServeError."""
@@ -175,8 +173,12 @@ def _end_with_parent(parent: int) -> None:
 def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise ServeError(f"`prefect {' '.join(command[3:])}` failed: {said[-1].strip() if said else 'no output'}")
+        said = _last_line(done.stderr.strip() or done.stdout)
+        raise ServeError(f"`prefect {' '.join(command[3:])}` failed: {said}")
+
+
+def _last_line(output: str) -> str:
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no output")
 
 
 def _check_free(port: int, option: str) -> None:
@@ -192,7 +194,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (an address of ours)
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+    except (OSError, ValueError):
         return False
 
 
@@ -219,25 +221,23 @@ def recover(root: Path) -> None:
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode:
-        last = lines[-1].strip() if lines else "no output"
-        raise ServeError(last.removeprefix("error: "))
+        raise ServeError(_last_line(done.stdout).removeprefix("error: "))
     print("\n".join(lines), end="\n" if lines else "", flush=True)
 
 
 def start_worker(root: Path) -> None:
     """Recover, then become Prefect's worker. Raises ServeError; does not return."""
     recover(root)
-    command = [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"]
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    command = [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
     os.chdir(root)
-    os.execv(command[0], [*command, "--name", worker_name()])  # noqa: S606 (systemd and `serve` signal this process)
-
-
-def worker_name() -> str:
-    """Name of the worker that is this process. It stands on every run that the worker takes, from the first moment."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    os.execv(command[0], command)  # noqa: S606 (systemd and `serve` signal this process)
 
 
 def process_of_worker(name: str) -> tuple[str, int] | None:
-    """Host and process of a worker with such a name; None for one that was started otherwise."""
+    """Host and process of a worker by its name, which stands on every run that it takes, from the first moment.
+
+    None for one that was started otherwise than by `start_worker`.
+    """
     host, _, pid = name.rpartition(":")
     return (host, int(pid)) if host and pid.isdigit() else None
