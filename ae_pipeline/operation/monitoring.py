@@ -5,7 +5,6 @@ snapshot of the growing store. A batch counts as done when it has been reported:
 nobody.
 """
 
-import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from ae_pipeline.operation.champion.lost import MONITOR_TAG
 from ae_pipeline.operation.champion.registered_model import RegisteredModel, find_model
 from ae_pipeline.operation.inbox.run import growing_store
 from ae_pipeline.operation.tracking.connection import connect
-from ae_pipeline.operation.tracking.orphans import claim_run, close_orphans, process_tag
+from ae_pipeline.operation.tracking.orphans import claim_run, close_orphans, process_tags
 from ae_pipeline.operation.tracking.publish import experiment_id
 from ae_pipeline.params import Params
 from ae_pipeline.store.care.snapshots import added_parts
@@ -73,9 +72,12 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
         run_id = _run(model.client, experiment, champion, store)
         close_orphans(model.client, experiment)
         reported = int(model.client.get_run(run_id).data.tags.get(REPORTED_TAG, 0))
-        snapshots = range(reported + 1, store.manifest.snapshot + 1)
-        grown = [number for number in snapshots if added_parts(path, number)[1]]  # a repair adds no rows
-        new = {number: _measure(model.client, run_id, path, number, reference) for number in grown}
+        new = {}
+        for number in range(reported + 1, store.manifest.snapshot + 1):
+            if parts := added_parts(path, number)[1]:  # a repair adds none
+                drift = measure_store(store, reference, [part.name for part in parts])
+                _log_series(model.client, run_id, number, drift)
+                new[number] = drift
         model.client.set_terminated(run_id)
         return Monitored(name, model.champion, path, uri, experiment, run_id, new, reference)
 
@@ -95,13 +97,10 @@ def draw_batch(path: Path, store: Path, snapshot: int, drift: Drift, reference: 
     return path
 
 
-def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: DriftReference) -> Drift:
-    store, parts = added_parts(path, snapshot)
-    drift = measure_store(store, reference, [part.name for part in parts])
+def _log_series(client: Any, run_id: str, snapshot: int, drift: Drift) -> None:
     logged = {metric.step for metric in client.get_metric_history(run_id, _SERIES[-1])}
     for name in _SERIES if snapshot not in logged else ():  # the last one says that all are there
         client.log_metric(run_id, name, float(getattr(drift, name)), step=snapshot)
-    return drift
 
 
 def _reference(model: RegisteredModel, champion: Any) -> DriftReference:
@@ -135,8 +134,7 @@ def _run(client: Any, experiment: str, champion: Any, store: LatentStore) -> str
     tags = {
         MONITOR_TAG: identity,
         STORE_TAG: begins,
-        **process_tag(),
-        "mlflow.user": os.environ.get("USER", "unknown"),
+        **process_tags(),
         "codec_fingerprint": champion.tags["codec_fingerprint"],
         "mlflow.note.content": f"Drift of batches encoded with {identity}; a step is a snapshot of the growing store.",
     }

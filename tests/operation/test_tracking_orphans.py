@@ -12,7 +12,7 @@ import psutil
 import pytest
 from trainings import LAST_CODEC, client, write_lock
 
-from ae_pipeline.operation.tracking.orphans import CLOSED_TAG, PROCESS_TAG, TRAINING_TAG, close_orphans, process_tag
+from ae_pipeline.operation.tracking.orphans import CLOSED_TAG, PROCESS_TAG, TRAINING_TAG, close_orphans, process_tags
 from ae_pipeline.operation.tracking.publish import publish
 
 DAY_MS = 24 * 3600 * 1000
@@ -27,7 +27,7 @@ def experiment_of():
 
 
 def process(**changes):
-    values = {**json.loads(process_tag()[PROCESS_TAG]), **changes}
+    values = {**json.loads(process_tags()[PROCESS_TAG]), **changes}
     return {PROCESS_TAG: json.dumps(values)}
 
 

@@ -4,7 +4,6 @@ While it goes, trials are logged as they begin and end. Tracking decides nothing
 goes on, and `complete` logs in the end whatever MLflow lacks, or says that it could not.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ae_pipeline.experiments.sweep.stopping import describe
 from ae_pipeline.experiments.sweep.trial import State, Trial
 from ae_pipeline.files import sha256_json
 from ae_pipeline.operation.tracking.connection import connect
-from ae_pipeline.operation.tracking.orphans import CLOSED_TAG, claim_run, close_orphans, process_tag
+from ae_pipeline.operation.tracking.orphans import CLOSED_TAG, claim_run, close_orphans, process_tags
 from ae_pipeline.operation.tracking.publish import experiment_id, log_params, log_values
 from ae_pipeline.params import Params
 
@@ -121,8 +120,7 @@ class SweepRuns:
 
     def _tags(self) -> dict[str, str]:
         return {
-            **process_tag(),
-            "mlflow.user": os.environ.get("USER", "unknown"),
+            **process_tags(),
             "mlflow.source.name": "ae-pipeline sweep",
             "git_commit": self._git["commit"] or "",
             "git_dirty": str(self._git["dirty"]).lower(),

@@ -232,11 +232,8 @@ class Taking:
     def _why_unsettled(self, file: InboxFile, labels: InboxFile | None) -> str | None:
         """Why the file, or its labels, may still be written."""
         for one in (file, labels) if labels else (file,):
-            now = time.time()
-            if why_unsettled(one, 0, self._settle_seconds, now):
-                unchanged = self._ledger.unchanged_for(one, now)
-                if why := why_unsettled(one, unchanged, self._settle_seconds, now):
-                    return why if one is file else f"its labels, {shown(one.name)}: {why}"
+            if why := why_unsettled(one, self._ledger.unchanged_for, self._settle_seconds, time.time()):
+                return why if one is file else f"its labels, {shown(one.name)}: {why}"
         return None
 
     def _wait(self, file: InboxFile, why: str) -> None:

@@ -4,6 +4,7 @@ Every run that this package works on carries a tag that says which process does.
 """
 
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -24,16 +25,16 @@ _START_TOLERANCE_S = 10.0
 
 def claim_run(client: Any, run_id: str) -> None:
     """Say in the run's tags that this process works on it; a run that was closed as an orphan is open again."""
-    client.set_tag(run_id, PROCESS_TAG, process_tag()[PROCESS_TAG])
+    client.set_tag(run_id, PROCESS_TAG, process_tags()[PROCESS_TAG])
     if CLOSED_TAG in client.get_run(run_id).data.tags:
         client.delete_tag(run_id, CLOSED_TAG)
 
 
-def process_tag() -> dict[str, str]:
-    """The tag of a run that this process works on: host, pid, the process's start, and when it took the run."""
+def process_tags() -> dict[str, str]:
+    """Tags of a run that this process works on: host, pid, the process's start, and when it took the run; its user."""
     own = Process.of(psutil.Process())
     values = {"host": _host(), "pid": own.pid, "started": own.created, "since_ms": int(time.time() * 1000)}
-    return {PROCESS_TAG: json.dumps(values)}
+    return {PROCESS_TAG: json.dumps(values), "mlflow.user": os.environ.get("USER", "unknown")}
 
 
 def close_orphans(client: Any, experiment: str) -> list[str]:

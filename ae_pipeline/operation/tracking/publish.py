@@ -5,7 +5,6 @@ fingerprint of train's entry in dvc.lock. So it works for stages that DVC restor
 database, and does nothing twice. The computing stages know nothing of it.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from ae_pipeline.errors import TrackingError, without_secrets
 from ae_pipeline.operation.tracking.connection import artifact_location, connect
-from ae_pipeline.operation.tracking.orphans import TRAINING_TAG, claim_run, close_orphans, process_tag
+from ae_pipeline.operation.tracking.orphans import TRAINING_TAG, claim_run, close_orphans, process_tags
 from ae_pipeline.operation.tracking.workspace import Workspace, read_workspace
 from ae_pipeline.params import Params
 
@@ -109,8 +108,7 @@ def _create_run(client: Any, experiment: str, workspace: Workspace) -> Any:
     git = header.provenance["git"]
     tags = {
         TRAINING_TAG: workspace.training,
-        **process_tag(),
-        "mlflow.user": os.environ.get("USER", "unknown"),
+        **process_tags(),
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "PROJECT",
         "mlflow.source.git.commit": git["commit"] or "",

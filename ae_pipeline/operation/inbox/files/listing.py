@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,22 +190,22 @@ class Inbox:
             ) from None
 
 
-def why_unsettled(file: InboxFile, unchanged_for: float, settle_seconds: float, now: float) -> str | None:
+def why_unsettled(
+    file: InboxFile, unchanged_for: Callable[[InboxFile, float], float], settle_seconds: float, now: float
+) -> str | None:
     """Why somebody may still be writing a file; None if it may be taken.
 
-    Its time decides if that is past; else, as clocks differ, two looks that find the same (`unchanged_for`, seconds).
+    Its time decides if that is past; else, as clocks differ, two looks that find the same (`Ledger.unchanged_for`).
     """
-    if unchanged_for >= settle_seconds:
+    age = None if file.changed is None else now - file.changed
+    if (age is not None and age >= settle_seconds) or unchanged_for(file, now) >= settle_seconds:
         return None
     looks = "it is taken when the next run finds it unchanged"
-    if file.changed is None:
+    if age is None:
         return f"its storage does not say when it was changed; {looks}"
-    age = now - file.changed
     if age < 0:
         return f"its time of change is {-age:,.0f} s in the future, so a clock is wrong; {looks}"
-    if age < settle_seconds:
-        return f"it was changed {age:,.0f} s ago, less than inbox.settle_seconds ({settle_seconds:g})"
-    return None
+    return f"it was changed {age:,.0f} s ago, less than inbox.settle_seconds ({settle_seconds:g})"
 
 
 def remove_temporary(folder: Path) -> None:
