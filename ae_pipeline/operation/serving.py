@@ -18,11 +18,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ae_pipeline.errors import ServeError, without_secrets
 from ae_pipeline.files import make_folder
-from ae_pipeline.operation.tracking.connection import tracking_uri, ui_command
-from ae_pipeline.params import Params
+
+if TYPE_CHECKING:
+    from ae_pipeline.params import Params
 
 POOL = "ae-pipeline"
 _PREFECT = [sys.executable, "-m", "prefect"]
@@ -58,7 +60,7 @@ class Child:
             time.sleep(0.3)
 
 
-def serve(params: Params, root: Path, *, prefect_port: int, mlflow_port: int) -> None:
+def serve(params: "Params", root: Path, *, prefect_port: int, mlflow_port: int) -> None:
     """Serve until SIGINT or SIGTERM; then end every process that was started here. Raises ServeError."""
     if not (root / "prefect.yaml").exists():
         raise ServeError(f"no prefect.yaml in {root.resolve()}; run this in the folder of the pipeline")
@@ -120,8 +122,10 @@ class _Family:
             self.start("Prefect", command, self.home, own).wait_for(f"{pages}/api/health")
         return f"{pages}/api"
 
-    def mlflow(self, params: Params, root: Path, port: int) -> str:
+    def mlflow(self, params: "Params", root: Path, port: int) -> str:
         """The address of MLflow's pages, which are started for the local store only."""
+        from ae_pipeline.operation.tracking.connection import tracking_uri, ui_command  # Arrow: a worker needs it not
+
         uri = tracking_uri(params, root)
         if uri.startswith("http"):
             return uri

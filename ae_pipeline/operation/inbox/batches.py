@@ -129,8 +129,7 @@ def write_statistics(store: Path, snapshot: int, facts: dict[str, Any]) -> None:
 
 def growing_stores(growing: Path) -> list[Path]:
     """All stores below the folder that they grow in; unfinished ones have hidden names."""
-    folders = growing.iterdir() if growing.is_dir() else ()
-    return sorted(item for item in folders if not item.name.startswith(".") and (item / MANIFEST_NAME).exists())
+    return sorted(manifest.parent for manifest in growing.glob(f"[!.]*/{MANIFEST_NAME}"))
 
 
 def known_contents(growing: Path) -> set[str]:
