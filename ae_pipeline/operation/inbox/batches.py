@@ -165,7 +165,6 @@ def stored_labels(growing: Path, keys: list[str]) -> list[Any] | None:
 
 
 def _values(store: LatentStore, part: PartEntry, name: str) -> list[Any]:
-    """One column of a part. Raises StoreError."""
     return [value for values in store.read_column(part, name) for value in values.to_pylist()]
 
 

@@ -135,7 +135,6 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _has_colour(image: Image.Image) -> bool:
-    """Whether a pixel is not grey, however the image is stored."""
     if image.mode in _GREY:
         return False
     colours = np.asarray(_plain(image).convert("RGB"))
@@ -143,7 +142,6 @@ def _has_colour(image: Image.Image) -> bool:
 
 
 def _has_transparency(image: Image.Image, header: ImageHeader) -> bool:
-    """Whether a pixel is not opaque."""
     value = image.info.get("transparency")
     if image.mode in ("L", "I;16") and value is not None:
         # Pillow spreads grey values of 2 and 4 bits over eight, but not the one that stands for transparent.

@@ -230,7 +230,6 @@ class Taking:
             self._put_aside(found, f"{shown(labels.name)} {why}")
 
     def _why_unsettled(self, file: InboxFile, labels: InboxFile | None) -> str | None:
-        """Why the file, or its labels, may still be written."""
         for one in (file, labels) if labels else (file,):
             if why := why_unsettled(one, self._ledger.unchanged_for, self._settle_seconds, time.time()):
                 return why if one is file else f"its labels, {shown(one.name)}: {why}"

@@ -17,6 +17,7 @@ from ae_pipeline.errors import ConfigError, DataError, PipelineError, first_line
 from ae_pipeline.files import is_utf8, make_folder
 from ae_pipeline.operation.inbox.files.names import put_name, shown, why_left_alone
 from ae_pipeline.params.operation import InboxParams
+from ae_pipeline.store.storage.place import is_url
 
 # What file systems call the time of the last change, and what else changes with a file's content.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
@@ -69,7 +70,7 @@ class Inbox:
 
     def __init__(self, params: InboxParams, root: Path):
         self.location = params.location
-        self.is_local = "://" not in self.location and "::" not in self.location
+        self.is_local = not is_url(self.location)
         self.folder = root / self.location
         self._quarantine = (root / params.quarantine).resolve()
         self._fetched = 0

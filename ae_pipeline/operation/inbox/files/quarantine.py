@@ -61,11 +61,9 @@ class Quarantine:
     def take_back(self, now: float, settle_seconds: float) -> dict[str, str]:
         """Put what is not any more what its reason says into the inbox again; only for folders.
 
-        First removes what a killed run was just writing.
-        Returns what has to wait, and why: files of the quarantine that are still being changed, or whose place in the
-        inbox is taken.
+        Returns what has to wait, and why: files that are still being changed, or whose place in the inbox is taken.
         """
-        with suppress(OSError):  # what cannot be removed disturbs nobody
+        with suppress(OSError):  # what a killed run left; if it cannot be removed, it disturbs nobody
             remove_temporary(self._folder)
         waiting: dict[str, str] = {}
         for reason in self._reasons() if self._inbox.is_local else ():
