@@ -30,14 +30,16 @@ _PREMULTIPLIED, _TRANSPARENCY = 1, (1, 2, 999)  # 999 is Corel Draw's
 class ImageHeader:
     """Values as they stand in the file. `channels` are colours and transparency; a palette's index is one channel.
 
-    `trouble` says why the values cannot be kept, whatever the codec. `premultiplied`: colours were multiplied with
-    their opacity; `white_is_zero`: as in a negative.
+    `trouble` says why the values cannot be kept, whatever the codec. `transparent` is the grey value of a PNG that
+    stands for transparent; `premultiplied`: colours were multiplied with their opacity; `white_is_zero`: as in a
+    negative.
     """
 
     bits: int
     sign: str = "unsigned"
     channels: int = 1
     trouble: str | None = None
+    transparent: int | None = None
     premultiplied: bool = False
     white_is_zero: bool = False
 
@@ -58,7 +60,7 @@ def read_header(data: bytes) -> ImageHeader | None:
     """The header of a PNG, JPEG, WebP, BMP or TIFF; None for anything else, and where it cannot be made out."""
     try:
         if data.startswith(_PNG):
-            return ImageHeader(data[24], channels=_PNG_CHANNELS.get(data[25], 1))
+            return _png(data)
         if data.startswith(b"\xff\xd8"):
             return _jpeg(data)
         if data.startswith(b"BM") or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
@@ -66,6 +68,22 @@ def read_header(data: bytes) -> ImageHeader | None:
         return _tiff(data) if data.startswith(_TIFF) else None
     except (struct.error, IndexError):
         return None  # truncated: Pillow says so
+
+
+def _png(data: bytes) -> ImageHeader:
+    bits, colour = data[24], data[25]
+    transparent = None
+    place = len(_PNG)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"tRNS" and colour == 0:  # Pillow loses values of more bits than the image has
+            (transparent,) = struct.unpack_from(">H", data, place + 8)
+            # Pillow spreads grey values of 1, 2 and 4 bits over eight.
+            transparent = transparent * 255 // ((1 << bits) - 1) if bits < 8 else transparent
+        if kind in (b"tRNS", b"IDAT"):
+            break
+        place += 12 + length
+    return ImageHeader(bits, channels=_PNG_CHANNELS.get(colour, 1), transparent=transparent)
 
 
 def _jpeg(data: bytes) -> ImageHeader | None:

@@ -142,11 +142,8 @@ def _has_colour(image: Image.Image) -> bool:
 
 
 def _has_transparency(image: Image.Image, header: ImageHeader) -> bool:
-    value = image.info.get("transparency")
-    if image.mode in ("L", "I;16") and value is not None:
-        # Pillow spreads grey values of 2 and 4 bits over eight, but not the one that stands for transparent.
-        spread = 255 // ((1 << header.bits) - 1) if header.bits < 8 else 1
-        return bool((np.asarray(image) == value * spread).any())
+    if header.transparent is not None:
+        return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == header.transparent).any())
     return image.has_transparency_data and bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)
 
 
