@@ -12,8 +12,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from ae_pipeline.operation.champion.moves import champion_version
+from ae_pipeline.operation.inbox.batches import InboxRun
 from ae_pipeline.operation.inbox.files.names import shown
-from ae_pipeline.operation.inbox.run import InboxRun, encode_inbox
+from ae_pipeline.operation.inbox.run import encode_inbox
 from ae_pipeline.operation.tracking.connection import fetch_codec, tracking_uri
 from ae_pipeline.params import Params, load_params
 from flows import artifacts

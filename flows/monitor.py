@@ -13,7 +13,8 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 
-from ae_pipeline.operation.monitoring import BatchDrift, Monitored, draw_batch, mark_reported, monitor_batches
+from ae_pipeline.evaluation.drift.measure import Drift
+from ae_pipeline.operation.monitoring import Monitored, draw_batch, mark_reported, monitor_batches
 from ae_pipeline.params import Params, load_params
 from flows import artifacts
 from flows.plain_errors import explain_parameters, run_by_hand
@@ -51,7 +52,7 @@ def monitor(workspace: Path = Path(), on_drift: Literal["fail", "warn"] = "fail"
     if not found.drifted:
         mark_reported(params, workspace, found)
         return Completed(message=f"{len(found.new)} new batch(es), none has drifted")
-    message = "; ".join(f"snapshot {batch.snapshot}: {batch.drift.describe()}" for batch in found.drifted)
+    message = "; ".join(f"snapshot {number}: {drift.describe()}" for number, drift in found.drifted.items())
     logger.warning(message)
     if trigger_rebuild:
         message += f". {_start_rebuild()}"
@@ -79,26 +80,25 @@ def _start_rebuild() -> str:
 
 
 def _show(found: Monitored) -> None:
-    rows = [_row(batch) for batch in found.new]
+    rows = [_row(number, drift) for number, drift in found.new.items()]
     artifacts.rows_table(
         rows, "drift-batches", "Drift of new batches (Kolmogorov-Smirnov distances, docs/operations.md)"
     )
-    worst = max(found.new, key=lambda batch: batch.drift.error_drift / batch.drift.error_threshold)
+    number, worst = max(found.new.items(), key=lambda item: item[1].error_drift / item[1].error_threshold)
     assert found.store is not None
     assert found.reference is not None
     with tempfile.TemporaryDirectory() as folder:
-        picture = draw_batch(Path(folder, "drift.png"), found.store, worst, found.reference)
-        artifacts.picture(picture, "drift-picture", f"Snapshot {worst.snapshot} against the training data")
+        picture = draw_batch(Path(folder, "drift.png"), found.store, number, worst, found.reference)
+        artifacts.picture(picture, "drift-picture", f"Snapshot {number} against the training data")
     link = artifacts.run_link(found.uri, found.experiment_id, found.run_id)
     artifacts.markdown(
         f"- the series: {link}\n- store `{found.store.resolve()}`", "drift-links", "Where the results are"
     )
 
 
-def _row(batch: BatchDrift) -> dict[str, Any]:
-    drift = batch.drift
+def _row(snapshot: int, drift: Drift) -> dict[str, Any]:
     return {
-        "snapshot": batch.snapshot,
+        "snapshot": snapshot,
         "rows": drift.rows,
         "error drift": round(drift.error_drift, 4),
         "error threshold": round(drift.error_threshold, 4),

@@ -38,7 +38,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
 from ae_pipeline.errors import first_line
-from ae_pipeline.operation.worker import POOL, process_of_worker
+from ae_pipeline.operation.serving import POOL, process_of_worker
 
 FLOWS = ("rebuild", "encode_new", "evaluate_and_promote", "monitor")
 """The flows whose runs are looked at; a server may be shared with other projects."""

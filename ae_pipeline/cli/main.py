@@ -141,7 +141,7 @@ def serve(
 @app.command()
 def worker() -> None:
     """Run the deployments on this machine: a worker for the Prefect server that is set. Recovers first."""
-    from ae_pipeline.operation.worker import start_worker
+    from ae_pipeline.operation.serving import start_worker
 
     start_worker(Path.cwd())
 
@@ -149,7 +149,7 @@ def worker() -> None:
 @app.command()
 def recover() -> None:
     """Have Prefect close the flow runs that were killed on this machine, and free their deployments."""
-    from ae_pipeline.operation.worker import recover as recover_runs
+    from ae_pipeline.operation.serving import recover as recover_runs
 
     recover_runs(Path.cwd())
 

@@ -34,23 +34,24 @@ def write_splits(splits: dict[str, RawSplit], folder: Path, params: PrepareParam
         "validation": (train, np.flatnonzero(drawn)),
         "test": (test, np.arange(len(test.pixels))),
     }
+    most = params.rows_per_shard
     for name, (split, which) in chosen.items():
-        _write_split(split, which, folder / name, params.rows_per_shard)
+        for number, start in enumerate(range(0, len(which), most)):
+            write_shard(folder / name / f"part-{number:05d}.parquet", split, which[start : start + most])
     return {name: SampleSet.open(folder / name) for name in chosen}
 
 
-def _write_split(split: RawSplit, which: np.ndarray, folder: Path, rows_per_shard: int) -> None:
+def write_shard(path: Path, split: RawSplit, which: np.ndarray) -> None:
+    """Write the rows of a split with these numbers, (n,) int64, as one canonical shard."""
     spec = SampleSpec(split.pixels.shape[1:], split.pixels.dtype.newbyteorder("=").name)
-    values = {name: column.astype(column.dtype.newbyteorder("=")) for name, column in split.attributes.items()}
-    attributes = pa.schema({name: pa.from_numpy_dtype(column.dtype) for name, column in values.items()})
+    types = {name: column.dtype.newbyteorder("=") for name, column in split.attributes.items()}
+    attributes = pa.schema({name: pa.from_numpy_dtype(dtype) for name, dtype in types.items()})
     schema = pa.schema([pa.field(ID, pa.int64(), nullable=False), *attributes])
-    for number, start in enumerate(range(0, len(which), rows_per_shard)):
-        shard = which[start : start + rows_per_shard]
-        with ShardWriter(folder / f"part-{number:05d}.parquet", schema, spec) as writer:
-            for first in range(0, len(shard), _BLOCK_ROWS):
-                rows = shard[first : first + _BLOCK_ROWS]
-                columns = {ID: split.first_id + rows, **{name: column[rows] for name, column in values.items()}}
-                writer.write(pa.table(columns, schema=schema), split.pixels[rows])
+    with ShardWriter(path, schema, spec) as writer:
+        for first in range(0, len(which), _BLOCK_ROWS):
+            rows = which[first : first + _BLOCK_ROWS]
+            labels = {name: split.attributes[name][rows].astype(dtype) for name, dtype in types.items()}
+            writer.write(pa.table({ID: split.first_id + rows, **labels}, schema=schema), split.pixels[rows])
 
 
 def first_rows(samples: SampleSet, most: int, folder: Path) -> SampleSet:

@@ -4,7 +4,6 @@ inbox/           what is new in an inbox, into a store that grows with it
 champion/        which version production uses, and who decided so
 tracking/        MLflow
 monitoring       drift of new batches, as a series in MLflow
-serving          `ae-pipeline serve`: both servers and a worker, started and ended
-worker           `ae-pipeline worker` and `recover`
+serving          `ae-pipeline serve`, `worker` and `recover`: both servers and a worker, started and ended
 ownership        one runner at a time in a workspace; a stage ends with the DVC that started it
 """

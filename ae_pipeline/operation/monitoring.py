@@ -29,16 +29,11 @@ _SERIES = ("error_drift", "latent_drift", "error_threshold", "latent_threshold",
 
 
 @dataclass(frozen=True)
-class BatchDrift:
-    """One snapshot of the growing store."""
-
-    snapshot: int
-    drift: Drift
-
-
-@dataclass(frozen=True)
 class Monitored:
-    """What `monitor_batches` found. `version` is None while there is no champion, `store` while nothing is encoded."""
+    """What `monitor_batches` found. `version` is None while there is no champion, `store` while nothing is encoded.
+
+    `new` has the drift of each new snapshot of the growing store.
+    """
 
     model: str
     version: str | None = None
@@ -46,13 +41,13 @@ class Monitored:
     uri: str = ""
     experiment_id: str = ""
     run_id: str = ""
-    new: list[BatchDrift] = field(default_factory=list)
+    new: dict[int, Drift] = field(default_factory=dict)
     reference: DriftReference | None = None
 
     @property
-    def drifted(self) -> list[BatchDrift]:
+    def drifted(self) -> dict[int, Drift]:
         """New batches beyond a threshold."""
-        return [batch for batch in self.new if batch.drift.drifted]
+        return {snapshot: drift for snapshot, drift in self.new.items() if drift.drifted}
 
 
 def monitor_batches(params: Params, root: Path) -> Monitored:
@@ -76,9 +71,12 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
         run_id = _run(model.client, experiment, champion, store)
         close_orphans(model.client, experiment)
         reported = int(model.client.get_run(run_id).data.tags.get(REPORTED_TAG, 0))
-        snapshots = range(reported + 1, store.manifest.snapshot + 1)
-        grown = [number for number in snapshots if added_parts(path, number)[1]]  # a repair adds no rows
-        new = [_measure(model.client, run_id, path, number, reference) for number in grown]
+        new = {}
+        for number in range(reported + 1, store.manifest.snapshot + 1):
+            if parts := added_parts(path, number)[1]:  # a repair adds none
+                drift = measure_store(store, reference, [part.name for part in parts])
+                _log_series(model.client, run_id, number, drift)
+                new[number] = drift
         model.client.set_terminated(run_id)
         return Monitored(name, version, path, uri, experiment, run_id, new, reference)
 
@@ -86,25 +84,22 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
 def mark_reported(params: Params, root: Path, found: Monitored) -> None:
     """People know of these batches: the next run starts after them."""
     with connect(params, root, "") as (client, _):
-        client.set_tag(found.run_id, REPORTED_TAG, str(found.new[-1].snapshot))
+        client.set_tag(found.run_id, REPORTED_TAG, str(max(found.new)))
 
 
-def draw_batch(path: Path, store: Path, batch: BatchDrift, reference: DriftReference) -> Path:
+def draw_batch(path: Path, store: Path, snapshot: int, drift: Drift, reference: DriftReference) -> Path:
     """A picture (PNG) of one batch beside what was expected."""
     from ae_pipeline.evaluation.pictures import draw_drift  # matplotlib takes half a second
 
-    opened, parts = added_parts(store, batch.snapshot)
-    draw_drift(reference, read_errors(opened, [part.name for part in parts]), batch.drift).savefig(path)
+    opened, parts = added_parts(store, snapshot)
+    draw_drift(reference, read_errors(opened, [part.name for part in parts]), drift).savefig(path)
     return path
 
 
-def _measure(client: Any, run_id: str, path: Path, snapshot: int, reference: DriftReference) -> BatchDrift:
-    store, parts = added_parts(path, snapshot)
-    drift = measure_store(store, reference, [part.name for part in parts])
+def _log_series(client: Any, run_id: str, snapshot: int, drift: Drift) -> None:
     logged = {metric.step for metric in client.get_metric_history(run_id, _SERIES[-1])}
     for name in _SERIES if snapshot not in logged else ():  # the last one says that all are there
         client.log_metric(run_id, name, float(getattr(drift, name)), step=snapshot)
-    return BatchDrift(snapshot, drift)
 
 
 def _reference(model: RegisteredModel, champion: Any) -> DriftReference:

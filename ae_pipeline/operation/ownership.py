@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from ae_pipeline.errors import BusyError
 from ae_pipeline.files import checked_before_naming, make_folder
@@ -80,10 +81,8 @@ class _Holder:
         except (FileNotFoundError, ValueError):
             return None
         try:
-            values = json.loads(rest)
-            process, *owners = (Process(**found) for found in (values["process"], *values["owners"]))
-            return cls(words, str(values["host"]), process, tuple(owners))
-        except (ValueError, KeyError, TypeError):
+            return TypeAdapter(cls).validate_json(rest)
+        except ValueError:
             return cls(words)
 
     @property

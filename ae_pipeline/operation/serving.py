@@ -1,6 +1,8 @@
 """`ae-pipeline serve`: Prefect's server, MLflow's pages and a worker for all deployments, in one process tree.
 
 Starts the tools' own commands and nothing else: the deployments are those of prefect.yaml, as in production.
+`ae-pipeline worker` and `recover` are here, too. The work on Prefect's records is done by flows/recovery.py in a
+process of its own: the package knows no Prefect.
 """
 
 import ctypes
@@ -10,20 +12,21 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ae_pipeline.errors import ServeError, without_secrets
 from ae_pipeline.files import make_folder
-from ae_pipeline.operation.tracking.connection import tracking_uri, ui_command
-from ae_pipeline.operation.worker import POOL
-from ae_pipeline.params import Params
 
+if TYPE_CHECKING:
+    from ae_pipeline.params import Params
+
+POOL = "ae-pipeline"
 _PREFECT = [sys.executable, "-m", "prefect"]
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 120.0
@@ -44,9 +47,8 @@ class Child:
         if self.process.poll() is not None:
             with self.log.open("rb") as log:
                 log.seek(max(0, self.log.stat().st_size - _LAST_BYTES))
-                lines = log.read().decode("utf-8", errors="replace").splitlines()
-            last = next((line for line in reversed(lines) if line.strip()), "no output")
-            raise ServeError(f"{self.name} ended with code {self.process.returncode}: {last.strip()} (see {self.log})")
+                last = _last_line(log.read().decode("utf-8", errors="replace"))
+            raise ServeError(f"{self.name} ended with code {self.process.returncode}: {last} (see {self.log})")
 
     def wait_for(self, url: str) -> None:
         """Return when it answers there. Raises ServeError."""
@@ -58,7 +60,7 @@ class Child:
             time.sleep(0.3)
 
 
-def serve(params: Params, root: Path, *, prefect_port: int, mlflow_port: int) -> None:
+def serve(params: "Params", root: Path, *, prefect_port: int, mlflow_port: int) -> None:
     """Serve until SIGINT or SIGTERM; then end every process that was started here. Raises ServeError."""
     if not (root / "prefect.yaml").exists():
         raise ServeError(f"no prefect.yaml in {root.resolve()}; run this in the folder of the pipeline")
@@ -120,8 +122,10 @@ class _Family:
             self.start("Prefect", command, self.home, own).wait_for(f"{pages}/api/health")
         return f"{pages}/api"
 
-    def mlflow(self, params: Params, root: Path, port: int) -> str:
+    def mlflow(self, params: "Params", root: Path, port: int) -> str:
         """The address of MLflow's pages, which are started for the local store only."""
+        from ae_pipeline.operation.tracking.connection import tracking_uri, ui_command  # Arrow: a worker needs it not
+
         uri = tracking_uri(params, root)
         if uri.startswith("http"):
             return uri
@@ -173,8 +177,12 @@ def _end_with_parent(parent: int) -> None:
 def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise ServeError(f"`prefect {' '.join(command[3:])}` failed: {said[-1].strip() if said else 'no output'}")
+        said = _last_line(done.stderr.strip() or done.stdout)
+        raise ServeError(f"`prefect {' '.join(command[3:])}` failed: {said}")
+
+
+def _last_line(output: str) -> str:
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no output")
 
 
 def _check_free(port: int, option: str) -> None:
@@ -190,7 +198,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (an address of ours)
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+    except (OSError, ValueError):
         return False
 
 
@@ -207,3 +215,33 @@ def _until_stopped() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def recover(root: Path) -> None:
+    """Have Prefect close the runs that were killed here, and free the slots that nobody holds. Raises ServeError."""
+    if not (root / "flows").is_dir() or not (root / "prefect.yaml").exists():
+        raise ServeError(f"no flows/ and prefect.yaml in {root.resolve()}; run this in the folder of the pipeline")
+    command = [sys.executable, "-m", "flows.recovery"]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode:
+        raise ServeError(_last_line(done.stdout).removeprefix("error: "))
+    print("\n".join(lines), end="\n" if lines else "", flush=True)
+
+
+def start_worker(root: Path) -> None:
+    """Recover, then become Prefect's worker. Raises ServeError; does not return."""
+    recover(root)
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    command = [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
+    os.chdir(root)
+    os.execv(command[0], command)  # noqa: S606 (systemd and `serve` signal this process)
+
+
+def process_of_worker(name: str) -> tuple[str, int] | None:
+    """Host and process of a worker by its name, which stands on every run that it takes, from the first moment.
+
+    None for one that was started otherwise than by `start_worker`.
+    """
+    host, _, pid = name.rpartition(":")
+    return (host, int(pid)) if host and pid.isdigit() else None

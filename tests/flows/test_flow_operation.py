@@ -207,7 +207,7 @@ def test_a_store_that_was_begun_in_the_place_of_another_has_a_series_of_its_own(
         found = monitor_batches(params, clone.folder)
         if found.new:
             mark_reported(params, clone.folder, found)
-        return found.run_id, [batch.snapshot for batch in found.new]
+        return found.run_id, list(found.new)
 
     first, snapshots = monitor()
     assert snapshots == [1]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from handmade import random_pixels
-from inboxes import GIT, OLD, params_with, put, put_image, put_table, reasons, run, settle, store_of, stored
+from inboxes import OLD, params_with, put, put_image, put_table, reasons, run, settle, store_of, stored
 
 from ae_pipeline.data.idx import write_idx
 from ae_pipeline.errors import ConfigError, DataError, StoreError, TargetError
@@ -246,7 +246,7 @@ def test_what_hinders_all_files_is_no_file_s_fault(codec, box, tmp_path):
     layout = next(name for name in ("binary", "columns", "coded") if name != params.encode.layout)
     other = params.model_copy(update={"encode": params.encode.model_copy(update={"layout": layout})})
     with pytest.raises(DataError, match=r"encode\.layout is"):
-        encode_inbox(other, tmp_path, codec, git=GIT)
+        encode_inbox(other, tmp_path, codec)
     assert not quarantine(tmp_path).exists()
     assert run(tmp_path, codec).files == ["b.parquet"]
 
@@ -471,7 +471,7 @@ def test_a_working_folder_that_is_not_utf8_is_no_hindrance_to_relative_paths(cod
         "from pathlib import Path; from ae_pipeline.params import Params;"
         "from ae_pipeline.operation.inbox.run import encode_inbox;"
         "params = Params.model_validate({'encode': {'device': 'cpu'}});"
-        f"done = encode_inbox(params, Path(), Path({str(codec)!r}), git={{'commit': None, 'dirty': None}});"
+        f"done = encode_inbox(params, Path(), Path({str(codec)!r}));"
         "print(done.files, list(done.quarantined))"
     )
     found = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError
-from ae_pipeline.operation.inbox.images.reading import read_image
+from ae_pipeline.operation.inbox.images import read_image
 from ae_pipeline.store.latent_store import LatentStore
 
 GREY, COLOUR = SampleSpec((5, 4), "uint8"), SampleSpec((5, 4, 3), "uint8")

@@ -88,7 +88,7 @@ def seen(changed):
     ],
 )
 def test_when_a_file_may_be_taken(changed, unchanged_for, expected):
-    found = why_unsettled(seen(changed), unchanged_for, 30, now=1000.0)
+    found = why_unsettled(seen(changed), lambda _file, _now: unchanged_for, 30, now=1000.0)
     assert found is None if expected is None else found.startswith(expected)
 
 

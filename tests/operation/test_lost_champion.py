@@ -166,7 +166,7 @@ def test_a_growing_store_without_its_champion(grown, how, tmp_path, monkeypatch)
 def test_batches_that_were_monitored(grown):
     root, params = grown
     promote(params, root, "3", "it is in the workspace", "me")
-    assert [found.snapshot for found in monitor_batches(params, root).new] == [1]
+    assert list(monitor_batches(params, root).new) == [1]
     shutil.rmtree(root / "data/growing")
     c = client()
     for experiment in c.search_experiments():

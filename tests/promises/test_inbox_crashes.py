@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import random_pixels
 from inboxes import (
-    GIT,
     params_with,
     put,
     put_image,
@@ -65,7 +64,7 @@ def test_one_run_at_a_time(codec, box, tmp_path):
         with pytest.raises(TargetError, match="another run is writing"):
             run(tmp_path, codec)
 
-    assert encode_inbox(params_with(), tmp_path, codec, git=GIT, progress=start_another).rows == 30
+    assert encode_inbox(params_with(), tmp_path, codec, progress=start_another).rows == 30
 
 
 def test_parts_of_an_interrupted_run_do_not_count_where_the_columns_are_others_now(codec, box, tmp_path):
@@ -82,7 +81,7 @@ def test_parts_of_an_interrupted_run_do_not_count_where_the_columns_are_others_n
     put_table(box / "a.parquet", 1, id=["a"], label=pa.array([1], pa.int16()))
     put_table(box / "b.parquet", 2, id=["b"], label=pa.array([2], pa.int8()))
     with pytest.raises(Cut):
-        encode_inbox(params_with(), tmp_path, codec, git=GIT, progress=cut_after_two)
+        encode_inbox(params_with(), tmp_path, codec, progress=cut_after_two)
     assert len(list((tmp_path / "data" / "growing").glob(".*.partial/part-*"))) == 2
     # Another file begins the store: the part of b.parquet has its number, its rows and its column names, but int16.
     put_table(box / "a.parquet", 3, id=["c"], label=pa.array([3], pa.int64()))
@@ -99,7 +98,7 @@ from ae_pipeline.params import Params
 PARAMS = Params.model_validate({"encode": {"device": "cpu"}})
 
 def run(folder):
-    encode_inbox(PARAMS, folder, folder / "codec", git={"commit": None, "dirty": None})
+    encode_inbox(PARAMS, folder, folder / "codec")
 """
 
 

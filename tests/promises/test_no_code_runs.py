@@ -16,7 +16,7 @@ from PIL import EpsImagePlugin, Image
 
 from ae_pipeline.errors import DownloadError, StoreError
 from ae_pipeline.operation.inbox.batches import growing_stores
-from ae_pipeline.operation.inbox.images.reading import IMAGE_SUFFIXES
+from ae_pipeline.operation.inbox.images import IMAGE_SUFFIXES
 from ae_pipeline.sources.mirrors import MIRROR_VARIABLE, fetch_verified, local_mirror
 from ae_pipeline.sources.mnist import PINS
 from ae_pipeline.store.format import verified_file as pieces

@@ -11,7 +11,7 @@ from ae_pipeline.cli.options import naming_options
 from ae_pipeline.data.idx import open_idx
 from ae_pipeline.errors import ConfigError, DamagedPartError, DataError, NewerFormatError, PipelineError, StoreError
 from ae_pipeline.operation.inbox.files.faults import reason_of
-from ae_pipeline.operation.inbox.images.converting import read_labels
+from ae_pipeline.operation.inbox.idx import read_labels
 from ae_pipeline.sources.idx import IMAGES, IdxSource
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, read_manifest
 from ae_pipeline.store.latent_store import LatentStore

@@ -14,7 +14,6 @@ from ae_pipeline.operation.inbox.run import encode_inbox
 from ae_pipeline.params import Params
 from ae_pipeline.store.latent_store import LatentStore
 
-GIT = {"commit": None, "dirty": None}
 OLD = time.time() - 3600
 
 
@@ -23,7 +22,7 @@ def params_with(**inbox):
 
 
 def run(root, codec, **inbox):
-    return encode_inbox(params_with(**inbox), root, codec, git=GIT)
+    return encode_inbox(params_with(**inbox), root, codec)
 
 
 def settle(folder):

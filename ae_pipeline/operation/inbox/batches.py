@@ -1,29 +1,76 @@
-"""What one snapshot of a growing store added: numbers that can be had from the store alone, in a file beside it.
+"""What became of the files of an inbox in one run, and what one snapshot of a growing store added.
 
-`<store>.batches/<snapshot>.json` is written after the snapshot; one that a crash prevented is written by the next run.
+`<store>.batches/<snapshot>.json` is written after the snapshot. One that a crash prevented is written by the next run,
+with the numbers that can be had from the store alone.
 """
 
 import math
-from dataclasses import fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ae_pipeline.data.samples import ID
+from ae_pipeline.evaluation.drift.measure import read_errors
 from ae_pipeline.files import write_json
 from ae_pipeline.operation.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE, LABEL
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
-from ae_pipeline.operation.inbox.files.names import shown
-from ae_pipeline.operation.inbox.images.converting import IMAGES_NAME
-from ae_pipeline.operation.inbox.outcome import InboxRun
+from ae_pipeline.operation.inbox.files.names import IMAGES_NAME, shown
 from ae_pipeline.store.care.snapshots import added_parts
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 
-_BLOCK_ROWS = 65_536
 # Older stores have this name. A Parquet file may be called so, too: then its rows name that file itself.
 _FORMER_IMAGES_NAME = "images.parquet"
+_NAMED = 3  # files of each kind that a summary names
+
+
+@dataclass
+class InboxRun:
+    """What one run did. Files go by their path in the inbox.
+
+    Four of its fields say why: `quarantined` cannot be used; `failed` could not be read or put into quarantine, and is
+    tried again by the next run; `why_waiting` is not ready (`waiting` counts these); `left_alone` is not to be taken,
+    by its name or kind. Errors are the rows' MSE of values scaled to [0, 1]; all nulls where nothing was new.
+    """
+
+    store: str = ""
+    snapshot: int | None = None
+    files: list[str] = field(default_factory=list)
+    quarantined: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    waiting: int = 0
+    why_waiting: dict[str, str] = field(default_factory=dict)
+    left_alone: dict[str, str] = field(default_factory=dict)
+    known: int = 0
+    colour_to_grey: int = 0
+    transparency_dropped: int = 0
+    rows: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    mean_error: float | None = None
+    median_error: float | None = None
+    p95_error: float | None = None
+    max_error: float | None = None
+    seconds: float = 0.0
+
+    def statistics(self) -> dict[str, Any]:
+        """The numbers, flat: files are counted."""
+        counts = {name: len(getattr(self, name)) for name in ("files", "quarantined", "failed", "left_alone")}
+        values = {**asdict(self), **counts}
+        del values["why_waiting"]
+        return values
+
+    def summary(self) -> str:
+        """One line says what became of all files but those that were known; it names a few of each kind."""
+        text = f"{len(self.files)} file(s), {self.rows:,} rows encoded; {len(self.quarantined)} in quarantine"
+        for what, files in (("FAILED", self.failed), ("waiting", self.why_waiting), ("left alone", self.left_alone)):
+            if files:
+                some = [f"{name}: {why}" for name, why in list(files.items())[:_NAMED]]
+                more = f", and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
+                text += f"; {len(files):,} {what} ({', '.join(some)}{more})"
+        return text
 
 
 def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
@@ -32,7 +79,7 @@ def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
     Files go by their name without a folder, images by their path. Errors are the rows' MSE of values scaled to [0, 1].
     """
     opened, parts = added_parts(store, snapshot)
-    errors = np.concatenate([rows.error for part in parts for rows in opened.read_part(part, _BLOCK_ROWS)])
+    errors = read_errors(opened, [part.name for part in parts])
     rows = sum(part.rows for part in parts)
     files = []
     for part in parts:
@@ -82,8 +129,7 @@ def write_statistics(store: Path, snapshot: int, facts: dict[str, Any]) -> None:
 
 def growing_stores(growing: Path) -> list[Path]:
     """All stores below the folder that they grow in; unfinished ones have hidden names."""
-    folders = growing.iterdir() if growing.is_dir() else ()
-    return sorted(item for item in folders if not item.name.startswith(".") and (item / MANIFEST_NAME).exists())
+    return sorted(manifest.parent for manifest in growing.glob(f"[!.]*/{MANIFEST_NAME}"))
 
 
 def known_contents(growing: Path) -> set[str]:
@@ -119,7 +165,6 @@ def stored_labels(growing: Path, keys: list[str]) -> list[Any] | None:
 
 
 def _values(store: LatentStore, part: PartEntry, name: str) -> list[Any]:
-    """One column of a part. Raises StoreError."""
     return [value for values in store.read_column(part, name) for value in values.to_pylist()]
 
 

@@ -1,9 +1,5 @@
 """The columns of a store that an inbox fills, and files of every kind fitted to them.
 
-    fitted = FittedFile(SampleSet.open(file), "sub/a.parquet", digest, None, store, converted=False)
-    fitted.check()            # DataError says why the file does not fit
-    fitted.columns            # what other files of the same store are fitted to
-
 The first good file decides the columns of a store. Later files may have theirs in any order and may lack some, which
 are null then. Types are cast where no value changes. Nothing is left out and no text is made a number: what would need
 that does not fit. Every row says in `file_sha256` which file brought it, and rows without an id are called
@@ -44,9 +40,8 @@ def new_columns(found: pa.Schema, *, converted: bool) -> pa.Schema:
     them: whether labels come with the first file is chance.
     """
     kind = plain_type(found.field(ID).type) if ID in found.names else pa.string()
-    fields = [pa.field(ID, kind, nullable=False)]
-    others = (field for field in found if field.name != ID)
-    fields += [pa.field(field.name, plain_type(field.type, widest=converted)) for field in others]
+    fields = [pa.field(field.name, plain_type(field.type, widest=converted)) for field in found if field.name != ID]
+    fields.insert(0, pa.field(ID, kind, nullable=False))
     if converted and LABEL not in found.names:
         fields.append(pa.field(LABEL, pa.int64()))
     if FILE_DIGEST not in found.names:  # else the file is refused

@@ -15,114 +15,86 @@ later, when it is encoded, keeps out that file alone.
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.files import locked_folder
-from ae_pipeline.operation.inbox.batches import (
-    batch_facts,
-    growing_stores,
-    known_contents,
-    write_missing,
-    write_statistics,
-)
+from ae_pipeline.operation.inbox.batches import InboxRun, batch_facts, growing_stores, write_missing, write_statistics
 from ae_pipeline.operation.inbox.columns import FittedFile
 from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
-from ae_pipeline.operation.inbox.outcome import InboxRun
 from ae_pipeline.operation.inbox.taking import Taking
 from ae_pipeline.params import Params
 from ae_pipeline.provenance import git_state
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.appending import append_samples
 from ae_pipeline.store.writing.encoding import encode_samples
+from ae_pipeline.store.writing.shards import Progress
 
 
-def encode_inbox(
-    params: Params,
-    root: Path,
-    codec_path: Path,
-    *,
-    git: dict[str, Any] | None = None,
-    progress: Callable[[int], None] = lambda rows: None,
-) -> InboxRun:
+def encode_inbox(params: Params, root: Path, codec: Path, progress: Progress = lambda rows: None) -> InboxRun:
     """Append what is new in params.inbox to `paths.growing/<first 12 digits of the codec's fingerprint>`.
 
     Without anything new no snapshot is made. One run at a time: a second one gets TargetError. Writes the numbers
     beside the store (`batches.py`). Raises every PipelineError, but not for a bad file: that is put into quarantine.
     """
     started = time.monotonic()
-    header = read_header(codec_path)
-    store = growing_store(params, root, header.fingerprint)
-
-    def append(sets: list[SampleSet]) -> bool:
-        state = git_state(root) if git is None else git
-        added = append_samples(store, sets, codec_path, params.encode, name="inbox", git=state, progress=progress)
-        return bool(added.parts)
-
+    store = growing_store(params, root, read_header(codec).fingerprint)
     with locked_folder(store.parent / ".inbox") as work:
         remove_temporary(work)
-        growing = growing_stores(store.parent)
-        for grown in growing:
+        for grown in growing_stores(store.parent):
             write_missing(grown)
-        old = LatentStore.open(store) if store in growing else None
         try:
-            run, has_grown = _take_and_append(params, root, codec_path, work, store, old, append)
+            run, snapshot = _take_and_append(params, root, codec, store, work, progress)
         finally:
             shutil.rmtree(work / "files", ignore_errors=True)
-        snapshot = old.manifest.snapshot if old else None
-        facts: dict[str, Any] = {"store": str(store), "snapshot": snapshot}
-        if has_grown:  # the names of its files are known here with their folders
-            facts = {**batch_facts(store, (snapshot or 0) + 1), "files": run.files}
-        run = replace(run, **facts, waiting=len(run.why_waiting), seconds=round(time.monotonic() - started, 3))
-        if has_grown:
-            write_statistics(store, facts["snapshot"], asdict(run))
+        if snapshot is not None:  # the names of its files are known here with their folders
+            run = replace(run, **{**batch_facts(store, snapshot), "files": run.files})
+        run.seconds = round(time.monotonic() - started, 3)
+        if snapshot is not None:
+            write_statistics(store, snapshot, asdict(run))
     return run
 
 
 def _take_and_append(
-    params: Params,
-    root: Path,
-    codec_path: Path,
-    work: Path,
-    store: Path,
-    old: LatentStore | None,
-    append: Callable[[list[SampleSet]], bool],
-) -> tuple[InboxRun, bool]:
-    """What was taken, without the files that cannot be encoded, and whether the store has grown by it."""
-    spec = read_header(codec_path).spec
-    columns = old.attributes_schema() if old else None
-    known = known_contents(store.parent)
+    params: Params, root: Path, codec: Path, store: Path, work: Path, progress: Progress
+) -> tuple[InboxRun, int | None]:
+    """What was taken, without the files that cannot be encoded, and the snapshot that was added, if any."""
+    spec = read_header(codec).spec
+    old = LatentStore.open(store) if store in growing_stores(store.parent) else None
     failed: dict[str, str] = {}
     quarantined: dict[str, str] = {}
     while True:
-        taking = Taking(params.inbox, root, spec, known, work, columns=columns, store=store)
-        run, sets = taking.take_all(failed)
+        run, sets = Taking(params.inbox, root, spec, work, store, old).take_all(failed)
+        run.store, run.snapshot = str(store), old.manifest.snapshot if old else None
         run.quarantined = quarantined | run.quarantined
+        if not sets:
+            return run, None
         try:
-            return run, bool(sets) and append(sets)
+            git = git_state(root)
+            added = append_samples(store, sets, codec, params.encode, name="inbox", git=git, progress=progress)
         except Exception as error:
             if fault_of(error) is Fault.RUN:
                 raise
-            found = _not_encodable(sets, codec_path, params, work / "files" / "trial")
+            found = _not_encodable(sets, codec, params, work / "files" / "trial")
             # It is not the files if every one fails: a setting, say.
             if not found or len(found) == len(sets):
                 raise
             failed, quarantined = failed | found, run.quarantined
+        else:
+            return run, added.store.manifest.snapshot if added.parts else None
 
 
-def _not_encodable(sets: list[SampleSet], codec_path: Path, params: Params, trial: Path) -> dict[str, str]:
+def _not_encodable(sets: list[SampleSet], codec: Path, params: Params, trial: Path) -> dict[str, str]:
     """The files that cannot be encoded even alone, and why. Raises what is no file's fault."""
     found = {}
     for samples in sets:
         if not isinstance(samples, FittedFile):
             continue  # images, of which everything was read
         try:
-            encode_samples(samples, codec_path, trial, params.encode, name="trial", git={})
+            encode_samples(samples, codec, trial, params.encode, name="trial", git={})
         except Exception as error:
             if fault_of(error) is Fault.RUN:
                 raise
@@ -135,6 +107,3 @@ def _not_encodable(sets: list[SampleSet], codec_path: Path, params: Params, tria
 def growing_store(params: Params, root: Path, fingerprint: str) -> Path:
     """Where rows are collected that a codec encodes; it may not exist yet."""
     return root / params.paths.growing / fingerprint[:12]
-
-
-__all__ = ["InboxRun", "encode_inbox", "growing_store"]

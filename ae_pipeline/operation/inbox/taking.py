@@ -1,8 +1,5 @@
 """What is new in an inbox: files found, read to their end, and made into sample sets, or put into quarantine.
 
-    taking = Taking(params.inbox, root, codec.spec, known_contents(growing), work, columns=None, store=store)
-    run, sets = taking.take_all({})
-
 A file is known by its content, under whatever name. Files are read in name order; the first good one gives a new store
 its columns (`columns.py`), and all images of one run make one set. Whatever a file does, the others are taken
 (`faults.py`), and nothing is passed over without a word: `InboxRun` names every file that is not in a store.
@@ -14,25 +11,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
-
 from ae_pipeline.data.idx import idx_name
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TargetError
 from ae_pipeline.files import is_utf8, make_folder, sha256_file
+from ae_pipeline.operation.inbox.batches import InboxRun, known_contents
 from ae_pipeline.operation.inbox.columns import FittedFile, columns_for_image
 from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
 from ae_pipeline.operation.inbox.files.ledger import Ledger
 from ae_pipeline.operation.inbox.files.listing import FileChangedError, Inbox, InboxFile, why_unsettled
-from ae_pipeline.operation.inbox.files.names import shown
+from ae_pipeline.operation.inbox.files.names import IMAGES_NAME, shown
 from ae_pipeline.operation.inbox.files.quarantine import Quarantine
-from ae_pipeline.operation.inbox.images.converting import IMAGES_NAME, ImageWriter, convert_idx
-from ae_pipeline.operation.inbox.images.reading import IMAGE_SUFFIXES, read_image
-from ae_pipeline.operation.inbox.outcome import InboxRun
-from ae_pipeline.operation.inbox.pairing import pair, why_late
+from ae_pipeline.operation.inbox.idx import convert_idx, pair, why_late
+from ae_pipeline.operation.inbox.images import IMAGE_SUFFIXES, ImageWriter, read_image
 from ae_pipeline.params.operation import InboxParams
+from ae_pipeline.store.latent_store import LatentStore
 
 _CHANGING = "somebody changed it, or took it away, while it was read"
 _READ_KINDS = (
@@ -54,28 +49,21 @@ class _Found:
 class Taking:
     """Finds the files that are new, puts the bad ones into quarantine, and makes sample sets of the rest below `work`.
 
-    `known` is what `known_contents` gives; `columns` the attributes of `store` (named in messages), None if it is
-    not there yet. The sets live in `work`, or in the inbox itself, until they are appended. All images make one set.
+    The sets live in `work`, or in the inbox itself, until they are appended. `old` is what stands at `store`, if any.
     """
 
     def __init__(
-        self,
-        params: InboxParams,
-        root: Path,
-        spec: SampleSpec,
-        known: set[str],
-        work: Path,
-        *,
-        columns: pa.Schema | None,
-        store: Path,
+        self, params: InboxParams, root: Path, spec: SampleSpec, work: Path, store: Path, old: LatentStore | None
     ):
         self._inbox = Inbox(params, root)
         self._ledger = Ledger(work / "ledger.json", params.location)
         self._quarantine = Quarantine(root / params.quarantine, self._inbox, self._ledger)
         self._settle_seconds = params.settle_seconds
         self._work = work / "files"
-        self._spec, self._known, self._columns, self._store = spec, set(known), columns, store
-        self._names: dict[str, str] = {}  # of local copies, for messages
+        self._spec, self._store = spec, store
+        self._columns = old.attributes_schema() if old else None
+        self._known = known_contents(store.parent)
+        self._names: dict[str, str] = {}  # of fetched files, for messages
         self._images: ImageWriter | None = None
         self._run = InboxRun()
         self._sets: list[SampleSet] = []
@@ -86,7 +74,6 @@ class Taking:
         `failed`: files that this run could not encode, and why; they are not tried again.
         """
         shutil.rmtree(self._work, ignore_errors=True)
-        self._quarantine.sweep()
         self._run.why_waiting |= self._quarantine.take_back(time.time(), self._settle_seconds)
         self._rejected = self._quarantine.rejected()
         listing = self._inbox.list()
@@ -95,11 +82,12 @@ class Taking:
         self._pairs = pair(listing, self._is_used)
         with ExitStack() as self._stack:
             for file in listing.files:
-                if file.name not in failed and file.name not in self._pairs.images_of:  # labels go with their images
+                if file.name not in failed and file.name not in self._pairs.with_images:  # labels go with their images
                     self._take(file, self._pairs.labels_of.get(file.name), self._pairs.held.get(file.name))
         if self._images:
             self._sets.append(SampleSet.open(self._work / IMAGES_NAME, self._spec))
         self._ledger.save()
+        self._run.waiting = len(self._run.why_waiting)
         return self._run, self._sets
 
     def _take(self, file: InboxFile, labels: InboxFile | None, held: str | None) -> None:
@@ -122,22 +110,18 @@ class Taking:
 
     def _look_at(self, file: InboxFile, labels: InboxFile | None) -> None:
         local = self._fetch(file)
-        try:
-            self._decide(_Found(file, local, sha256_file(local), labels))
-        finally:
-            used = any(local in samples.files for samples in self._sets[-1:])
-            if not self._inbox.is_local and not used:
-                local.unlink(missing_ok=True)  # copies of what was converted or known would fill the disk
-
-    def _decide(self, found: _Found) -> None:
+        found = _Found(file, local, sha256_file(local), labels)
         keys = [found.digest]
         try:
             if not self._is_done(found.digest, keys):
                 keys = self._accept(found)
+            self._ledger.note(file, found.digest, keys)
         except Exception as error:
-            self._give_up(found.file, found, error)
-        else:
-            self._ledger.note(found.file, found.digest, keys)
+            self._give_up(file, found, error)
+        finally:
+            used = any(local in samples.files for samples in self._sets[-1:])
+            if not self._inbox.is_local and not used:
+                local.unlink(missing_ok=True)  # copies of what was converted or known would fill the disk
 
     def _accept(self, found: _Found) -> list[str]:
         """Keys of a good file, which is taken unless it is known or has to wait. Raises DataError for a bad one."""
@@ -246,13 +230,9 @@ class Taking:
             self._put_aside(found, f"{shown(labels.name)} {why}")
 
     def _why_unsettled(self, file: InboxFile, labels: InboxFile | None) -> str | None:
-        """Why the file, or its labels, may still be written."""
         for one in (file, labels) if labels else (file,):
-            now = time.time()
-            if why_unsettled(one, 0, self._settle_seconds, now):
-                unchanged = self._ledger.unchanged_for(one, now)
-                if why := why_unsettled(one, unchanged, self._settle_seconds, now):
-                    return why if one is file else f"its labels, {shown(one.name)}: {why}"
+            if why := why_unsettled(one, self._ledger.unchanged_for, self._settle_seconds, time.time()):
+                return why if one is file else f"its labels, {shown(one.name)}: {why}"
         return None
 
     def _wait(self, file: InboxFile, why: str) -> None:
@@ -266,7 +246,7 @@ class Taking:
         fault = fault_of(error)
         if fault is Fault.RUN:
             raise error
-        reason = reason_of(error, {str(found and found.local): file.name, **self._names})
+        reason = reason_of(error, self._names)
         if fault is Fault.CHANGING:
             self._wait(file, _CHANGING)
         elif found is not None and isinstance(error, PermissionError):

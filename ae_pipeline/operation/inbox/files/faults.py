@@ -9,7 +9,7 @@ from enum import Enum
 
 import pyarrow as pa
 
-from ae_pipeline.errors import DataError, PipelineError, is_out_of_memory
+from ae_pipeline.errors import DataError, PipelineError, first_line, is_out_of_memory
 from ae_pipeline.operation.inbox.files.listing import FileChangedError, InboxError
 from ae_pipeline.operation.inbox.files.names import shown
 
@@ -50,8 +50,7 @@ def reason_of(error: BaseException, names: dict[str, str]) -> str:
         found = DataError(str(error))
     else:
         found = DataError(f"it cannot be used ({type(error).__name__}: {str(error) or 'no reason given'})")
-    text = str(found.renamed({path: shown(name) for path, name in names.items()}))
-    return shown(next(iter(text.splitlines()), type(error).__name__).rstrip("."))
+    return shown(first_line(found.renamed({path: shown(name) for path, name in names.items()})))
 
 
 def _number_of(error: BaseException) -> int | None:

@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from ae_pipeline.errors import ConfigError, DataError, PipelineError, first_line
 from ae_pipeline.files import is_utf8, make_folder
 from ae_pipeline.operation.inbox.files.names import put_name, shown, why_left_alone
 from ae_pipeline.params.operation import InboxParams
+from ae_pipeline.store.storage.place import is_url
 
 # What file systems call the time of the last change, and what else changes with a file's content.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
@@ -69,7 +70,7 @@ class Inbox:
 
     def __init__(self, params: InboxParams, root: Path):
         self.location = params.location
-        self.is_local = "://" not in self.location and "::" not in self.location
+        self.is_local = not is_url(self.location)
         self.folder = root / self.location
         self._quarantine = (root / params.quarantine).resolve()
         self._fetched = 0
@@ -190,27 +191,27 @@ class Inbox:
             ) from None
 
 
-def why_unsettled(file: InboxFile, unchanged_for: float, settle_seconds: float, now: float) -> str | None:
+def why_unsettled(
+    file: InboxFile, unchanged_for: Callable[[InboxFile, float], float], settle_seconds: float, now: float
+) -> str | None:
     """Why somebody may still be writing a file; None if it may be taken.
 
-    Its time decides if that is past; else, as clocks differ, two looks that find the same (`unchanged_for`, seconds).
+    Its time decides if that is past; else, as clocks differ, two looks that find the same (`Ledger.unchanged_for`).
     """
-    if unchanged_for >= settle_seconds:
+    age = None if file.changed is None else now - file.changed
+    if (age is not None and age >= settle_seconds) or unchanged_for(file, now) >= settle_seconds:
         return None
     looks = "it is taken when the next run finds it unchanged"
-    if file.changed is None:
+    if age is None:
         return f"its storage does not say when it was changed; {looks}"
-    age = now - file.changed
     if age < 0:
         return f"its time of change is {-age:,.0f} s in the future, so a clock is wrong; {looks}"
-    if age < settle_seconds:
-        return f"it was changed {age:,.0f} s ago, less than inbox.settle_seconds ({settle_seconds:g})"
-    return None
+    return f"it was changed {age:,.0f} s ago, less than inbox.settle_seconds ({settle_seconds:g})"
 
 
 def remove_temporary(folder: Path) -> None:
     """Remove the unfinished files of a killed run; for folders that only one run writes at a time."""
-    for left in folder.rglob(".*.tmp") if folder.is_dir() else ():
+    for left in folder.rglob(".*.tmp"):
         if left.is_symlink() or not left.is_dir():
             left.unlink(missing_ok=True)
 

@@ -4,6 +4,8 @@ import re
 
 from ae_pipeline.errors import printable
 
+IMAGES_NAME = "_images.parquet"
+"""The file that the images of one run become; files of an inbox with such names are left alone."""
 REASON_SUFFIX = ".reason.txt"
 # Copying programs write under such a name and rename when the file is whole.
 _UNFINISHED = (

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
@@ -27,11 +26,6 @@ class Quarantine:
 
     def __init__(self, folder: Path, inbox: Inbox, ledger: Ledger):
         self._folder, self._inbox, self._ledger = folder, inbox, ledger
-
-    def sweep(self) -> None:
-        """Remove what a killed run was just writing."""
-        with suppress(OSError):  # what cannot be removed disturbs nobody
-            remove_temporary(self._folder)
 
     def put(self, file: InboxFile, local: Path, digest: str, reason: str) -> None:
         """Put the file into the quarantine, with its reason beside it. `digest`: "" where the file cannot be read.
@@ -67,9 +61,10 @@ class Quarantine:
     def take_back(self, now: float, settle_seconds: float) -> dict[str, str]:
         """Put what is not any more what its reason says into the inbox again; only for folders.
 
-        Returns what has to wait, and why: files of the quarantine that are still being changed, or whose place in the
-        inbox is taken.
+        Returns what has to wait, and why: files that are still being changed, or whose place in the inbox is taken.
         """
+        with suppress(OSError):  # what a killed run left; if it cannot be removed, it disturbs nobody
+            remove_temporary(self._folder)
         waiting: dict[str, str] = {}
         for reason in self._reasons() if self._inbox.is_local else ():
             target = reason.with_name(reason.name.removesuffix(REASON_SUFFIX))
@@ -112,8 +107,8 @@ class Quarantine:
             reason.unlink()
         return None
 
-    def _reasons(self) -> Iterator[Path]:
-        yield from sorted(self._folder.rglob(f"*{REASON_SUFFIX}")) if self._folder.is_dir() else ()
+    def _reasons(self) -> list[Path]:
+        return sorted(self._folder.rglob(f"*{REASON_SUFFIX}"))
 
     def _name(self, target: Path) -> str:
         return target.relative_to(self._folder).as_posix()

@@ -1,8 +1,6 @@
-"""One image file to the pixels of one row, exactly, or the reason why not.
+"""One image file to the pixels of one row, exactly, or the reason why not; and the images of one run to one shard.
 
-    read_image(path, codec.spec).pixels
-
-The values are kept as they stand in the file (`headers.py`), turned as its orientation says. Nothing is resized.
+The values are kept as they stand in the file (`image_headers.py`), turned as its orientation says. Nothing is resized.
 Nothing is rescaled, but for values of fewer than 8 bits, which are spread over 0 to 255 as the formats define it: that
 loses nothing.
 Colour becomes grey, and transparency is dropped, where the samples have no place for them: `ReadImage` says so.
@@ -12,14 +10,19 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.samples import ID, ShardWriter
 from ae_pipeline.errors import DataError, first_line, is_out_of_memory
-from ae_pipeline.operation.inbox.images.headers import ImageHeader, read_header
+from ae_pipeline.operation.inbox.columns import FILE_DIGEST
+from ae_pipeline.operation.inbox.image_headers import ImageHeader, read_header
 
+_BLOCK_ROWS = 1024
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Pillow reads these formats here and no other, whatever a file is called: PostScript is a program, which Pillow
 # has Ghostscript run.
@@ -100,9 +103,8 @@ def _read(path: Path, image: Image.Image, header: ImageHeader, spec: SampleSpec)
 
 def _check_values(path: Path, header: ImageHeader | None, spec: SampleSpec) -> None:
     """Raise DataError unless images can be of the samples' kind, and the file's values can be kept as they are."""
-    if len(spec.shape) != 2 and (len(spec.shape) != 3 or spec.shape[2] != 3):
-        raise DataError(f"{path} is an image, but the codec is for samples of {spec.describe()}; give them as Parquet")
-    if spec.dtype not in _MODES or (len(spec.shape) == 3 and spec.dtype != "uint8"):
+    is_grey, is_colour = len(spec.shape) == 2, len(spec.shape) == 3 and spec.shape[2] == 3
+    if not (is_grey and spec.dtype in _MODES) and not (is_colour and spec.dtype == "uint8"):
         raise DataError(
             f"{path} is an image, and those are not read as samples of {spec.describe()}; give them as Parquet"
         )
@@ -133,7 +135,6 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _has_colour(image: Image.Image) -> bool:
-    """Whether a pixel is not grey, however the image is stored."""
     if image.mode in _GREY:
         return False
     colours = np.asarray(_plain(image).convert("RGB"))
@@ -141,9 +142,35 @@ def _has_colour(image: Image.Image) -> bool:
 
 
 def _has_transparency(image: Image.Image, header: ImageHeader) -> bool:
-    """Whether a pixel is not opaque."""
     if header.transparent is not None:
         return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == header.transparent).any())
-    if image.mode in (*_MODES["uint16"], *_MODES["float32"]) or not image.has_transparency_data:
-        return False
-    return bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)
+    return image.has_transparency_data and bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)
+
+
+class ImageWriter(ShardWriter):
+    """Writes the images of one run as one canonical shard, in the columns of their store.
+
+    Ids are the images' paths, `file_sha256` says which file each row was made from, and all else is null.
+    """
+
+    def __init__(self, path: Path, columns: pa.Schema, spec: SampleSpec):
+        super().__init__(path, columns, spec)
+        self._columns = columns
+        self._rows: list[dict[str, Any]] = []
+        self._pixels: list[np.ndarray] = []
+
+    def add(self, name: str, digest: str, pixels: np.ndarray) -> None:
+        """One image: its path in the inbox, SHA-256 (hex) of the file, and its pixels."""
+        self._rows.append({ID: name, FILE_DIGEST: bytes.fromhex(digest)})
+        self._pixels.append(pixels)
+        if len(self._rows) == _BLOCK_ROWS:
+            self._write_rows()
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None and self._rows:
+            self._write_rows()
+        super().__exit__(*error)
+
+    def _write_rows(self) -> None:
+        self.write(pa.Table.from_pylist(self._rows, schema=self._columns), np.stack(self._pixels))
+        self._rows, self._pixels = [], []
