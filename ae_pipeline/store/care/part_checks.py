@@ -12,17 +12,21 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import first_line
-from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.format.manifest import Manifest, PartEntry
 from ae_pipeline.store.format.part_writer import ERROR, PART_KEY, part_metadata
 from ae_pipeline.store.format.verified_file import DamagedError, check_bytes
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.storage.folder import LocalStorage
+from ae_pipeline.store.storage.folder import LocalStorage, Storage
 
 _ROWS = 65_536
 
 
-def damage_of_part(store: LatentStore, part: PartEntry) -> str | None:
-    """What is wrong with a part, in a few words; None if nothing is. Reads all of it, from a remote store once."""
+def damage_of_part(storage: Storage, manifest: Manifest, part: PartEntry) -> str | None:
+    """What is wrong with a part, in a few words; None if nothing is. Reads all of it, from a remote store once.
+
+    `manifest` is that of the store; its list of parts is not used.
+    """
+    store = LatentStore(storage, manifest)
     try:
         with _checked_bytes(store, part) as readable, readable.checked_part(part) as parquet:
             # The bytes are as written: what does not fit from here on was written wrong.

@@ -9,16 +9,18 @@ rows have, a machine that decodes to other integers. `deep.py` compares a store 
 
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.codec.devices import cpu_count
+import torch
+
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line
 from ae_pipeline.store.care.findings import Damage, Verified
 from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
 from ae_pipeline.store.care.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of
+from ae_pipeline.store.executors import run_shards
 from ae_pipeline.store.format.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
@@ -97,15 +99,14 @@ def _check_codec(store: LatentStore) -> list[Damage]:
 
 def _check_parts(store: LatentStore, progress: Callable[[int], None]) -> tuple[list[Damage], list[PartEntry]]:
     parts = store.manifest.parts
-    damaged, whole = [], []
-    with ThreadPoolExecutor(min(len(parts), cpu_count())) as pool:
-        for part, reason in zip(parts, pool.map(lambda part: damage_of_part(store, part), parts), strict=True):
-            if reason:
-                damaged.append(Damage(part.name, reason, part.rows, part.id_min, part.id_max))
-            else:
-                whole.append(part)
-            progress(part.rows)
-    return damaged, whole
+    # Each job gets its part; with those of all others it would be large.
+    check = partial(damage_of_part, store.storage, store.manifest.model_copy(update={"parts": []}))
+    reasons = run_shards(
+        check, parts, len(parts), torch.device("cpu"), lambda place, reason: progress(parts[place].rows)
+    )
+    pairs = list(zip(parts, reasons, strict=True))
+    damaged = [Damage(part.name, reason, part.rows, part.id_min, part.id_max) for part, reason in pairs if reason]
+    return damaged, [part for part, reason in pairs if not reason]
 
 
 def _ids_notice(store: LatentStore, parts: list[PartEntry]) -> list[str]:
