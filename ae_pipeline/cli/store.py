@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -149,7 +150,7 @@ def vacuum(
 
     done = vacuum_store(_folder(store), keep, dry_run=dry_run)
     if as_json:
-        print(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2))
+        print(json.dumps({**asdict(done), "dry_run": dry_run}, indent=2))
         return
     from ae_pipeline.cli.store_text import format_vacuumed
 

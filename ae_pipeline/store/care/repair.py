@@ -17,14 +17,14 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, PipelineError, StoreError
-from ae_pipeline.files import finished_file, locked_folder, make_folder, sync_folder, write_json
+from ae_pipeline.files import finished_file, make_folder, sync_folder, write_json
 from ae_pipeline.store.care.findings import Repaired, Verified
 from ae_pipeline.store.care.lost_manifest import LostManifest
 from ae_pipeline.store.care.make_again import empty_folder, make_again
 from ae_pipeline.store.care.part_repairs import Means, repair_parts
 from ae_pipeline.store.care.snapshot_checks import damage_of_file, is_misspelt, read_snapshots
 from ae_pipeline.store.care.snapshots import VACUUMED_NAME, read_vacuumed
-from ae_pipeline.store.care.vacuum import repair_folder, temporary_files
+from ae_pipeline.store.care.vacuum import repair_folder
 from ae_pipeline.store.care.verify import damaged_codec_files, verify_store
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
@@ -58,14 +58,13 @@ def repair_store(
     repair leaves each file as it was, or whole. Raises TargetError (another run is writing the store), StoreError,
     DataError, CodecError.
     """
-    found = verify_store(store)  # raises if there is no store: a lock would make a folder
+    storage = LocalStorage(store)
+    found = verify_store(storage)  # raises if there is no store: a lock would make a folder
     done = Repaired(str(store), snapshot=found.snapshot)
-    if found.whole and not temporary_files(store) and not repair_folder(store).exists():
+    if found.whole and not storage.temporary() and not repair_folder(store).exists():
         return done
-    refuse_links(store)
-    with locked_folder(store):
-        for path in temporary_files(store):
-            path.unlink()
+    refuse_links(storage)
+    with storage.locked():
         if repair_folder(store).exists():
             with empty_folder(store):
                 pass  # and it goes

@@ -276,11 +276,6 @@ def snapshot_name(snapshot: int) -> str:
     return f"{SNAPSHOTS_FOLDER}/{snapshot}.json"
 
 
-def snapshot_path(store: Path, snapshot: int) -> Path:
-    """Path of a snapshot's manifest."""
-    return store / snapshot_name(snapshot)
-
-
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """Check a manifest's bytes; `where` is their file, for messages. Raises StoreError."""
     with no_garbage():
