@@ -15,18 +15,11 @@ from ae_pipeline.store.care.findings import Repaired
 from ae_pipeline.store.care.make_again import empty_folder, make_again, plan_again
 from ae_pipeline.store.care.snapshots import note_removed
 from ae_pipeline.store.care.vacuum import vacuum_locked
-from ae_pipeline.store.format.manifest import (
-    SNAPSHOTS_FOLDER,
-    STORE_FORMAT,
-    Manifest,
-    PartEntry,
-    Totals,
-    write_manifest,
-)
+from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, Manifest, PartEntry, write_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
 from ae_pipeline.store.writing.checks import attribute_columns, check_columns, check_samples, stored_attributes
-from ae_pipeline.store.writing.new_manifest import written_by
+from ae_pipeline.store.writing.new_manifest import next_manifest
 from ae_pipeline.store.writing.plan import part_number
 from ae_pipeline.store.writing.probe import measure_probe
 from ae_pipeline.store.writing.shards import Progress, ShardJob
@@ -139,18 +132,7 @@ def _commit(store: LatentStore, replaced: dict[str, PartEntry], git: dict[str, A
     sync_folder(store.path)
     old = store.manifest
     parts = [replaced.get(part.name, part) for part in old.parts]
-    new = old.model_copy(
-        update={
-            "format": STORE_FORMAT,
-            "snapshot": old.snapshot + 1,
-            "parent": old.snapshot,
-            "parts": parts,
-            "totals": Totals(
-                rows=old.totals.rows, bytes_in=old.totals.bytes_in, bytes_parts=sum(part.bytes for part in parts)
-            ),
-            "written_by": written_by(git),
-        }
-    )
+    new = next_manifest(old, parts, git)
     if new.probe is None or parts[0] != old.parts[0]:
         # A store of format 1 needs its first part whole for this: DamagedPartError otherwise.
         new = new.model_copy(update={"probe": measure_probe(LatentStore(store.path, new))})
