@@ -66,7 +66,9 @@ class PartWriter:
         """A row group with its latents as they stand in the file."""
         place = group.schema.get_field_index(LATENT)
         rows = group.column(place).combine_chunks()
-        if self._layout.coding and rows.nbytes > MOST_ROW_GROUP_BYTES:  # elsewhere seen in the file, by `pieces.cut`
+        if (
+            self._layout.coded_type and rows.nbytes > MOST_ROW_GROUP_BYTES
+        ):  # elsewhere seen in the file, by `pieces.cut`
             raise DataError(
                 f"latents of {len(rows)} rows take {rows.nbytes} bytes in memory, at most {MOST_ROW_GROUP_BYTES} are "
                 f"allowed in a row group; set encode.row_group_rows to less than {len(rows)} (a store that has rows "
