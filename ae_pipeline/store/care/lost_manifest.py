@@ -19,6 +19,7 @@ from ae_pipeline.errors import DataError, StoreError
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.care.snapshots import read_vacuumed
+from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.format.manifest import (
     LARGEST_MANIFEST,
@@ -26,7 +27,6 @@ from ae_pipeline.store.format.manifest import (
     PART_NAME,
     Manifest,
     PartEntry,
-    SourceEntry,
     kept_snapshots,
     read_manifest,
 )

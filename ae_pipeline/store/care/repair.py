@@ -16,14 +16,14 @@ from typing import Any
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import CodecError, PipelineError, StoreError
+from ae_pipeline.errors import CodecError, PipelineError
 from ae_pipeline.files import finished_file, make_folder, sync_folder, write_json
 from ae_pipeline.store.care.findings import Repaired, Verified
 from ae_pipeline.store.care.lost_manifest import LostManifest
 from ae_pipeline.store.care.make_again import empty_folder, make_again
 from ae_pipeline.store.care.part_repairs import Means, repair_parts
-from ae_pipeline.store.care.snapshot_checks import damage_of_file, is_misspelt, read_snapshots
-from ae_pipeline.store.care.snapshots import VACUUMED_NAME, read_vacuumed
+from ae_pipeline.store.care.snapshot_checks import MISSPELT, damage_of_file, read_snapshots
+from ae_pipeline.store.care.snapshots import VACUUMED_NAME
 from ae_pipeline.store.care.vacuum import repair_folder
 from ae_pipeline.store.care.verify import damaged_codec_files, verify_store
 from ae_pipeline.store.format.manifest import (
@@ -31,7 +31,6 @@ from ae_pipeline.store.format.manifest import (
     MANIFEST_NAME,
     SNAPSHOTS_FOLDER,
     manifest_bytes,
-    parse_manifest,
     read_manifest,
     refuse_links,
 )
@@ -104,7 +103,7 @@ def _repair_manifests(store: Path, found: Verified, means: Means, done: Repaired
         name = damage.file
         if name != MANIFEST_NAME and not name.startswith(f"{SNAPSHOTS_FOLDER}/"):
             continue
-        if _is_only_misspelt(store, name):
+        if damage.reason == MISSPELT:
             write_json(store / name, json.loads(manifest_bytes(LocalStorage(store), name)))
             done.files.append(name)
         elif name == MANIFEST_NAME:
@@ -116,19 +115,6 @@ def _repair_manifests(store: Path, found: Verified, means: Means, done: Repaired
                 f"{damage.reason}; it cannot be made again, but the newest snapshot lists all of its rows: "
                 "`ae-pipeline vacuum` removes the earlier snapshots"
             )
-
-
-def _is_only_misspelt(store: Path, name: str) -> bool:
-    """Whether all values of a manifest are as they were, which their digest says, and only its spelling is not."""
-    try:
-        data = manifest_bytes(LocalStorage(store), name)
-        if name == VACUUMED_NAME:
-            read_vacuumed(store)
-        else:
-            parse_manifest(data, name)
-        return is_misspelt(data)
-    except (StoreError, OSError):
-        return False
 
 
 def _rebuild(store: Path, reason: str, means: Means, done: Repaired) -> None:

@@ -3,8 +3,10 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
+from ae_pipeline.files import json_bytes
 from ae_pipeline.store.care.findings import Damage
 from ae_pipeline.store.care.snapshots import VACUUMED_NAME, Vacuumed, read_vacuumed
 from ae_pipeline.store.format.manifest import (
@@ -12,13 +14,14 @@ from ae_pipeline.store.format.manifest import (
     MANIFEST_NAME,
     Manifest,
     holds_part_of_store,
-    is_spelt,
     kept_snapshots,
+    manifest_text,
     read_manifest,
     snapshot_name,
 )
-from ae_pipeline.store.storage.folder import LocalStorage, Storage, read_whole, refuse_cache_link
+from ae_pipeline.store.storage.folder import Storage, place_of, read_whole, refuse_cache_link
 
+MISSPELT = "was changed between its values, which are as they were"
 _NAMED = 100
 # What all snapshots of a store have in common.
 _SAME = ("codec", "samples", "latent", "columns")
@@ -53,9 +56,8 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
     Raises StoreError if there is no store, or no such snapshot.
     """
     found = Snapshots(storage.names())
-    if isinstance(storage, LocalStorage):
-        for name in storage.links():
-            refuse_cache_link(storage.path / name)
+    for name in storage.links():
+        refuse_cache_link(Path(place_of(storage, name)))
     if snapshot is not None:
         there = snapshot_name(snapshot) in found.names
         name = snapshot_name(snapshot) if there else MANIFEST_NAME
@@ -106,11 +108,6 @@ def damage_of_file(storage: Storage, name: str, wanted: str | None, most: int) -
     return None if found == wanted else "was changed: its SHA-256 is not the one in the manifest"
 
 
-def is_misspelt(data: bytes) -> bool:
-    """Whether JSON is not spelt as `files.write_json` does: a manifest's digest is over its values, not the spaces."""
-    return data != (json.dumps(json.loads(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
 def _read(storage: Storage, snapshot: int | None, name: str, found: Snapshots, *, there: bool) -> Manifest | None:
     """A manifest; an error is noted as damage of the file `name` if there is such a snapshot, else raised."""
     manifest = None
@@ -127,9 +124,20 @@ def _read(storage: Storage, snapshot: int | None, name: str, found: Snapshots, *
 
 
 def _check_spelling(storage: Storage, name: str, manifest: Manifest | None = None) -> None:
+    """Raise StoreError unless a file is spelt as it was written: its digest is over its values, not the spaces."""
     data = read_whole(storage, name, most=LARGEST_MANIFEST)
-    if not (manifest and is_spelt(manifest, data)) and is_misspelt(data):
-        raise StoreError("was changed between its values, which are as they were")
+    if not (manifest and is_spelt(manifest, data)) and data != json_bytes(json.loads(data)):
+        raise StoreError(MISSPELT)
+
+
+def is_spelt(manifest: Manifest, data: bytes) -> bool:
+    """Whether `data`, which `manifest` was read from, is what `write_manifest` makes of it, byte for byte."""
+    start = 0
+    for some in manifest_text(manifest, data[-68:-4].decode("ascii", "replace")):  # it was found right when it was read
+        if not data.startswith(some, start):
+            return False
+        start += len(some)
+    return start == len(data)
 
 
 def _read_removed(storage: Storage, found: Snapshots) -> Vacuumed:

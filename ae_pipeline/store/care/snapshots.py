@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, sync_folder, write_json
-from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, kept_snapshots, read_manifest
+from ae_pipeline.store.format.entries import Count
+from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, PartEntry, kept_snapshots, read_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
 from ae_pipeline.store.storage.place import open_storage

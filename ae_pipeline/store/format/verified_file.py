@@ -22,7 +22,8 @@ from ae_pipeline.data.parquet.limits import (
     read_footer,
     too_large,
 )
-from ae_pipeline.store.format.manifest import MOST_ROW_GROUP_ROWS, PartEntry
+from ae_pipeline.store.format.entries import MOST_ROW_GROUP_ROWS
+from ae_pipeline.store.format.manifest import PartEntry
 from ae_pipeline.store.storage.folder import Storage
 
 _MAGIC = b"PAR1"

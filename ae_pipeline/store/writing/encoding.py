@@ -9,7 +9,8 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import LinkedStoreError, StoreError
 from ae_pipeline.files import recorded_name, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, SourceEntry
+from ae_pipeline.store.format.entries import SourceEntry
+from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage
 from ae_pipeline.store.storage.place import open_storage

@@ -14,15 +14,8 @@ from ae_pipeline.errors import CodecError
 from ae_pipeline.files import finished_file, make_folder, recorded_name, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
-from ae_pipeline.store.format.manifest import (
-    STORE_FORMAT,
-    CodecEntry,
-    LatentEntry,
-    Manifest,
-    PartEntry,
-    SourceEntry,
-    Totals,
-)
+from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, SourceEntry, Totals
+from ae_pipeline.store.format.manifest import STORE_FORMAT, Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.writing.checks import columns_of
