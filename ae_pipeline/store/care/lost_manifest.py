@@ -132,10 +132,7 @@ class LostManifest:
 
     def _proposals(self, made: Manifest) -> Iterator[dict[str, Any]]:
         """Yield manifests with what is left of the lost one first, then with what may stand in its place."""
-        snapshots = [
-            self._left.get("snapshot"),
-            max([*self._kept, len(read_vacuumed(self._store).parts)], default=0) + 1,
-        ]
+        snapshots = [self._left.get("snapshot"), max([*self._kept, len(read_vacuumed(self._store))]) + 1]
         writers = [self._left.get("written_by"), made.written_by]
         sources = self.possible_sources(made.parts)
         for snapshot, writer, source in itertools.product(filter(None, snapshots), filter(None, writers), sources):

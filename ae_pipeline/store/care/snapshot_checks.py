@@ -8,7 +8,7 @@ from pathlib import Path
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
 from ae_pipeline.files import json_bytes
 from ae_pipeline.store.care.findings import Damage
-from ae_pipeline.store.care.snapshots import VACUUMED_NAME, Vacuumed, read_vacuumed
+from ae_pipeline.store.care.snapshots import VACUUMED_NAME, read_vacuumed
 from ae_pipeline.store.format.manifest import (
     LARGEST_MANIFEST,
     MANIFEST_NAME,
@@ -65,18 +65,18 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
         return found
     found.known.add(MANIFEST_NAME)
     newest = _read(storage, None, MANIFEST_NAME, found, there=holds_part_of_store(storage))
-    removed = _read_removed(storage, found)
+    oldest = _oldest(storage, found)
     kept = set(kept_snapshots(storage))
     last = newest.snapshot if newest else max(kept, default=0) + 1
-    missing = [number for number in range(removed.oldest, last) if number not in kept]
-    for number in sorted({*missing[:_NAMED], *kept}.intersection(range(removed.oldest, last))):
+    missing = [number for number in range(oldest, last) if number not in kept]
+    for number in sorted({*missing[:_NAMED], *kept}.intersection(range(oldest, last))):
         manifest = _read_earlier(storage, number, newest, found)
         if manifest:
             found.earlier.append(number)
             found.manifest = manifest
     if len(missing) > _NAMED:
         found.damaged.append(Damage(snapshot_name(missing[_NAMED]), f"is missing, as {len(missing):,} in all are", 0))
-    _check_others([number for number in sorted(kept) if not removed.oldest <= number < last], newest, found)
+    _check_others([number for number in sorted(kept) if not oldest <= number < last], newest, found)
     if newest:
         found.manifest, found.newest = newest, True
     return found
@@ -140,7 +140,8 @@ def is_spelt(manifest: Manifest, data: bytes) -> bool:
     return start == len(data)
 
 
-def _read_removed(storage: Storage, found: Snapshots) -> Vacuumed:
+def _oldest(storage: Storage, found: Snapshots) -> int:
+    """The first snapshot that was not removed on purpose, by the record of those, which is checked."""
     found.known.add(VACUUMED_NAME)
     try:
         removed = read_vacuumed(storage)
@@ -148,8 +149,8 @@ def _read_removed(storage: Storage, found: Snapshots) -> Vacuumed:
             _check_spelling(storage, VACUUMED_NAME)
     except StoreError as error:
         found.damage(VACUUMED_NAME, error.finding)
-        return Vacuumed(parts=[0] * (min(kept_snapshots(storage), default=1) - 1))
-    return removed
+        return min(kept_snapshots(storage), default=1)
+    return len(removed) + 1
 
 
 def _read_earlier(storage: Storage, number: int, newest: Manifest | None, found: Snapshots) -> Manifest | None:

@@ -8,8 +8,9 @@ removed snapshot had. A snapshot adds its parts after those of the one before.
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import TypeAdapter
 
 from ae_pipeline.errors import StoreError, first_line
 from ae_pipeline.files import sha256_json, sync_folder, write_json
@@ -23,28 +24,20 @@ VACUUMED_NAME = f"{SNAPSHOTS_FOLDER}/vacuumed.json"
 _LARGEST_RECORD = 16 << 20
 
 
-class Vacuumed(BaseModel):
-    """The whole of _snapshots/vacuumed.json, but its digest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    parts: list[Count] = Field(default_factory=list)
-    """Parts of snapshots 1, 2, ...; of one whose manifest was damaged by then, those of the one before."""
-
-    @property
-    def oldest(self) -> int:
-        """The first snapshot that was not removed."""
-        return len(self.parts) + 1
+_RECORD = TypeAdapter(dict[Literal["parts"], list[Count]])
 
 
-def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
-    """Which snapshots were removed on purpose: none where there is no record. Raises StoreError if it is damaged."""
+def read_vacuumed(place: Path | str | Storage) -> list[int]:
+    """The numbers of parts of snapshots 1, 2, ... that were removed on purpose; none where there is no record.
+
+    Of one whose manifest was damaged by then, those of the one before. Raises StoreError if the record is damaged.
+    """
     storage = open_storage(place)
     where = place_of(storage, VACUUMED_NAME)
     try:
         data = read_whole(storage, VACUUMED_NAME, most=_LARGEST_RECORD)
     except (FileNotFoundError, NotADirectoryError):
-        return Vacuumed()
+        return []
     except OSError as error:
         advice = "give permission, or restore it"
         raise StoreError(f"cannot be read: {first_line(error)}", place=where, advice=advice) from None
@@ -53,8 +46,8 @@ def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
         digest = values.pop("digest")
         if digest != sha256_json(values):
             raise ValueError("its digest does not match its contents")
-        return Vacuumed.model_validate(values)
-    except (ValidationError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        return _RECORD.validate_python(values)["parts"]
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         advice = "restore it, or run `ae-pipeline vacuum`"
         raise StoreError(f"is damaged: {first_line(error)}", place=where, advice=advice) from None
 
@@ -62,10 +55,10 @@ def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
 def note_removed(store: Path, last: int) -> None:
     """Record that snapshots 1 to `last` are gone, durably, before their manifests are removed.
 
-    One whose manifest is lost has as many parts as the one before: those that it added count with the one after it.
+    The parts that one added whose manifest is lost count with the one after it.
     """
     try:
-        counts = read_vacuumed(store).parts[:last]
+        counts = read_vacuumed(store)[:last]
     except StoreError:
         counts = []
     there = set(kept_snapshots(LocalStorage(store)))
@@ -74,7 +67,7 @@ def note_removed(store: Path, last: int) -> None:
         if number in there or number == last:  # the newest one is elsewhere
             with suppress(StoreError):
                 counts[-1] = len(read_manifest(store, number).parts)
-    values = Vacuumed(parts=counts).model_dump(mode="json")
+    values = {"parts": counts}
     write_json(store / VACUUMED_NAME, {**values, "digest": sha256_json(values)})
     sync_folder(store)
 
@@ -85,7 +78,7 @@ def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore
     Raises StoreError if there is no such snapshot, or its manifest is lost.
     """
     newest = LatentStore.open(place)
-    removed = read_vacuumed(place).parts
+    removed = read_vacuumed(place)
     if snapshot > newest.manifest.snapshot:
         return LatentStore.open(place, snapshot), []  # raises: there is none
 

@@ -67,7 +67,7 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
             "later one: it is an old copy; put the newest one back first"
         )
     try:
-        first = noted = read_vacuumed(store).oldest
+        first = noted = len(read_vacuumed(store)) + 1
     except StoreError:  # it is damaged, and is made anew
         first, noted = min(there, default=newest.snapshot), 0
     oldest = max(newest.snapshot - keep + 1, first)
