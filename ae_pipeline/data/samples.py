@@ -282,33 +282,26 @@ class SampleSet:
         return self._digests[file]
 
 
-class ShardWriter:
+class ShardWriter(RowGroupWriter):
     """Write one canonical shard block by block; use as a context manager. The file has its name only when whole."""
 
     def __init__(self, path: Path, attributes: pa.Schema, spec: SampleSpec, row_group_rows: int = 8192):
-        self._schema = sample_schema(attributes, spec)
-        self._spec = spec
-        self._file = RowGroupWriter(
+        schema = sample_schema(attributes, spec)
+        super().__init__(
             path,
-            self._schema,
+            schema,
             row_group_rows,
-            use_dictionary=[name for name in self._schema.names if name not in (ID, PIXELS)],
-            column_encoding={ID: id_encoding(self._schema.field(ID).type)},
+            use_dictionary=[name for name in schema.names if name not in (ID, PIXELS)],
+            column_encoding={ID: id_encoding(schema.field(ID).type)},
             # min and max of pixels would be two whole samples per row group.
-            write_statistics=[name for name in self._schema.names if name != PIXELS],
+            write_statistics=[name for name in schema.names if name != PIXELS],
         )
-
-    def __enter__(self) -> "ShardWriter":
-        self._file.__enter__()
-        return self
+        self._spec = spec
 
     def write(self, attributes: pa.Table, pixels: np.ndarray) -> None:
         """Append rows: attributes as in the schema, pixels as (rows, *shape)."""
         column = from_numpy(pixels.reshape(len(pixels), -1), self._spec.dtype)
-        self._file.write(attributes.append_column(self._schema.field(PIXELS), column))
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.__exit__(*error)
+        self.write_table(attributes.append_column(self._schema.field(PIXELS), column))
 
 
 def id_encoding(id_type: pa.DataType) -> str:

@@ -1,10 +1,10 @@
 """Rows in pieces of one size: a Parquet file written table by table, whole or not at all; tables cut anew."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,27 +20,17 @@ class RowGroupWriter:
     """A context manager; the file has its name only when the block ended well. Page checksums are always written.
 
     The name is on disk when the folder is: tables are written into folders that are finished as a whole.
-
-    `to_file` makes of the rows of a whole row group what is written; columns may have other types then.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        schema: pa.Schema,
-        row_group_rows: int,
-        to_file: Callable[[pa.Table], pa.Table] = lambda group: group,
-        **options: Any,
-    ):
+    def __init__(self, path: Path, schema: pa.Schema, row_group_rows: int, **options: Any):
         self._schema = schema
-        self._rows = row_group_rows
-        self._to_file = to_file
+        self._row_group_rows = row_group_rows
         self._options = options
         self._path = path
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
 
-    def __enter__(self) -> "RowGroupWriter":
+    def __enter__(self) -> Self:
         with ExitStack() as opened:
             sink = arrow_file(opened.enter_context(finished_file(self._path, sync_name=False)), "w")
             if isinstance(sink, pa.NativeFile):
@@ -57,7 +47,7 @@ class RowGroupWriter:
             self._opened = opened.pop_all()
         return self
 
-    def write(self, table: pa.Table) -> None:
+    def write_table(self, table: pa.Table) -> None:
         """Append rows; a row group is written when it is full."""
         assert table.column_names == self._schema.names
         # `Table.cast` will not do: it breaks lists of the type null that are a slice of others.
@@ -67,8 +57,8 @@ class RowGroupWriter:
         ]
         self._pending.append(pa.Table.from_arrays(columns, schema=self._schema))
         self._pending_rows += len(table)
-        while self._pending_rows >= self._rows:
-            self._flush(self._rows)
+        while self._pending_rows >= self._row_group_rows:
+            self._flush(self._row_group_rows)
 
     def __exit__(self, *error: Any) -> None:
         try:
@@ -78,6 +68,10 @@ class RowGroupWriter:
             self._opened.__exit__(*sys.exc_info())
             raise
         self._opened.__exit__(*error)
+
+    def _to_file(self, group: pa.Table) -> pa.Table:
+        """What is written of a whole row group; columns may have other types then."""
+        return group
 
     def _flush(self, rows: int) -> None:
         table = pa.concat_tables(self._pending)

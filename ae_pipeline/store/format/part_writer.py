@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +25,7 @@ PART_KEY = b"ae_pipeline.part"
 _ERROR_FRACTION_BITS = 8
 
 
-class PartWriter:
+class PartWriter(RowGroupWriter):
     """Write one part block by block; use as a context manager. The file has its name only when whole."""
 
     def __init__(self, path: Path, attributes: pa.Schema, layout: str, latent_size: int, row_group_rows: int, job: str):
@@ -43,32 +42,26 @@ class PartWriter:
             metadata=part_metadata(job),
         )
         others = [name for name in attributes.names if name != ID]
-        self._file = RowGroupWriter(
+        super().__init__(
             path,
             schema,
             row_group_rows,
-            to_file=self._to_file,
             use_dictionary=[*others, *self._layout.dictionary_columns],
             column_encoding={ID: id_encoding(schema.field(ID).type), ERROR: "BYTE_STREAM_SPLIT"},
             write_statistics=[*others, ID, ERROR],
         )
 
-    def __enter__(self) -> "PartWriter":
-        self._file.__enter__()
-        return self
-
     def write(self, attributes: pa.Table, latents: np.ndarray, error: np.ndarray) -> None:
         """Append rows: latents int8 (n, L), error float32 (n,)."""
         table = attributes.append_column(LATENT, self._layout.to_arrow(latents))
-        self._file.write(table.append_column(ERROR, pa.array(round_error(error))))
+        self.write_table(table.append_column(ERROR, pa.array(round_error(error))))
 
     def _to_file(self, group: pa.Table) -> pa.Table:
         """A row group with its latents as they stand in the file."""
         place = group.schema.get_field_index(LATENT)
         rows = group.column(place).combine_chunks()
-        if (
-            self._layout.coded_type and rows.nbytes > MOST_ROW_GROUP_BYTES
-        ):  # elsewhere seen in the file, by `pieces.cut`
+        # Of other layouts, `cut` sees it in the file.
+        if self._layout.coded_type and rows.nbytes > MOST_ROW_GROUP_BYTES:
             raise DataError(
                 f"latents of {len(rows)} rows take {rows.nbytes} bytes in memory, at most {MOST_ROW_GROUP_BYTES} are "
                 f"allowed in a row group; set encode.row_group_rows to less than {len(rows)} (a store that has rows "
@@ -76,9 +69,6 @@ class PartWriter:
             )
         latents = self._layout.to_file(rows)
         return group.set_column(place, pa.field(LATENT, latents.type, nullable=False), latents)
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.__exit__(*error)
 
 
 def part_metadata(job: str) -> dict[bytes, bytes]:

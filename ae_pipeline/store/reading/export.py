@@ -71,7 +71,7 @@ def export_images(
         for block in blocks:
             ids = block.attributes.column(ID).to_pylist()
             files = [names.write(folder, row_id, image) for row_id, image in zip(ids, block.pixels, strict=True)]
-            index.write(block.attributes.add_column(1, schema.field(FILE), [files]))
+            index.write_table(block.attributes.add_column(1, schema.field(FILE), [files]))
             rows += len(ids)
             progress(len(ids))
         os.sync()  # all images at once; a file at a time takes longer than decoding
