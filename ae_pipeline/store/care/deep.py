@@ -17,7 +17,6 @@ from ae_pipeline.store.care.make_again import find_shards, make_again, open_sour
 from ae_pipeline.store.format.manifest import PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
-from ae_pipeline.store.writing.checks import check_samples
 from ae_pipeline.store.writing.shards import Progress
 
 # On another processor a latent on a rounding edge may become the next integer: few do, and by one only.
@@ -49,9 +48,7 @@ def compare_with_source(
 
     Raises DataError if none of them was made from these sources.
     """
-    for samples in sources:
-        check_samples(samples, codec.header, store.codec_path)
-    jobs = plan_again(store.manifest, parts, sources)
+    jobs = plan_again(store, {part.name for part in parts}, sources, codec)
     if not jobs:
         raise _no_data(store, parts, sources)
     held = {part.shard.digest for part in store.manifest.parts}

@@ -6,6 +6,7 @@ If the digest in it is that of a proposal, but for a few digits, that proposal i
 
 import itertools
 import json
+import operator
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,15 +23,16 @@ from ae_pipeline.store.care.snapshots import read_vacuumed
 from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.format.manifest import (
-    LARGEST_MANIFEST,
     MANIFEST_NAME,
     PART_NAME,
+    STORE_FORMAT,
     Manifest,
     PartEntry,
     kept_snapshots,
+    manifest_bytes,
     read_manifest,
 )
-from ae_pipeline.store.storage.folder import LocalStorage, read_whole
+from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.writing.shards import ShardJob, plan_jobs
 
 # So many of the 64 digits of two digests never agree by chance.
@@ -41,7 +43,7 @@ _DIGITS_PROOF = 60
 _PLACES = {
     "snapshot": r'\n  "snapshot": ([0-9]{1,9}),',
     "name": r'\n  "source": \{\n    "name": ("[^\n]*"),\n',
-    "layout": r'\n    "layout": ("[^"\n]*"),',
+    "layout": rf'\n    "layout": ("(?:{"|".join(LAYOUTS)})"),',
     "row_group_rows": r'\n    "row_group_rows": ([0-9]{1,9})\n',
     "written_by": r'\n  "written_by": (\{.*?\n  \})',
 }
@@ -92,7 +94,9 @@ class LostManifest:
         A few digits of the digest may be what is damaged.
         """
         proposals = list(self._proposals(made))
-        proven = [values for values in proposals if _agree(self._digest, sha256_json(values)) >= _DIGITS_PROOF]
+        proven = [
+            values for values in proposals if sum(map(operator.eq, self._digest, sha256_json(values))) >= _DIGITS_PROOF
+        ]
         values = (proven or proposals)[0]
         return {**values, "digest": sha256_json(values)}, bool(proven)
 
@@ -123,8 +127,6 @@ class LostManifest:
                 continue
             return EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows)
         known = {name: self._left[name] for name in ("layout", "row_group_rows") if name in self._left}
-        if known.get("layout", "list") not in LAYOUTS:
-            del known["layout"]
         try:
             return EncodeParams.model_validate(known)
         except ValidationError:  # a number of rows of which a digit is what is damaged
@@ -142,16 +144,16 @@ class LostManifest:
                 "written_by": writer,
                 "source": source,
             }
-            values = made.model_copy(update=update).model_dump(mode="json")
-            yield values
-            yield _as_format_1(values)
+            newer, older = (made.model_copy(update={**update, "format": number}) for number in (STORE_FORMAT, 1))
+            yield newer.model_dump(mode="json")
+            yield older.model_dump(mode="json", exclude={"probe": True, "parts": {"__all__": {"pieces"}}})
 
 
 def _salvage(store: Path) -> tuple[dict[str, Any], str]:
     """The values of `_manifest.json` that can still be read, and the text in the place of the digest."""
     try:
-        text = read_whole(LocalStorage(store), MANIFEST_NAME, most=LARGEST_MANIFEST).decode("utf-8", "replace")
-    except (FileNotFoundError, StoreError):  # StoreError: too large to be one
+        text = manifest_bytes(LocalStorage(store)).decode("utf-8", "replace")
+    except StoreError:  # it is not there, or too large to be one
         text = ""
     left = {}
     for name, pattern in _PLACES.items():
@@ -159,15 +161,3 @@ def _salvage(store: Path) -> tuple[dict[str, Any], str]:
             with suppress(ValueError):
                 left[name] = json.loads(found[1])
     return left, text[-68:-4]
-
-
-def _as_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    parts = [{key: value for key, value in part.items() if key != "pieces"} for part in values["parts"]]
-    older = {**values, "format": 1, "parts": parts}
-    del older["probe"]
-    return older
-
-
-def _agree(one: str, other: str) -> int:
-    """How many digits two digests have in common, place by place."""
-    return sum(found == wanted for found, wanted in zip(one, other, strict=False))

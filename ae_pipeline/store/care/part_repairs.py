@@ -18,7 +18,7 @@ from ae_pipeline.store.care.vacuum import vacuum_locked
 from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, Manifest, PartEntry, write_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
-from ae_pipeline.store.writing.checks import attribute_columns, check_columns, check_samples, stored_attributes
+from ae_pipeline.store.writing.checks import attribute_columns, check_columns, stored_attributes
 from ae_pipeline.store.writing.new_manifest import next_manifest
 from ae_pipeline.store.writing.plan import part_number
 from ae_pipeline.store.writing.probe import measure_probe
@@ -48,9 +48,7 @@ def repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Repa
     except (CodecError, StoreError):
         done.failed |= dict.fromkeys(parts, "cannot be made again without the store's codec, which is damaged")
         return
-    for samples in means.sources:
-        check_samples(samples, codec.header, store.codec_path)
-    jobs = plan_again(manifest, list(parts.values()), means.sources)
+    jobs = plan_again(store, parts, means.sources, codec)
     hopeless = {name: _why_not(store, part, jobs.get(name), means) for name, part in parts.items()}
     done.failed |= {name: why for name, why in hopeless.items() if why}
     jobs = {name: job for name, job in jobs.items() if not hopeless[name]}

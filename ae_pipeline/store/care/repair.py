@@ -16,7 +16,7 @@ from typing import Any
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import CodecError, PipelineError
+from ae_pipeline.errors import CodecError, PipelineError, StoreError
 from ae_pipeline.files import finished_file, make_folder, sync_folder, write_json
 from ae_pipeline.store.care.findings import Repaired, Verified
 from ae_pipeline.store.care.lost_manifest import LostManifest
@@ -107,7 +107,11 @@ def _repair_manifests(store: Path, found: Verified, means: Means, done: Repaired
             write_json(store / name, json.loads(manifest_bytes(LocalStorage(store), name)))
             done.files.append(name)
         elif name == MANIFEST_NAME:
-            _rebuild(store, damage.reason, means, done)
+            try:
+                written, proven = _rebuild(store, means)
+                (done.files if proven else done.made_anew).extend(written)
+            except PipelineError as error:
+                done.failed[name] = f"{damage.reason}; {error}"
         elif name == VACUUMED_NAME:
             done.failed[name] = f"{damage.reason}; `ae-pipeline vacuum` writes it anew"
         else:
@@ -117,27 +121,17 @@ def _repair_manifests(store: Path, found: Verified, means: Means, done: Repaired
             )
 
 
-def _rebuild(store: Path, reason: str, means: Means, done: Repaired) -> None:
-    """Make the newest manifest again, from all of the data."""
-    if not means.sources:
-        done.failed[MANIFEST_NAME] = (
-            f"{reason}; give all data sets of the store with --source, in the order in which they were added, to "
-            "make it again; earlier snapshots that are whole can be read as they are (--snapshot)"
-        )
-        return
-    try:
-        written, proven = _manifest_again(store, means)
-        (done.files if proven else done.made_anew).extend(written)
-    except PipelineError as error:
-        done.failed[MANIFEST_NAME] = f"{reason}; {error}"
-
-
-def _manifest_again(store: Path, means: Means) -> tuple[list[str], bool]:
-    """Write the manifest that the data gives, and the parts that are not in the store as the data gives them.
+def _rebuild(store: Path, means: Means) -> tuple[list[str], bool]:
+    """Make the newest manifest again from all of the data, and the parts that are not in the store as that gives them.
 
     Returns what was written, and whether it is proven to be what was lost. Without proof nothing is written, unless
     new bytes are accepted. Raises PipelineError.
     """
+    if not means.sources:
+        raise StoreError(
+            "give all data sets of the store with --source, in the order in which they were added, to make it again; "
+            "earlier snapshots that are whole can be read as they are (--snapshot)"
+        )
     path = _codec_to_rebuild_with(store, means.codec_copy)
     codec = Codec.load(path, choose_device(means.device))
     for samples in means.sources:

@@ -15,6 +15,7 @@ from ae_pipeline.store.format.manifest import (
     Manifest,
     holds_part_of_store,
     kept_snapshots,
+    manifest_bytes,
     manifest_text,
     read_manifest,
     snapshot_name,
@@ -125,7 +126,7 @@ def _read(storage: Storage, snapshot: int | None, name: str, found: Snapshots, *
 
 def _check_spelling(storage: Storage, name: str, manifest: Manifest | None = None) -> None:
     """Raise StoreError unless a file is spelt as it was written: its digest is over its values, not the spaces."""
-    data = read_whole(storage, name, most=LARGEST_MANIFEST)
+    data = manifest_bytes(storage, name)
     if not (manifest and is_spelt(manifest, data)) and data != json_bytes(json.loads(data)):
         raise StoreError(MISSPELT)
 

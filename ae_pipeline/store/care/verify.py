@@ -8,7 +8,7 @@ rows have, a machine that decodes to other integers. `deep.py` compares a store 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,14 +75,13 @@ def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], No
     )
 
 
-def damaged_codec_files(store: LatentStore) -> list[tuple[str, str]]:
+def damaged_codec_files(store: LatentStore) -> Iterator[tuple[str, str]]:
     """Files of the store's codec that are not what the manifest says, each with the reason."""
     wanted: dict[Any, str] = dict(store.manifest.codec.files)
     most = store.manifest.codec.bytes  # of both files together
-    checked = [
-        (name, damage_of_file(store.storage, f"{CODEC_FOLDER}/{name}", wanted.get(name), most)) for name in CODEC_FILES
-    ]
-    return [(name, reason) for name, reason in checked if reason]
+    for name in CODEC_FILES:
+        if reason := damage_of_file(store.storage, f"{CODEC_FOLDER}/{name}", wanted.get(name), most):
+            yield name, reason
 
 
 def _check_codec(store: LatentStore) -> list[Damage]:
@@ -126,10 +125,8 @@ def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
     listed = {part.name for part in manifest.parts} | snapshots.known
     listed |= {f"{CODEC_FOLDER}/{name}" for name in CODEC_FILES}
     others = [name for name in snapshots.names if name not in listed]
-    kinds: dict[bool, list[str]] = {True: [], False: []}
-    for name in others:
-        kinds[bool(re.match(PART_NAME, name)) or name.split("/")[-1].startswith(".")].append(name)
-    left, strange = kinds[True], kinds[False]
+    left = [name for name in others if re.match(PART_NAME, name) or name.split("/")[-1].startswith(".")]
+    strange = sorted({*others} - {*left})
     notices = []
     if left:
         notices.append(

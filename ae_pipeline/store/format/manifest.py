@@ -163,17 +163,6 @@ def holds_part_of_store(storage: Storage) -> bool:
     return any(name in (MANIFEST_NAME, CODEC_FOLDER, SNAPSHOTS_FOLDER) or re.match(PART_NAME, name) for name in names)
 
 
-def _instead(storage: Storage) -> str:
-    """What to do about a manifest that is not there."""
-    try:
-        lost = holds_part_of_store(storage)
-    except OSError:
-        lost = False
-    if not lost:
-        return "encode again, or give another folder"
-    return "it was lost, or never written: `ae-pipeline verify` says what is left, and if rows are, `repair` helps"
-
-
 def kept_snapshots(storage: Storage) -> list[int]:
     """Numbers of the earlier snapshots whose manifests are there, rising."""
     names = _names_in(storage, f"{SNAPSHOTS_FOLDER}/")
@@ -271,7 +260,12 @@ def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
         # S3 says so where a bucket does not exist.
         reason = "" if name in str(error) else f": {first_line(error)}"
         found = f"is not a complete latent store ({name} is missing{reason})"
-        raise StoreError(found, place=storage.location, advice=_instead(storage)) from None
+        advice = (
+            "it was lost, or never written: `ae-pipeline verify` says what is left, and if rows are, `repair` helps"
+            if holds_part_of_store(storage)
+            else "encode again, or give another folder"
+        )
+        raise StoreError(found, place=storage.location, advice=advice) from None
     except OSError as error:
         raise StoreError(
             f"cannot be read: {first_line(error)}",
