@@ -23,16 +23,17 @@ from ae_pipeline.store.care.snapshots import read_vacuumed
 from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.format.manifest import (
+    LARGEST_MANIFEST,
     MANIFEST_NAME,
     PART_NAME,
     STORE_FORMAT,
     Manifest,
     PartEntry,
     kept_snapshots,
-    manifest_bytes,
     read_manifest,
 )
-from ae_pipeline.store.storage.folder import LocalStorage
+from ae_pipeline.store.storage.folder import LocalStorage, read_whole
+from ae_pipeline.store.writing.plan import new_pieces
 from ae_pipeline.store.writing.shards import ShardJob, plan_jobs
 
 # So many of the 64 digits of two digests never agree by chance.
@@ -65,9 +66,9 @@ class LostManifest:
         `fingerprint` is that of the codec.
         """
         pieces = [(samples, shard) for samples in self._sources for shard in samples.shards]
-        once = {samples.shard_digest(shard): (samples, shard) for samples, shard in reversed(pieces)}
+        once, _ = new_pieces(self._sources, set())
         there = {path.name for path in self._store.iterdir() if re.match(PART_NAME, path.name)}
-        plans = [plan_jobs(some, fingerprint, self.settings) for some in (pieces, list(reversed(once.values())))]
+        plans = [plan_jobs(some, fingerprint, self.settings) for some in (pieces, once)]
         jobs = max(plans, key=lambda plan: len(there & {job.part_name for job in plan}))
         unknown = sorted(there - {job.part_name for job in jobs})
         if unknown or not there:
@@ -152,8 +153,8 @@ class LostManifest:
 def _salvage(store: Path) -> tuple[dict[str, Any], str]:
     """The values of `_manifest.json` that can still be read, and the text in the place of the digest."""
     try:
-        text = manifest_bytes(LocalStorage(store)).decode("utf-8", "replace")
-    except StoreError:  # it is not there, or too large to be one
+        text = read_whole(LocalStorage(store), MANIFEST_NAME, most=LARGEST_MANIFEST).decode("utf-8", "replace")
+    except (FileNotFoundError, StoreError):  # StoreError: too large to be one
         text = ""
     left = {}
     for name, pattern in _PLACES.items():

@@ -84,20 +84,17 @@ def _check_groups(store: LatentStore, part: PartEntry, parquet: pq.ParquetFile) 
 def _check_rows(store: LatentStore, part: PartEntry, parquet: pq.ParquetFile) -> None:
     levels = store.manifest.latent.levels
     lowest, highest = -(levels // 2), levels - 1 - levels // 2
-    smallest: list[Any] = []
-    largest: list[Any] = []
+    ids: list[Any] = []
     for batch in parquet.iter_batches(batch_size=_ROWS):
         table = pa.table(batch)
         for name in (ID, ERROR):
             if table.column(name).null_count:
                 raise DamagedError(f"has rows without `{name}`")
-        latents = store.to_rows(table).latents
+        latents = store.to_latents(table)
         if latents.min() < lowest or latents.max() > highest:
             raise DamagedError(f"has latents that are not from {lowest} to {highest}")
-        ids = pc.min_max(table.column(ID)).as_py()
-        smallest.append(ids["min"])
-        largest.append(ids["max"])
-    if (min(smallest), max(largest)) != (part.id_min, part.id_max):
-        raise DamagedError(
-            f"has ids from {min(smallest)} to {max(largest)}, the manifest says from {part.id_min} to {part.id_max}"
-        )
+        ids += pc.min_max(table.column(ID)).as_py().values()
+    least, greatest = min(ids), max(ids)
+    if (least, greatest) != (part.id_min, part.id_max):
+        told = f"the manifest says from {part.id_min} to {part.id_max}"
+        raise DamagedError(f"has ids from {least} to {greatest}, {told}")

@@ -132,8 +132,9 @@ def _rebuild(store: Path, means: Means) -> tuple[list[str], bool]:
             "give all data sets of the store with --source, in the order in which they were added, to make it again; "
             "earlier snapshots that are whole can be read as they are (--snapshot)"
         )
-    path = _codec_to_rebuild_with(store, means.codec_copy)
-    codec = Codec.load(path, choose_device(means.device))
+    codec = _codec_to_rebuild_with(store, means)
+    path = codec.folder
+    assert path is not None, "it was loaded from there"
     for samples in means.sources:
         check_samples(samples, codec.header, path)
     lost = LostManifest(store, means.sources)
@@ -154,16 +155,15 @@ def _rebuild(store: Path, means: Means) -> tuple[list[str], bool]:
     return [*other, MANIFEST_NAME], proven
 
 
-def _codec_to_rebuild_with(store: Path, copy: Path | None) -> Path:
+def _codec_to_rebuild_with(store: Path, means: Means) -> Codec:
     """The store's own; where that is lost with all manifests, the copy. The names of parts prove that it is one."""
-    inside = store / CODEC_FOLDER
+    device = choose_device(means.device)
     try:
-        Codec.load(inside, "cpu")
+        return Codec.load(store / CODEC_FOLDER, device)
     except CodecError as error:
-        if copy is None:
+        if means.codec_copy is None:
             raise CodecError(
                 f"cannot be made again without the store's codec, which is damaged ({error})",
                 advice="give a folder with a copy of the codec (--codec)",
             ) from None
-        return copy
-    return inside
+        return Codec.load(means.codec_copy, device)

@@ -43,8 +43,6 @@ _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data
 
 Id = Annotated[int, Field(strict=True)] | str
 PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
-PartName = Annotated[str, Field(pattern=PART_NAME)]
-Piece = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]
 
 
 # There are many entries of each part: with slots they take a third of a model's memory.
@@ -64,7 +62,7 @@ class ShardEntry:
 class PartEntry:
     """One Parquet file of the store."""
 
-    name: PartName
+    name: Annotated[str, Field(pattern=PART_NAME)]
     rows: Annotated[int, Field(ge=1, strict=True)]
     bytes: Count
     sha256: Sha256
@@ -72,7 +70,7 @@ class PartEntry:
     id_max: Id
     job: Sha256
     shard: ShardEntry
-    pieces: list[Piece] | None = None
+    pieces: list[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]] | None = None
     """Length and digest of every piece of the file, in its order (`format/verified_file.py`); None in format 1."""
 
 
@@ -176,12 +174,11 @@ def _names_in(storage: Storage, folder: str) -> set[str]:
     return {name.removeprefix(folder).split("/")[0] for name in storage.names() if name.startswith(folder)}
 
 
-def refuse_links(store: Path | Storage) -> None:
+def refuse_links(storage: Storage) -> None:
     """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else.
 
     So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
     """
-    storage = open_storage(store)
     links = {name: place_of(storage, name) for name in storage.links()}
     for place in links.values():
         refuse_cache_link(Path(place))

@@ -11,7 +11,7 @@ from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import CodecError
-from ae_pipeline.files import finished_file, make_folder, recorded_name, sha256_file, sha256_json
+from ae_pipeline.files import finished_file, make_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
 from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, SourceEntry, Totals
@@ -58,7 +58,7 @@ def grown(store: LatentStore, parts: list[PartEntry], *, name: str, git: dict[st
     """The manifest of the snapshot after the open one: its parts and these."""
     both = [*store.manifest.parts, *parts]
     digest = sha256_json([part.shard.digest for part in both])
-    source = SourceEntry(name=recorded_name(name), digest=digest, rows=sum(part.rows for part in both))
+    source = SourceEntry(name=name, digest=digest, rows=sum(part.rows for part in both))
     probe = store.manifest.probe or measure_probe(store)  # a store of format 1 has none
     return next_manifest(store.manifest, both, git).model_copy(update={"source": source, "probe": probe})
 
