@@ -12,7 +12,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import StoreError
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.care.snapshot_checks import is_spelt, read_snapshots
+from ae_pipeline.store.care.snapshots import is_spelt, read_snapshots
 from ae_pipeline.store.format import manifest as manifests
 from ae_pipeline.store.format import manifest_text as text
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, manifest_text, write_manifest

@@ -22,10 +22,9 @@ from ae_pipeline.store.care.findings import Repaired, Verified
 from ae_pipeline.store.care.lost_manifest import LostManifest
 from ae_pipeline.store.care.make_again import empty_folder, make_again
 from ae_pipeline.store.care.part_repairs import Means, repair_parts
-from ae_pipeline.store.care.snapshot_checks import MISSPELT, damage_of_file, read_snapshots
-from ae_pipeline.store.care.snapshots import VACUUMED_NAME
+from ae_pipeline.store.care.snapshots import MISSPELT, VACUUMED_NAME, read_snapshots
 from ae_pipeline.store.care.vacuum import repair_folder
-from ae_pipeline.store.care.verify import damaged_codec_files, verify_store
+from ae_pipeline.store.care.verify import damage_of_file, damaged_codec_files, verify_store
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,

@@ -7,6 +7,7 @@ Damage is what costs rows, or would. What costs nothing is a notice: leftovers o
 rows have, a machine that decodes to other integers. `deep.py` compares a store with the data it was made from.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,13 +20,13 @@ from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_l
 from ae_pipeline.store.care.findings import Damage, Verified
 from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
-from ae_pipeline.store.care.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of
+from ae_pipeline.store.care.snapshots import Snapshots, read_snapshots, state_of
 from ae_pipeline.store.executors import run_shards
 from ae_pipeline.store.format.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.reading.decode import load_store_codec
-from ae_pipeline.store.storage.folder import Storage
+from ae_pipeline.store.storage.folder import Storage, read_whole
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.probe import measure_probe
 
@@ -73,6 +74,21 @@ def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], No
         notices=notices,
         decoding=_probe(store, able=not codec_damage and manifest.parts[0] in whole[:1]),
     )
+
+
+def damage_of_file(storage: Storage, name: str, wanted: str | None, most: int) -> str | None:
+    """What is wrong with a file of at most `most` bytes whose SHA-256 is known; None if nothing is."""
+    if wanted is None:
+        return "has no digest in the manifest"
+    try:
+        found = hashlib.sha256(read_whole(storage, name, most=most)).hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {first_line(error)}"
+    except StoreError as error:
+        return error.finding
+    return None if found == wanted else "was changed: its SHA-256 is not the one in the manifest"
 
 
 def damaged_codec_files(store: LatentStore) -> Iterator[tuple[str, str]]:

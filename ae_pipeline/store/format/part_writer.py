@@ -60,7 +60,7 @@ class PartWriter(RowGroupWriter):
         """A row group with its latents as they stand in the file."""
         place = group.schema.get_field_index(LATENT)
         rows = group.column(place).combine_chunks()
-        # Of other layouts, `cut` sees it in the file.
+        # In files of other layouts, `cut` sees it.
         if self._layout.coded_type and rows.nbytes > MOST_ROW_GROUP_BYTES:
             raise DataError(
                 f"latents of {len(rows)} rows take {rows.nbytes} bytes in memory, at most {MOST_ROW_GROUP_BYTES} are "
