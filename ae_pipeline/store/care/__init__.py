@@ -6,9 +6,8 @@ findings       what verify and repair found and did
 part_checks    one part, every byte and row
 repeated_ids   ids that several rows have
 repair         a damaged store, given its bytes back
-part_repairs   damaged parts, moved in when they are the same
 make_again     parts made again from their data
-lost_manifest  what a lost manifest may have been, and the proof
+lost_manifest  a lost manifest, made again and proven
 snapshots      which snapshots there are, what each added, whether they are whole
 vacuum         what no kept snapshot needs
 """

@@ -1,4 +1,4 @@
-"""What a lost manifest may have been. The names of parts prove the data and its order, the digest proves the rest.
+"""A lost manifest, made again. The names of parts prove the data and its order, the digest proves the rest.
 
 What only the manifest knew (who wrote it, under which name) is taken from what can still be read of the damaged file.
 If the digest in it is that of a proposal, but for a few digits, that proposal is the manifest that was lost.
@@ -7,6 +7,7 @@ If the digest in it is that of a proposal, but for a few digits, that proposal i
 import itertools
 import json
 import operator
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,14 +16,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import DataError, StoreError
-from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.errors import CodecError, DataError, StoreError
+from ae_pipeline.files import sha256_file, sha256_json, sync_folder, write_json
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store.care.make_again import Means, empty_folder, make_again
 from ae_pipeline.store.care.snapshots import read_vacuumed
 from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.format.manifest import (
+    CODEC_FOLDER,
     LARGEST_MANIFEST,
     MANIFEST_NAME,
     PART_NAME,
@@ -33,6 +38,8 @@ from ae_pipeline.store.format.manifest import (
     read_manifest,
 )
 from ae_pipeline.store.storage.folder import LocalStorage, read_whole
+from ae_pipeline.store.writing.checks import check_samples
+from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest
 from ae_pipeline.store.writing.plan import new_pieces
 from ae_pipeline.store.writing.shards import ShardJob, plan_jobs
 
@@ -50,7 +57,74 @@ _PLACES = {
 }
 
 
-class LostManifest:
+def rebuild_manifest(store: Path, means: Means) -> tuple[list[str], bool]:
+    """Make the newest manifest again from all of the data, and the parts that are not in the store as that gives them.
+
+    Returns what was written, and whether it is proven to be what was lost. Without proof nothing is written, unless
+    new bytes are accepted. Raises PipelineError.
+    """
+    if not means.sources:
+        raise StoreError(
+            "give all data sets of the store with --source, in the order in which they were added, to make it again; "
+            "earlier snapshots that are whole can be read as they are (--snapshot)"
+        )
+    codec = _codec_to_rebuild_with(store, means)
+    path = codec.folder
+    assert path is not None, "it was loaded from there"
+    for samples in means.sources:
+        check_samples(samples, codec.header, path)
+    lost = _LostManifest(store, means.sources)
+    jobs = lost.plan(codec.fingerprint)
+    with empty_folder(store) as folder:
+        parts = list(make_again(jobs, codec, folder, means.progress))
+        entry = copy_codec(path, folder / CODEC_FOLDER, codec.fingerprint)
+        source = lost.possible_sources(parts)[0]
+        made = first_manifest(folder, codec, entry, parts, lost.settings, source=source, git=means.git)
+        values, proven = lost.propose(made)
+        other = [part.name for part in parts if not _holds(store, part)]
+        if not proven and not means.accept_new_bytes:
+            raise _not_proven(store, len(other), len(parts))
+        for name in other:
+            os.replace(folder / name, store / name)
+        sync_folder(store)
+        write_json(store / MANIFEST_NAME, values)
+    return [*other, MANIFEST_NAME], proven
+
+
+def _codec_to_rebuild_with(store: Path, means: Means) -> Codec:
+    """The store's own; where that is lost with all manifests, the copy. The names of parts prove that it is one."""
+    device = choose_device(means.device)
+    try:
+        return Codec.load(store / CODEC_FOLDER, device)
+    except CodecError as error:
+        if means.codec_copy is None:
+            raise CodecError(
+                f"cannot be made again without the store's codec, which is damaged ({error})",
+                advice="give a folder with a copy of the codec (--codec)",
+            ) from None
+        return Codec.load(means.codec_copy, device)
+
+
+def _holds(store: Path, part: PartEntry) -> bool:
+    path = store / part.name
+    return path.exists() and sha256_file(path) == part.sha256
+
+
+def _not_proven(store: Path, changed: int, parts: int) -> StoreError:
+    """Why nothing is written; `changed` of the parts are not in the store as the data gives them."""
+    found = (
+        f"{changed} of the {parts} parts are missing or have other bytes in the store"
+        if changed
+        else f"all {parts} parts are in the store as the data gives them: no row is in doubt"
+    )
+    return StoreError(
+        f"{store / MANIFEST_NAME}: {found}; but who wrote the store, when it grew and the name of its data set stood "
+        "only in the manifest that was lost",
+        advice="--accept-new-bytes writes one that says so, with the parts as they are made now",
+    )
+
+
+class _LostManifest:
     """Proposes the newest manifest of a store; `sources` are all of its data sets, in the order they were added in."""
 
     def __init__(self, store: Path, sources: list[SampleSet]):
@@ -100,24 +174,6 @@ class LostManifest:
         ]
         values = (proven or proposals)[0]
         return {**values, "digest": sha256_json(values)}, bool(proven)
-
-    def has(self, part: PartEntry) -> bool:
-        """Whether the store has just this part."""
-        path = self._store / part.name
-        return path.exists() and sha256_file(path) == part.sha256
-
-    def not_proven(self, changed: int, parts: int) -> StoreError:
-        """Why no proposal is written; `changed` of the parts are not in the store as the data gives them."""
-        found = (
-            f"{changed} of the {parts} parts are missing or have other bytes in the store"
-            if changed
-            else f"all {parts} parts are in the store as the data gives them: no row is in doubt"
-        )
-        return StoreError(
-            f"{self._store / MANIFEST_NAME}: {found}; but who wrote the store, when it grew and the name of its data "
-            "set stood only in the manifest that was lost",
-            advice="--accept-new-bytes writes one that says so, with the parts as they are made now",
-        )
 
     def _find_settings(self) -> EncodeParams:
         """Take them from an earlier snapshot, or from what is left of the manifest."""

@@ -13,8 +13,10 @@ again wherever the same data is, whatever it is called there. `verify --deep` co
 import shutil
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import cpu_count
@@ -30,6 +32,18 @@ from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.checks import check_samples
 from ae_pipeline.store.writing.shards import Progress, ShardJob, plan_jobs, run_jobs
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a repair is given: data, the codec where the store's is damaged, and what it may do."""
+
+    sources: list[SampleSet]
+    codec_copy: Path | None
+    accept_new_bytes: bool
+    device: str
+    git: dict[str, Any]
+    progress: Progress
 
 
 def open_sources(data: list[Path], store: Path | str, codec: Path | None = None) -> list[SampleSet]:

@@ -95,16 +95,14 @@ def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore
     Raises StoreError if there is no such snapshot, or its manifest is lost.
     """
     newest = LatentStore.open(place)
-    removed = read_vacuumed(place)
+    counts = [0, *read_vacuumed(place)]
     if snapshot > newest.manifest.snapshot:
-        return LatentStore.open(place, snapshot), []  # raises: there is none
-
-    def count(number: int) -> int:
-        if number <= len(removed):
-            return removed[number - 1] if number else 0
-        return len(read_manifest(place, number).parts)
-
-    return newest, newest.manifest.parts[count(snapshot - 1) : count(snapshot)]
+        read_manifest(place, snapshot)  # raises: there is none
+    before, then = (
+        counts[number] if number < len(counts) else len(read_manifest(place, number).parts)
+        for number in (snapshot - 1, snapshot)
+    )
+    return newest, newest.manifest.parts[before:then]
 
 
 @dataclass

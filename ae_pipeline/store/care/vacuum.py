@@ -120,12 +120,11 @@ def _unfinished(store: Path) -> list[Path]:
     return free
 
 
-def _remove(store: Path, manifests: list[Path], files: list[Path]) -> None:
+def _remove(store: Path, manifests: list[Path], parts: list[Path]) -> None:
     for path in manifests:
         path.unlink()
     if manifests:
-        sync_folder(store / SNAPSHOTS_FOLDER)  # before a file goes that a removed manifest lists
-    for path in files:
+        sync_folder(store / SNAPSHOTS_FOLDER)  # before a part goes that a removed manifest lists
+    for path in parts:
         path.unlink()
-    for folder in {path.parent for path in files}:
-        sync_folder(folder)
+    sync_folder(store)
