@@ -31,7 +31,6 @@ from ae_pipeline.store.format.manifest import (
     LARGEST_MANIFEST,
     MANIFEST_NAME,
     PART_NAME,
-    STORE_FORMAT,
     Manifest,
     PartEntry,
     kept_snapshots,
@@ -195,14 +194,11 @@ class _LostManifest:
         writers = [self._left.get("written_by"), made.written_by]
         sources = self.possible_sources(made.parts)
         for snapshot, writer, source in itertools.product(filter(None, snapshots), filter(None, writers), sources):
-            update = {
-                "snapshot": snapshot,
-                "parent": snapshot - 1 if snapshot > 1 else None,
-                "written_by": writer,
-                "source": source,
-            }
-            newer, older = (made.model_copy(update={**update, "format": number}) for number in (STORE_FORMAT, 1))
+            parent = snapshot - 1 if snapshot > 1 else None
+            update = {"snapshot": snapshot, "parent": parent, "written_by": writer, "source": source}
+            newer = made.model_copy(update=update)
             yield newer.model_dump(mode="json")
+            older = newer.model_copy(update={"format": 1})
             yield older.model_dump(mode="json", exclude={"probe": True, "parts": {"__all__": {"pieces"}}})
 
 

@@ -19,7 +19,7 @@ import torch
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, PipelineError, StoreError
-from ae_pipeline.files import finished_file, make_folder, sync_folder, write_json
+from ae_pipeline.files import finished_file, sync_folder, write_json
 from ae_pipeline.store.care.findings import Repaired, Verified
 from ae_pipeline.store.care.lost_manifest import rebuild_manifest
 from ae_pipeline.store.care.make_again import Means, empty_folder, make_again, plan_again
@@ -97,7 +97,6 @@ def _repair_codec(store: Path, means: Means, done: Repaired) -> None:
         elif damage_of_file(LocalStorage(other), name, recorded.get(name), manifest.codec.bytes):
             done.failed[inside] = f"{reason}, and {other / name} is not a copy of it"
         else:
-            make_folder(store / CODEC_FOLDER)
             with finished_file(store / inside) as temporary:
                 shutil.copyfile(other / name, temporary)
             done.files.append(inside)

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
-from ae_pipeline.files import json_bytes, sha256_json, sync_folder, write_json
+from ae_pipeline.files import json_bytes, sha256_json, write_json
 from ae_pipeline.store.care.findings import Damage
 from ae_pipeline.store.format.entries import Count
 from ae_pipeline.store.format.manifest import (
@@ -86,7 +86,6 @@ def note_removed(store: Path, last: int) -> None:
                 counts[-1] = len(read_manifest(store, number).parts)
     values = {"parts": counts}
     write_json(store / VACUUMED_NAME, {**values, "digest": sha256_json(values)})
-    sync_folder(store)
 
 
 def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore, list[PartEntry]]:

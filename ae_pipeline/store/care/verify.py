@@ -103,13 +103,12 @@ def damaged_codec_files(store: LatentStore) -> Iterator[tuple[str, str]]:
 def _check_codec(store: LatentStore) -> list[Damage]:
     rows = store.manifest.totals.rows
     damaged = [Damage(f"{CODEC_FOLDER}/{name}", reason, rows) for name, reason in damaged_codec_files(store)]
-    if damaged:
-        return damaged
-    try:
-        load_store_codec(store, "cpu")
-    except (CodecError, StoreError) as error:
-        return [Damage(CODEC_FOLDER, f"cannot be loaded: {error.finding}", rows)]
-    return []
+    if not damaged:
+        try:
+            load_store_codec(store, "cpu")
+        except (CodecError, StoreError) as error:
+            damaged.append(Damage(CODEC_FOLDER, f"cannot be loaded: {error.finding}", rows))
+    return damaged
 
 
 def _check_parts(store: LatentStore, progress: Callable[[int], None]) -> tuple[list[Damage], list[PartEntry]]:

@@ -179,12 +179,11 @@ def refuse_links(storage: Storage) -> None:
 
     So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
     """
-    links = {name: place_of(storage, name) for name in storage.links()}
-    for place in links.values():
+    for name in storage.links():
+        place = place_of(storage, name)
         refuse_cache_link(Path(place))
-    for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
-        if name in links:
-            raise StoreError(f"{links[name]} is a link; the files of a store must lie in it: put the folder there")
+        if name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
+            raise StoreError(f"{place} is a link; the files of a store must lie in it: put the folder there")
 
 
 def snapshot_name(snapshot: int) -> str:
@@ -237,9 +236,8 @@ def _parse_whole(data: bytes) -> Manifest:
 def _refuse_newer(values: dict[str, Any], digest: Any) -> None:
     """Raise NewerFormatError for a later format, unless its digest says that just this number was changed."""
     found = values.get("format")
-    if not isinstance(found, int) or found <= max(_READABLE):
-        return
-    if digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
+    newer = isinstance(found, int) and found > max(_READABLE)
+    if newer and digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
         expected = " or ".join(map(str, _READABLE))
         finding = f"has format {found}, expected {expected}: a later version of ae-pipeline wrote it"
         raise NewerFormatError(finding, advice="use that one")

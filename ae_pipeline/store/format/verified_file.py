@@ -152,10 +152,6 @@ class VerifiedFile(io.RawIOBase):
         """See io.RawIOBase."""
         return True
 
-    def seekable(self) -> bool:
-        """See io.RawIOBase."""
-        return True
-
     def tell(self) -> int:
         """See io.RawIOBase."""
         return self._position

@@ -11,7 +11,7 @@ from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.parquet.arrow_files import arrow_file
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import CodecError
-from ae_pipeline.files import finished_file, make_folder, sha256_file, sha256_json
+from ae_pipeline.files import finished_file, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
 from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, SourceEntry, Totals
@@ -90,7 +90,6 @@ def _written_by(git: dict[str, Any]) -> dict[str, Any]:
 def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
     """The codec's files in a folder of their own, and their entry in the manifest. Raises CodecError."""
     shutil.rmtree(target, ignore_errors=True)  # an interrupted run may have left half a copy
-    make_folder(target)
     for name in CODEC_FILES:
         with finished_file(target / name) as temporary:
             shutil.copyfile(source / name, temporary)
