@@ -123,7 +123,7 @@ def append(work: Path, parts: int) -> Any:  # noqa: ARG001
 
 
 def manifests(work: Path, parts: int) -> Any:  # noqa: ARG001
-    from ae_pipeline.store.care.snapshot_checks import read_snapshots
+    from ae_pipeline.store.care.snapshots import read_snapshots
     from ae_pipeline.store.storage.folder import LocalStorage
 
     def step() -> None:

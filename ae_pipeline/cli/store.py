@@ -1,6 +1,7 @@
 """The commands that keep a store trustworthy: append, verify, repair, vacuum."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -147,7 +148,7 @@ def vacuum(
     from ae_pipeline.store.care.vacuum import vacuum_store
 
     done = vacuum_store(_folder(store), keep, dry_run=dry_run)
-    show({**done.as_dict(), "dry_run": dry_run}, format_vacuumed(done, dry_run=dry_run), as_json=as_json)
+    show({**asdict(done), "dry_run": dry_run}, format_vacuumed(done, dry_run=dry_run), as_json=as_json)
 
 
 def _folder(store: str) -> Path:

@@ -22,8 +22,8 @@ from ae_pipeline.evaluation.row_errors import round_trip
 from ae_pipeline.files import sha256_file
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store import executors
+from ae_pipeline.store.format.entries import MOST_ROW_GROUP_ROWS
 from ae_pipeline.store.format.layouts import LAYOUTS
-from ae_pipeline.store.format.manifest import MOST_ROW_GROUP_ROWS
 from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.storage.work_folder import unfinished_work
 from ae_pipeline.store.writing.encoding import finished_or_removed

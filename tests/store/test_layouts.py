@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store.format.entries import LatentEntry
 from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
-from ae_pipeline.store.format.manifest import LatentEntry
 
 
 @pytest.fixture(params=LAYOUTS)

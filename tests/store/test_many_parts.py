@@ -12,10 +12,10 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import StoreError
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.care.snapshot_checks import read_snapshots
+from ae_pipeline.store.care.snapshots import is_spelt, read_snapshots
 from ae_pipeline.store.format import manifest as manifests
 from ae_pipeline.store.format import manifest_text as text
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, is_spelt, manifest_text, write_manifest
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, manifest_text, write_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.writing.appending import append_samples
@@ -172,7 +172,7 @@ def test_it_is_read_in_pieces_as_it_is_whole(long):
     data = b"".join(manifest_text(long))
     _, pieces = text.take_apart(data)
     assert len([len(json.loads(piece)) for piece in pieces]) > 5
-    assert manifests._parse_in_pieces(data) == manifests._parse_whole(data, "it") == long
+    assert manifests._parse_in_pieces(data) == manifests._parse_whole(data) == long
 
 
 def test_one_that_is_spelt_otherwise_is_read_whole(long):
@@ -188,11 +188,11 @@ def test_what_was_changed_is_found_in_pieces_as_in_the_whole(long):
     for place in places:
         changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
         found = []
-        for parse in (manifests.parse_manifest, manifests._parse_whole):
+        for parse in (lambda data: manifests.parse_manifest(data, "it"), manifests._parse_whole):
             try:
-                found.append(parse(changed, "it"))
+                found.append(parse(changed))
             except StoreError as error:
-                found.append(str(error))
+                found.append((type(error), error.finding))
         assert found[0] == found[1]
 
 

@@ -143,7 +143,9 @@ def test_rows_of_a_part_are_counted(store):
 
     rewrite_manifest(store, change)
     opened = LatentStore.open(store)
-    assert damage_of_part(opened, opened.manifest.parts[0]) == "has 40 rows, the manifest says 41"
+    assert (
+        damage_of_part(opened.storage, opened.manifest, opened.manifest.parts[0]) == "has 40 rows, the manifest says 41"
+    )
 
 
 def test_another_codec_than_the_manifest_says_is_damage(store, tmp_path):

@@ -1,6 +1,6 @@
 """Rows in pieces of one size: a Parquet file written table by table, whole or not at all; tables cut anew."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -18,21 +18,11 @@ class RowGroupWriter:
     """A context manager; the file has its name only when the block ended well. Page checksums are always written.
 
     The name is on disk when the folder is: tables are written into folders that are finished as a whole.
-
-    `to_file` makes of the rows of a whole row group what is written; columns may have other types then.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        schema: pa.Schema,
-        row_group_rows: int,
-        to_file: Callable[[pa.Table], pa.Table] = lambda group: group,
-        **options: Any,
-    ):
+    def __init__(self, path: Path, schema: pa.Schema, row_group_rows: int, **options: Any):
         self._schema = schema
         self._group_rows = row_group_rows
-        self._to_file = to_file
         self._options = options
         self._path = path
         self._pending: list[pa.Table] = []
@@ -70,6 +60,10 @@ class RowGroupWriter:
     def _write_rest(self, *error: Any) -> None:
         if error[0] is None and self._pending_rows:
             self._flush(self._pending_rows)
+
+    def _to_file(self, group: pa.Table) -> pa.Table:
+        """What is written of a whole row group; columns may have other types then."""
+        return group
 
     def _flush(self, rows: int) -> None:
         table = pa.concat_tables(self._pending)

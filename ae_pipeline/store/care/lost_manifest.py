@@ -1,4 +1,4 @@
-"""What a lost manifest may have been. The names of parts prove the data and its order, the digest proves the rest.
+"""A lost manifest, made again. The names of parts prove the data and its order, the digest proves the rest.
 
 What only the manifest knew (who wrote it, under which name) is taken from what can still be read of the damaged file.
 If the digest in it is that of a proposal, but for a few digits, that proposal is the manifest that was lost.
@@ -6,6 +6,8 @@ If the digest in it is that of a proposal, but for a few digits, that proposal i
 
 import itertools
 import json
+import operator
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,23 +16,30 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import DataError, StoreError
-from ae_pipeline.files import sha256_file, sha256_json
+from ae_pipeline.errors import CodecError, DataError, StoreError
+from ae_pipeline.files import sha256_file, sha256_json, sync_folder, write_json
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store.care.make_again import Means, empty_folder, make_again
 from ae_pipeline.store.care.snapshots import read_vacuumed
+from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.format.manifest import (
+    CODEC_FOLDER,
     LARGEST_MANIFEST,
     MANIFEST_NAME,
     PART_NAME,
     Manifest,
     PartEntry,
-    SourceEntry,
     kept_snapshots,
     read_manifest,
 )
 from ae_pipeline.store.storage.folder import LocalStorage, read_whole
+from ae_pipeline.store.writing.checks import check_samples
+from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest
+from ae_pipeline.store.writing.plan import new_pieces
 from ae_pipeline.store.writing.shards import ShardJob, plan_jobs
 
 # So many of the 64 digits of two digests never agree by chance.
@@ -41,13 +50,80 @@ _DIGITS_PROOF = 60
 _PLACES = {
     "snapshot": r'\n  "snapshot": ([0-9]{1,9}),',
     "name": r'\n  "source": \{\n    "name": ("[^\n]*"),\n',
-    "layout": r'\n    "layout": ("[^"\n]*"),',
+    "layout": rf'\n    "layout": ("(?:{"|".join(LAYOUTS)})"),',
     "row_group_rows": r'\n    "row_group_rows": ([0-9]{1,9})\n',
     "written_by": r'\n  "written_by": (\{.*?\n  \})',
 }
 
 
-class LostManifest:
+def rebuild_manifest(store: Path, means: Means) -> tuple[list[str], bool]:
+    """Make the newest manifest again from all of the data, and the parts that are not in the store as that gives them.
+
+    Returns what was written, and whether it is proven to be what was lost. Without proof nothing is written, unless
+    new bytes are accepted. Raises PipelineError.
+    """
+    if not means.sources:
+        raise StoreError(
+            "give all data sets of the store with --source, in the order in which they were added, to make it again; "
+            "earlier snapshots that are whole can be read as they are (--snapshot)"
+        )
+    codec = _codec_to_rebuild_with(store, means)
+    path = codec.folder
+    assert path is not None, "it was loaded from there"
+    for samples in means.sources:
+        check_samples(samples, codec.header, path)
+    lost = _LostManifest(store, means.sources)
+    jobs = lost.plan(codec.fingerprint)
+    with empty_folder(store) as folder:
+        parts = list(make_again(jobs, codec, folder, means.progress))
+        entry = copy_codec(path, folder / CODEC_FOLDER, codec.fingerprint)
+        source = lost.possible_sources(parts)[0]
+        made = first_manifest(folder, codec, entry, parts, lost.settings, source=source, git=means.git)
+        values, proven = lost.propose(made)
+        other = [part.name for part in parts if not _holds(store, part)]
+        if not proven and not means.accept_new_bytes:
+            raise _not_proven(store, len(other), len(parts))
+        for name in other:
+            os.replace(folder / name, store / name)
+        sync_folder(store)
+        write_json(store / MANIFEST_NAME, values)
+    return [*other, MANIFEST_NAME], proven
+
+
+def _codec_to_rebuild_with(store: Path, means: Means) -> Codec:
+    """The store's own; where that is lost with all manifests, the copy. The names of parts prove that it is one."""
+    device = choose_device(means.device)
+    try:
+        return Codec.load(store / CODEC_FOLDER, device)
+    except CodecError as error:
+        if means.codec_copy is None:
+            raise CodecError(
+                f"cannot be made again without the store's codec, which is damaged ({error})",
+                advice="give a folder with a copy of the codec (--codec)",
+            ) from None
+        return Codec.load(means.codec_copy, device)
+
+
+def _holds(store: Path, part: PartEntry) -> bool:
+    path = store / part.name
+    return path.exists() and sha256_file(path) == part.sha256
+
+
+def _not_proven(store: Path, changed: int, parts: int) -> StoreError:
+    """Why nothing is written; `changed` of the parts are not in the store as the data gives them."""
+    found = (
+        f"{changed} of the {parts} parts are missing or have other bytes in the store"
+        if changed
+        else f"all {parts} parts are in the store as the data gives them: no row is in doubt"
+    )
+    return StoreError(
+        f"{store / MANIFEST_NAME}: {found}; but who wrote the store, when it grew and the name of its data set stood "
+        "only in the manifest that was lost",
+        advice="--accept-new-bytes writes one that says so, with the parts as they are made now",
+    )
+
+
+class _LostManifest:
     """Proposes the newest manifest of a store; `sources` are all of its data sets, in the order they were added in."""
 
     def __init__(self, store: Path, sources: list[SampleSet]):
@@ -63,9 +139,9 @@ class LostManifest:
         `fingerprint` is that of the codec.
         """
         pieces = [(samples, shard) for samples in self._sources for shard in samples.shards]
-        once = {samples.shard_digest(shard): (samples, shard) for samples, shard in reversed(pieces)}
+        once, _ = new_pieces(self._sources, set())
         there = {path.name for path in self._store.iterdir() if re.match(PART_NAME, path.name)}
-        plans = [plan_jobs(some, fingerprint, self.settings) for some in (pieces, list(reversed(once.values())))]
+        plans = [plan_jobs(some, fingerprint, self.settings) for some in (pieces, once)]
         jobs = max(plans, key=lambda plan: len(there & {job.part_name for job in plan}))
         unknown = sorted(there - {job.part_name for job in jobs})
         if unknown or not there:
@@ -92,27 +168,11 @@ class LostManifest:
         A few digits of the digest may be what is damaged.
         """
         proposals = list(self._proposals(made))
-        proven = [values for values in proposals if _agree(self._digest, sha256_json(values)) >= _DIGITS_PROOF]
+        proven = [
+            values for values in proposals if sum(map(operator.eq, self._digest, sha256_json(values))) >= _DIGITS_PROOF
+        ]
         values = (proven or proposals)[0]
         return {**values, "digest": sha256_json(values)}, bool(proven)
-
-    def has(self, part: PartEntry) -> bool:
-        """Whether the store has just this part."""
-        path = self._store / part.name
-        return path.exists() and sha256_file(path) == part.sha256
-
-    def not_proven(self, changed: int, parts: int) -> StoreError:
-        """Why no proposal is written; `changed` of the parts are not in the store as the data gives them."""
-        found = (
-            f"{changed} of the {parts} parts are missing or have other bytes in the store"
-            if changed
-            else f"all {parts} parts are in the store as the data gives them: no row is in doubt"
-        )
-        return StoreError(
-            f"{self._store / MANIFEST_NAME}: {found}; but who wrote the store, when it grew and the name of its data "
-            "set stood only in the manifest that was lost",
-            advice="--accept-new-bytes writes one that says so, with the parts as they are made now",
-        )
 
     def _find_settings(self) -> EncodeParams:
         """Take them from an earlier snapshot, or from what is left of the manifest."""
@@ -123,8 +183,6 @@ class LostManifest:
                 continue
             return EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows)
         known = {name: self._left[name] for name in ("layout", "row_group_rows") if name in self._left}
-        if known.get("layout", "list") not in LAYOUTS:
-            del known["layout"]
         try:
             return EncodeParams.model_validate(known)
         except ValidationError:  # a number of rows of which a digit is what is damaged
@@ -132,22 +190,16 @@ class LostManifest:
 
     def _proposals(self, made: Manifest) -> Iterator[dict[str, Any]]:
         """Yield manifests with what is left of the lost one first, then with what may stand in its place."""
-        snapshots = [
-            self._left.get("snapshot"),
-            max([*self._kept, len(read_vacuumed(self._store).parts)], default=0) + 1,
-        ]
+        snapshots = [self._left.get("snapshot"), max([*self._kept, len(read_vacuumed(self._store))]) + 1]
         writers = [self._left.get("written_by"), made.written_by]
         sources = self.possible_sources(made.parts)
         for snapshot, writer, source in itertools.product(filter(None, snapshots), filter(None, writers), sources):
-            update = {
-                "snapshot": snapshot,
-                "parent": snapshot - 1 if snapshot > 1 else None,
-                "written_by": writer,
-                "source": source,
-            }
-            values = made.model_copy(update=update).model_dump(mode="json")
-            yield values
-            yield _as_format_1(values)
+            parent = snapshot - 1 if snapshot > 1 else None
+            update = {"snapshot": snapshot, "parent": parent, "written_by": writer, "source": source}
+            newer = made.model_copy(update=update)
+            yield newer.model_dump(mode="json")
+            older = newer.model_copy(update={"format": 1})
+            yield older.model_dump(mode="json", exclude={"probe": True, "parts": {"__all__": {"pieces"}}})
 
 
 def _salvage(store: Path) -> tuple[dict[str, Any], str]:
@@ -162,15 +214,3 @@ def _salvage(store: Path) -> tuple[dict[str, Any], str]:
             with suppress(ValueError):
                 left[name] = json.loads(found[1])
     return left, text[-68:-4]
-
-
-def _as_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    parts = [{key: value for key, value in part.items() if key != "pieces"} for part in values["parts"]]
-    older = {**values, "format": 1, "parts": parts}
-    del older["probe"]
-    return older
-
-
-def _agree(one: str, other: str) -> int:
-    """How many digits two digests have in common, place by place."""
-    return sum(found == wanted for found, wanted in zip(one, other, strict=False))

@@ -1,6 +1,6 @@
 """Parts of a store made again from the data that they were made from.
 
-    jobs = plan_again(store.manifest, parts, sources)
+    jobs = plan_again(store, {part.name for part in parts}, sources, codec)
     with empty_folder(store.path) as folder:
         for name, made in zip(jobs, make_again(jobs.values(), codec, folder)):
             made.sha256 == ...
@@ -11,10 +11,12 @@ again wherever the same data is, whatever it is called there. `verify --deep` co
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import accumulate, islice
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import cpu_count
@@ -25,9 +27,23 @@ from ae_pipeline.errors import CodecError, StoreError
 from ae_pipeline.files import clear_folder, locked_folder
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.care.vacuum import repair_folder
-from ae_pipeline.store.format.manifest import CODEC_FOLDER, Manifest, PartEntry, holds_part_of_store, read_manifest
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, PartEntry, holds_part_of_store, read_manifest
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.place import open_storage
+from ae_pipeline.store.writing.checks import check_samples
 from ae_pipeline.store.writing.shards import Progress, ShardJob, plan_jobs, run_jobs
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a repair is given: data, the codec where the store's is damaged, and what it may do."""
+
+    sources: list[SampleSet]
+    codec_copy: Path | None
+    accept_new_bytes: bool
+    device: str
+    git: dict[str, Any]
+    progress: Progress
 
 
 def open_sources(data: list[Path], store: Path | str, codec: Path | None = None) -> list[SampleSet]:
@@ -43,10 +59,8 @@ def open_sources(data: list[Path], store: Path | str, codec: Path | None = None)
     except StoreError:
         if not holds_part_of_store(open_storage(store)):
             raise
-        try:
+        with suppress(CodecError):  # then the files have to say it
             spec = read_header(codec or Path(store, CODEC_FOLDER)).spec
-        except CodecError:
-            spec = None  # then the files have to say it
     return [SampleSet.open(path, spec, stored) for path in data]
 
 
@@ -55,22 +69,26 @@ def find_shards(sources: list[SampleSet]) -> dict[str, tuple[SampleSet, Shard]]:
     return {samples.shard_digest(shard): (samples, shard) for samples in sources for shard in samples.shards}
 
 
-def plan_again(manifest: Manifest, parts: list[PartEntry], sources: list[SampleSet]) -> dict[str, ShardJob]:
-    """The jobs that make parts again, by the parts' names; a part whose data is not there has none.
+def plan_again(
+    store: LatentStore, names: Container[str], sources: list[SampleSet], codec: Codec
+) -> dict[str, ShardJob]:
+    """The jobs that make parts of these names again, in the manifest's order; a part whose data is not there has none.
 
     A job's digest is not the part's where another version of pyarrow made the part, or where the inbox changed the
     file on its way in. Its number only tells the jobs apart: parts that were made at different times may share one.
+    Raises DataError or CodecError for sources that are not for the store's codec.
     """
+    for samples in sources:
+        check_samples(samples, codec.header, store.codec_path)
+    manifest = store.manifest
     shards = find_shards(sources)
     settings = EncodeParams(layout=manifest.latent.layout, row_group_rows=manifest.latent.row_group_rows)
-    names = (part.name for part in manifest.parts)
-    first_rows = dict(zip(names, accumulate((part.rows for part in manifest.parts), initial=0), strict=False))
-    jobs = {}
-    for number, part in enumerate(parts):
-        if part.shard.digest in shards:
-            pieces, first_row = [shards[part.shard.digest]], first_rows[part.name]
-            planned = plan_jobs(pieces, manifest.codec.fingerprint, settings, number=number, first_row=first_row)
-            jobs[part.name] = planned[0]
+    jobs, first_row = {}, 0
+    for number, part in enumerate(manifest.parts):
+        if part.name in names and part.shard.digest in shards:
+            pieces = [shards[part.shard.digest]]
+            (jobs[part.name],) = plan_jobs(pieces, codec.fingerprint, settings, number=number, first_row=first_row)
+        first_row += part.rows
     return jobs
 
 

@@ -12,17 +12,21 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import first_line
-from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.format.manifest import Manifest, PartEntry
 from ae_pipeline.store.format.part_writer import ERROR, PART_KEY, part_metadata
 from ae_pipeline.store.format.verified_file import DamagedError, check_bytes
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.storage.folder import LocalStorage
+from ae_pipeline.store.storage.folder import LocalStorage, Storage
 
 _ROWS = 65_536
 
 
-def damage_of_part(store: LatentStore, part: PartEntry) -> str | None:
-    """What is wrong with a part, in a few words; None if nothing is. Reads all of it, from a remote store once."""
+def damage_of_part(storage: Storage, manifest: Manifest, part: PartEntry) -> str | None:
+    """What is wrong with a part, in a few words; None if nothing is. Reads all of it, from a remote store once.
+
+    `manifest` is that of the store; its list of parts is not used.
+    """
+    store = LatentStore(storage, manifest)
     try:
         with _checked_bytes(store, part) as readable, readable.checked_part(part) as parquet:
             # The bytes are as written: what does not fit from here on was written wrong.
@@ -80,20 +84,17 @@ def _check_groups(store: LatentStore, part: PartEntry, parquet: pq.ParquetFile) 
 def _check_rows(store: LatentStore, part: PartEntry, parquet: pq.ParquetFile) -> None:
     levels = store.manifest.latent.levels
     lowest, highest = -(levels // 2), levels - 1 - levels // 2
-    smallest: list[Any] = []
-    largest: list[Any] = []
+    ids: list[Any] = []
     for batch in parquet.iter_batches(batch_size=_ROWS):
         table = pa.table(batch)
         for name in (ID, ERROR):
             if table.column(name).null_count:
                 raise DamagedError(f"has rows without `{name}`")
-        latents = store.to_rows(table).latents
+        latents = store.to_latents(table)
         if latents.min() < lowest or latents.max() > highest:
             raise DamagedError(f"has latents that are not from {lowest} to {highest}")
-        ids = pc.min_max(table.column(ID)).as_py()
-        smallest.append(ids["min"])
-        largest.append(ids["max"])
-    if (min(smallest), max(largest)) != (part.id_min, part.id_max):
-        raise DamagedError(
-            f"has ids from {min(smallest)} to {max(largest)}, the manifest says from {part.id_min} to {part.id_max}"
-        )
+        ids += pc.min_max(table.column(ID)).as_py().values()
+    least, greatest = min(ids), max(ids)
+    if (least, greatest) != (part.id_min, part.id_max):
+        told = f"the manifest says from {part.id_min} to {part.id_max}"
+        raise DamagedError(f"has ids from {least} to {greatest}, {told}")

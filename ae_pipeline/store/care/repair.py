@@ -10,36 +10,41 @@ in. Where they cannot come out the same, nothing is changed, unless new bytes ar
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.codec.codec import Codec
-from ae_pipeline.codec.devices import choose_device
+import pyarrow as pa
+import torch
+
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import CodecError, PipelineError, StoreError
-from ae_pipeline.files import finished_file, locked_folder, make_folder, sync_folder, write_json
+from ae_pipeline.errors import CodecError, DataError, PipelineError, StoreError
+from ae_pipeline.files import finished_file, sync_folder, write_json
 from ae_pipeline.store.care.findings import Repaired, Verified
-from ae_pipeline.store.care.lost_manifest import LostManifest
-from ae_pipeline.store.care.make_again import empty_folder, make_again
-from ae_pipeline.store.care.part_repairs import Means, repair_parts
-from ae_pipeline.store.care.snapshot_checks import damage_of_file, is_misspelt, read_snapshots
-from ae_pipeline.store.care.snapshots import VACUUMED_NAME, read_vacuumed
-from ae_pipeline.store.care.vacuum import repair_folder, temporary_files
-from ae_pipeline.store.care.verify import damaged_codec_files, verify_store
+from ae_pipeline.store.care.lost_manifest import rebuild_manifest
+from ae_pipeline.store.care.make_again import Means, empty_folder, make_again, plan_again
+from ae_pipeline.store.care.snapshots import MISSPELT, VACUUMED_NAME, note_removed, read_snapshots
+from ae_pipeline.store.care.vacuum import repair_folder, vacuum_locked
+from ae_pipeline.store.care.verify import damage_of_file, damaged_codec_files, verify_store
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     SNAPSHOTS_FOLDER,
+    Manifest,
+    PartEntry,
     manifest_bytes,
-    parse_manifest,
     read_manifest,
     refuse_links,
+    write_manifest,
 )
 from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.reading.decode import load_store_codec
 from ae_pipeline.store.storage.folder import LocalStorage
-from ae_pipeline.store.writing.checks import check_samples
-from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest
-from ae_pipeline.store.writing.shards import Progress
+from ae_pipeline.store.writing.checks import attribute_columns, check_columns, stored_attributes
+from ae_pipeline.store.writing.new_manifest import next_manifest
+from ae_pipeline.store.writing.plan import part_number
+from ae_pipeline.store.writing.probe import measure_probe
+from ae_pipeline.store.writing.shards import Progress, ShardJob
 
 
 def repair_store(
@@ -58,14 +63,13 @@ def repair_store(
     repair leaves each file as it was, or whole. Raises TargetError (another run is writing the store), StoreError,
     DataError, CodecError.
     """
-    found = verify_store(store)  # raises if there is no store: a lock would make a folder
+    storage = LocalStorage(store)
+    found = verify_store(storage)  # raises if there is no store: a lock would make a folder
     done = Repaired(str(store), snapshot=found.snapshot)
-    if found.whole and not temporary_files(store) and not repair_folder(store).exists():
+    if found.whole and not storage.temporary() and not repair_folder(store).exists():
         return done
-    refuse_links(store)
-    with locked_folder(store):
-        for path in temporary_files(store):
-            path.unlink()
+    refuse_links(storage)
+    with storage.locked():
         if repair_folder(store).exists():
             with empty_folder(store):
                 pass  # and it goes
@@ -74,7 +78,7 @@ def repair_store(
         _repair_manifests(store, verify_store(store), means, done)
         if MANIFEST_NAME not in done.failed:
             _repair_codec(store, means, done)
-            repair_parts(LatentStore.open(store), verify_store(store).damaged_files, means, done)
+            _repair_parts(LatentStore.open(store), verify_store(store).damaged_files, means, done)
             done.snapshot = read_manifest(store).snapshot
     return done
 
@@ -93,7 +97,6 @@ def _repair_codec(store: Path, means: Means, done: Repaired) -> None:
         elif damage_of_file(LocalStorage(other), name, recorded.get(name), manifest.codec.bytes):
             done.failed[inside] = f"{reason}, and {other / name} is not a copy of it"
         else:
-            make_folder(store / CODEC_FOLDER)
             with finished_file(store / inside) as temporary:
                 shutil.copyfile(other / name, temporary)
             done.files.append(inside)
@@ -105,11 +108,15 @@ def _repair_manifests(store: Path, found: Verified, means: Means, done: Repaired
         name = damage.file
         if name != MANIFEST_NAME and not name.startswith(f"{SNAPSHOTS_FOLDER}/"):
             continue
-        if _is_only_misspelt(store, name):
+        if damage.reason == MISSPELT:
             write_json(store / name, json.loads(manifest_bytes(LocalStorage(store), name)))
             done.files.append(name)
         elif name == MANIFEST_NAME:
-            _rebuild(store, damage.reason, means, done)
+            try:
+                written, proven = rebuild_manifest(store, means)
+                (done.files if proven else done.made_anew).extend(written)
+            except PipelineError as error:
+                done.failed[name] = f"{damage.reason}; {error}"
         elif name == VACUUMED_NAME:
             done.failed[name] = f"{damage.reason}; `ae-pipeline vacuum` writes it anew"
         else:
@@ -119,72 +126,103 @@ def _repair_manifests(store: Path, found: Verified, means: Means, done: Repaired
             )
 
 
-def _is_only_misspelt(store: Path, name: str) -> bool:
-    """Whether all values of a manifest are as they were, which their digest says, and only its spelling is not."""
-    try:
-        data = manifest_bytes(LocalStorage(store), name)
-        if name == VACUUMED_NAME:
-            read_vacuumed(store)
-        else:
-            parse_manifest(data, name)
-        return is_misspelt(data)
-    except (StoreError, OSError):
-        return False
-
-
-def _rebuild(store: Path, reason: str, means: Means, done: Repaired) -> None:
-    """Make the newest manifest again, from all of the data."""
-    if not means.sources:
-        done.failed[MANIFEST_NAME] = (
-            f"{reason}; give all data sets of the store with --source, in the order in which they were added, to "
-            "make it again; earlier snapshots that are whole can be read as they are (--snapshot)"
-        )
+def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Repaired) -> None:
+    """Repair the damaged parts of a store that the caller has locked. Raises DataError, CodecError, TargetError."""
+    manifest = store.manifest
+    parts = {part.name: part for part in manifest.parts if part.name in damaged}
+    if not parts:
         return
     try:
-        written, proven = _manifest_again(store, means)
-        (done.files if proven else done.made_anew).extend(written)
-    except PipelineError as error:
-        done.failed[MANIFEST_NAME] = f"{reason}; {error}"
+        codec = load_store_codec(store, means.device)
+    except (CodecError, StoreError):
+        done.failed |= dict.fromkeys(parts, "cannot be made again without the store's codec, which is damaged")
+        return
+    jobs = plan_again(store, parts, means.sources, codec)
+    hopeless = {name: _why_not(store, part, jobs.get(name), means) for name, part in parts.items()}
+    done.failed |= {name: why for name, why in hopeless.items() if why}
+    jobs = {name: job for name, job in jobs.items() if not hopeless[name]}
+    if not jobs:
+        return
+    number = 1 + max(part_number(part.name) for part in manifest.parts)
+    replaced: dict[str, PartEntry] = {}
+    with empty_folder(store.path) as folder:
+        for name, made in zip(jobs, make_again(jobs.values(), codec, folder, means.progress), strict=True):
+            listed = parts[name]
+            if made.sha256 == listed.sha256:
+                os.replace(folder / made.name, store.path / name)
+                sync_folder(store.path)
+                done.files.append(name)
+            elif why := _why_not_other(manifest, listed, made, means):
+                done.failed[name] = why
+                (folder / made.name).unlink()
+            else:
+                # A name that no snapshot lists: until the commit nothing changes for anyone.
+                new = f"part-{number + len(replaced):05d}-{made.job[:16]}.parquet"
+                os.replace(folder / made.name, store.path / new)
+                replaced[name] = replace(made, name=new)
+        if replaced:
+            _commit(store, replaced, means.git)
+            # Earlier snapshots went with it.
+            done.failed = {
+                name: why for name, why in done.failed.items() if not name.startswith(f"{SNAPSHOTS_FOLDER}/")
+            }
+    done.replaced = {name: entry.name for name, entry in replaced.items()}
 
 
-def _manifest_again(store: Path, means: Means) -> tuple[list[str], bool]:
-    """Write the manifest that the data gives, and the parts that are not in the store as the data gives them.
-
-    Returns what was written, and whether it is proven to be what was lost. Without proof nothing is written, unless
-    new bytes are accepted. Raises PipelineError.
-    """
-    path = _codec_to_rebuild_with(store, means.codec_copy)
-    codec = Codec.load(path, choose_device(means.device))
-    for samples in means.sources:
-        check_samples(samples, codec.header, path)
-    lost = LostManifest(store, means.sources)
-    jobs = lost.plan(codec.fingerprint)
-    with empty_folder(store) as folder:
-        parts = list(make_again(jobs, codec, folder, means.progress))
-        entry = copy_codec(path, folder / CODEC_FOLDER, codec.fingerprint)
-        source = lost.possible_sources(parts)[0]
-        made = first_manifest(folder, codec, entry, parts, lost.settings, source=source, git=means.git)
-        values, proven = lost.propose(made)
-        other = [part.name for part in parts if not lost.has(part)]
-        if not proven and not means.accept_new_bytes:
-            raise lost.not_proven(len(other), len(parts))
-        for name in other:
-            os.replace(folder / name, store / name)
-        sync_folder(store)
-        write_json(store / MANIFEST_NAME, values)
-    return [*other, MANIFEST_NAME], proven
-
-
-def _codec_to_rebuild_with(store: Path, copy: Path | None) -> Path:
-    """The store's own; where that is lost with all manifests, the copy. The names of parts prove that it is one."""
-    inside = store / CODEC_FOLDER
+def _why_not(store: LatentStore, part: PartEntry, job: ShardJob | None, means: Means) -> str | None:
+    """Why it is of no use to make a part again."""
+    if job is None:
+        groups = f", row groups {part.shard.row_groups}" if part.shard.row_groups != [0] else ""
+        return f"no source holds what it was made from ({part.shard.file}{groups}, unchanged)"
+    if job.digest != part.job and not means.accept_new_bytes:
+        return _other_job(store.manifest)
     try:
-        Codec.load(inside, "cpu")
-    except CodecError as error:
-        if copy is None:
-            raise CodecError(
-                f"cannot be made again without the store's codec, which is damaged ({error})",
-                advice="give a folder with a copy of the codec (--codec)",
-            ) from None
-        return copy
-    return inside
+        columns = attribute_columns(job.samples)
+        check_columns(job.samples.files[0], columns, stored_attributes(store.manifest), store.path)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _other_job(manifest: Manifest) -> str:
+    recorded = manifest.written_by.get("versions", {}).get("pyarrow")
+    if recorded not in (None, pa.__version__):
+        return (
+            f"cannot come out byte for byte with pyarrow {pa.__version__}: the store was written with {recorded}; "
+            "install that version, or accept new bytes (--accept-new-bytes)"
+        )
+    return (
+        f"was not made by encoding this file as it is with pyarrow {pa.__version__}: by another version of pyarrow, or "
+        "from a file that the inbox changed; use that version, or accept new bytes (--accept-new-bytes)"
+    )
+
+
+def _why_not_other(manifest: Manifest, listed: PartEntry, made: PartEntry, means: Means) -> str | None:
+    """Why a part with other bytes does not take the place of the one that was there."""
+    if (made.rows, made.id_min, made.id_max) != (listed.rows, listed.id_min, listed.id_max):
+        return (
+            f"comes out with {made.rows} rows and ids from {made.id_min} to {made.id_max}, the manifest says "
+            f"{listed.rows} and from {listed.id_min} to {listed.id_max}: it was not made from this file as it is"
+        )
+    if means.accept_new_bytes:
+        return None
+    here = torch.backends.cpu.get_cpu_capability()
+    there = manifest.probe.instructions if manifest.probe else "not recorded"
+    return (
+        f"comes out with other bytes on this machine (CPU here: {here}, the writer's: {there}, which may have encoded "
+        "on a GPU); repair on a machine and device as the writer's, or accept new bytes (--accept-new-bytes)"
+    )
+
+
+def _commit(store: LatentStore, replaced: dict[str, PartEntry], git: dict[str, Any]) -> None:
+    """A new snapshot with the new parts in the places of the old; earlier ones cannot be whole again and go."""
+    sync_folder(store.path)
+    old = store.manifest
+    parts = [replaced.get(part.name, part) for part in old.parts]
+    new = next_manifest(old, parts, git)
+    if new.probe is None or parts[0] != old.parts[0]:
+        # A store of format 1 needs its first part whole for this: DamagedPartError otherwise.
+        new = new.model_copy(update={"probe": measure_probe(LatentStore(store.path, new))})
+    note_removed(store.path, old.snapshot)
+    write_manifest(store.path, new)
+    vacuum_locked(store.path, keep=1)

@@ -1,48 +1,60 @@
-"""Which snapshots of a store there are, and what each of them added.
+"""Which snapshots of a store there are, what each of them added, and whether their manifests are whole.
 
 `vacuum` removes the manifests of earlier snapshots. So that one that was removed on purpose can be told from one that
 was lost, and so that what each snapshot added stays known, it leaves `_snapshots/vacuumed.json`: how many parts each
 removed snapshot had. A snapshot adds its parts after those of the one before.
 """
 
+import hashlib
 import json
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import TypeAdapter
 
-from ae_pipeline.data.json_types import JsonModel
-from ae_pipeline.errors import StoreError, first_line
-from ae_pipeline.files import sha256_json, sync_folder, write_json
-from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, Count, PartEntry, kept_snapshots, read_manifest
+from ae_pipeline.errors import NewerFormatError, StoreError, first_line
+from ae_pipeline.files import json_bytes, sha256_json, write_json
+from ae_pipeline.store.care.findings import Damage
+from ae_pipeline.store.format.entries import Count
+from ae_pipeline.store.format.manifest import (
+    LARGEST_MANIFEST,
+    MANIFEST_NAME,
+    SNAPSHOTS_FOLDER,
+    Manifest,
+    PartEntry,
+    holds_part_of_store,
+    kept_snapshots,
+    manifest_bytes,
+    manifest_text,
+    read_manifest,
+    snapshot_name,
+)
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole, refuse_cache_link
 from ae_pipeline.store.storage.place import open_storage
 
 VACUUMED_NAME = f"{SNAPSHOTS_FOLDER}/vacuumed.json"
+MISSPELT = "was changed between its values, which are as they were"
 _LARGEST_RECORD = 16 << 20
+_NAMED = 100
+# What all snapshots of a store have in common.
+_SAME = ("codec", "samples", "latent", "columns")
+_RECORD = TypeAdapter(dict[Literal["parts"], list[Count]])
 
 
-class Vacuumed(JsonModel):
-    """The whole of _snapshots/vacuumed.json, but its digest."""
+def read_vacuumed(place: Path | str | Storage) -> list[int]:
+    """The numbers of parts of snapshots 1, 2, ... that were removed on purpose; none where there is no record.
 
-    parts: list[Count] = Field(default_factory=list)
-    """Parts of snapshots 1, 2, ...; of one whose manifest was damaged by then, those of the one before."""
-
-    @property
-    def oldest(self) -> int:
-        """The first snapshot that was not removed."""
-        return len(self.parts) + 1
-
-
-def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
-    """Which snapshots were removed on purpose: none where there is no record. Raises StoreError if it is damaged."""
+    Of one whose manifest was damaged by then, those of the one before. Raises StoreError if the record is damaged.
+    """
     storage = open_storage(place)
     where = place_of(storage, VACUUMED_NAME)
     try:
         data = read_whole(storage, VACUUMED_NAME, most=_LARGEST_RECORD)
     except (FileNotFoundError, NotADirectoryError):
-        return Vacuumed()
+        return []
     except OSError as error:
         advice = "give permission, or restore it"
         raise StoreError(f"cannot be read: {first_line(error)}", place=where, advice=advice) from None
@@ -51,8 +63,8 @@ def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
         digest = values.pop("digest")
         if digest != sha256_json(values):
             raise ValueError("its digest does not match its contents")
-        return Vacuumed.model_validate(values)
-    except (ValidationError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        return _RECORD.validate_python(values)["parts"]
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         advice = "restore it, or run `ae-pipeline vacuum`"
         raise StoreError(f"is damaged: {first_line(error)}", place=where, advice=advice) from None
 
@@ -60,10 +72,10 @@ def read_vacuumed(place: Path | str | Storage) -> Vacuumed:
 def note_removed(store: Path, last: int) -> None:
     """Record that snapshots 1 to `last` are gone, durably, before their manifests are removed.
 
-    One whose manifest is lost has as many parts as the one before: those that it added count with the one after it.
+    The parts that one added whose manifest is lost count with the one after it.
     """
     try:
-        counts = read_vacuumed(store).parts[:last]
+        counts = read_vacuumed(store)[:last]
     except StoreError:
         counts = []
     there = set(kept_snapshots(LocalStorage(store)))
@@ -72,9 +84,8 @@ def note_removed(store: Path, last: int) -> None:
         if number in there or number == last:  # the newest one is elsewhere
             with suppress(StoreError):
                 counts[-1] = len(read_manifest(store, number).parts)
-    values = Vacuumed(parts=counts).model_dump(mode="json")
+    values = {"parts": counts}
     write_json(store / VACUUMED_NAME, {**values, "digest": sha256_json(values)})
-    sync_folder(store)
 
 
 def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore, list[PartEntry]]:
@@ -83,13 +94,152 @@ def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore
     Raises StoreError if there is no such snapshot, or its manifest is lost.
     """
     newest = LatentStore.open(place)
-    removed = read_vacuumed(place).parts
+    counts = [0, *read_vacuumed(place)]
     if snapshot > newest.manifest.snapshot:
-        return LatentStore.open(place, snapshot), []  # raises: there is none
+        read_manifest(place, snapshot)  # raises: there is none
+    before, then = (
+        counts[number] if number < len(counts) else len(read_manifest(place, number).parts)
+        for number in (snapshot - 1, snapshot)
+    )
+    return newest, newest.manifest.parts[before:then]
 
-    def count(number: int) -> int:
-        if number <= len(removed):
-            return removed[number - 1] if number else 0
-        return len(read_manifest(place, number).parts)
 
-    return newest, newest.manifest.parts[count(snapshot - 1) : count(snapshot)]
+@dataclass
+class Snapshots:
+    """What the manifests of a store are."""
+
+    names: list[str]
+    """All files of the store."""
+    manifest: Manifest | None = None
+    """The manifest to check with: the newest, or if that is damaged the latest that is not; None if all are."""
+    newest: bool = False
+    """Whether that is the newest snapshot's."""
+    earlier: list[int] = field(default_factory=list)
+    """Snapshots before the newest that can be opened."""
+    damaged: list[Damage] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+    """Names of all manifests that belong to the store, or are in the notices."""
+
+    def damage(self, name: str, reason: str, *, costs: bool = False) -> None:
+        """Note that a file is damaged or missing; `costs`: rows that it listed may be listed nowhere else."""
+        found = reason if name in self.names else "is missing"
+        self.damaged.append(Damage(name, found, None if costs else 0))
+
+
+def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
+    """Read all manifests that should be there, or that of one snapshot.
+
+    Raises StoreError if there is no store, or no such snapshot.
+    """
+    found = Snapshots(storage.names())
+    for name in storage.links():
+        refuse_cache_link(Path(place_of(storage, name)))
+    if snapshot is not None:
+        there = snapshot_name(snapshot) in found.names
+        name = snapshot_name(snapshot) if there else MANIFEST_NAME
+        found.manifest = _read(storage, snapshot, name, found, there=there)
+        return found
+    found.known.add(MANIFEST_NAME)
+    newest = _read(storage, None, MANIFEST_NAME, found, there=holds_part_of_store(storage))
+    oldest = _oldest(storage, found)
+    kept = set(kept_snapshots(storage))
+    last = newest.snapshot if newest else max(kept, default=0) + 1
+    missing = [number for number in range(oldest, last) if number not in kept]
+    for number in sorted({*missing[:_NAMED], *kept}.intersection(range(oldest, last))):
+        manifest = _read_earlier(storage, number, newest, found)
+        if manifest:
+            found.earlier.append(number)
+            found.manifest = manifest
+    if len(missing) > _NAMED:
+        found.damaged.append(Damage(snapshot_name(missing[_NAMED]), f"is missing, as {len(missing):,} in all are", 0))
+    _check_others([number for number in sorted(kept) if not oldest <= number < last], newest, found)
+    if newest:
+        found.manifest, found.newest = newest, True
+    return found
+
+
+def state_of(storage: Storage) -> list[bytes | None]:
+    """What an append, a repair with new bytes or a vacuum changes: another run did something if it is not the same."""
+    found: list[bytes | None] = []
+    for name in (MANIFEST_NAME, VACUUMED_NAME):
+        try:
+            found.append(hashlib.sha256(read_whole(storage, name, most=LARGEST_MANIFEST)).digest())
+        except (OSError, StoreError):
+            found.append(None)
+    return found
+
+
+def _read(storage: Storage, snapshot: int | None, name: str, found: Snapshots, *, there: bool) -> Manifest | None:
+    """A manifest; an error is noted as damage of the file `name` if there is such a snapshot, else raised."""
+    manifest = None
+    try:
+        manifest = read_manifest(storage, snapshot)
+        _check_spelling(storage, name, manifest)
+    except NewerFormatError:
+        raise
+    except StoreError as error:
+        if not there:
+            raise
+        found.damage(name, error.finding, costs=manifest is None)
+    return manifest
+
+
+def _check_spelling(storage: Storage, name: str, manifest: Manifest | None = None) -> None:
+    """Raise StoreError unless a file is spelt as it was written: its digest is over its values, not the spaces."""
+    data = manifest_bytes(storage, name)
+    if not (manifest and is_spelt(manifest, data)) and data != json_bytes(json.loads(data)):
+        raise StoreError(MISSPELT)
+
+
+def is_spelt(manifest: Manifest, data: bytes) -> bool:
+    """Whether `data`, which `manifest` was read from, is what `write_manifest` makes of it, byte for byte."""
+    start = 0
+    for some in manifest_text(manifest, data[-68:-4].decode("ascii", "replace")):  # it was found right when it was read
+        if not data.startswith(some, start):
+            return False
+        start += len(some)
+    return start == len(data)
+
+
+def _oldest(storage: Storage, found: Snapshots) -> int:
+    """The first snapshot that was not removed on purpose, by the record of those, which is checked."""
+    found.known.add(VACUUMED_NAME)
+    try:
+        removed = read_vacuumed(storage)
+        if VACUUMED_NAME in found.names:
+            _check_spelling(storage, VACUUMED_NAME)
+    except StoreError as error:
+        found.damage(VACUUMED_NAME, error.finding)
+        return min(kept_snapshots(storage), default=1)
+    return len(removed) + 1
+
+
+def _read_earlier(storage: Storage, number: int, newest: Manifest | None, found: Snapshots) -> Manifest | None:
+    name = snapshot_name(number)
+    found.known.add(name)
+    try:
+        manifest = read_manifest(storage, number)
+        _check_spelling(storage, name, manifest)
+        if newest and newest.parts[: len(manifest.parts)] != manifest.parts:
+            raise StoreError(f"lists other parts than snapshot {newest.snapshot} begins with")
+        if newest and any(getattr(newest, key) != getattr(manifest, key) for key in _SAME):
+            raise StoreError(f"has another codec or other columns than snapshot {newest.snapshot}")
+    except StoreError as error:
+        found.damage(name, error.finding)
+        return None
+    return manifest
+
+
+def _check_others(numbers: list[int], newest: Manifest | None, found: Snapshots) -> None:
+    """Manifests that an interrupted append or vacuum left; or of a later snapshot than the newest."""
+    found.known |= {snapshot_name(number) for number in numbers}
+    later = [number for number in numbers if newest and number > newest.snapshot]
+    if newest and later:
+        reason = f"is of snapshot {newest.snapshot}, but there was a later one than {max(later)}: an old copy"
+        found.damage(MANIFEST_NAME, reason, costs=True)
+    left = [snapshot_name(number) for number in numbers if number not in later]
+    if left:
+        found.notices.append(
+            f"an interrupted append or vacuum left {', '.join(left)}; the next one removes or replaces it"
+        )

@@ -10,29 +10,23 @@ manifests, then files. So whatever stops it, every snapshot that is left is whol
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ae_pipeline.errors import ConfigError, StoreError, TargetError
 from ae_pipeline.files import locked_folder, sync_folder
 from ae_pipeline.store.care.snapshots import note_removed, read_vacuumed
 from ae_pipeline.store.format.manifest import (
-    CODEC_FOLDER,
     MANIFEST_NAME,
     PART_NAME,
     SNAPSHOTS_FOLDER,
-    Manifest,
     kept_snapshots,
     read_manifest,
     refuse_links,
-    snapshot_path,
+    snapshot_name,
 )
 from ae_pipeline.store.storage.folder import LocalStorage
-from ae_pipeline.store.storage.work_folder import partial_folder
-
-REPAIR = "parts-made-again"
-"""The work folder of a repair is called `.<store>.parts-made-again.partial`."""
+from ae_pipeline.store.storage.work_folder import partial_folder, unfinished_work
 
 
 @dataclass
@@ -47,10 +41,6 @@ class Vacuum:
     files: list[str] = field(default_factory=list)
     """All files that are removed, manifests included; folders of interrupted runs end in `/`."""
     bytes: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return asdict(self)
 
 
 def vacuum_store(store: Path, keep: int = 1, *, dry_run: bool = False) -> Vacuum:
@@ -68,38 +58,40 @@ def vacuum_store(store: Path, keep: int = 1, *, dry_run: bool = False) -> Vacuum
 
 def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
     """Do what `vacuum_store` does, for a caller who has locked the store."""
-    newest = read_manifest(store)
-    refuse_links(store)
-    there = kept_snapshots(LocalStorage(store))
+    storage, newest = LocalStorage(store), read_manifest(store)
+    refuse_links(storage)
+    there = kept_snapshots(storage)
     if there and there[-1] > newest.snapshot:
         raise StoreError(
-            f"{store / MANIFEST_NAME} is of snapshot {newest.snapshot}, but {snapshot_path(store, there[-1])} is of a "
+            f"{store / MANIFEST_NAME} is of snapshot {newest.snapshot}, but {store / snapshot_name(there[-1])} is of a "
             "later one: it is an old copy; put the newest one back first"
         )
     try:
-        first = noted = read_vacuumed(store).oldest
+        first = noted = len(read_vacuumed(store)) + 1
     except StoreError:  # it is damaged, and is made anew
         first, noted = min(there, default=newest.snapshot), 0
     oldest = max(newest.snapshot - keep + 1, first)
     lost = set(range(oldest, newest.snapshot)).difference(there)
     if lost:
         raise StoreError(
-            f"{snapshot_path(store, max(lost))} is missing, and cannot be made again; keep "
+            f"{store / snapshot_name(max(lost))} is missing, and cannot be made again; keep "
             f"{newest.snapshot - max(lost)} or fewer"
         )
-    kept = [read_manifest(store, number) for number in range(oldest, newest.snapshot)]
+    kept = [*(read_manifest(store, number) for number in range(oldest, newest.snapshot)), newest]
+    listed = {part.name for manifest in kept for part in manifest.parts}
+    left = [store / name for name in storage.names() if re.match(PART_NAME, name) and name not in listed]
     # The newest one's number is there after an append that was cut off before its commit.
     gone = [number for number in there if number < oldest or number == newest.snapshot]
-    left = _left(store, [*kept, newest])
+    manifests = [store / snapshot_name(number) for number in gone]
+    temporary = [store / name for name in storage.temporary()]
     folders = _unfinished(store)
-    temporary = temporary_files(store)
-    paths = [*(snapshot_path(store, number) for number in gone), *sorted([*left, *temporary]), *folders]
+    paths = [*manifests, *sorted([*left, *temporary]), *folders]
     found = Vacuum(
         str(store),
-        kept=[manifest.snapshot for manifest in [*kept, newest]],
+        kept=[manifest.snapshot for manifest in kept],
         snapshots=[number for number in gone if number != newest.snapshot],
-        files=[_name(path, store) for path in paths],
-        bytes=sum(file.stat().st_size for path in paths for file in _files(path)),
+        files=[f"{path.name}/" if path in folders else path.relative_to(store).as_posix() for path in paths],
+        bytes=sum(file.stat().st_size for path in paths for file in [path, *path.rglob("*")] if file.is_file()),
     )
     if not dry_run:
         # First what frees space and needs no record: a full disk has no room for one.
@@ -110,54 +102,29 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
                 shutil.rmtree(folder)
         if oldest > noted:
             note_removed(store, oldest - 1)
-        _remove(store, [snapshot_path(store, number) for number in gone], left)
+        _remove(store, manifests, left)
     return found
-
-
-def _left(store: Path, kept: list[Manifest]) -> list[Path]:
-    """Parts that no kept snapshot lists."""
-    listed = {part.name for manifest in kept for part in manifest.parts}
-    parts = [path for path in store.iterdir() if re.match(PART_NAME, path.name) and not path.is_dir()]
-    return [path for path in parts if path.name not in listed]
 
 
 def repair_folder(store: Path) -> Path:
     """Name the folder in which a repair makes parts again. Nobody needs it afterwards."""
-    return partial_folder(store, None, REPAIR)
-
-
-def temporary_files(store: Path) -> list[Path]:
-    """Files of a store that were being written when a run was cut off; or are, by who has locked the store."""
-    folders = [folder for folder in (store, store / CODEC_FOLDER, store / SNAPSHOTS_FOLDER) if folder.is_dir()]
-    files = [path for folder in folders for path in folder.iterdir() if not path.is_dir()]
-    return [path for path in files if re.fullmatch(r"\..*\.tmp", path.name)]
+    return partial_folder(store, None, "parts-made-again")
 
 
 def _unfinished(store: Path) -> list[Path]:
     """Work folders beside the store that no run is using."""
-    pattern = rf"\.{re.escape(store.absolute().name)}\.([0-9a-f]{{16}}|{REPAIR})\.partial"
-    folders = [path for path in store.absolute().parent.iterdir() if re.fullmatch(pattern, path.name) and path.is_dir()]
-    free = []
-    for folder in sorted(folders):
+    store, free = store.absolute(), []
+    for folder in filter(Path.is_dir, [*unfinished_work(store), repair_folder(store)]):
         with suppress(TargetError), locked_folder(folder):
             free.append(folder)
     return free
 
 
-def _remove(store: Path, manifests: list[Path], files: list[Path]) -> None:
+def _remove(store: Path, manifests: list[Path], parts: list[Path]) -> None:
     for path in manifests:
         path.unlink()
     if manifests:
-        sync_folder(store / SNAPSHOTS_FOLDER)  # before a file goes that a removed manifest lists
-    for path in files:
+        sync_folder(store / SNAPSHOTS_FOLDER)  # before a part goes that a removed manifest lists
+    for path in parts:
         path.unlink()
-    for folder in {path.parent for path in files}:
-        sync_folder(folder)
-
-
-def _files(path: Path) -> list[Path]:
-    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-
-
-def _name(path: Path, store: Path) -> str:
-    return f"{path.name}/" if path.is_dir() else path.relative_to(store).as_posix()
+    sync_folder(store)

@@ -7,23 +7,26 @@ Damage is what costs rows, or would. What costs nothing is a notice: leftovers o
 rows have, a machine that decodes to other integers. `deep.py` compares a store with the data it was made from.
 """
 
+import hashlib
 import re
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.codec.devices import cpu_count
+import torch
+
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line, named
 from ae_pipeline.store.care.findings import Damage, Verified
 from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
-from ae_pipeline.store.care.snapshot_checks import Snapshots, damage_of_file, read_snapshots, state_of
+from ae_pipeline.store.care.snapshots import Snapshots, read_snapshots, state_of
+from ae_pipeline.store.executors import run_shards
 from ae_pipeline.store.format.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.reading.decode import load_store_codec
-from ae_pipeline.store.storage.folder import Storage
+from ae_pipeline.store.storage.folder import Storage, read_whole
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.probe import measure_probe
 
@@ -73,39 +76,51 @@ def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], No
     )
 
 
-def damaged_codec_files(store: LatentStore) -> list[tuple[str, str]]:
+def damage_of_file(storage: Storage, name: str, wanted: str | None, most: int) -> str | None:
+    """What is wrong with a file of at most `most` bytes whose SHA-256 is known; None if nothing is."""
+    if wanted is None:
+        return "has no digest in the manifest"
+    try:
+        found = hashlib.sha256(read_whole(storage, name, most=most)).hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {first_line(error)}"
+    except StoreError as error:
+        return error.finding
+    return None if found == wanted else "was changed: its SHA-256 is not the one in the manifest"
+
+
+def damaged_codec_files(store: LatentStore) -> Iterator[tuple[str, str]]:
     """Files of the store's codec that are not what the manifest says, each with the reason."""
     wanted: dict[Any, str] = dict(store.manifest.codec.files)
     most = store.manifest.codec.bytes  # of both files together
-    checked = [
-        (name, damage_of_file(store.storage, f"{CODEC_FOLDER}/{name}", wanted.get(name), most)) for name in CODEC_FILES
-    ]
-    return [(name, reason) for name, reason in checked if reason]
+    for name in CODEC_FILES:
+        if reason := damage_of_file(store.storage, f"{CODEC_FOLDER}/{name}", wanted.get(name), most):
+            yield name, reason
 
 
 def _check_codec(store: LatentStore) -> list[Damage]:
     rows = store.manifest.totals.rows
     damaged = [Damage(f"{CODEC_FOLDER}/{name}", reason, rows) for name, reason in damaged_codec_files(store)]
-    if damaged:
-        return damaged
-    try:
-        load_store_codec(store, "cpu")
-    except (CodecError, StoreError) as error:
-        return [Damage(CODEC_FOLDER, f"cannot be loaded: {error.finding}", rows)]
-    return []
+    if not damaged:
+        try:
+            load_store_codec(store, "cpu")
+        except (CodecError, StoreError) as error:
+            damaged.append(Damage(CODEC_FOLDER, f"cannot be loaded: {error.finding}", rows))
+    return damaged
 
 
 def _check_parts(store: LatentStore, progress: Callable[[int], None]) -> tuple[list[Damage], list[PartEntry]]:
     parts = store.manifest.parts
-    damaged, whole = [], []
-    with ThreadPoolExecutor(min(len(parts), cpu_count())) as pool:
-        for part, reason in zip(parts, pool.map(lambda part: damage_of_part(store, part), parts), strict=True):
-            if reason:
-                damaged.append(Damage(part.name, reason, part.rows, part.id_min, part.id_max))
-            else:
-                whole.append(part)
-            progress(part.rows)
-    return damaged, whole
+    # Each job gets its part; with those of all others it would be large.
+    check = partial(damage_of_part, store.storage, store.manifest.model_copy(update={"parts": []}))
+    reasons = run_shards(
+        check, parts, len(parts), torch.device("cpu"), lambda place, reason: progress(parts[place].rows)
+    )
+    pairs = list(zip(parts, reasons, strict=True))
+    damaged = [Damage(part.name, reason, part.rows, part.id_min, part.id_max) for part, reason in pairs if reason]
+    return damaged, [part for part, reason in pairs if not reason]
 
 
 def _ids_notice(store: LatentStore, parts: list[PartEntry]) -> list[str]:
@@ -125,10 +140,8 @@ def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
     listed = {part.name for part in manifest.parts} | snapshots.known
     listed |= {f"{CODEC_FOLDER}/{name}" for name in CODEC_FILES}
     others = [name for name in snapshots.names if name not in listed]
-    kinds: dict[bool, list[str]] = {True: [], False: []}
-    for name in others:
-        kinds[bool(re.match(PART_NAME, name)) or name.split("/")[-1].startswith(".")].append(name)
-    left, strange = kinds[True], kinds[False]
+    left = [name for name in others if re.match(PART_NAME, name) or name.split("/")[-1].startswith(".")]
+    strange = sorted({*others} - {*left})
     notices = []
     if left:
         notices.append(

@@ -1,6 +1,7 @@
 """The format (docs/store-format.md): one writer, one reader.
 
 manifest         _manifest.json
+entries          what it says of the whole store
 manifest_text    its text, with very many parts
 layouts          the forms of the latent column
 entropy_coding   latents of a row group in fewer bits

@@ -33,7 +33,8 @@ def compress(latents: np.ndarray) -> bytes:
         if highest > lowest:
             # Modulo 256, so that 127 - -128 is 255.
             digits = column.view(np.uint8) - np.uint8(lowest % 256)
-            rows_per_byte, stream = _shortest(digits, highest - lowest + 1)
+            choices = [(count, _deflate(packed)) for count, packed in _packings(digits, highest - lowest + 1)]
+            rows_per_byte, stream = min(choices, key=lambda choice: len(choice[1]))
             entry["rows_per_byte"], entry["length"] = rows_per_byte, len(stream)
             streams.append(stream)
     return b"".join([entries.tobytes(), *streams])
@@ -75,12 +76,6 @@ def _entries(stream: memoryview | bytes, size: int) -> np.ndarray:
     if ((rows_per_byte < 1) | (rows_per_byte * np.log2(values) > 8))[~constant].any():
         raise ValueError("more rows in a byte than it can hold, or none")
     return entries
-
-
-def _shortest(digits: np.ndarray, values: int) -> tuple[int, bytes]:
-    """The rows in a byte that give the shortest stream, and that stream."""
-    choices = [(count, _deflate(packed)) for count, packed in _packings(digits, values)]
-    return min(choices, key=lambda choice: len(choice[1]))
 
 
 def _packings(digits: np.ndarray, values: int) -> Iterator[tuple[int, np.ndarray]]:

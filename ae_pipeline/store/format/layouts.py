@@ -5,7 +5,7 @@ tests/store/test_layouts.py finds it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,38 +18,25 @@ LATENT = "latent"
 
 
 @dataclass(frozen=True)
-class GroupCoding:
-    """Another form of the array in the file, made of a row group at once; `encode` and `decode` are inverse."""
-
-    arrow_type: pa.DataType
-    encode: Callable[[pa.Array], pa.Array]
-    decode: Callable[[pa.Array, int], pa.Array]
-    """Raises ValueError before it allocates more than the latents' own bytes."""
-
-
-@dataclass(frozen=True)
 class Layout:
     """`to_arrow` and `to_numpy` are inverse to each other. Readers hand out rows in this form."""
 
     arrow_type: Callable[[int], pa.DataType]
     to_arrow: Callable[[np.ndarray], pa.Array]
     to_numpy: Callable[[pa.Array, int], np.ndarray]
-    dictionary_columns: tuple[str, ...]
+    dictionary_columns: tuple[str, ...] = ()
     """Parquet column paths to dictionary-encode."""
-    coding: GroupCoding | None = None
-    """How latents are coded in the file; None: as in memory."""
+    coded_type: pa.DataType | None = None
+    """The column's Arrow type in a file that has latents in another form; None: it has them as they are in memory."""
+    to_file: Callable[[pa.Array], pa.Array] = lambda group: group
+    """All rows of a row group, as they stand in the file."""
+    from_file: Callable[[pa.Array, int], pa.Array] = lambda group, size: group
+    """Undo `to_file`. Raises ValueError for what `to_file` cannot have made, before it allocates more memory than the
+    latents' own bytes."""
 
     def file_type(self, size: int) -> pa.DataType:
         """The column's Arrow type in the file."""
-        return self.coding.arrow_type if self.coding else self.arrow_type(size)
-
-    def to_file(self, group: pa.Array) -> pa.Array:
-        """All rows of a row group, as they stand in the file."""
-        return self.coding.encode(group) if self.coding else group
-
-    def from_file(self, group: pa.Array, size: int) -> pa.Array:
-        """Undo `to_file`. Raises ValueError for what `to_file` cannot have made."""
-        return self.coding.decode(group, size) if self.coding else group
+        return self.coded_type or self.arrow_type(size)
 
 
 # Lists of variable length, because some readers refuse Arrow's fixed-size lists.
@@ -106,28 +93,13 @@ def _decode_group(group: Any, size: int) -> pa.Array:
     return _binary_to_arrow(decompress(memoryview(group[0].as_buffer()), len(group), size))
 
 
+_BINARY = Layout(_binary_type, _binary_to_arrow, _binary_to_numpy)
 LAYOUTS = {
     # Lists of int8: every reader opens them as arrays. A dictionary of at most 256 values packs them in
     # log2(levels) bits each.
-    "list": Layout(
-        arrow_type=lambda size: _LIST,
-        to_arrow=_list_to_arrow,
-        to_numpy=_list_to_numpy,
-        dictionary_columns=(f"{LATENT}.list.element",),
-    ),
+    "list": Layout(lambda size: _LIST, _list_to_arrow, _list_to_numpy, dictionary_columns=(f"{LATENT}.list.element",)),
     # Fixed-size binary, one byte per value: several times faster to write and read; opens as bytes.
-    "binary": Layout(
-        arrow_type=_binary_type,
-        to_arrow=_binary_to_arrow,
-        to_numpy=_binary_to_numpy,
-        dictionary_columns=(),
-    ),
+    "binary": _BINARY,
     # For the last bits: in the file entropy-coded, a row group at a time; read by this package as `binary`.
-    "coded": Layout(
-        arrow_type=_binary_type,
-        to_arrow=_binary_to_arrow,
-        to_numpy=_binary_to_numpy,
-        dictionary_columns=(),
-        coding=GroupCoding(arrow_type=pa.binary(), encode=_encode_group, decode=_decode_group),
-    ),
+    "coded": replace(_BINARY, coded_type=pa.binary(), to_file=_encode_group, from_file=_decode_group),
 }

@@ -10,21 +10,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from ae_pipeline.data.json_types import JsonModel, Samples, Sha256
 from ae_pipeline.errors import LinkedStoreError, NewerFormatError, StoreError, first_line
-from ae_pipeline.files import finished_file, recorded_name, sha256_json
+from ae_pipeline.files import finished_file, sha256_json
 from ae_pipeline.params.base import problems
-from ae_pipeline.store.format.manifest_text import digest_of, no_garbage, put_together, take_apart
-from ae_pipeline.store.storage.folder import (
-    LocalStorage,
-    Storage,
-    place_of,
-    read_whole,
-    refuse_cache_link,
+from ae_pipeline.store.format.entries import (
+    CodecEntry,
+    ColumnEntry,
+    Count,
+    LatentEntry,
+    ProbeEntry,
+    SourceEntry,
+    Totals,
 )
+from ae_pipeline.store.format.manifest_text import digest_of, no_garbage, put_together, take_apart
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole, refuse_cache_link
 from ae_pipeline.store.storage.place import open_storage
 
 STORE_FORMAT = 2
@@ -35,15 +38,10 @@ SNAPSHOTS_FOLDER = "_snapshots"
 # Whoever goes through all of them must come to an end.
 MOST_SNAPSHOTS = 999_999
 LARGEST_MANIFEST = 256 << 20
-MOST_ROW_GROUP_ROWS = 1_000_000
 _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
-FileName = Annotated[str, BeforeValidator(lambda name: recorded_name(name) if isinstance(name, str) else name)]
-Count = Annotated[int, Field(ge=0, strict=True)]
 Id = Annotated[int, Field(strict=True)] | str
 PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
-PartName = Annotated[str, Field(pattern=PART_NAME)]
-Piece = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]
 
 
 # There are many entries of each part: with slots they take a third of a model's memory.
@@ -63,7 +61,7 @@ class ShardEntry:
 class PartEntry:
     """One Parquet file of the store."""
 
-    name: PartName
+    name: Annotated[str, Field(pattern=PART_NAME)]
     rows: Annotated[int, Field(ge=1, strict=True)]
     bytes: Count
     sha256: Sha256
@@ -71,61 +69,11 @@ class PartEntry:
     id_max: Id
     job: Sha256
     shard: ShardEntry
-    pieces: list[Piece] | None = None
+    pieces: list[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]] | None = None
     """Length and digest of every piece of the file, in its order (`format/verified_file.py`); None in format 1."""
 
 
 _PARTS = TypeAdapter(list[PartEntry], config=ConfigDict(cache_strings="none"))  # hardly two are the same
-
-
-class CodecEntry(JsonModel):
-    """The copy of the codec inside the store."""
-
-    fingerprint: Sha256
-    bytes: Count
-    files: dict[Literal["codec.json", "weights.safetensors"], Sha256]
-
-
-class LatentEntry(JsonModel):
-    """How latents are stored."""
-
-    size: Annotated[int, Field(ge=1)]
-    levels: Annotated[int, Field(ge=2, le=256)]
-    layout: Literal["list", "binary", "coded"]
-    row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)]
-
-
-class SourceEntry(JsonModel):
-    """The data set that was encoded."""
-
-    name: FileName
-    digest: Sha256
-    rows: Count
-
-
-class ColumnEntry(JsonModel):
-    """A column and its Arrow type."""
-
-    name: str
-    type: str
-
-
-class ProbeEntry(JsonModel):
-    """The first rows of the first part, decoded by whoever wrote the store, to tell whether others decode alike."""
-
-    rows: Annotated[int, Field(ge=1, le=1024)]
-    pixels_sha256: Sha256
-    """Digest of the decoded rows, in C order, little-endian."""
-    instructions: str
-    """The CPU's instruction set that torch used, as torch names it: e.g. AVX512."""
-
-
-class Totals(JsonModel):
-    """Sums over all parts; `bytes_in` is the samples uncompressed, without ids and attributes."""
-
-    rows: Count
-    bytes_in: Count
-    bytes_parts: Count
 
 
 class Manifest(JsonModel):
@@ -169,24 +117,14 @@ def manifest_text(manifest: Manifest, digest: str | None = None) -> Iterator[byt
     return put_together({**values, "digest": digest or digest_of(values, manifest.parts)}, manifest.parts)
 
 
-def is_spelt(manifest: Manifest, data: bytes) -> bool:
-    """Whether `data`, which `manifest` was read from, is what `write_manifest` makes of it, byte for byte."""
-    start = 0
-    for some in manifest_text(manifest, data[-68:-4].decode("ascii", "replace")):  # it was found right when it was read
-        if not data.startswith(some, start):
-            return False
-        start += len(some)
-    return start == len(data)
-
-
 def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> Manifest:
     """Read and check the manifest of the newest snapshot, or of an earlier one. Raises StoreError.
 
     An earlier snapshot can be read when the newest manifest is damaged.
     """
-    storage = open_storage(store)
+    storage, newest = open_storage(store), None
     try:
-        newest = parse_manifest(manifest_bytes(storage, MANIFEST_NAME), place_of(storage, MANIFEST_NAME))
+        newest = _read(storage, MANIFEST_NAME)
     except LinkedStoreError:
         raise
     except StoreError as error:
@@ -197,74 +135,54 @@ def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> M
         if snapshot is None and kept and not isinstance(error, NewerFormatError):
             until = f"until then, `ae-pipeline decode --snapshot {kept[-1]}` reads what stood there before"
             raise error.with_fields(advice=f"{error.advice}; {until}") from None
-        if snapshot is None or snapshot not in kept:
+        if snapshot not in kept:
             raise
-        newest = None
     if newest and snapshot in (None, newest.snapshot):
         return newest
     name = snapshot_name(snapshot or 0)
-    try:
-        storage.size(name)
-    except FileNotFoundError:
+    if not storage.exists(name):
         numbers = ", ".join(map(str, sorted({*kept_snapshots(storage), newest.snapshot if newest else 0} - {0})))
-        raise StoreError(f"{storage.location} has no snapshot {snapshot}; it has {numbers}: give one of them") from None
-    except OSError:
-        pass  # reading it says why
-    manifest = parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
+        raise StoreError(f"{storage.location} has no snapshot {snapshot}; it has {numbers}: give one of them")
+    manifest = _read(storage, name)
     if manifest.snapshot != snapshot:
-        raise StoreError(
-            f"is of snapshot {manifest.snapshot}, expected {snapshot}",
-            place=place_of(storage, name),
-            advice="put the right one back",
-        )
+        found = f"is of snapshot {manifest.snapshot}, expected {snapshot}"
+        raise StoreError(found, place=place_of(storage, name), advice="put the right one back")
     return manifest
+
+
+def _read(storage: Storage, name: str) -> Manifest:
+    return parse_manifest(manifest_bytes(storage, name), place_of(storage, name))
 
 
 def holds_part_of_store(storage: Storage) -> bool:
     """Whether there are files that can only be of a store, whatever else is lost of it."""
-    # `names` would list everything: what somebody took for a store may be the root of a disk.
-    if isinstance(storage, LocalStorage):
-        names = [path.name for path in storage.path.iterdir()] if storage.path.is_dir() else []
-    else:
-        names = storage.names()
-    first = {name.split("/", maxsplit=1)[0] for name in names}
-    return bool(first & {MANIFEST_NAME, CODEC_FOLDER, SNAPSHOTS_FOLDER}) or any(re.match(PART_NAME, n) for n in first)
-
-
-def _instead(storage: Storage) -> str:
-    """What to do about a manifest that is not there."""
-    try:
-        lost = holds_part_of_store(storage)
-    except OSError:
-        lost = False
-    if not lost:
-        return "encode again, or give another folder"
-    return "it was lost, or never written: `ae-pipeline verify` says what is left, and if rows are, `repair` helps"
+    names = _names_in(storage, "")
+    return any(name in (MANIFEST_NAME, CODEC_FOLDER, SNAPSHOTS_FOLDER) or re.match(PART_NAME, name) for name in names)
 
 
 def kept_snapshots(storage: Storage) -> list[int]:
     """Numbers of the earlier snapshots whose manifests are there, rising."""
-    # `names` would list everything: what somebody took for a store may be the root of a disk.
+    names = _names_in(storage, f"{SNAPSHOTS_FOLDER}/")
+    return sorted(int(name[:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name))
+
+
+def _names_in(storage: Storage, folder: str) -> set[str]:
+    """Files and folders in one folder. `names` would list everything below: a store's place may be a whole disk."""
     if isinstance(storage, LocalStorage):
-        found = [f"{SNAPSHOTS_FOLDER}/{path.name}" for path in (storage.path / SNAPSHOTS_FOLDER).glob("*.json")]
-    else:
-        found = storage.names()
-    names = (name.split("/") for name in found if name.startswith(f"{SNAPSHOTS_FOLDER}/"))
-    return sorted(int(name[1][:-5]) for name in names if re.fullmatch(r"[1-9][0-9]{0,5}\.json", name[-1]))
+        return {path.name for path in (storage.path / folder).glob("*")}
+    return {name.removeprefix(folder).split("/")[0] for name in storage.names() if name.startswith(folder)}
 
 
-def refuse_links(store: Path | Storage) -> None:
+def refuse_links(storage: Storage) -> None:
     """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else.
 
     So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
     """
-    storage = open_storage(store)
-    links = {name: place_of(storage, name) for name in storage.links()}
-    for place in links.values():
+    for name in storage.links():
+        place = place_of(storage, name)
         refuse_cache_link(Path(place))
-    for name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
-        if name in links:
-            raise StoreError(f"{links[name]} is a link; the files of a store must lie in it: put the folder there")
+        if name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
+            raise StoreError(f"{place} is a link; the files of a store must lie in it: put the folder there")
 
 
 def snapshot_name(snapshot: int) -> str:
@@ -272,15 +190,13 @@ def snapshot_name(snapshot: int) -> str:
     return f"{SNAPSHOTS_FOLDER}/{snapshot}.json"
 
 
-def snapshot_path(store: Path, snapshot: int) -> Path:
-    """Path of a snapshot's manifest."""
-    return store / snapshot_name(snapshot)
-
-
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """Check a manifest's bytes; `where` is their file, for messages. Raises StoreError."""
     with no_garbage():
-        return _parse_in_pieces(data) or _parse_whole(data, where)
+        try:
+            return _parse_in_pieces(data) or _parse_whole(data)
+        except StoreError as error:
+            raise error.with_fields(place=where, advice=error.advice or _ADVICE) from None
 
 
 def _parse_in_pieces(data: bytes) -> Manifest | None:
@@ -300,36 +216,30 @@ def _parse_in_pieces(data: bytes) -> Manifest | None:
     return None
 
 
-def _parse_whole(data: bytes, where: str) -> Manifest:
+def _parse_whole(data: bytes) -> Manifest:
     try:
         values = json.loads(data)
         if not isinstance(values, dict):
-            raise StoreError("was changed: it is no JSON object", place=where, advice=_ADVICE)
+            raise StoreError("was changed: it is no JSON object")
         digest = values.pop("digest", None)
-        _refuse_newer(values, digest, where)
-        found_digest = sha256_json(values)
-    except (ValueError, RecursionError) as error:  # also NaN, half a character: read by Python, but not JSON
-        raise StoreError(f"is not readable JSON: {first_line(error)}", place=where, advice=_ADVICE) from None
-    if digest != found_digest:
-        raise StoreError("was changed: its digest does not match its contents", place=where, advice=_ADVICE)
-    try:
+        _refuse_newer(values, digest)
+        if digest != sha256_json(values):
+            raise StoreError("was changed: its digest does not match its contents")
         return Manifest.model_validate(values)
     except ValidationError as error:
-        raise StoreError(f"is not a valid manifest: {problems(error)[0]}", place=where, advice=_ADVICE) from None
+        raise StoreError(f"is not a valid manifest: {problems(error)[0]}") from None
+    except (ValueError, RecursionError) as error:  # also NaN, half a character: read by Python, but not JSON
+        raise StoreError(f"is not readable JSON: {first_line(error)}") from None
 
 
-def _refuse_newer(values: dict[str, Any], digest: Any, where: str) -> None:
+def _refuse_newer(values: dict[str, Any], digest: Any) -> None:
     """Raise NewerFormatError for a later format, unless its digest says that just this number was changed."""
     found = values.get("format")
-    if not isinstance(found, int) or found <= max(_READABLE):
-        return
-    if digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
+    newer = isinstance(found, int) and found > max(_READABLE)
+    if newer and digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
         expected = " or ".join(map(str, _READABLE))
-        raise NewerFormatError(
-            f"has format {found}, expected {expected}: a later version of ae-pipeline wrote it",
-            place=where,
-            advice="use that one",
-        )
+        finding = f"has format {found}, expected {expected}: a later version of ae-pipeline wrote it"
+        raise NewerFormatError(finding, advice="use that one")
 
 
 def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
@@ -344,7 +254,12 @@ def manifest_bytes(storage: Storage, name: str = MANIFEST_NAME) -> bytes:
         # S3 says so where a bucket does not exist.
         reason = "" if name in str(error) else f": {first_line(error)}"
         found = f"is not a complete latent store ({name} is missing{reason})"
-        raise StoreError(found, place=storage.location, advice=_instead(storage)) from None
+        advice = (
+            "it was lost, or never written: `ae-pipeline verify` says what is left, and if rows are, `repair` helps"
+            if holds_part_of_store(storage)
+            else "encode again, or give another folder"
+        )
+        raise StoreError(found, place=storage.location, advice=advice) from None
     except OSError as error:
         raise StoreError(
             f"cannot be read: {first_line(error)}",

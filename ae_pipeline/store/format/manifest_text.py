@@ -9,7 +9,6 @@ time. What comes out is what `files.write_json` and `files.sha256_json` make of 
 
 import gc
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -18,7 +17,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from ae_pipeline.files import canonical_json
+from ae_pipeline.files import canonical_json, json_bytes
 
 _PARTS_AT_A_TIME = 1000
 _BYTES_AT_A_TIME = 1 << 20
@@ -45,8 +44,7 @@ def _pieces(data: bytes, start: int, end: int) -> Iterator[bytes]:
 
 def put_together(values: dict[str, Any], parts: Sequence[Any]) -> Iterator[bytes]:
     """A manifest's file: `values` are all others, with no parts yet, and the digest last."""
-    text = (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    before, after = text.split(b'\n  "parts": [],\n', 1)
+    before, after = json_bytes(values).split(b'\n  "parts": [],\n', 1)
     yield before + _BEGIN
     for number, some in enumerate(_some(parts)):
         yield b",\n" * bool(number) + b"  " + to_json(some, indent=2)[2:-2].replace(b"\n", b"\n  ")

@@ -32,7 +32,7 @@ class PartFile(NamedColumnsFile):
         table = super().read_row_group(*arguments, **options)
         table.validate(full=True)
         place = table.schema.get_field_index(LATENT)
-        if place >= 0 and self._layout.coding:
+        if place >= 0 and self._layout.coded_type:
             latents = self._layout.from_file(table.column(place).combine_chunks(), self._size)
             table = table.set_column(place, table.schema.field(place).with_type(latents.type), latents)
         self._check_latents(table)
@@ -40,7 +40,7 @@ class PartFile(NamedColumnsFile):
 
     def iter_batches(self, batch_size: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """See pq.ParquetFile; always all row groups."""
-        if self._layout.coding and (columns is None or LATENT in columns):  # whole row groups can be decoded
+        if self._layout.coded_type and (columns is None or LATENT in columns):  # whole row groups can be decoded
             groups = (self.read_row_group(number, columns=columns) for number in range(self.num_row_groups))
             for table in rechunk(groups, batch_size):
                 yield from table.combine_chunks().to_batches()

@@ -46,7 +46,6 @@ class PartWriter(RowGroupWriter):
             path,
             schema,
             row_group_rows,
-            to_file=self._with_coded_latents,
             use_dictionary=[*others, *self._layout.dictionary_columns],
             column_encoding={ID: id_encoding(schema.field(ID).type), ERROR: "BYTE_STREAM_SPLIT"},
             write_statistics=[*others, ID, ERROR],
@@ -57,11 +56,12 @@ class PartWriter(RowGroupWriter):
         table = attributes.append_column(LATENT, self._layout.to_arrow(latents))
         self.append(table.append_column(ERROR, pa.array(round_error(error))))
 
-    def _with_coded_latents(self, group: pa.Table) -> pa.Table:
+    def _to_file(self, group: pa.Table) -> pa.Table:
         """A row group with its latents as they stand in the file."""
         place = group.schema.get_field_index(LATENT)
         rows = group.column(place).combine_chunks()
-        if self._layout.coding and rows.nbytes > MOST_ROW_GROUP_BYTES:  # elsewhere seen in the file, by `pieces.cut`
+        # In files of other layouts, `cut` sees it.
+        if self._layout.coded_type and rows.nbytes > MOST_ROW_GROUP_BYTES:
             raise DataError(
                 f"latents of {len(rows)} rows take {rows.nbytes} bytes in memory, at most {MOST_ROW_GROUP_BYTES} are "
                 f"allowed in a row group; set encode.row_group_rows to less than {len(rows)} (a store that has rows "

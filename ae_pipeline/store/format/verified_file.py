@@ -22,7 +22,8 @@ from ae_pipeline.data.parquet.limits import (
     read_footer,
     too_large,
 )
-from ae_pipeline.store.format.manifest import MOST_ROW_GROUP_ROWS, PartEntry
+from ae_pipeline.store.format.entries import MOST_ROW_GROUP_ROWS
+from ae_pipeline.store.format.manifest import PartEntry
 from ae_pipeline.store.storage.folder import Storage
 
 _MAGIC = b"PAR1"
@@ -63,12 +64,7 @@ def cut(path: Path, whole: "hashlib._Hash | None" = None) -> list[str]:
 
 def digest(data: bytes) -> str:
     """The first 32 hexadecimal digits of the SHA-256."""
-    return short_digest(hashlib.sha256(data))
-
-
-def short_digest(whole: "hashlib._Hash") -> str:
-    """The first 32 hexadecimal digits of what a hash has been given."""
-    return whole.hexdigest()[:_DIGITS]
+    return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
 def check_bytes(storage: Storage, part: PartEntry, copy: BinaryIO | None = None) -> None:
@@ -87,7 +83,7 @@ def check_bytes(storage: Storage, part: PartEntry, copy: BinaryIO | None = None)
             piece.update(data)
             if copy:
                 copy.write(data)
-        if wanted not in (None, short_digest(piece)):
+        if wanted not in (None, piece.hexdigest()[:_DIGITS]):
             changed.append(f"{start} to {start + size}")
         start += size
     if changed:
@@ -156,10 +152,6 @@ class VerifiedFile(io.RawIOBase):
         """See io.RawIOBase."""
         return True
 
-    def seekable(self) -> bool:
-        """See io.RawIOBase."""
-        return True
-
     def tell(self) -> int:
         """See io.RawIOBase."""
         return self._position
@@ -175,7 +167,10 @@ class VerifiedFile(io.RawIOBase):
         start = min(self._position, self._part.bytes)
         end = self._part.bytes if size is None or size < 0 else min(start + size, self._part.bytes)
         self._refuse_large(end - start)
-        data = (self._verified if self._pieces else self._unverified)(start, end)
+        if self._pieces:
+            data = self._verified(start, end)
+        else:
+            data = self._storage.read_range(self._part.name, start, end - start)
         if self._metadata:
             self._check_size(start, end, data)
         self._position = start + len(data)
@@ -198,9 +193,6 @@ class VerifiedFile(io.RawIOBase):
             sizes[column] = chunk_size(data, self._metadata, group, column)
             if sum(sizes.values()) > MOST_ROW_GROUP_BYTES:
                 raise too_large(sum(sizes.values()), group)
-
-    def _unverified(self, start: int, end: int) -> bytes:
-        return self._storage.read_range(self._part.name, start, end - start)
 
     def _verified(self, start: int, end: int) -> bytes:
         parts = []

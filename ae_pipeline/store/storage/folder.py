@@ -176,13 +176,16 @@ class LocalStorage(Storage):
             if LocalStorage(folder).exists(marker):
                 raise TargetError(f"{self.path} lies inside the store {folder}; choose a target outside it")
 
+    def temporary(self) -> list[str]:
+        """Files that were being written when a writer was cut off; or are, by who has the lock."""
+        return [name for name in self.names() if _TEMPORARY.match(name)]
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder, and remove temporary files that writers who were cut off have left."""
         with locked_folder(self.path):
-            for name in self.names():
-                if _TEMPORARY.match(name):
-                    self.remove(name)
+            for name in self.temporary():
+                self.remove(name)
             yield
 
     @contextmanager

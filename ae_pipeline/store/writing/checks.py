@@ -10,7 +10,8 @@ from ae_pipeline.data.sample_files import key_in_path
 from ae_pipeline.data.sample_schema import refuse_alike
 from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.errors import CodecError, DataError
-from ae_pipeline.store.format.manifest import ColumnEntry, Manifest
+from ae_pipeline.store.format.entries import ColumnEntry
+from ae_pipeline.store.format.manifest import Manifest
 from ae_pipeline.store.format.part_writer import BESIDE, RESERVED
 
 

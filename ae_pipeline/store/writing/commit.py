@@ -23,13 +23,13 @@ from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.errors import PipelineError, StoreError, TargetError
 from ae_pipeline.files import clear_folder, sha256_file
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     PART_NAME,
     Manifest,
     PartEntry,
-    SourceEntry,
     holds_part_of_store,
     kept_snapshots,
     manifest_bytes,

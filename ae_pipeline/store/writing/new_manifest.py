@@ -10,18 +10,11 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import CodecError
-from ae_pipeline.files import arrow_file, finished_file, make_folder, recorded_name, sha256_file, sha256_json
+from ae_pipeline.files import arrow_file, finished_file, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
-from ae_pipeline.store.format.manifest import (
-    STORE_FORMAT,
-    CodecEntry,
-    LatentEntry,
-    Manifest,
-    PartEntry,
-    SourceEntry,
-    Totals,
-)
+from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, SourceEntry, Totals
+from ae_pipeline.store.format.manifest import STORE_FORMAT, Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.writing.checks import columns_of
@@ -54,47 +47,48 @@ def first_manifest(
         columns=columns_of(pq.read_schema(arrow_file(folder / parts[0].name))),
         source=source,
         parts=parts,
-        totals=Totals(
-            rows=source.rows,
-            bytes_in=source.rows * codec.spec.nbytes,
-            bytes_parts=sum(part.bytes for part in parts),
-        ),
-        written_by=written_by(git),
+        totals=_totals(parts, codec.spec),
+        written_by=_written_by(git),
     )
     return manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest), codec=codec)})
 
 
 def grown(store: LatentStore, parts: list[PartEntry], *, name: str, git: dict[str, Any]) -> Manifest:
     """The manifest of the snapshot after the open one: its parts and these."""
-    old = store.manifest
-    both = [*old.parts, *parts]
-    rows = sum(part.rows for part in both)
-    row_bytes = SampleSpec(tuple(old.samples.shape), old.samples.dtype).nbytes
+    both = [*store.manifest.parts, *parts]
+    digest = sha256_json([part.shard.digest for part in both])
+    source = SourceEntry(name=name, digest=digest, rows=sum(part.rows for part in both))
+    probe = store.manifest.probe or measure_probe(store)  # a store of format 1 has none
+    return next_manifest(store.manifest, both, git).model_copy(update={"source": source, "probe": probe})
+
+
+def next_manifest(old: Manifest, parts: list[PartEntry], git: dict[str, Any]) -> Manifest:
+    """The manifest of the snapshot after another one, with other parts; source and probe are still the old ones."""
+    spec = SampleSpec(tuple(old.samples.shape), old.samples.dtype)
     return old.model_copy(
         update={
             "format": STORE_FORMAT,
             "snapshot": old.snapshot + 1,
             "parent": old.snapshot,
-            "source": SourceEntry(
-                name=recorded_name(name), digest=sha256_json([part.shard.digest for part in both]), rows=rows
-            ),
-            "parts": both,
-            "totals": Totals(rows=rows, bytes_in=rows * row_bytes, bytes_parts=sum(part.bytes for part in both)),
-            "probe": old.probe or measure_probe(store),  # a store of format 1 has none
-            "written_by": written_by(git),
+            "parts": parts,
+            "totals": _totals(parts, spec),
+            "written_by": _written_by(git),
         }
     )
 
 
-def written_by(git: dict[str, Any]) -> dict[str, Any]:
-    """The manifest's `written_by`."""
+def _totals(parts: list[PartEntry], spec: SampleSpec) -> Totals:
+    rows = sum(part.rows for part in parts)
+    return Totals(rows=rows, bytes_in=rows * spec.nbytes, bytes_parts=sum(part.bytes for part in parts))
+
+
+def _written_by(git: dict[str, Any]) -> dict[str, Any]:
     return {"versions": library_versions(), "git": git}
 
 
 def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
     """The codec's files in a folder of their own, and their entry in the manifest. Raises CodecError."""
     shutil.rmtree(target, ignore_errors=True)  # an interrupted run may have left half a copy
-    make_folder(target)
     for name in CODEC_FILES:
         with finished_file(target / name) as temporary:
             shutil.copyfile(source / name, temporary)

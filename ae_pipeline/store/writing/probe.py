@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ae_pipeline.codec.codec import Codec
-from ae_pipeline.store.format.manifest import ProbeEntry
+from ae_pipeline.store.format.entries import ProbeEntry
 from ae_pipeline.store.latent_store import LatentStore
 
 _ROWS = 256
