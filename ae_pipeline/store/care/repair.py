@@ -32,7 +32,6 @@ from ae_pipeline.store.format.manifest import (
     SNAPSHOTS_FOLDER,
     manifest_bytes,
     read_manifest,
-    refuse_links,
 )
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage
@@ -62,7 +61,6 @@ def repair_store(
     done = Repaired(str(store), snapshot=found.snapshot)
     if found.whole and not storage.temporary() and not repair_folder(store).exists():
         return done
-    refuse_links(storage)
     with storage.locked():
         if repair_folder(store).exists():
             with empty_folder(store):

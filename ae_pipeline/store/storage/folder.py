@@ -35,6 +35,8 @@ _BLOCK = 8 << 20
 _UNSEEN = (FileNotFoundError, NotADirectoryError, PermissionError)
 # How DVC calls a file in its cache, wherever that is.
 _CACHED = re.compile(r"(^|/)[0-9a-f]{2}/[0-9a-f]{30}$")
+# How folders inside a store are called.
+_FOLDER = re.compile(r"_\w+")
 # How `finished_file` calls what it has not finished.
 _TEMPORARY = re.compile(r"(_\w+/)?\.[^/]*\.tmp$")
 
@@ -90,8 +92,10 @@ class Storage(Protocol):
     def refuse_taken(self, marker: str) -> None:
         """Raise TargetError if there is a store here, by its file `marker`, or none can be made."""
 
-    def locked(self) -> AbstractContextManager[object]:
-        """Have the place to oneself, unless it is shared. Raises TargetError if another run has it."""
+    def locked(self) -> AbstractContextManager[list[str] | None]:
+        """Have the place to oneself, with the names of all files; None if it is shared. Raises TargetError if another
+        run has it, StoreError for links inside.
+        """
 
     def work_folder(self, work: Path | None, key: str) -> AbstractContextManager[Path]:
         """A folder on this machine where files are made, in `work` if that is given.
@@ -148,27 +152,47 @@ class LocalStorage(Storage):
         return path
 
     def names(self) -> list[str]:
-        return sorted(name for name, entry in self._entries() if not _is_folder(entry))
+        # A link may lead in a circle: of that, `Path` makes no error.
+        return sorted(name for name, entry in self._entries() if not (entry.is_symlink() and Path(entry).is_dir()))
 
     def links(self) -> list[str]:
         return sorted(name for name, entry in self._entries() if entry.is_symlink())
 
+    def own_names(self) -> list[str]:
+        """All files, for who is to change some: through a link it would be a file somewhere else.
+
+        Raises StoreError if a folder is a link, and if a file is one into DVC's cache, as DVC would not know what takes
+        its place.
+        """
+        names = []
+        for name, entry in self._entries():
+            if entry.is_symlink():
+                refuse_cache_link(self.path / name)
+                if _FOLDER.fullmatch(name):
+                    found = "is a link; the files of a store must lie in it"
+                    raise StoreError(found, place=self.path / name, advice="put the folder there")
+            names.append(name)
+        return names
+
     def _entries(self) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-        """All below the folder by its name in it. Quick: nothing is asked of each of 100,000 files."""
+        """All files and links below the folder. Quick: nothing is asked of each of 100,000 files."""
         folders = [""]
         while folders:
             inside = folders.pop()
             with suppress(*_UNSEEN), os.scandir(self.path / inside) as entries:
                 for entry in entries:
-                    yield f"{inside}{entry.name}", entry
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(f"{inside}{entry.name}/")
+                    else:
+                        yield f"{inside}{entry.name}", entry
 
     def tag(self, name: str) -> str:
-        return sha256_file(self._file(name))
+        # Every file is a new one that is renamed: no digest of 100 MB is needed to tell it from others.
+        found = self._file(name).stat()
+        return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
 
     def is_whole(self, name: str, size: int, sha256: str) -> bool:
-        return self.size(name) == size and self.tag(name) == sha256
+        return self.size(name) == size and sha256_file(self._file(name)) == sha256
 
     def refuse_taken(self, marker: str) -> None:
         refuse_existing(self.path)
@@ -181,12 +205,13 @@ class LocalStorage(Storage):
         return [name for name in self.names() if _TEMPORARY.match(name)]
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[list[str]]:
         """Lock the folder, and remove temporary files that writers who were cut off have left."""
         with locked_folder(self.path):
-            for name in self.temporary():
+            names = self.own_names()
+            for name in filter(_TEMPORARY.match, names):
                 self.remove(name)
-            yield
+            yield names
 
     @contextmanager
     def work_folder(self, work: Path | None, key: str) -> Iterator[Path]:
@@ -288,8 +313,3 @@ def place_of(storage: Storage, name: str) -> str:
     """A file's path or URL, for messages."""
     separator = os.sep if isinstance(storage, LocalStorage) else "/"
     return f"{storage.location}{separator}{name}"
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is one, or a link to one. A link may lead in a circle: of that, `Path` makes no error."""
-    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()

@@ -16,7 +16,7 @@ from ae_pipeline.errors import DataError
 from ae_pipeline.files import recorded_name, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.entries import SourceEntry
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, parse_manifest, refuse_links
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, parse_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.storage.place import open_storage
@@ -51,15 +51,14 @@ def append_samples(
         check_samples(samples, header, codec_path)
     if not storage.exists(MANIFEST_NAME):
         return _create(storage, sets, header, writing)
-    with storage.locked():
+    with storage.locked() as names:
         data, tag = read_tagged(storage)
-        refuse_links(storage)
         old = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME)))
         jobs, skipped = plan_append(old, sets, codec_path, params)
         if not jobs:
-            sweep(storage, old.manifest)
+            sweep(storage, old.manifest, names)
             return Appended(old, [], skipped)
-        grown, parts = add_snapshot(old, data, tag, jobs, writing)
+        grown, parts = add_snapshot(old, data, tag, jobs, writing, names)
     return Appended(grown, parts, skipped)
 
 
