@@ -31,7 +31,7 @@ def take_apart(data: bytes) -> tuple[bytes, Iterator[bytes]]:
     No string in JSON has a line break in it, so what is between the lines is what it looks like.
     """
     start = data.index(_BEGIN) + len(_BEGIN)
-    end = data.index(_END, start)
+    end = data.rindex(_END, start)  # no other list comes after it
     return data[:start] + data[end:], _pieces(data, start, end)
 
 
