@@ -18,8 +18,7 @@ from ae_pipeline.store.format import manifest_text as text
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, grown_text, manifest_text, write_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage
-from ae_pipeline.store.writing.appending import append_samples
-from ae_pipeline.store.writing.plan import new_pieces
+from ae_pipeline.store.writing.appending import append_samples, new_pieces
 from ae_pipeline.store.writing.shards import plan_jobs
 
 PARAMS = EncodeParams(device="cpu")

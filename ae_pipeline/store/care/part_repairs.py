@@ -19,9 +19,8 @@ from ae_pipeline.store.format.manifest import SNAPSHOTS_FOLDER, Manifest, PartEn
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
 from ae_pipeline.store.writing.checks import attribute_columns, check_columns, check_samples, stored_attributes
-from ae_pipeline.store.writing.new_manifest import next_manifest
-from ae_pipeline.store.writing.plan import part_number
-from ae_pipeline.store.writing.probe import measure_probe
+from ae_pipeline.store.writing.commit import part_number
+from ae_pipeline.store.writing.new_manifest import measure_probe, next_manifest
 from ae_pipeline.store.writing.shards import Progress, ShardJob
 
 

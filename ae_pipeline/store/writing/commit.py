@@ -21,7 +21,7 @@ from typing import Any
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.errors import PipelineError, StoreError, TargetError
-from ae_pipeline.files import clear_folder, sha256_file
+from ae_pipeline.files import clear_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.manifest import (
@@ -42,7 +42,6 @@ from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest, grown
-from ae_pipeline.store.writing.plan import part_number, snapshot_key
 from ae_pipeline.store.writing.shards import Progress, ShardJob, encode_shard, run_jobs
 
 _NO_TAG = '"00000000000000000000000000000000"'
@@ -98,7 +97,9 @@ def add_snapshot(
     `names` are those of the store's files, from who has it locked.
     """
     storage, old = store.storage, store.manifest
-    with storage.work_folder(writing.work, snapshot_key(old)) as folder:
+    # One folder for whatever comes after this snapshot: parts in it are told apart by their names.
+    key = sha256_json([old.codec.fingerprint, [part.job for part in old.parts]])
+    with storage.work_folder(writing.work, key) as folder:
         codec = Codec.load(writing.codec_path, choose_device(writing.params.device))
         parts = run_jobs(jobs, codec, folder, writing.progress, partial(_deliver, storage))
         # A lock binds those who ask for it: nothing is put into a store that somebody else has put in this place.
@@ -142,6 +143,11 @@ def sweep(storage: Storage, manifest: Manifest, names: list[str] | None = None) 
             storage.remove(name)
     except (PipelineError, OSError):
         return
+
+
+def part_number(name: str) -> int:
+    """The number in a part's name."""
+    return int(name.split("-")[1])
 
 
 def _claim(storage: Storage, folder: Path) -> None:
