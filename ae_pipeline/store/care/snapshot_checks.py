@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
 from ae_pipeline.files import json_bytes
@@ -19,7 +18,7 @@ from ae_pipeline.store.format.manifest import (
     read_manifest,
     snapshot_name,
 )
-from ae_pipeline.store.storage.folder import Storage, place_of, read_whole, refuse_cache_link
+from ae_pipeline.store.storage.folder import Storage, read_whole
 
 MISSPELT = "was changed between its values, which are as they were"
 _NAMED = 100
@@ -56,8 +55,6 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
     Raises StoreError if there is no store, or no such snapshot.
     """
     found = Snapshots(storage.names())
-    for name in storage.links():
-        refuse_cache_link(Path(place_of(storage, name)))
     if snapshot is not None:
         there = snapshot_name(snapshot) in found.names
         name = snapshot_name(snapshot) if there else MANIFEST_NAME

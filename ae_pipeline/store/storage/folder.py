@@ -25,7 +25,6 @@ from ae_pipeline.files import (
     refuse_existing,
     rename_folder,
     require_one_file_system,
-    sha256_file,
     sync_folder,
 )
 from ae_pipeline.store.storage.work_folder import partial_folder
@@ -61,17 +60,13 @@ class Storage(Protocol):
         """Read at most `size` bytes from `start`: fewer where the file ends."""
 
     def names(self) -> list[str]:
-        """All files, also in sub-folders (`_codec/codec.json`), sorted; none if the place does not exist."""
+        """All files, also in sub-folders (`_codec/codec.json`), sorted; none if the place does not exist.
 
-    def links(self) -> list[str]:
-        """All files and folders that are links."""
-        return []
+        Raises LinkedStoreError for a link into DVC's cache.
+        """
 
     def tag(self, name: str) -> str:
         """What tells a file's bytes from those that it had or will have, for `replace`."""
-
-    def is_whole(self, name: str, size: int, sha256: str) -> bool:
-        """Whether a file is what it should be: in a folder by its bytes, at a URL by its size."""
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name; reading one that is out of reach says why."""
@@ -155,22 +150,13 @@ class LocalStorage(Storage):
         # A link may lead in a circle: of that, `Path` makes no error.
         return sorted(name for name, entry in self._entries() if not (entry.is_symlink() and Path(entry).is_dir()))
 
-    def links(self) -> list[str]:
-        return sorted(name for name, entry in self._entries() if entry.is_symlink())
-
     def own_names(self) -> list[str]:
-        """All files, for who is to change some: through a link it would be a file somewhere else.
-
-        Raises StoreError if a folder is a link, and if a file is one into DVC's cache, as DVC would not know what takes
-        its place.
-        """
+        """All files, for who is to change some. Raises StoreError if a folder is a link: they are somewhere else."""
         names = []
         for name, entry in self._entries():
-            if entry.is_symlink():
-                refuse_cache_link(self.path / name)
-                if _FOLDER.fullmatch(name):
-                    found = "is a link; the files of a store must lie in it"
-                    raise StoreError(found, place=self.path / name, advice="put the folder there")
+            if entry.is_symlink() and _FOLDER.fullmatch(name):
+                found = "is a link; the files of a store must lie in it"
+                raise StoreError(found, place=self.path / name, advice="put the folder there")
             names.append(name)
         return names
 
@@ -184,15 +170,14 @@ class LocalStorage(Storage):
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(f"{inside}{entry.name}/")
                     else:
+                        if entry.is_symlink():
+                            refuse_cache_link(Path(entry))
                         yield f"{inside}{entry.name}", entry
 
     def tag(self, name: str) -> str:
         # Every file is a new one that is renamed: no digest of 100 MB is needed to tell it from others.
         found = self._file(name).stat()
         return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
-
-    def is_whole(self, name: str, size: int, sha256: str) -> bool:
-        return self.size(name) == size and sha256_file(self._file(name)) == sha256
 
     def refuse_taken(self, marker: str) -> None:
         refuse_existing(self.path)
