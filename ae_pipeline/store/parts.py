@@ -22,7 +22,7 @@ from ae_pipeline.data.parquet.columns import leaf_columns
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import DamagedPartError, StoreError, first_line
 from ae_pipeline.files import sha256_file
-from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
+from ae_pipeline.store.format.layouts import LATENT, LAYOUTS, Layout
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
@@ -62,7 +62,6 @@ class Parts:
     def __init__(self, place: Path | str | Storage, manifest: Manifest):
         self.storage = open_storage(place)
         self.manifest = manifest
-        self._layout = LAYOUTS[manifest.latent.layout]
         self._fetched: Path | None = None
         self._schema: pa.Schema | None = None
 
@@ -70,6 +69,10 @@ class Parts:
     def open(cls, place: Path | str | Storage, snapshot: int | None = None) -> Self:
         """Open a complete store, as of its newest snapshot or an earlier one. Raises StoreError."""
         return cls(place, read_manifest(place, snapshot))
+
+    @property
+    def _layout(self) -> Layout:  # kept, its functions would keep an open store from being sent to another process
+        return LAYOUTS[self.manifest.latent.layout]
 
     @property
     def location(self) -> str:

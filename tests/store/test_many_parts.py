@@ -15,11 +15,10 @@ from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.care.snapshots import is_spelt, read_snapshots
 from ae_pipeline.store.format import manifest as manifests
 from ae_pipeline.store.format import manifest_text as text
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, manifest_text, write_manifest
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, grown_text, manifest_text, write_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage
-from ae_pipeline.store.writing.appending import append_samples
-from ae_pipeline.store.writing.plan import new_pieces
+from ae_pipeline.store.writing.appending import append_samples, new_pieces
 from ae_pipeline.store.writing.shards import plan_jobs
 
 PARAMS = EncodeParams(device="cpu")
@@ -166,6 +165,15 @@ def test_a_manifest_in_pieces_has_the_bytes_of_one_that_is_written_whole(long, t
     assert is_spelt(long, data)
     assert not is_spelt(long, data + b"\n")
     assert not is_spelt(long, data.replace(b'"rows":', b'"rows" :', 1))
+
+
+def test_one_that_grows_has_the_bytes_of_one_that_is_written_anew(long):
+    old = with_parts(long, long.parts[:60])
+    whole, data = b"".join(manifest_text(long)), b"".join(manifest_text(old))
+    others = data.replace(b"{", b'{"others": {\n  "parts": [\n  ],\n  "end": 0},', 1)
+    for file in (data, json.dumps(values_of(old)).encode(), others):
+        assert grown_text(long, old, file) == whole
+    assert grown_text(long, old.model_copy(update={"format": 1}), b"") == whole
 
 
 def test_it_is_read_in_pieces_as_it_is_whole(long):

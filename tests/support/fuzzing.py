@@ -327,7 +327,7 @@ def read_everything(store: Path) -> str:
     from ae_pipeline.store.format.manifest import kept_snapshots
     from ae_pipeline.store.latent_store import LatentStore
     from ae_pipeline.store.reading.decode import load_store_codec
-    from ae_pipeline.store.writing.probe import measure_probe
+    from ae_pipeline.store.writing.new_manifest import measure_probe
 
     seen = hashlib.sha256()
     verify_store(store)  # what it finds is told by other tests

@@ -13,8 +13,7 @@ from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.writing.appending import append_samples
-from ae_pipeline.store.writing.plan import Appended
+from ae_pipeline.store.writing.appending import Appended, append_samples
 
 ROWS = 40
 

@@ -37,9 +37,9 @@ from ae_pipeline.store.format.manifest import (
     read_manifest,
 )
 from ae_pipeline.store.storage.folder import LocalStorage, read_whole
+from ae_pipeline.store.writing.appending import new_pieces
 from ae_pipeline.store.writing.checks import check_samples
 from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest
-from ae_pipeline.store.writing.plan import new_pieces
 from ae_pipeline.store.writing.shards import ShardJob, plan_jobs
 
 # So many of the 64 digits of two digests never agree by chance.

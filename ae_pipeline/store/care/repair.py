@@ -34,16 +34,14 @@ from ae_pipeline.store.format.manifest import (
     PartEntry,
     manifest_bytes,
     read_manifest,
-    refuse_links,
     write_manifest,
 )
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
 from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.writing.checks import attribute_columns, check_columns, stored_attributes
-from ae_pipeline.store.writing.new_manifest import next_manifest
-from ae_pipeline.store.writing.plan import part_number
-from ae_pipeline.store.writing.probe import measure_probe
+from ae_pipeline.store.writing.commit import part_number
+from ae_pipeline.store.writing.new_manifest import measure_probe, next_manifest
 from ae_pipeline.store.writing.shards import Progress, ShardJob
 
 
@@ -68,7 +66,6 @@ def repair_store(
     done = Repaired(str(store), snapshot=found.snapshot)
     if found.whole and not storage.temporary() and not repair_folder(store).exists():
         return done
-    refuse_links(storage)
     with storage.locked():
         if repair_folder(store).exists():
             with empty_folder(store):

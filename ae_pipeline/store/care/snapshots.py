@@ -32,7 +32,7 @@ from ae_pipeline.store.format.manifest import (
     snapshot_name,
 )
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole, refuse_cache_link
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
 from ae_pipeline.store.storage.place import open_storage
 
 VACUUMED_NAME = f"{SNAPSHOTS_FOLDER}/vacuumed.json"
@@ -133,8 +133,6 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
     Raises StoreError if there is no store, or no such snapshot.
     """
     found = Snapshots(storage.names())
-    for name in storage.links():
-        refuse_cache_link(Path(place_of(storage, name)))
     if snapshot is not None:
         there = snapshot_name(snapshot) in found.names
         name = snapshot_name(snapshot) if there else MANIFEST_NAME

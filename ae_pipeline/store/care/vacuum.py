@@ -22,7 +22,6 @@ from ae_pipeline.store.format.manifest import (
     SNAPSHOTS_FOLDER,
     kept_snapshots,
     read_manifest,
-    refuse_links,
     snapshot_name,
 )
 from ae_pipeline.store.storage.folder import LocalStorage
@@ -59,7 +58,7 @@ def vacuum_store(store: Path, keep: int = 1, *, dry_run: bool = False) -> Vacuum
 def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
     """Do what `vacuum_store` does, for a caller who has locked the store."""
     storage, newest = LocalStorage(store), read_manifest(store)
-    refuse_links(storage)
+    names = storage.own_names()
     there = kept_snapshots(storage)
     if there and there[-1] > newest.snapshot:
         raise StoreError(
@@ -79,7 +78,7 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
         )
     kept = [*(read_manifest(store, number) for number in range(oldest, newest.snapshot)), newest]
     listed = {part.name for manifest in kept for part in manifest.parts}
-    left = [store / name for name in storage.names() if re.match(PART_NAME, name) and name not in listed]
+    left = [store / name for name in names if re.match(PART_NAME, name) and name not in listed]
     # The newest one's number is there after an append that was cut off before its commit.
     gone = [number for number in there if number < oldest or number == newest.snapshot]
     manifests = [store / snapshot_name(number) for number in gone]

@@ -28,7 +28,7 @@ from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.reading.decode import load_store_codec
 from ae_pipeline.store.storage.folder import Storage, read_whole
 from ae_pipeline.store.storage.place import open_storage
-from ae_pipeline.store.writing.probe import measure_probe
+from ae_pipeline.store.writing.new_manifest import measure_probe
 
 _NAMED = 5
 # What was replaced or removed on purpose while it was being read is not damaged.

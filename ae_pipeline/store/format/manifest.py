@@ -26,8 +26,8 @@ from ae_pipeline.store.format.entries import (
     SourceEntry,
     Totals,
 )
-from ae_pipeline.store.format.manifest_text import digest_of, no_garbage, put_together, take_apart
-from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole, refuse_cache_link
+from ae_pipeline.store.format.manifest_text import digest_of, no_garbage, put_together, take_apart, text_of_parts
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
 from ae_pipeline.store.storage.place import open_storage
 
 STORE_FORMAT = 2
@@ -111,10 +111,21 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
         file.writelines(manifest_text(manifest))
 
 
-def manifest_text(manifest: Manifest, digest: str | None = None) -> Iterator[bytes]:
+def manifest_text(manifest: Manifest, digest: str | None = None) -> Iterator[memoryview | bytes]:
     """The bytes of a manifest's file, some at a time; the digest over all values, if it is not known, comes last."""
+    return put_together(_values(manifest, digest), manifest.parts)
+
+
+def grown_text(manifest: Manifest, old: Manifest, data: bytes) -> bytes:
+    """The bytes of a manifest's file. Its first parts are those of an older one, and copied from that one's file."""
+    text = text_of_parts(data) if old.format == STORE_FORMAT else b""
+    return b"".join(put_together(_values(manifest), manifest.parts[len(old.parts) if text else 0 :], text))
+
+
+def _values(manifest: Manifest, digest: str | None = None) -> dict[str, Any]:
+    """What a manifest's file says, but for the parts."""
     values = manifest.model_copy(update={"parts": []}).model_dump(mode="json")
-    return put_together({**values, "digest": digest or digest_of(values, manifest.parts)}, manifest.parts)
+    return {**values, "digest": digest or digest_of(values, manifest.parts)}
 
 
 def read_manifest(store: Path | str | Storage, snapshot: int | None = None) -> Manifest:
@@ -171,18 +182,6 @@ def _names_in(storage: Storage, folder: str) -> set[str]:
     if isinstance(storage, LocalStorage):
         return {path.name for path in (storage.path / folder).glob("*")}
     return {name.removeprefix(folder).split("/")[0] for name in storage.names() if name.startswith(folder)}
-
-
-def refuse_links(storage: Storage) -> None:
-    """Raise StoreError if a folder inside a store is a link: nothing is written or removed somewhere else.
-
-    So is a file that is a link into DVC's cache: it would be replaced by one that DVC does not know.
-    """
-    for name in storage.links():
-        place = place_of(storage, name)
-        refuse_cache_link(Path(place))
-        if name in (CODEC_FOLDER, SNAPSHOTS_FOLDER):
-            raise StoreError(f"{place} is a link; the files of a store must lie in it: put the folder there")
 
 
 def snapshot_name(snapshot: int) -> str:

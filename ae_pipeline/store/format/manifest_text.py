@@ -9,8 +9,9 @@ time. What comes out is what `files.write_json` and `files.sha256_json` make of 
 
 import gc
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from json.encoder import encode_basestring as quoted
 from typing import Any
@@ -30,7 +31,7 @@ def take_apart(data: bytes) -> tuple[bytes, Iterator[bytes]]:
     No string in JSON has a line break in it, so what is between the lines is what it looks like.
     """
     start = data.index(_BEGIN) + len(_BEGIN)
-    end = data.index(_END, start)
+    end = data.rindex(_END, start)  # no other list comes after it
     return data[:start] + data[end:], _pieces(data, start, end)
 
 
@@ -42,12 +43,25 @@ def _pieces(data: bytes, start: int, end: int) -> Iterator[bytes]:
         start = stop + 1
 
 
-def put_together(values: dict[str, Any], parts: Sequence[Any]) -> Iterator[bytes]:
-    """A manifest's file: `values` are all others, with no parts yet, and the digest last."""
+def text_of_parts(data: bytes) -> memoryview | bytes:
+    """The parts as they stand in a manifest's file; nothing if it is not spelt as it is written here."""
+    with suppress(ValueError):
+        head, _ = take_apart(data)
+        if json.loads(head).get("parts") == []:  # else it was not just all of them that were taken out
+            start = data.index(_BEGIN) + len(_BEGIN)
+            return memoryview(data)[start : start + len(data) - len(head)]
+    return b""
+
+
+def put_together(
+    values: dict[str, Any], parts: Sequence[Any], text: memoryview | bytes = b""
+) -> Iterator[memoryview | bytes]:
+    """A manifest's file: `values` are all others, with no parts, the digest last; `text` is of the first parts."""
     before, after = json_bytes(values).split(b'\n  "parts": [],\n', 1)
     yield before + _BEGIN
+    yield text
     for number, some in enumerate(_some(parts)):
-        yield b",\n" * bool(number) + b"  " + to_json(some, indent=2)[2:-2].replace(b"\n", b"\n  ")
+        yield b",\n" * bool(number or text) + b"  " + to_json(some, indent=2)[2:-2].replace(b"\n", b"\n  ")
     yield _END + after
 
 
@@ -89,4 +103,7 @@ def no_garbage() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            if not gc.get_freeze_count():
+                gc.freeze()  # and thawed, it all counts as old: else it would be looked through at once
+                gc.unfreeze()
             gc.enable()

@@ -6,7 +6,7 @@ for block in decode_rows(store, filter="label = 7"):
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,12 +21,12 @@ from ae_pipeline.files import finished_folder, refuse_inside
 from ae_pipeline.store.executors import run_shards
 from ae_pipeline.store.executors.lent import Borrowed, lent
 from ae_pipeline.store.format.layouts import LATENT
-from ae_pipeline.store.format.manifest import Manifest, PartEntry
+from ae_pipeline.store.format.manifest import PartEntry
 from ae_pipeline.store.format.part_writer import RESERVED
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import OnDamaged
 from ae_pipeline.store.reading.scan import check_columns
-from ae_pipeline.store.storage.folder import LocalStorage, Storage
+from ae_pipeline.store.storage.folder import LocalStorage
 
 
 def decode_store(
@@ -57,7 +57,8 @@ def decode_store(
 
     with finished_folder(out) as folder, lent(codec) as borrowed:
         # Each job gets its part; with those of all others it would be large.
-        job = _Decoding(store.storage, store.manifest.model_copy(update={"parts": []}), schema, borrowed, folder)
+        light = LatentStore(store.storage, store.manifest.model_copy(update={"parts": []}))
+        job = partial(_decode_part, light, schema, borrowed, folder)
         run_shards(job, enumerate(parts), len(parts), codec.device, done)
         for number in sorted(damaged):
             assert on_damaged is not None
@@ -113,23 +114,15 @@ def refuse_inside_store(store: LatentStore, out: Path) -> None:
         refuse_inside(out, store.path, "the store")
 
 
-@dataclass(frozen=True)
-class _Decoding:
-    """What is done with each part and its place: it is decoded into a shard of that number."""
-
-    storage: Storage
-    manifest: Manifest
-    schema: pa.Schema
-    codec: Borrowed
-    folder: Path
-
-    def __call__(self, item: tuple[int, PartEntry]) -> DamagedPartError | None:
-        """What is wrong with the part, if it cannot be read: its shard is not written then."""
-        (number, part), codec = item, self.codec.codec()
-        try:
-            with ShardWriter(self.folder / f"part-{number:05d}.parquet", self.schema, codec.spec) as writer:
-                for rows in LatentStore(self.storage, self.manifest).read_part(part, codec.block_rows):
-                    writer.write(rows.attributes, codec.decode_block(rows.latents))
-        except DamagedPartError as error:
-            return error
-        return None
+def _decode_part(
+    store: LatentStore, schema: pa.Schema, borrowed: Borrowed, folder: Path, item: tuple[int, PartEntry]
+) -> DamagedPartError | None:
+    """Decode a part into the shard of its number. If the part cannot be read, say so: no shard is written then."""
+    (number, part), codec = item, borrowed.codec()
+    try:
+        with ShardWriter(folder / f"part-{number:05d}.parquet", schema, codec.spec) as writer:
+            for rows in store.read_part(part, codec.block_rows):
+                writer.write(rows.attributes, codec.decode_block(rows.latents))
+    except DamagedPartError as error:
+        return error
+    return None

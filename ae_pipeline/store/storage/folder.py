@@ -25,7 +25,6 @@ from ae_pipeline.files import (
     refuse_existing,
     rename_folder,
     require_one_file_system,
-    sha256_file,
     sync_folder,
 )
 from ae_pipeline.store.storage.work_folder import partial_folder
@@ -35,6 +34,8 @@ _BLOCK = 8 << 20
 _UNSEEN = (FileNotFoundError, NotADirectoryError, PermissionError)
 # How DVC calls a file in its cache, wherever that is.
 _CACHED = re.compile(r"(^|/)[0-9a-f]{2}/[0-9a-f]{30}$")
+# How folders inside a store are called.
+_FOLDER = re.compile(r"_\w+")
 # How `finished_file` calls what it has not finished.
 _TEMPORARY = re.compile(r"(_\w+/)?\.[^/]*\.tmp$")
 
@@ -59,17 +60,13 @@ class Storage(Protocol):
         """Read at most `size` bytes from `start`: fewer where the file ends."""
 
     def names(self) -> list[str]:
-        """All files, also in sub-folders (`_codec/codec.json`), sorted; none if the place does not exist."""
+        """All files, also in sub-folders (`_codec/codec.json`), sorted; none if the place does not exist.
 
-    def links(self) -> list[str]:
-        """All files and folders that are links."""
-        return []
+        Raises LinkedStoreError for a link into DVC's cache.
+        """
 
     def tag(self, name: str) -> str:
         """What tells a file's bytes from those that it had or will have, for `replace`."""
-
-    def is_whole(self, name: str, size: int, sha256: str) -> bool:
-        """Whether a file is what it should be: in a folder by its bytes, at a URL by its size."""
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name; reading one that is out of reach says why."""
@@ -90,8 +87,10 @@ class Storage(Protocol):
     def refuse_taken(self, marker: str) -> None:
         """Raise TargetError if there is a store here, by its file `marker`, or none can be made."""
 
-    def locked(self) -> AbstractContextManager[object]:
-        """Have the place to oneself, unless it is shared. Raises TargetError if another run has it."""
+    def locked(self) -> AbstractContextManager[list[str] | None]:
+        """Have the place to oneself, with the names of all files; None if it is shared. Raises TargetError if another
+        run has it, StoreError for links inside.
+        """
 
     def work_folder(self, work: Path | None, key: str) -> AbstractContextManager[Path]:
         """A folder on this machine where files are made, in `work` if that is given.
@@ -148,27 +147,37 @@ class LocalStorage(Storage):
         return path
 
     def names(self) -> list[str]:
-        return sorted(name for name, entry in self._entries() if not _is_folder(entry))
+        # A link may lead in a circle: of that, `Path` makes no error.
+        return sorted(name for name, entry in self._entries() if not (entry.is_symlink() and Path(entry).is_dir()))
 
-    def links(self) -> list[str]:
-        return sorted(name for name, entry in self._entries() if entry.is_symlink())
+    def own_names(self) -> list[str]:
+        """All files, for who is to change some. Raises StoreError if a folder is a link: they are somewhere else."""
+        names = []
+        for name, entry in self._entries():
+            if entry.is_symlink() and _FOLDER.fullmatch(name):
+                found = "is a link; the files of a store must lie in it"
+                raise StoreError(found, place=self.path / name, advice="put the folder there")
+            names.append(name)
+        return names
 
     def _entries(self) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-        """All below the folder by its name in it. Quick: nothing is asked of each of 100,000 files."""
+        """All files and links below the folder. Quick: nothing is asked of each of 100,000 files."""
         folders = [""]
         while folders:
             inside = folders.pop()
             with suppress(*_UNSEEN), os.scandir(self.path / inside) as entries:
                 for entry in entries:
-                    yield f"{inside}{entry.name}", entry
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(f"{inside}{entry.name}/")
+                    else:
+                        if entry.is_symlink():
+                            refuse_cache_link(Path(entry))
+                        yield f"{inside}{entry.name}", entry
 
     def tag(self, name: str) -> str:
-        return sha256_file(self._file(name))
-
-    def is_whole(self, name: str, size: int, sha256: str) -> bool:
-        return self.size(name) == size and self.tag(name) == sha256
+        # Every file is a new one that is renamed: no digest of 100 MB is needed to tell it from others.
+        found = self._file(name).stat()
+        return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
 
     def refuse_taken(self, marker: str) -> None:
         refuse_existing(self.path)
@@ -181,12 +190,13 @@ class LocalStorage(Storage):
         return [name for name in self.names() if _TEMPORARY.match(name)]
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[list[str]]:
         """Lock the folder, and remove temporary files that writers who were cut off have left."""
         with locked_folder(self.path):
-            for name in self.temporary():
+            names = self.own_names()
+            for name in filter(_TEMPORARY.match, names):
                 self.remove(name)
-            yield
+            yield names
 
     @contextmanager
     def work_folder(self, work: Path | None, key: str) -> Iterator[Path]:
@@ -288,8 +298,3 @@ def place_of(storage: Storage, name: str) -> str:
     """A file's path or URL, for messages."""
     separator = os.sep if isinstance(storage, LocalStorage) else "/"
     return f"{storage.location}{separator}{name}"
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is one, or a link to one. A link may lead in a circle: of that, `Path` makes no error."""
-    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()

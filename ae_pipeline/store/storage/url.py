@@ -92,9 +92,6 @@ class RemoteStorage(Storage):
     def tag(self, name: str) -> str:
         return str(self._info(name)["ETag"])
 
-    def is_whole(self, name: str, size: int, sha256: str) -> bool:  # noqa: ARG002 (would have to be downloaded)
-        return self.size(name) == size
-
     def refuse_taken(self, marker: str) -> None:
         with self.locked():
             if self.exists(marker):

@@ -4,8 +4,6 @@ encoding         a new store
 appending        a store that grows: one append, one snapshot
 commit           the steps of both, in a folder and at a URL: codec, parts, manifest
 checks           what a data set must be to go into a store
-plan             what an append has to do
-new_manifest     the manifest of a new store, or of its next snapshot
+new_manifest     the manifest of a new store, or of its next snapshot, and its probe
 shards           one shard in, one part out
-probe            does this machine decode as the writer's did?
 """

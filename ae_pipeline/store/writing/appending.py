@@ -7,23 +7,46 @@ Whatever stops a run leaves the old snapshot or the new one, whole; the next app
 of earlier snapshots stay in `_snapshots/`. `commit.py` has the steps.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec.header import CodecHeader, read_header
-from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import DataError
+from ae_pipeline.data.samples import SampleSet, Shard
+from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.entries import SourceEntry
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, parse_manifest, refuse_links
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry, parse_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.storage.place import open_storage
-from ae_pipeline.store.writing.checks import attribute_columns, check_columns, check_names, check_samples
-from ae_pipeline.store.writing.commit import Writing, add_snapshot, create_store, read_tagged, refuse_taken, sweep
-from ae_pipeline.store.writing.plan import Appended, new_pieces, plan_append
-from ae_pipeline.store.writing.shards import Progress, plan_jobs
+from ae_pipeline.store.writing.checks import (
+    attribute_columns,
+    check_columns,
+    check_names,
+    check_samples,
+    stored_attributes,
+)
+from ae_pipeline.store.writing.commit import (
+    Writing,
+    add_snapshot,
+    create_store,
+    part_number,
+    read_tagged,
+    refuse_taken,
+    sweep,
+)
+from ae_pipeline.store.writing.shards import Progress, ShardJob, plan_jobs
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What one append did: the store as it is now, the parts that are new, and the shards that it had already."""
+
+    store: LatentStore
+    parts: list[PartEntry]
+    skipped: int
 
 
 def append_samples(
@@ -51,15 +74,14 @@ def append_samples(
         check_samples(samples, header, codec_path)
     if not storage.exists(MANIFEST_NAME):
         return _create(storage, sets, header, writing)
-    with storage.locked():
+    with storage.locked() as names:
         data, tag = read_tagged(storage)
-        refuse_links(storage)
         old = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME)))
-        jobs, skipped = plan_append(old, sets, codec_path, params)
+        jobs, skipped = _plan(old, sets, header, writing)
         if not jobs:
-            sweep(storage, old.manifest)
+            sweep(storage, old.manifest, names)
             return Appended(old, [], skipped)
-        grown, parts = add_snapshot(old, data, tag, jobs, writing)
+        grown, parts = add_snapshot(old, data, tag, jobs, writing, names)
     return Appended(grown, parts, skipped)
 
 
@@ -76,3 +98,43 @@ def _create(storage: Storage, sets: list[SampleSet], header: CodecHeader, writin
     source = SourceEntry(name=writing.name, digest=sha256_json(shards), rows=sum(job.shard.rows for job in jobs))
     made = create_store(storage, jobs, source, sha256_json([header.fingerprint, []]), writing)
     return Appended(made, made.manifest.parts, skipped)
+
+
+def _plan(
+    store: LatentStore, sets: list[SampleSet], header: CodecHeader, writing: Writing
+) -> tuple[list[ShardJob], int]:
+    """The work that makes a store hold all of `sets`, and how many of their shards it holds already.
+
+    Raises CodecError, DataError or StoreError unless they fit together.
+    """
+    old, where, params = store.manifest, store.location, writing.params
+    store.codec_header()  # first: where it is the store's own codec that was changed, this says so
+    if header.fingerprint != old.codec.fingerprint:
+        raise CodecError(
+            f"{writing.codec_path} has fingerprint {header.fingerprint[:12]}..., but {where} was written with "
+            f"{old.codec.fingerprint[:12]}...; append with that codec, or encode into another store"
+        )
+    for setting in ("layout", "row_group_rows"):
+        wanted, found = getattr(old.latent, setting), getattr(params, setting)
+        if found != wanted:
+            raise DataError(
+                f"encode.{setting} is {found}, but {where} has {wanted}; set it to that, or encode into another store"
+            )
+    for samples in sets:
+        check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), where)
+    pieces, skipped = new_pieces(sets, {part.shard.digest for part in old.parts})
+    number = 1 + max(part_number(part.name) for part in old.parts)
+    return plan_jobs(pieces, header.fingerprint, params, number=number, first_row=old.totals.rows), skipped
+
+
+def new_pieces(sets: list[SampleSet], known: set[str]) -> tuple[list[tuple[SampleSet, Shard]], int]:
+    """Shards whose content is not known and did not occur before in `sets`, and how many others there are."""
+    seen = set(known)
+    pieces = []
+    for samples in sets:
+        for shard in samples.shards:
+            digest = samples.shard_digest(shard)
+            if digest not in seen:
+                seen.add(digest)
+                pieces.append((samples, shard))
+    return pieces, sum(len(samples.shards) for samples in sets) - len(pieces)

@@ -21,7 +21,7 @@ from typing import Any
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.errors import PipelineError, StoreError, TargetError
-from ae_pipeline.files import clear_folder, sha256_file
+from ae_pipeline.files import clear_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.manifest import (
@@ -30,10 +30,10 @@ from ae_pipeline.store.format.manifest import (
     PART_NAME,
     Manifest,
     PartEntry,
+    grown_text,
     holds_part_of_store,
     kept_snapshots,
     manifest_bytes,
-    manifest_text,
     read_manifest,
     snapshot_name,
     write_manifest,
@@ -42,7 +42,6 @@ from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest, grown
-from ae_pipeline.store.writing.plan import part_number, snapshot_key
 from ae_pipeline.store.writing.shards import Progress, ShardJob, encode_shard, run_jobs
 
 _NO_TAG = '"00000000000000000000000000000000"'
@@ -91,11 +90,16 @@ def create_store(
 
 
 def add_snapshot(
-    store: LatentStore, data: bytes, tag: str, jobs: list[ShardJob], writing: Writing
+    store: LatentStore, data: bytes, tag: str, jobs: list[ShardJob], writing: Writing, names: list[str] | None
 ) -> tuple[LatentStore, list[PartEntry]]:
-    """Add the parts of the jobs to a store whose manifest is `data`, with this tag; what it is then, and the parts."""
+    """Add the parts of the jobs to a store whose manifest is `data`, with this tag; what it is then, and the parts.
+
+    `names` are those of the store's files, from who has it locked.
+    """
     storage, old = store.storage, store.manifest
-    with storage.work_folder(writing.work, snapshot_key(old)) as folder:
+    # One folder for whatever comes after this snapshot: parts in it are told apart by their names.
+    key = sha256_json([old.codec.fingerprint, [part.job for part in old.parts]])
+    with storage.work_folder(writing.work, key) as folder:
         codec = Codec.load(writing.codec_path, choose_device(writing.params.device))
         parts = run_jobs(jobs, codec, folder, writing.progress, partial(_deliver, storage))
         # A lock binds those who ask for it: nothing is put into a store that somebody else has put in this place.
@@ -104,9 +108,9 @@ def add_snapshot(
         storage.bring(folder, [part.name for part in parts])
         new = grown(store, parts, name=writing.name, git=writing.git)
         _keep(storage, old, data)
-        if not storage.replace(MANIFEST_NAME, b"".join(manifest_text(new)), tag):
+        if not storage.replace(MANIFEST_NAME, grown_text(new, old, data), tag):
             raise _lost(storage, folder, "append again")
-        sweep(storage, new)
+        sweep(storage, new, names)
     return LatentStore(storage, new), parts
 
 
@@ -119,8 +123,8 @@ def read_tagged(storage: Storage) -> tuple[bytes, str]:
             return data, tag
 
 
-def sweep(storage: Storage, manifest: Manifest) -> None:
-    """Remove parts that no writer can commit any more; what cannot be removed does no harm.
+def sweep(storage: Storage, manifest: Manifest, names: list[str] | None = None) -> None:
+    """Remove parts that no writer can commit any more, of `names` or all; what cannot be removed does no harm.
 
     That is every part that no snapshot lists, for whoever has the lock. Where several write, appends count parts on
     from the highest number in the newest manifest. So a part that is not listed and not above it can only be of a
@@ -129,7 +133,7 @@ def sweep(storage: Storage, manifest: Manifest) -> None:
     """
     listed = {part.name for part in manifest.parts}
     try:
-        left = {name for name in {*storage.names()} - listed if re.match(PART_NAME, name)}
+        left = {name for name in {*(names or storage.names())} - listed if re.match(PART_NAME, name)}
         if left and storage.shared:
             highest = max(part_number(name) for name in listed)
             left = {name for name in left if part_number(name) <= highest}
@@ -139,6 +143,11 @@ def sweep(storage: Storage, manifest: Manifest) -> None:
             storage.remove(name)
     except (PipelineError, OSError):
         return
+
+
+def part_number(name: str) -> int:
+    """The number in a part's name."""
+    return int(name.split("-")[1])
 
 
 def _claim(storage: Storage, folder: Path) -> None:

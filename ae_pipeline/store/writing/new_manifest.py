@@ -1,10 +1,13 @@
 """The manifest of a new store, or of its next snapshot, and the copy of the codec that it names."""
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
+import torch
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import read_header
@@ -13,12 +16,13 @@ from ae_pipeline.errors import CodecError
 from ae_pipeline.files import arrow_file, finished_file, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
-from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, SourceEntry, Totals
+from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, ProbeEntry, SourceEntry, Totals
 from ae_pipeline.store.format.manifest import STORE_FORMAT, Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.writing.checks import columns_of
-from ae_pipeline.store.writing.probe import measure_probe
+
+_PROBED_ROWS = 256
 
 
 def first_manifest(
@@ -98,4 +102,26 @@ def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:
         fingerprint=fingerprint,
         bytes=sum((target / name).stat().st_size for name in CODEC_FILES),
         files={name: sha256_file(target / name) for name in CODEC_FILES},
+    )
+
+
+def measure_probe(store: LatentStore, rows: int = _PROBED_ROWS, codec: Codec | None = None) -> ProbeEntry:
+    """A digest of the store's first rows, decoded on this machine's CPU. Raises StoreError, CodecError.
+
+    Float sums in a matrix product depend on the processor's instructions and on the library: on another machine a
+    decoded integer may be the next one. Nothing is lost then, but rows are not byte for byte what they were.
+    `codec` is the store's, if it is loaded already; on another device than the CPU it is loaded once more.
+    """
+    store.codec_header()
+    if codec is None or codec.device.type != "cpu":
+        codec = Codec.load(store.codec_path, "cpu")
+    first = next(store.read_part(store.manifest.parts[0], rows))
+    digest = hashlib.sha256()
+    for start in range(0, len(first.latents), codec.block_rows):
+        pixels = np.ascontiguousarray(codec.decode(first.latents[start : start + codec.block_rows]))
+        digest.update(pixels.astype(pixels.dtype.newbyteorder("<")).tobytes())
+    return ProbeEntry(
+        rows=len(first.latents),
+        pixels_sha256=digest.hexdigest(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
     )

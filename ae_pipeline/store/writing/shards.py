@@ -9,7 +9,7 @@ Resuming, appending, repairing and encoding in parallel are all this: make the p
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -155,22 +155,15 @@ def _encode(block: Block, job: ShardJob, codec: Codec) -> tuple[np.ndarray, np.n
     return latents, error
 
 
-@dataclass(frozen=True)
-class _Making:
-    """What is done with each job of a run."""
-
-    make: Make
-    codec: Borrowed
-    folder: Path
-
-    def __call__(self, job: ShardJob) -> tuple[PartEntry, RangeWatch | None]:
-        return self.make(job, self.codec.codec(), self.folder), job.samples.watch
+def _made(make: Make, codec: Borrowed, folder: Path, job: ShardJob) -> tuple[PartEntry, RangeWatch | None]:
+    return make(job, codec.codec(), folder), job.samples.watch
 
 
 def run_jobs(
     jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress, make: Make = encode_shard
 ) -> list[PartEntry]:
     """All jobs side by side (`executors`); their parts in the order of their numbers."""
+    jobs = sorted(jobs, key=lambda job: job.number)
 
     def done(place: int, made: tuple[PartEntry, RangeWatch | None]) -> None:
         watch, seen = jobs[place].samples.watch, made[1]
@@ -180,9 +173,8 @@ def run_jobs(
 
     with lent(codec) as borrowed:
         alone = (replace(job, samples=job.samples.only(job.shard)) for job in jobs)
-        made = run_shards(_Making(make, borrowed, folder), alone, len(jobs), codec.device, done)
-    numbers = [job.number for job in jobs]
-    return [entry for _, (entry, _) in sorted(zip(numbers, made, strict=True), key=lambda pair: pair[0])]
+        found = run_shards(partial(_made, make, borrowed, folder), alone, len(jobs), codec.device, done)
+    return [entry for entry, _ in found]
 
 
 def _is_whole(path: Path, job: ShardJob) -> bool:
