@@ -167,7 +167,10 @@ def _read(storage: Storage, name: str) -> Manifest:
 
 def holds_part_of_store(storage: Storage) -> bool:
     """Whether there are files that can only be of a store, whatever else is lost of it."""
-    names = _names_in(storage, "")
+    try:
+        names = _names_in(storage, "")
+    except OSError:  # a bucket that does not exist
+        return False
     return any(name in (MANIFEST_NAME, CODEC_FOLDER, SNAPSHOTS_FOLDER) or re.match(PART_NAME, name) for name in names)
 
 
