@@ -10,7 +10,6 @@ import typer
 
 from ae_pipeline.cli.options import (
     DEFAULT_PARAMS,
-    ROWS_OF_ENCODE,
     AsJson,
     Device,
     Snapshot,
@@ -108,7 +107,7 @@ def evaluate(
 ) -> None:
     """Measure what a codec, or an existing store, costs on a data set."""
     if store is None:
-        with naming_options(row_group_rows=ROWS_OF_ENCODE), _codec(codec, model) as folder:
+        with naming_options(), _codec(codec, model) as folder:
             metrics, header = _measure_codec(data, folder, train, report, layout=layout, device=device)
     elif codec or model or train or report:
         raise ConfigError("--store goes without --codec, --model, --train and --report")

@@ -23,8 +23,6 @@ StorePlace = Annotated[str, typer.Argument(help="Latent store: a folder, or a UR
 Snapshot = Annotated[
     int | None, typer.Option(min=1, help="The store as of an earlier snapshot (`ae-pipeline info` lists them).")
 ]
-# Messages of commands without this option name the command that has it.
-ROWS_OF_ENCODE = "`ae-pipeline encode`'s --row-group-rows"
 DEFAULT_PARAMS = Path("params.yaml")
 
 
@@ -43,12 +41,12 @@ def complete_once_named(kind: str, result: Path, *, as_json: bool) -> Iterator[N
 
 
 @contextmanager
-def naming_options(**options: str) -> Iterator[None]:
-    """Errors name options, given as `row_group_rows="--row-group-rows"`, in place of the knobs `encode.*`."""
+def naming_options(row_group_rows: str = "`ae-pipeline encode`'s --row-group-rows") -> Iterator[None]:
+    """Errors name the option in place of the knob `encode.row_group_rows`: a command without it names `encode`'s."""
     try:
         yield
     except PipelineError as error:
-        raise error.renamed({f"encode.{knob}": option for knob, option in options.items()}) from None
+        raise error.renamed({"encode.row_group_rows": row_group_rows}) from None
 
 
 def workspace(params: Path) -> tuple["Params", Path]:

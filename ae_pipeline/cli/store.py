@@ -7,16 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ae_pipeline.cli.options import (
-    ROWS_OF_ENCODE,
-    AsJson,
-    Device,
-    StorePlace,
-    naming_options,
-    note_left_out,
-    row_progress,
-    show,
-)
+from ae_pipeline.cli.options import AsJson, Device, StorePlace, naming_options, note_left_out, row_progress, show
 from ae_pipeline.errors import ConfigError, StoreError, named, printable, warn
 
 LocalStore = Annotated[str, typer.Argument(metavar="STORE", help="Latent store: a folder.")]
@@ -48,7 +39,7 @@ def append(
     note_left_out(*sets)
     watches = [samples.watch_range(opened.codec_header().scaling) for samples in sets]
     rows = sum(samples.rows for samples in sets)
-    with naming_options(row_group_rows=ROWS_OF_ENCODE), row_progress("append", rows) as progress:
+    with naming_options(), row_progress("append", rows) as progress:
         done = append_samples(
             store,
             sets,

@@ -28,7 +28,7 @@ class Workspace:
     params: Params
     root: Path
     stages: dict[str, Any]
-    """As in dvc.lock."""
+    """The stages of dvc.lock."""
     header: CodecHeader
     metrics: dict[str, Any]
     history: list[dict[str, float]]
