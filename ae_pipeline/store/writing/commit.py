@@ -21,7 +21,7 @@ from typing import Any
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.errors import PipelineError, StoreError, TargetError
-from ae_pipeline.files import clear_folder, sha256_file, sha256_json
+from ae_pipeline.files import clear_folder, recorded_name, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.manifest import (
@@ -67,10 +67,10 @@ def refuse_taken(storage: Storage) -> None:
     storage.refuse_taken(MANIFEST_NAME)
 
 
-def create_store(
-    storage: Storage, jobs: list[ShardJob], source: SourceEntry, key: str, writing: Writing
-) -> LatentStore:
+def create_store(storage: Storage, jobs: list[ShardJob], source_digest: str, key: str, writing: Writing) -> LatentStore:
     """Make a store of the jobs, as its first snapshot; `key` names the work folder."""
+    rows = sum(job.shard.rows for job in jobs)
+    source = SourceEntry(name=recorded_name(writing.name), digest=source_digest, rows=rows)
     with storage.work_folder(writing.work, key) as folder:
         copy = copy_codec(writing.codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
         if storage.shared:
