@@ -1,25 +1,8 @@
 """Every error that a user can cause. Each message is one line: where, what was found or expected, what to do next.
 
-    raise StoreError("has 3 bytes, expected 7", place=path, advice="restore it")
-    str(error)                                  # path has 3 bytes, expected 7; restore it
-    error.place, error.finding, error.advice    # who needs one of them takes it, and reads no sentence apart
-
-PipelineError
-  ConfigError       params.yaml: unknown key, wrong type, values that do not fit together
-  DataError         a source or a data set: missing, truncated, wrong shape, empty, not a number
-    DownloadError   no mirror served the files of a source
-  TrainingError     the loss became NaN or diverged
-  CodecError        a codec folder: missing, damaged, of an unknown version, not the one that was expected
-  StoreError        a latent store: missing, incomplete, damaged, of an unknown version, made of links
-    DamagedPartError  a file of a store that is missing or not what was written; the others can be read
-  UnreachableError  a store at a URL whose server does not answer or refuses: nothing is known of its files
-  TargetError       what is to be written exists already, or cannot be written
-  SweepError        no setting within the tolerance, none that trains, or a study that cannot be read
-  GateError         a codec that does not meet the quality gate of params.yaml
-  WorkspaceError    results of the stages that are missing, or come from different runs
-  BusyError         another stage or flow is at work in the workspace, or it is not this one's any more
-  ServeError        a server or worker that does not start, or ends by itself
-  TrackingError     the tracking server cannot be reached, or lacks what was asked for
+raise StoreError("has 3 bytes, expected 7", place=path, advice="restore it")
+str(error)                                  # path has 3 bytes, expected 7; restore it
+error.place, error.finding, error.advice    # who needs one of them takes it, and reads no sentence apart
 """
 
 import errno
@@ -95,11 +78,11 @@ class PipelineError(Exception):
 
 
 class ConfigError(PipelineError):
-    """A mistake in params.yaml or in an option."""
+    """A mistake in params.yaml or in an option: unknown key, wrong type, values that do not fit together."""
 
 
 class DataError(PipelineError):
-    """A source or data set that cannot be used as it is."""
+    """A source or data set that is missing, truncated, empty, of a wrong shape, or not of numbers."""
 
 
 class DownloadError(DataError):
@@ -107,15 +90,15 @@ class DownloadError(DataError):
 
 
 class TrainingError(PipelineError):
-    """A training that cannot lead to a usable codec."""
+    """A training whose loss became NaN, or diverged: it cannot lead to a usable codec."""
 
 
 class CodecError(PipelineError):
-    """A codec folder that cannot be loaded or is not the expected one."""
+    """A codec folder that is missing, damaged, of an unknown version, or not the expected one."""
 
 
 class StoreError(PipelineError):
-    """A latent store that cannot be read."""
+    """A latent store that is missing, incomplete, damaged, of an unknown version, or made of links."""
 
 
 class NewerFormatError(StoreError):
@@ -135,15 +118,15 @@ class UnreachableError(PipelineError):
 
 
 class TargetError(PipelineError):
-    """A file or folder that cannot be written."""
+    """A file or folder that exists already, or cannot be written."""
 
 
 class GateError(PipelineError):
-    """A codec that does not meet the quality gate."""
+    """A codec that does not meet the quality gate of params.yaml."""
 
 
 class SweepError(PipelineError):
-    """A sweep that has no answer, or whose earlier trials cannot be read."""
+    """A sweep without a setting that trains or is within the tolerance, or whose study cannot be read."""
 
 
 class WorkspaceError(PipelineError):
@@ -151,7 +134,7 @@ class WorkspaceError(PipelineError):
 
 
 class BusyError(PipelineError):
-    """A workspace in which another stage or flow is at work."""
+    """A workspace in which another stage or flow is at work, or that is not this one's any more."""
 
 
 class ServeError(PipelineError):

@@ -26,10 +26,10 @@ from ae_pipeline.store.format.layouts import LATENT, LAYOUTS, Layout
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
-    SNAPSHOTS_FOLDER,
     Manifest,
     PartEntry,
     read_manifest,
+    snapshot_name,
 )
 from ae_pipeline.store.format.part_file import PartFile
 from ae_pipeline.store.format.part_writer import ERROR, RESERVED
@@ -123,10 +123,8 @@ class Parts:
     @property
     def nbytes(self) -> int:
         """Bytes of everything the store needs: parts, codec and manifest."""
-        try:
-            manifest = self.storage.size(f"{SNAPSHOTS_FOLDER}/{self.manifest.snapshot}.json")
-        except FileNotFoundError:
-            manifest = self.storage.size(MANIFEST_NAME)
+        kept = snapshot_name(self.manifest.snapshot)
+        manifest = self.storage.size(kept if self.storage.exists(kept) else MANIFEST_NAME)
         return self.manifest.totals.bytes_parts + self.manifest.codec.bytes + manifest
 
     def codec_header(self) -> CodecHeader:
@@ -197,20 +195,17 @@ class Parts:
 
     def largest_error(self) -> float:
         """The largest `error` of a row, from the statistics in the footers of the parts. Raises DamagedPartError."""
-        found = []
-        for part in self.manifest.parts:
-            with self.open_part(part) as parquet:
-                groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
-                found += [group.column(group.num_columns - 1).statistics.max for group in groups]  # `error` is the last
-        return float(max(found))
+        groups = (footer.row_group(number) for footer in self._footers() for number in range(footer.num_row_groups))
+        return float(max(group.column(group.num_columns - 1).statistics.max for group in groups))  # `error` is the last
 
     def latent_bytes(self) -> int:
         """Compressed bytes of the latent column alone, over all parts."""
-        total = 0
+        return sum(column_bytes(footer, LATENT) for footer in self._footers())
+
+    def _footers(self) -> Iterator[Any]:
         for part in self.manifest.parts:
             with self.open_part(part) as parquet:
-                total += column_bytes(parquet.metadata, LATENT)
-        return total
+                yield parquet.metadata
 
     @contextmanager
     def open_part(self, part: PartEntry) -> Iterator[pq.ParquetFile]:

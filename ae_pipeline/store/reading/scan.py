@@ -113,29 +113,20 @@ def _wanted(store: Parts, given: pc.Expression | str | None, ids: Sequence[int |
     if isinstance(given, str):
         condition, needs = parse_where(given, store.schema())
     elif given is not None:
-        _check_expression(store, given)
         condition, needs = Condition(given), None
+        try:
+            pa.Table.from_batches([], store.schema()).filter(given)
+        except pa.ArrowException as error:
+            raise _unfit(store, error) from None
     values = None if ids is None else frozenset(typed_ids(store, ids))
     if values:
-        chosen = _among_ids(store, values)
+        try:
+            chosen = among(ID, store.schema().field(ID).type, values)
+        except ValueError as error:
+            raise ConfigError(f"cannot compare {error}: the ids of {store.location}") from None
         condition = chosen if condition is None else chosen & condition
         needs = None if needs is None else needs | {ID}
     return Wanted(condition, needs, values)
-
-
-def _among_ids(store: Parts, ids: frozenset[int | str]) -> Condition:
-    schema = store.schema()
-    try:
-        return among(ID, schema.field(ID).type, ids)
-    except ValueError as error:
-        raise ConfigError(f"cannot compare {error}: the ids of {store.location}") from None
-
-
-def _check_expression(store: Parts, condition: pc.Expression) -> None:
-    try:
-        pa.Table.from_batches([], store.schema()).filter(condition)
-    except pa.ArrowException as error:
-        raise _unfit(store, error) from None
 
 
 def _unfit(store: Parts, error: BaseException) -> ConfigError:

@@ -16,7 +16,6 @@ from ae_pipeline.data.samples import SampleSet, Shard
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry, parse_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
@@ -94,9 +93,8 @@ def _create(storage: Storage, sets: list[SampleSet], header: CodecHeader, writin
         check_columns(samples.files[0], attribute_columns(samples), attribute_columns(sets[0]), sets[0].files[0])
     pieces, skipped = new_pieces(sets, set())
     jobs = plan_jobs(pieces, header.fingerprint, writing.params)
-    shards = [job.samples.shard_digest(job.shard) for job in jobs]
-    source = SourceEntry(name=writing.name, digest=sha256_json(shards), rows=sum(job.shard.rows for job in jobs))
-    made = create_store(storage, jobs, source, sha256_json([header.fingerprint, []]), writing)
+    digest = sha256_json([job.samples.shard_digest(job.shard) for job in jobs])
+    made = create_store(storage, jobs, digest, sha256_json([header.fingerprint, []]), writing)
     return Appended(made, made.manifest.parts, skipped)
 
 

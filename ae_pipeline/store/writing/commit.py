@@ -67,10 +67,10 @@ def refuse_taken(storage: Storage) -> None:
     storage.refuse_taken(MANIFEST_NAME)
 
 
-def create_store(
-    storage: Storage, jobs: list[ShardJob], source: SourceEntry, key: str, writing: Writing
-) -> LatentStore:
+def create_store(storage: Storage, jobs: list[ShardJob], source_digest: str, key: str, writing: Writing) -> LatentStore:
     """Make a store of the jobs, as its first snapshot; `key` names the work folder."""
+    rows = sum(job.shard.rows for job in jobs)
+    source = SourceEntry(name=writing.name, digest=source_digest, rows=rows)
     with storage.work_folder(writing.work, key) as folder:
         copy = copy_codec(writing.codec_path, folder / CODEC_FOLDER, jobs[0].codec_fingerprint)
         if storage.shared:

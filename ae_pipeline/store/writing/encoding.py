@@ -9,7 +9,6 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import LinkedStoreError, StoreError
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage
@@ -51,9 +50,8 @@ def encode_samples(
         progress(samples.rows)
         return found
     refuse_taken(storage)
-    source = SourceEntry(name=name, digest=samples.digest, rows=samples.rows)
     key = sha256_json([job.digest for job in jobs])
-    return create_store(storage, jobs, source, key, Writing(codec_path, params, name, git, work, progress))
+    return create_store(storage, jobs, samples.digest, key, Writing(codec_path, params, name, git, work, progress))
 
 
 def finished_or_removed(store: Path, samples: SampleSet, codec_path: Path, params: EncodeParams) -> LatentStore | None:

@@ -7,7 +7,7 @@ Resuming, appending, repairing and encoding in parallel are all this: make the p
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,8 +33,6 @@ from ae_pipeline.store.format.part_writer import ERROR, PartWriter, part_metadat
 from ae_pipeline.store.format.verified_file import cut
 
 Progress = Callable[[int], None]
-IdRange = tuple[int | str, int | str]
-"""The least id and the greatest."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,11 @@ Make = Callable[[ShardJob, Codec, Path], PartEntry]
 def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     """Make one part in `folder`, or take the one that is there if it is whole and of the same job."""
     path = folder / job.part_name
-    ids = _joined(_ranges_in(path)) if _is_whole(path, job) else _write_part(path, job, codec)
+    if not _is_whole(path, job):
+        _write_part(path, job, codec)
     whole = hashlib.sha256()
     try:
-        # The one time that it is read back: where its pieces are is known when all is written, and readers would refuse
+        # All of it is read back: where its pieces are is known when all is written, and readers would refuse
         # a row group that is too large.
         pieces = cut(path, whole)
     except ValueError as error:
@@ -106,13 +105,14 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
             f"{job.shard.path}: {first_line(error)}; set encode.row_group_rows to less than {job.row_group_rows} (a "
             "store that has rows keeps the number that it began with: encode these into another one)"
         ) from None
+    id_min, id_max = _id_range(path)
     return PartEntry(
         name=job.part_name,
         rows=job.shard.rows,
         bytes=path.stat().st_size,
         sha256=whole.hexdigest(),
-        id_min=ids[0],
-        id_max=ids[1],
+        id_min=id_min,
+        id_max=id_max,
         job=job.digest,
         shard=ShardEntry(
             file=job.samples.file_name(job.shard.path),
@@ -123,11 +123,10 @@ def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     )
 
 
-def _write_part(path: Path, job: ShardJob, codec: Codec) -> IdRange:
-    """Encode the shard. Returns the least and the greatest id."""
+def _write_part(path: Path, job: ShardJob, codec: Codec) -> None:
+    """Encode the shard."""
     schema = job.samples.attributes_schema
     first_row = job.first_row
-    ranges: list[IdRange] = []
     try:
         part = PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest)
     except DataError as refused:
@@ -141,9 +140,7 @@ def _write_part(path: Path, job: ShardJob, codec: Codec) -> IdRange:
                 numbers = np.arange(first_row, first_row + len(latents))
                 attributes = attributes.set_column(0, schema.field(ID), [numbers])
             writer.write(attributes, latents, error)
-            ranges.append(_id_range(attributes.column(ID)))
             first_row += len(latents)
-    return _joined(ranges)
 
 
 def _encode(block: Block, job: ShardJob, codec: Codec) -> tuple[np.ndarray, np.ndarray]:
@@ -198,17 +195,9 @@ def _is_whole(path: Path, job: ShardJob) -> bool:
     return True
 
 
-def _ranges_in(path: Path) -> Iterator[IdRange]:
+def _id_range(path: Path) -> tuple[int | str, int | str]:
+    """The least id of a part and the greatest."""
     with NamedColumnsFile(arrow_file(path)) as parquet:
-        for batch in parquet.iter_batches(batch_size=65_536, columns=[ID]):
-            yield _id_range(batch.column(0))
-
-
-def _id_range(ids: pa.Array | pa.ChunkedArray) -> IdRange:
-    found = pc.min_max(ids).as_py()
-    return found["min"], found["max"]
-
-
-def _joined(ranges: Iterable[IdRange]) -> IdRange:
-    lows, highs = zip(*ranges, strict=True)
-    return min(lows), max(highs)
+        batches = parquet.iter_batches(batch_size=65_536, columns=[ID])
+        found = [pc.min_max(batch.column(0)).as_py() for batch in batches]
+    return min(ids["min"] for ids in found), max(ids["max"] for ids in found)
