@@ -205,7 +205,7 @@ class SampleSet:
         Where blocks are cut depends on the shard alone, never on row groups or on who reads.
         """
         first_row = shard.first_row
-        tables = read_tables(shard.path, shard.row_groups, rows, self._int96, shard.row_in_file)
+        tables = read_tables(shard.path, list(shard.row_groups), rows, self._int96, first_row=shard.row_in_file)
         for table in rechunk(tables, rows):
             attributes = with_keys(shard.path, table.drop_columns([PIXELS]), self._keys(shard.path))
             if not self.has_ids:

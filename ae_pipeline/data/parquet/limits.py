@@ -77,8 +77,7 @@ def _read_footer(source: Any, file: Any) -> Any:
         if "size limit" not in str(error):
             raise
         _check_schema(file)
-        with pq.ParquetFile(source, pre_buffer=False) as parquet:
-            return parquet.metadata
+        return pq.read_metadata(source)
 
 
 def chunk_size(data: bytes, metadata: Any, group: int, column: int) -> int:

@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,6 @@ from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import arrow_file
 
-TimeUnit = Literal["ns", "us"]
 _BLOCK_ROWS = 65_536
 _ARROW_SCHEMA = b"ARROW:schema"
 _FILL_LISTS = "fill them with values, or write the column as lists of any length, in which nulls can be read"
@@ -62,7 +61,7 @@ def int96_columns(metadata: Any) -> list[str]:
     return [name for name, places in columns.items() if "INT96" in leaves[places.start : places.stop]]
 
 
-def int96_unit(columns: Mapping[Path, list[str]], stored: Mapping[str, str]) -> TimeUnit:
+def int96_unit(columns: Mapping[Path, list[str]], stored: Mapping[str, str]) -> str:
     """The one unit for the INT96 times of these columns of files: nanoseconds where they hold all, else microseconds.
 
     `stored` are names and types of a store's columns: if it has such a column in microseconds, and these hold all, it
@@ -91,21 +90,15 @@ def _lost(file: Path, name: str) -> tuple[str, str]:
     are in milliseconds then differs.
     """
     beyond_ns = beyond_us = finer = False
-    with open_parquet(file, "ms") as ms, open_parquet(file, "us") as us, open_parquet(file, "ns") as ns:
-        batches = (parquet.iter_batches(_BLOCK_ROWS, columns=[name], use_threads=False) for parquet in (ms, us, ns))
-        try:
-            for some in zip(*batches, strict=True):
-                for one in zip(*(_times(batch.columns) for batch in some), strict=True):
-                    if one[0].type == one[2].type:  # a time that is no INT96, beside one that is
-                        continue
-                    exact, micro, nano = (np.asarray(array.cast(pa.int64()).drop_null()) for array in one)
-                    beyond_ns |= bool((nano // 1_000_000 != exact).any())
-                    beyond_us |= bool((micro // 1_000 != exact).any())
-                    finer |= bool((nano != micro * 1_000).any())  # both wrap alike
-        except MemoryError:
-            raise
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file} is damaged: {first_line(error)}; make or fetch it again") from None
+    columns = (read_tables(file, None, _BLOCK_ROWS, unit, columns=[name]) for unit in ("ms", "us", "ns"))
+    for tables in zip(*columns, strict=True):
+        for one in zip(*(_times([table.column(0).chunk(0)]) for table in tables), strict=True):
+            if one[0].type == one[2].type:  # a time that is no INT96, beside one that is
+                continue
+            exact, micro, nano = (np.asarray(array.cast(pa.int64()).drop_null()) for array in one)
+            beyond_ns |= bool((nano // 1_000_000 != exact).any())
+            beyond_us |= bool((micro // 1_000 != exact).any())
+            finer |= bool((nano != micro * 1_000).any())  # both wrap alike
     far = "of years that microseconds do not reach" if beyond_us else ""
     return (
         "before the year 1678 or after 2261, which nanoseconds do not reach" if beyond_ns else "",
@@ -127,15 +120,17 @@ def _times(columns: Sequence[Any]) -> Iterator[pa.Array]:
             yield from _times([array.flatten()])
 
 
-def read_tables(file: Path, row_groups: Sequence[int], rows: int, int96: str, first_row: int) -> Iterator[pa.Table]:
-    """Some row groups, in tables of at most `rows`; `first_row` is the place in the file of their first one.
+def read_tables(
+    file: Path, row_groups: list[int] | None, rows: int, int96: str, *, first_row: int = 0, columns: Any = None
+) -> Iterator[pa.Table]:
+    """Some row groups (None: all) in tables of at most `rows`; `first_row` is the place in the file of their first.
 
     Raises DataError for what is damaged, and for lists of a fixed size that are missing, which Arrow cannot read.
     """
     with open_parquet(file, int96) as parquet:
         try:
             # Files are read side by side: Arrow's own threads would only have them wait for each other.
-            for batch in parquet.iter_batches(rows, list(row_groups), use_threads=False):
+            for batch in parquet.iter_batches(rows, row_groups, columns, use_threads=False):
                 batch.validate(full=True)  # Arrow reads texts that are no UTF-8, and nobody could read them again
                 yield pa.Table.from_batches([batch])
         except MemoryError:  # Arrow's is one of its exceptions
@@ -146,7 +141,7 @@ def read_tables(file: Path, row_groups: Sequence[int], rows: int, int96: str, fi
             raise DataError(f"{file} is damaged: {first_line(error)}; make or fetch it again") from None
 
 
-def _refuse_missing_list(file: Path, row_groups: Sequence[int], first_row: int) -> None:
+def _refuse_missing_list(file: Path, row_groups: list[int] | None, first_row: int) -> None:
     """Raise DataError for the first list of a fixed size that is missing, if one is.
 
     Without the Arrow schema, which a footer carries beside Parquet's own, such lists are read as any others.
@@ -159,7 +154,7 @@ def _refuse_missing_list(file: Path, row_groups: Sequence[int], first_row: int) 
     with open_parquet(file, metadata=plain) as parquet:
         for field in fixed:
             row = first_row
-            for batch in parquet.iter_batches(8192, list(row_groups), columns=[field.name], use_threads=False):
+            for batch in parquet.iter_batches(8192, row_groups, columns=[field.name], use_threads=False):
                 missing = _missing(batch.column(batch.schema.get_field_index(field.name)), field.type)
                 if missing.any():
                     what, advice = f"no list in column `{field.name}`", _FILL_LISTS
