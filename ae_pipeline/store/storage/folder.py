@@ -275,7 +275,11 @@ def refuse_cache_link(path: Path) -> None:
 
 def read_whole(storage: Storage, name: str, *, most: int) -> bytes:
     """A small file. Raises StoreError if it has more than `most` bytes, before it is read."""
-    return storage.read_range(name, 0, _size_at_most(storage, name, most))
+    while True:
+        size = _size_at_most(storage, name, most)
+        data = storage.read_range(name, 0, size + 1)
+        if len(data) == size:  # else another file has taken its place meanwhile
+            return data
 
 
 def copy_file(storage: Storage, name: str, path: Path, *, most: int) -> None:
