@@ -136,8 +136,9 @@ def study(path):
 import optuna, sqlalchemy
 readers = {
     "metrics.json": read_values, "round_trip.json": read_values, "history.csv": lambda path: read_csv(path, HISTORY),
-    "drift_reference.json": read_reference, "params.yaml": load_params, "optuna.db": study,
-    "dvc.lock": lambda path: read_stages(path.parent), "ledger.json": lambda path: Ledger(path, "inbox"),
+    "drift_reference.json": read_reference, "params.yaml": load_params,
+    "dvc.lock": lambda path: read_stages(path.parent), "optuna.db": study,
+    "ledger.json": lambda path: Ledger(path, "inbox"),
 }
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name, read in readers.items():
