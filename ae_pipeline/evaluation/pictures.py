@@ -16,6 +16,8 @@ from ae_pipeline.files import finished_file, write_csv
 
 _BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"
 _BINS = 60
+# From one picture to the next, in widths of a picture.
+_SPREAD = 1.06
 # More bars than these are not told apart; the table has all.
 _MOST_CLASSES = 60
 
@@ -98,24 +100,33 @@ def _reconstructions(groups: list[Pictured]) -> Figure:
     figure = Figure(figsize=(1.05 * columns + 1.2, 3.6 * len(groups)), layout="constrained", dpi=110)
     for group, part in zip(groups, figure.subfigures(len(groups), 1, squeeze=False)[:, 0], strict=True):
         part.suptitle(f"{group.title} rows", fontsize=11, fontweight="bold")
-        axes = part.subplots(3, columns, squeeze=False)
+        original, decoded, changed = part.subplots(3, 1)
         difference = group.decoded - group.original
-        for line, (name, images, limits, colours) in enumerate(
-            (
-                ("original", _drawable(group.original), (0, 1), "gray"),
-                ("decoded", _drawable(group.decoded), (0, 1), "gray"),
-                ("difference", difference.mean(-1) if difference.ndim == 4 else difference, (-1, 1), "RdBu"),
-            )
-        ):
-            for column in range(columns):
-                axis = axes[line, column]
-                axis.imshow(np.clip(images[column], *limits), cmap=colours, vmin=limits[0], vmax=limits[1])
-                axis.set(xticks=[], yticks=[])
-            axes[line, 0].set_ylabel(name, fontsize=9)
-        for column in range(columns):
-            axes[0, column].set_title(f"id {group.ids[column]}", fontsize=7)
-            axes[2, column].set_xlabel(f"MSE {group.mse[column]:.4f}", fontsize=7)
+        _side_by_side(original, "original", _drawable(group.original), (0, 1), "gray")
+        _side_by_side(decoded, "decoded", _drawable(group.decoded), (0, 1), "gray")
+        difference = difference.mean(-1) if difference.ndim == 4 else difference
+        middles = _side_by_side(changed, "difference", difference, (-1, 1), "RdBu")
+        original.xaxis.tick_top()
+        original.set_xticks(middles, [f"id {row_id}" for row_id in group.ids], fontsize=7)
+        changed.set_xticks(middles, [f"MSE {mse:.4f}" for mse in group.mse], fontsize=7)
     return figure
+
+
+def _side_by_side(axis: Any, name: str, images: np.ndarray, limits: tuple[int, int], colours: str) -> np.ndarray:
+    """Draw images, (n, h, w) or (n, h, w, 3), in one row; returns the middle of each on the axis of x.
+
+    An axis for each would take longer to draw than all the rest of the report.
+    """
+    height, width = images.shape[1:3]
+    lefts = np.arange(len(images)) * width * _SPREAD
+    for left, image in zip(lefts, images, strict=True):
+        extent = (left, left + width, height, 0)
+        axis.imshow(np.clip(image, *limits), cmap=colours, vmin=limits[0], vmax=limits[1], extent=extent)
+    axis.set(xlim=(0, lefts[-1] + width), ylim=(height, 0), xticks=[], yticks=[], facecolor="0.85")
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_ylabel(name, fontsize=9)
+    return lefts + width / 2
 
 
 def _drawable(images: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ Doors: `LatentStore` and `decode_rows` for readers; `writing.encoding.encode_sam
 `writing.appending.append_samples` for writers.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,11 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["LatentStore", "decode_rows"]
 
 
-_MODULES = {"LatentStore": "ae_pipeline.store.latent_store", "decode_rows": "ae_pipeline.store.reading.decode"}
-
-
 def __getattr__(name: str) -> Any:
     """The doors, imported when they are asked for: a store is opened without torch, which decoding needs."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    if name == "LatentStore":
+        from ae_pipeline.store.latent_store import LatentStore
+
+        return LatentStore
+    if name == "decode_rows":
+        from ae_pipeline.store.reading.decode import decode_rows
+
+        return decode_rows
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

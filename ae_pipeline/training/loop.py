@@ -81,7 +81,7 @@ def fit(
     history: list[Epoch] = []
     best_state: dict[str, Tensor] = {}
     best_epoch = 0
-    with seeded(params.seed, next(model.parameters()).device):
+    with seeded(params.seed, next(model.parameters()).device, compiled=params.compile):
         trained = _Trained(model, params)
         steps = params.epochs * math.ceil(train.rows / params.batch_size)
         precision = choose_precision(params.autocast, partial(_trial, trained, train, params, scaling, steps))
@@ -244,18 +244,22 @@ def _schedule(optimizer: torch.optim.Optimizer, params: TrainParams, steps: int)
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device, *, compiled: bool = False) -> Iterator[None]:
     """Seed noise and dropout, and ask for deterministic kernels; leave torch's own state as it was."""
     devices = [device] if device.type == "cuda" else []
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     fill_before = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")
+        if compiled:  # asks torch's compiler too, and imports it: that takes longer than a small training
+            torch.use_deterministic_algorithms(True, warn_only=True)
         # Filling new memory only helps code that reads what it never wrote; it is an eighth of a small step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
+            if compiled:
+                torch.use_deterministic_algorithms(False)
+            torch.set_deterministic_debug_mode(before)
             torch.utils.deterministic.fill_uninitialized_memory = fill_before  # type: ignore[attr-defined]
