@@ -70,7 +70,7 @@ def _make_mlflow(path: Path) -> None:
 
 def _run(arguments: list[str], **environment: str) -> None:
     command = [sys.executable, *([] if arguments[0] == "-c" else ["-m"]), *arguments]
-    # As every process of ours: some tests note which of those that load MLflow may read pickles.
+    # Every process of ours has this: some tests note which of those that load MLflow may read pickles.
     environment |= {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
