@@ -39,6 +39,7 @@ bench: env  ## our codecs beside PCA, image codecs and compressors: reports/benc
 
 reference: env  ## the brief's 784-128-784 network as an experiment beside the workspace
 	dvc exp run --temp --name reference \
+	  -S model.name=dense -S train.rate_weight=0 -S quantiser.levels=16 -S encode.layout=list \
 	  -S 'model.dense.hidden_sizes=[]' -S model.dense.latent_activation=relu -S model.dense.latent_norm=none \
 	  -S train.latent_size=128 -S train.optimizer=adadelta -S train.learning_rate=1.0 -S train.schedule=constant -S train.ema=0 \
 	  -S train.loss=bce -S train.initialisation=glorot -S train.batch_size=256 -S train.epochs=50 \

@@ -11,8 +11,9 @@ from clone import ROOT, read_yaml
 from prefect.client.schemas.schedules import CronSchedule
 
 from ae_pipeline.cli.stages import STAGES
+from ae_pipeline.experiments.presets import preset_params
 from ae_pipeline.operation.serving import POOL
-from ae_pipeline.params import Params, load_params
+from ae_pipeline.params import load_params
 
 PACKAGE = ROOT / "ae_pipeline"
 FLOWS = ROOT / "flows"
@@ -29,9 +30,9 @@ def test_dvc_yaml_has_the_stages_of_the_package_in_order():
         assert (PACKAGE / "cli/stages" / f"{name}.py").exists()
 
 
-def test_params_yaml_names_every_knob_and_holds_the_defaults_of_params_py():
+def test_params_yaml_names_every_knob_and_holds_the_defaults_of_params_py_and_a_preset():
     values = read_yaml(ROOT / "params.yaml")
-    defaults = Params().model_dump(mode="json")
+    defaults = preset_params("compact_balanced").model_dump(mode="json")
     # What is good enough depends on the data: the numbers in params.yaml are for MNIST.
     gate = values["evaluate"].pop("gate")
     assert set(gate) == set(defaults["evaluate"].pop("gate"))

@@ -14,9 +14,18 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 1200, "test_rows": 300}},
     "prepare": {"rows_per_shard": 500},
-    "model": {"dense": {"hidden_sizes": [48]}},
-    "train": {"latent_size": 6, "epochs": 12, "batch_size": 64, "learning_rate": 0.005, "device": "cpu"},
-    "encode": {"device": "cpu"},
+    "model": {"name": "dense", "dense": {"hidden_sizes": [48]}},
+    "train": {
+        "latent_size": 6,
+        "epochs": 12,
+        "batch_size": 64,
+        "learning_rate": 0.005,
+        "weight_decay": 0.0,
+        "rate_weight": 0.0,
+        "device": "cpu",
+    },
+    "quantiser": {"levels": 16},
+    "encode": {"layout": "list", "device": "cpu"},
     "evaluate": {"gate": {"max_mse": 0.05, "beat_pca": False}},
 }
 
