@@ -86,17 +86,17 @@ def stage(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Run one stage in this folder, whether it is needed or not. Use `dvc repro` to run what is."""
-    from ae_pipeline.cli.stages import STAGES, run_stage
+    from ae_pipeline.cli.stages import CODE, STAGES, run_stage
     from ae_pipeline.operation.ownership import one_stage
 
-    if name not in STAGES:
-        raise ConfigError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
+    if name not in (CODE, *STAGES):
+        raise ConfigError(f"no stage {name!r}; expected one of {', '.join((CODE, *STAGES))}")
     loaded, root = workspace(params)
     try:
         with one_stage(root, name):
             run_stage(name, loaded, root)
     except TargetError as error:
-        raise TargetError(f"{error}; `dvc repro --force --single-item {name}` does that") from None
+        raise TargetError(f"{error}; `dvc repro --force --single-item {CODE} {name}` does that") from None
 
 
 @app.command()
