@@ -41,7 +41,7 @@ def make_workspace(folder: Path, source: ChosenSource) -> MadeWorkspace:
     contents = _contents(folder, source)
     _refuse_what_is_there(folder, list(contents))
     if folder.exists():
-        with _undone_by_an_error(folder) as written:
+        with _undone_by_an_error(folder, list(contents)) as written:
             _write(folder, contents, written)
             repository = _have_git(folder, folder, written)
     else:
@@ -84,9 +84,10 @@ def _is_own(folder: Path) -> bool:
 
 
 @contextmanager
-def _undone_by_an_error(folder: Path) -> Iterator[list[Path]]:
+def _undone_by_an_error(folder: Path, names: list[str]) -> Iterator[list[Path]]:
     """Yield a list for what is put into the folder; after an error, that is removed again, and folders left empty."""
-    folders = {path for path in folder.rglob("*") if path.is_dir()}
+    parents = {folder / parent for name in names for parent in Path(name).parents if parent != Path()}
+    new = [parent for parent in parents if not parent.exists()]
     written: list[Path] = []
     try:
         yield written
@@ -96,9 +97,8 @@ def _undone_by_an_error(folder: Path) -> Iterator[list[Path]]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        made = {parent for path in written for parent in path.parents if folder in parent.parents} - folders
-        for parent in sorted(made, reverse=True):
-            with suppress(OSError):  # somebody else's files are in it
+        for parent in sorted(new, reverse=True):
+            with suppress(OSError):  # never made, or somebody else's files are in it
                 parent.rmdir()
         raise
 
@@ -125,6 +125,9 @@ def _have_git(folder: Path, final: Path, written: list[Path]) -> Path:
     ignored = _git(place, "check-ignore", "-q", str(final.absolute() / "dvc.yaml"))
     if around.returncode == 0 and ignored.returncode != 0:
         return Path(around.stdout.strip())
+    if os.path.lexists(folder / ".git"):
+        said = first_line(Exception(around.stderr)) if around.returncode else "it ignores dvc.yaml"
+        raise TargetError(f"{final / '.git'} is no repository for a workspace: {said}; put that right, or move it away")
     written.append(folder / ".git")
     made = _git(folder, "init", "-q")
     if made.returncode:

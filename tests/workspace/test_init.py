@@ -159,3 +159,18 @@ def test_an_error_in_the_middle_leaves_everything_as_it_was(tmp_path, monkeypatc
     with pytest.raises(TargetError, match=r"`git init` failed in .*ws: fatal: no space"):
         make_workspace(tmp_path / "ws", ChosenSource("synthetic"))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_repository_that_git_or_dvc_would_refuse_is_left_alone(ae, tmp_path, broken):
+    if broken:
+        (tmp_path / "ws/.git").mkdir(parents=True)
+        (tmp_path / "ws/.git/mine").write_text("mine")
+    else:
+        subprocess.run(["git", "init", "-q", "ws"], check=True)
+        (tmp_path / "ws/.git/info").mkdir(exist_ok=True)
+        (tmp_path / "ws/.git/info/exclude").write_text("dvc.yaml\n")
+    before = sorted(tmp_path.rglob("*"))
+    words = "not a git repository" if broken else "it ignores dvc.yaml"
+    assert refused(ae("init", "ws", "--source", "synthetic"), "ws/.git is no repository for a workspace", words)
+    assert sorted(tmp_path.rglob("*")) == before
