@@ -29,7 +29,7 @@ HIDDEN = ("PYTHONPATH", "MLFLOW_TRACKING_URI", "PYTHONSAFEPATH")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Made as a release is, of the files that git has."""
+    """Made as `python -m build` makes a release: of the source distribution, and that of the files that git has."""
     source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
@@ -37,21 +37,12 @@ def wheel(tmp_path_factory):
         if name and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "-w",
-        dist,
-        source,
-    ]
-    subprocess.run(build, check=True)
-    (made,) = dist.iterdir()
+    pack = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", pack, dist], cwd=source, capture_output=True, check=True)
+    (packed,) = dist.iterdir()
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*build, "-w", dist, packed], check=True)
+    (made,) = dist.glob("*.whl")
     return made
 
 
