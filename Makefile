@@ -46,7 +46,7 @@ reference: env  ## the brief's 784-128-784 network as an experiment beside the w
 	  -S train.patience=0 -S train.weight_decay=0 \
 	  -S evaluate.gate.max_mse=0.02 -S evaluate.gate.beat_pca=false -S tracking.registered_model=mnist-reference
 	dvc exp show --only-changed --md \
-	  --drop '(ae_pipeline|data|reports)/.*|(evaluate|tracking|model).*|.*(bytes|rows|ratio|mae|bce|ssim|with_codec|best|raw|unq).*'
+	  --drop '(ae_pipeline|data/|reports/).*|(evaluate|tracking|model).*|.*(bytes|rows|ratio|mae|bce|ssim|with_codec|best|raw|unq).*'
 
 serve: env  ## run the flows on their schedules, with Prefect's and MLflow's pages on loopback, until Ctrl-C
 	ae-pipeline serve --prefect-port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT)
@@ -70,4 +70,4 @@ lock:  ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --extra dev pyproject.toml --output-file requirements.lock
 
 clean:  ## remove what the stages made; keeps .venv, DVC's cache and MLflow's store
-	rm -rf data/raw data/prepared data/codec data/latents data/decoded data/.work reports dvc_plots
+	rm -rf code.json data/raw data/prepared data/codec data/latents data/decoded data/.work reports dvc_plots

@@ -1,12 +1,21 @@
-"""Where a result came from: commit, versions, machine."""
+"""Where a result came from: commit, versions, machine, the package's own code."""
 
+import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ae_pipeline import __version__
+from ae_pipeline.files import sha256_file, sha256_json
+
+PACKAGE = Path(__file__).parent
+"""The installed package's folder."""
+CODE_FILE = "code.json"
+"""What `code_digests` found, in a workspace; stages name entries of it in dvc.yaml."""
 _LIBRARIES = ("torch", "numpy", "pyarrow", "safetensors")
 
 
@@ -26,7 +35,31 @@ def git_state(folder: Path) -> dict[str, Any]:
 def library_versions() -> dict[str, str]:
     """Versions of what computes and writes."""
     versions = {name: version(name) for name in _LIBRARIES}
-    return {"python": platform.python_version(), "ae-pipeline": version("ae-pipeline"), **versions}
+    return {"python": platform.python_version(), "ae-pipeline": __version__, **versions}
+
+
+def code_digests(package: Path = PACKAGE) -> dict[str, str]:
+    """A SHA-256 (hex) for a package and each folder and Python file in it, by path: `ae_pipeline/store/format`.
+
+    A folder's digest is taken over the paths and contents of all files in it and below, but for what Python and editors
+    leave: `__pycache__`, and names that begin with a dot. So it is the same for an installed package and a checkout.
+    """
+    digests: dict[Path, str] = {}
+    inside: dict[Path, dict[str, str]] = {}
+    for file in sorted(_code_files(package)):
+        path, digest = file.relative_to(package.parent), sha256_file(file)
+        for folder in path.parents[:-1]:
+            inside.setdefault(folder, {})[path.relative_to(folder).as_posix()] = digest
+        if path.suffix == ".py":
+            digests[path.with_suffix("")] = digest
+    digests |= {folder: sha256_json(files) for folder, files in inside.items()}
+    return {path.as_posix(): digest for path, digest in sorted(digests.items())}
+
+
+def _code_files(package: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(package):
+        names[:] = [name for name in names if name != "__pycache__" and not name.startswith(".")]
+        yield from (Path(folder, name) for name in files if not name.startswith(".") and not name.endswith(".pyc"))
 
 
 def machine() -> dict[str, str]:

@@ -15,7 +15,7 @@ from ae_pipeline.files import read_small
 from ae_pipeline.operation.tracking.publish import Published, publish
 from ae_pipeline.params import Params, load_params
 from flows import artifacts
-from flows.dvc_tasks import StageError, StageRun, only_rebuild, run_stage, stage_names
+from flows.dvc_tasks import StageError, StageRun, note_code, only_rebuild, run_stage, stage_names
 from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin
 
@@ -33,6 +33,8 @@ _TWELVE_HOURS = 12 * 3600
 def rebuild(workspace: Path = Path(), until: Stage | None = None, force: bool = False) -> Any:
     """Run the stages of dvc.yaml that are not up to date, each as a task of its own.
 
+    The stage `code` runs before them and is no task: it only notes what the package's code is.
+
     Args:
         workspace: The checkout: the folder with dvc.yaml and params.yaml.
         until: Stop after this stage; by default all run.
@@ -46,6 +48,7 @@ def rebuild(workspace: Path = Path(), until: Stage | None = None, force: bool = 
         before = _read(metrics_file)
         runs: list[StageRun] = []
         try:
+            note_code(workspace)
             for stage in _stages(workspace, until):
                 runs.append(run_stage(stage, workspace, force=force))  # noqa: PERF401 (what ran is shown, also after a failure)
         except StageError as error:

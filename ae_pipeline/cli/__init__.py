@@ -1,6 +1,7 @@
 """Every way in: the command `ae-pipeline`, a file per group of commands, and what they print.
 
 main             the command itself; check, stage, publish, summary, and the servers
+init             init
 codecs           encode, evaluate, info
 decode           decode
 store            verify, repair, append, vacuum

@@ -16,6 +16,7 @@ from ae_pipeline.cli.champion import compare, history, promote, rollback, tracki
 from ae_pipeline.cli.codecs import encode, evaluate, info
 from ae_pipeline.cli.decode import decode
 from ae_pipeline.cli.experiments import bench, preset, sweep
+from ae_pipeline.cli.init import init
 from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
 from ae_pipeline.cli.store import append, repair, vacuum, verify
 from ae_pipeline.errors import ConfigError, TargetError, exit_code_of, warn
@@ -62,7 +63,7 @@ def _run() -> None:
 
 
 # Help lists commands in the order in which they are added.
-for _first in (encode, info, evaluate):
+for _first in (init, encode, info, evaluate):
     app.command()(_first)
 
 
@@ -86,17 +87,17 @@ def stage(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Run one stage in this folder, whether it is needed or not. Use `dvc repro` to run what is."""
-    from ae_pipeline.cli.stages import STAGES, run_stage
+    from ae_pipeline.cli.stages import CODE, STAGES, run_stage
     from ae_pipeline.operation.ownership import one_stage
 
-    if name not in STAGES:
-        raise ConfigError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
+    if name not in (CODE, *STAGES):
+        raise ConfigError(f"no stage {name!r}; expected one of {', '.join((CODE, *STAGES))}")
     loaded, root = workspace(params)
     try:
         with one_stage(root, name):
             run_stage(name, loaded, root)
     except TargetError as error:
-        raise TargetError(f"{error}; `dvc repro --force --single-item {name}` does that") from None
+        raise TargetError(f"{error}; `dvc repro --force --single-item {CODE} {name}` does that") from None
 
 
 @app.command()

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ae_pipeline.errors import ConfigError, DataError, PipelineError, WorkspaceError
-from ae_pipeline.operation.tracking.dvc_lock import md5_of, read_stages
+from ae_pipeline.operation.tracking.dvc_lock import read_stages
 from ae_pipeline.params import MNIST_MAX_MSE, Params
+from ae_pipeline.provenance import CODE_FILE, code_digests
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Announced
 from ae_pipeline.training.outlook import misfits, size_warnings
@@ -109,9 +110,9 @@ def _is_fetched(params: Params, root: Path) -> bool:
         return False
     try:
         download = read_stages(root)["download"]
-        ran_with = download["params"]["params.yaml"]
-        same_code = all(md5_of(root / item["path"]) == item["md5"] for item in download["deps"])
-    except (OSError, WorkspaceError, KeyError, TypeError):
+        ran_with, now = download["params"]["params.yaml"], code_digests()
+        same_code = all(now.get(name) == digest for name, digest in download["params"][CODE_FILE].items())
+    except (OSError, WorkspaceError, KeyError, TypeError, AttributeError):
         return False
     name = params.source.name
     return same_code and ran_with == {"source.name": name, f"source.{name}": params.source.options}

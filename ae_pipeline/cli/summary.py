@@ -81,8 +81,13 @@ def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
         "pictures": str(Path(params.paths.reports) / "pictures"),
         "metrics_file": str(Path(params.paths.reports) / "metrics.json"),
         "tracking_uri": without_secrets(tracking_uri(params, root)),
-        "mlflow_ui": "make mlflow-ui",
+        "mlflow_ui": _mlflow_ui(root),
     }
+
+
+def _mlflow_ui(root: Path) -> str:
+    """The command that shows MLflow's pages: the checkout's Makefile finds its environment; a workspace has none."""
+    return "make mlflow-ui" if (root / "Makefile").exists() else "ae-pipeline mlflow-ui"
 
 
 def format_workspace(found: dict[str, Any]) -> str:

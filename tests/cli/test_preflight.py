@@ -1,7 +1,6 @@
 """`ae-pipeline check` and the start of `train`: what can be known before training is said before it, all at once."""
 
 import gzip
-import hashlib
 import os
 import shutil
 import struct
@@ -19,6 +18,7 @@ from ae_pipeline.cli.stages import run_stage
 from ae_pipeline.data.idx import describe_idx, write_idx
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import MNIST_MAX_MSE, Params, load_params
+from ae_pipeline.provenance import code_digests
 from ae_pipeline.sources import build_source
 from ae_pipeline.training.outlook import check_fits, look_ahead
 
@@ -126,17 +126,14 @@ def test_good_idx_files_pass_gzipped_or_not(check, tmp_path):
 def test_a_folder_that_is_gone_is_no_error_where_its_files_are_in_the_workspace(check, tmp_path, changed):
     """DVC would not run `download` again, unless its code or the source's name or options changed."""
     (tmp_path / "data/raw").mkdir(parents=True)
-    (tmp_path / "code.py").write_text("pass\n")
-    md5 = hashlib.md5((tmp_path / "code.py").read_bytes(), usedforsecurity=False).hexdigest()
+    code = {"ae_pipeline/sources/idx": code_digests()["ae_pipeline/sources/idx"]}
     folder = "mine" if changed else "gone"
-    entry = {
-        "deps": [{"path": "code.py", "md5": md5}],
-        "params": {"params.yaml": {"source.name": "idx", "source.idx": {"folder": folder}}},
-    }
-    YAML().dump({"stages": {"download": entry}}, tmp_path / "dvc.lock")
+    used = {"params.yaml": {"source.name": "idx", "source.idx": {"folder": folder}}, "code.json": code}
+    YAML().dump({"stages": {"download": {"params": used}}}, tmp_path / "dvc.lock")
     assert check(source={"name": "idx", "idx": {"folder": "gone"}})[0] == int(changed)
-    (tmp_path / "code.py").write_text("pass  # newer\n")
-    assert check(source={"name": "idx", "idx": {"folder": "gone"}})[0] == 1
+    for other in ({"ae_pipeline/sources/idx": "0" * 64}, {"ae_pipeline/sources/gone": "0" * 64}, 1):
+        YAML().dump({"stages": {"download": {"params": {**used, "code.json": other}}}}, tmp_path / "dvc.lock")
+        assert check(source={"name": "idx", "idx": {"folder": "gone"}})[0] == 1
 
 
 # Settings that do not go together.

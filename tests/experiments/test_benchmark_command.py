@@ -53,8 +53,8 @@ def test_presets_keep_what_the_workspace_says_of_everything_else(name):
 
 
 def test_a_trained_preset_is_known_by_the_code_that_trains():
-    listed = {dep for dep in read_yaml(ROOT / "dvc.yaml")["stages"]["train"]["deps"] if dep.startswith("ae_pipeline/")}
-    named = {dep.removeprefix("ae_pipeline/").removesuffix(".py").split("/")[0] for dep in listed}
+    (listed,) = [item for item in read_yaml(ROOT / "dvc.yaml")["stages"]["train"]["params"] if isinstance(item, dict)]
+    named = {name.removeprefix("ae_pipeline/").split("/")[0] for name in listed["code.json"]}
     assert named - {"cli"} <= set(TRAINING_CODE)
 
 
@@ -133,14 +133,15 @@ def test_a_stage_that_has_run_says_how_to_run_it_again(ae, tmp_path, monkeypatch
     code, _, error = ae("stage", "download")
     assert code == 1
     assert "data/raw exists already" in error
-    assert "`dvc repro --force --single-item download`" in error
+    assert "`dvc repro --force --single-item code download`" in error
 
 
 def test_the_stage_of_the_benchmark_is_no_part_of_the_pipeline_and_its_values_exist():
     entry = read_yaml(ROOT / "bench" / "dvc.yaml")["stages"]["bench"]
     assert entry["cmd"] == "python -m ae_pipeline bench"
     values = read_yaml(ROOT / "params.yaml")
-    assert {name.split(".")[0] for name in entry["params"]} <= set(values)
+    assert {"code.json": ["ae_pipeline"]} in entry["params"]
+    assert {name.split(".")[0] for name in entry["params"] if isinstance(name, str)} <= set(values)
     assert "bench" not in read_yaml(ROOT / "dvc.yaml")["stages"]
 
 

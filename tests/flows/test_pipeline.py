@@ -10,8 +10,9 @@ from clone import SMALL, Clone, ran
 from documents import blocks, not_in
 from handmade import bytes_of
 
-from ae_pipeline.cli.stages import STAGES
+from ae_pipeline.cli.stages import CODE, STAGES
 from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.provenance import CODE_FILE
 from ae_pipeline.store.latent_store import LatentStore
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ def runs(clone):
 
 def test_a_first_repro_runs_all_stages_and_ends_logged(clone, runs):
     _, output = clone.dvc("repro")
-    assert ran(output) == list(STAGES)
+    assert ran(output) == [CODE, *STAGES]
     assert "Traceback" not in output
     (shown,) = [block.commands()[0][1] for block in blocks("README.md", "console") if "$ make run" in block.text]
     assert not_in(shown, output + clone.run("ae-pipeline", "summary")[1]) == []
@@ -53,7 +54,7 @@ def test_a_first_repro_runs_all_stages_and_ends_logged(clone, runs):
     assert found[0].info.artifact_uri.startswith(f"file://{clone.folder}/mlruns/artifacts/")
     assert str(challenger.version) == "1"
     assert challenger.run_id == found[0].info.run_id
-    assert "Data and pipelines are up to date" in clone.dvc("status", "dvc.yaml")[1]
+    assert clone.dvc("status", "dvc.yaml")[1].split() == [f"{CODE}:", "always", "changed"]
 
 
 def test_the_run_says_what_the_files_say(clone, runs):
@@ -91,15 +92,16 @@ def test_the_summary_shows_the_table_and_the_places(clone):
     assert json.loads(output)["data_sets"]["test"]["rows"] == 300
 
 
-def test_a_second_repro_runs_nothing(clone, runs):
-    assert ran(clone.dvc("repro")[1]) == []
+def test_a_second_repro_looks_at_the_code_and_runs_nothing_else(clone, runs):
+    assert ran(clone.dvc("repro")[1]) == [CODE]
+    assert clone.git("check-ignore", CODE_FILE)[1].split() == [CODE_FILE]
     assert len(runs()[0]) == 1
     clone.commit("first results")
 
 
 def test_a_change_of_the_gate_re_evaluates_and_updates_the_same_run(clone, runs):
     clone.change({"evaluate": {"gate": {"max_mse": 0.04}}})
-    assert ran(clone.dvc("repro")[1]) == ["evaluate"]
+    assert ran(clone.dvc("repro")[1]) == [CODE, "evaluate"]
     found, challenger = runs()
     assert len(found) == 1
     assert str(challenger.version) == "1"
@@ -107,7 +109,7 @@ def test_a_change_of_the_gate_re_evaluates_and_updates_the_same_run(clone, runs)
 
 def test_a_change_of_the_training_trains_and_makes_a_second_version(clone, runs):
     clone.change({"train": {"epochs": EPOCHS + 2}})
-    assert ran(clone.dvc("repro")[1]) == ["train", "evaluate", "encode", "decode", "publish"]
+    assert ran(clone.dvc("repro")[1]) == [CODE, "train", "evaluate", "encode", "decode", "publish"]
     found, challenger = runs()
     assert len(found) == 2
     assert str(challenger.version) == "2"
@@ -215,12 +217,12 @@ def test_an_edit_in_a_room_runs_the_stages_that_the_room_can_change(clone):
     clone.dvc("repro")
     lock = (clone.folder / "dvc.lock").read_bytes()
     for name in ("operation/monitoring.py", "experiments/sweep/choice.py", "cli/main.py", "store/care/verify.py"):
-        assert edit(name) == []
+        assert edit(name) == [CODE]
     # What they make is the same, byte for byte: `publish` may have nothing to do.
-    assert edit("codec/arithmetic.py")[:4] == ["train", "evaluate", "encode", "decode"]
+    assert edit("codec/arithmetic.py")[:5] == [CODE, "train", "evaluate", "encode", "decode"]
     clone.git("checkout", "--", "ae_pipeline")
     (clone.folder / "dvc.lock").write_bytes(lock)
-    assert ran(clone.dvc("repro")[1]) == []
+    assert ran(clone.dvc("repro")[1]) == [CODE]
 
 
 # Python runs a module of this name at its start. It notes the parts that get their names, and kills at a wanted one.
@@ -250,11 +252,11 @@ def test_a_killed_encode_goes_on_with_the_next_repro(clone, tmp_path):
     clone.change({"encode": {"row_group_rows": 77}})
     code, output, parts = encode(kill_at=".test.", check=False)
     assert code != 0
-    assert ran(output) == ["encode"]
+    assert ran(output) == [CODE, "encode"]
     assert len(parts) == 3 + 1 + 1  # of train and validation all; the only one of test was in flight
     assert not (clone.folder / "data/latents").exists()
     _, output, parts = encode()
-    assert ran(output) == ["encode"]
+    assert ran(output) == [CODE, "encode"]
     assert len(parts) == 1
     resumed = bytes_of(clone.folder / "data/latents")
     assert not (clone.folder / "data/.work").exists()

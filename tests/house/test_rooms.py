@@ -7,6 +7,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import STAGES
+from ae_pipeline.params.options import MODELS, SOURCES
+from ae_pipeline.provenance import CODE_FILE, code_digests
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ae_pipeline"
@@ -14,6 +16,7 @@ PACKAGE = ROOT / "ae_pipeline"
 ROOMS = (
     "__main__",
     "cli",
+    "workspace",
     "experiments",
     "operation",
     "evaluation",
@@ -30,7 +33,7 @@ ROOMS = (
 )
 # What cannot change a stage's result: how messages and progress are worded, how files get their names, what params.yaml
 # is checked for (its values are DVC parameters), where verified files are fetched from, how a store is cared for, which
-# rows of it are chosen (stages take whole stores). No stage depends on these.
+# rows of it are chosen (stages take whole stores), how a workspace is made. No stage depends on these.
 NEUTRAL = (
     "__init__",
     "cli/",
@@ -44,6 +47,7 @@ NEUTRAL = (
     "store/care/",
     "store/reading/scan",
     "training/progress",
+    "workspace/",
 )
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
@@ -106,7 +110,8 @@ def test_no_two_files_import_each_other():
 
 def test_a_room_can_be_looked_over():
     for folder in [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir() and path.name != "__pycache__")]:
-        entries = [path.name for path in folder.iterdir() if not path.name.startswith(("__", "."))]
+        marks = ("__", ".", "py.typed")  # no code
+        entries = [path.name for path in folder.iterdir() if not path.name.startswith(marks)]
         most = 15 if folder == PACKAGE else 13
         assert len(entries) <= most, f"{folder} has {len(entries)} entries; make a folder of those that belong together"
 
@@ -139,22 +144,34 @@ def needed_by(stage):
 def is_covered(module, listed):
     """By its own line, its folder's, or the one of the chosen model or source."""
     parents = [f"ae_pipeline/{parent}" for parent in Path(module).parents]
-    chosen = {"models": "ae_pipeline/models/${model.name}.py", "sources": "ae_pipeline/sources/${source.name}.py"}
-    return f"ae_pipeline/{module}.py" in listed or chosen.get(room_of(module)) in listed or bool(set(parents) & listed)
+    chosen = {"models": "ae_pipeline/models/${model.name}", "sources": "ae_pipeline/sources/${source.name}"}
+    return f"ae_pipeline/{module}" in listed or chosen.get(room_of(module)) in listed or bool(set(parents) & listed)
 
 
 def listed_by(stage):
+    """What a stage names of code.json."""
     entry = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"][stage]
-    return {dep for dep in entry["deps"] if dep.startswith("ae_pipeline/")}
+    assert not [dep for dep in entry.get("deps", []) if dep.startswith("ae_pipeline")], "a workspace has no such folder"
+    return {name for item in entry["params"] if isinstance(item, dict) for name in item[CODE_FILE]}
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "publish"])
-def test_what_can_change_a_stages_result_is_a_dependency_in_dvc_yaml_and_nothing_else(stage):
+def test_what_can_change_a_stages_result_is_named_in_dvc_yaml_and_nothing_else(stage):
     listed, needed = listed_by(stage), needed_by(stage)
     missing = sorted(module for module in needed if not is_covered(module, listed))
-    assert not missing, f"stage {stage} runs {', '.join(missing)}: add them, or their folders, to its deps in dvc.yaml"
+    assert not missing, (
+        f"stage {stage} runs {', '.join(missing)}: add them, or their folders, to its code.json in dvc.yaml"
+    )
     idle = {dep for dep in listed if "${" not in dep and not any(is_covered(module, {dep}) for module in needed)}
-    assert not idle, f"stage {stage} does not run {', '.join(sorted(idle))}: remove them from its deps in dvc.yaml"
+    assert not idle, f"stage {stage} does not run {', '.join(sorted(idle))}: remove them in dvc.yaml (code.json)"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_dvc_yaml_names_of_code_json_is_there(stage):
+    """DVC takes a name that is not there for a change at every run."""
+    chosen = [("${model.name}", model) for model in MODELS] + [("${source.name}", source) for source in SOURCES]
+    named = {name.replace(*pair) for name in listed_by(stage) for pair in chosen if pair[0] in name or "$" not in name}
+    assert named <= code_digests().keys()
 
 
 def test_dvc_yaml_names_few_things():

@@ -10,7 +10,7 @@ import pytest
 from clone import ROOT, read_yaml
 from prefect.client.schemas.schedules import CronSchedule
 
-from ae_pipeline.cli.stages import STAGES
+from ae_pipeline.cli.stages import CODE, STAGES
 from ae_pipeline.experiments.presets import preset_params
 from ae_pipeline.operation.serving import POOL
 from ae_pipeline.params import load_params
@@ -24,7 +24,7 @@ DEPLOYMENTS = read_yaml(ROOT / "prefect.yaml")["deployments"]
 
 def test_dvc_yaml_has_the_stages_of_the_package_in_order():
     entries = read_yaml(ROOT / "dvc.yaml")["stages"]
-    assert tuple(entries) == STAGES
+    assert tuple(entries) == (CODE, *STAGES)
     for name, entry in entries.items():
         assert entry["cmd"] == f"python -m ae_pipeline stage {name}"
         assert (PACKAGE / "cli/stages" / f"{name}.py").exists()
@@ -44,7 +44,7 @@ def test_every_param_in_dvc_yaml_exists():
     values = read_yaml(ROOT / "params.yaml")
     entries = read_yaml(ROOT / "dvc.yaml")["stages"]
     for entry in entries.values():
-        for name in entry.get("params", []):
+        for name in (item for item in entry.get("params", []) if isinstance(item, str)):
             value = values
             for part in name.replace("${model.name}", "dense").replace("${source.name}", "mnist").split("."):
                 assert part in value, name

@@ -9,6 +9,9 @@ from pathlib import Path
 from ae_pipeline.params import Params
 
 STAGES = ("download", "prepare", "train", "evaluate", "encode", "decode", "publish")
+"""What the pipeline consists of, in order."""
+CODE = "code"
+"""The stage before them, which makes nothing of the data: it says what the package's code is."""
 
 
 def run_stage(name: str, params: Params, root: Path) -> None:

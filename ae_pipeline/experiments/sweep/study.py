@@ -18,6 +18,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from ae_pipeline import __version__
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import SweepError, first_line
 from ae_pipeline.evaluation.metrics import Metric
@@ -60,7 +61,7 @@ def study_digest(
             "bound": sorted([item.path, list(item.values), item.is_range] for item in bound),
             "grid": grid,
             **({} if objective.name == "mse" else {"objective": objective.name}),
-            "versions": [version("ae-pipeline"), version("torch")],
+            "versions": [__version__, version("torch")],
         }
     )
 

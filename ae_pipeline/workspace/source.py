@@ -1,0 +1,92 @@
+"""Which source a new workspace reads, and what params.yaml says of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ae_pipeline.errors import ConfigError, DataError
+from ae_pipeline.files import is_utf8
+from ae_pipeline.params.options import SOURCES, SourceParams
+from ae_pipeline.sources import build_source
+
+_PLACES = ("path", "folder")
+"""The option by which a source is told where the user's data lies: those that have one of them read it."""
+_MNIST = "mnist"
+
+
+@dataclass(frozen=True)
+class ChosenSource:
+    """A source, and where the user's data lies if it reads that."""
+
+    name: str
+    data: str | None = None
+    """A path from the current folder, or a URL."""
+
+    def settings(self, workspace: Path) -> dict[str, Any]:
+        """The values that params.yaml gets, by dotted path; a path to data in the workspace is one from there."""
+        settings: dict[str, Any] = {"source.name": self.name}
+        if self.data is not None:
+            settings[f"source.{self.name}.{_place(self.name)}"] = _from_workspace(self.data, workspace)
+        if self.name != _MNIST:
+            settings["evaluate.gate.max_mse"] = None  # what stands there is good enough for MNIST
+        return settings
+
+
+def choose_source(name: str | None, data: str | None) -> ChosenSource:
+    """The source of this name, or, without one, the only one that can read `data`.
+
+    Raises ConfigError where the two do not go together or leave a choice, DataError where the source refuses `data`.
+    """
+    readers = [known for known in SOURCES if _place(known)]
+    others = ", ".join(known for known in SOURCES if known not in readers)
+    if name is not None and name not in SOURCES:
+        raise ConfigError(f"no source {name!r}; expected one of {', '.join(SOURCES)}")
+    if data is None:
+        if name is None:
+            raise ConfigError(
+                f"nothing says where the data comes from; add --data PATH, or --source and one of {others}"
+            )
+        if name in readers:
+            raise ConfigError(f"source `{name}` reads data of yours; add --data PATH")
+        return ChosenSource(name)
+    if name is not None and name not in readers:
+        raise ConfigError(f"source `{name}` has data of its own; leave out --data, or --source {name}")
+    if not is_utf8(data):
+        raise ConfigError(f"{data!r} is not UTF-8, as params.yaml must be; rename it, or name a link to it")
+    return ChosenSource(_reader_of(data, readers if name is None else [name]), data)
+
+
+def _reader_of(data: str, names: list[str]) -> str:
+    refusals, able = [], []
+    for name in names:
+        try:
+            _ask(name, data)
+            able.append(name)
+        except DataError as error:
+            refusals.append(error.renamed({f"source.{name}.{_place(name)}": "--data"}))
+    if not able:
+        raise DataError("; or ".join(map(str, refusals)))
+    if len(able) > 1:
+        raise ConfigError(f"sources {', '.join(able)} can read {data}; say which with --source")
+    return able[0]
+
+
+def _ask(name: str, data: str) -> None:
+    """Raise DataError if the source cannot read what lies there, as far as it can tell at once."""
+    place = data if "://" in data else str(Path(data).absolute())
+    build_source(SourceParams.model_validate({"name": name, name: {_place(name): place}})).announce()
+
+
+def _place(name: str) -> str | None:
+    return next((option for option in _PLACES if option in SOURCES[name].model_fields), None)
+
+
+def _from_workspace(data: str, workspace: Path) -> str:
+    if "://" in data:
+        return data
+    # Links in the path to the workspace are followed; those in it stay, so that they may be pointed elsewhere.
+    path, root = Path(data).absolute(), workspace.absolute()
+    for place in (root, root.resolve()):
+        if path.is_relative_to(place):
+            return path.relative_to(place).as_posix()
+    return str(path)
