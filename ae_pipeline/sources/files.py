@@ -85,7 +85,7 @@ class Files(Source):
         counts = [(file.name, reader.count(file)) for file in listing.files]
         total = sum(count for _, count in counts)
         if total < 2:
-            sink.refuse_what_was_found()
+            sink.refuse_unreadable()
             what = f"holds {total} record(s), expected at least 2: one to train and one to test"
             raise DataError(what, place=self._path, advice="name more files in source.files.path")
         drawing = Drawing(counts, self._fraction, self._seed)
@@ -177,8 +177,8 @@ class _Sink:
         self._sizes[spec] += 1
         self._examples.setdefault(spec, name)
 
-    def refuse_what_was_found(self) -> None:
-        """Raise DataError for records that cannot be read, of several sizes, or too few for two splits."""
+    def refuse_unreadable(self) -> None:
+        """Raise DataError for records that cannot be read, unless they may be left out."""
         if self._unreadable and not self._skip:
             shown = "; ".join(self._named)
             what = f"{self._path} has {self._unreadable:,} record(s) or file(s) that cannot be read: {shown}"
@@ -187,6 +187,10 @@ class _Sink:
                 f"{what}{f' (and {more:,} more)' if more else ''}",
                 advice="mend or remove them, or set source.files.skip_unreadable to true, which leaves them out",
             )
+
+    def refuse_what_was_found(self) -> None:
+        """Raise DataError for records that cannot be read, of several sizes, or too few for two splits."""
+        self.refuse_unreadable()
         if len(self._sizes) > 1:
             found = [f"{n:,} of {spec.describe()} ({self._examples[spec]})" for spec, n in self._sizes.most_common()]
             raise DataError(

@@ -89,7 +89,7 @@ def test_arrays_are_taken_as_they_are_and_nothing_that_no_sample_can_be(name):
 def test_nan_and_infinity_are_refused_with_their_place(name, value):
     rows = np.ones(RECORDS[name][0].shape, np.float32)
     rows[3].flat[1] = value
-    with pytest.raises(DataError, match="^place 3 has values that are NaN or infinite"):
+    with pytest.raises(DataError, match=r"^place 3 has values that are NaN or infinite"):
         list(build_kind(name).to_rows(rows, lambda number: f"place {number}"))
 
 
@@ -150,7 +150,7 @@ def test_a_kind_of_another_package_is_found_by_its_entry_point(package, monkeypa
     monkeypatch.syspath_prepend(str(package))
     assert kind_names() == ["image", "vector", "lost", "numbers", "wrong"]
     assert build_kind("numbers").suffixes == (".numbers",)
-    with pytest.raises(ConfigError, match="the kind 'wrong' of somebodys:NoKind is no ae_pipeline.kinds.base.Kind"):
+    with pytest.raises(ConfigError, match=r"the kind 'wrong' of somebodys:NoKind is no ae_pipeline\.kinds\.base\.Kind"):
         build_kind("wrong")
     with pytest.raises(ConfigError, match="the kind 'lost' of somebodys:Missing cannot be loaded"):
         build_kind("lost")
