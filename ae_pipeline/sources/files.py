@@ -23,7 +23,7 @@ from ae_pipeline.data.parquet.writer import RowGroupWriter
 from ae_pipeline.data.pixels import RawSplit, SampleSpec
 from ae_pipeline.errors import DataError, named, warn
 from ae_pipeline.kinds import build_kind
-from ae_pipeline.kinds.base import Kind
+from ae_pipeline.kinds.base import Kind, Row
 from ae_pipeline.sources.base import Source
 from ae_pipeline.sources.own_files.arrays import Arrays
 from ae_pipeline.sources.own_files.columns import Kept
@@ -38,6 +38,8 @@ _FILES = pa.schema(
 _LEFT_OUT = pa.schema({"record": pa.string(), "reason": pa.string()})
 _GROUP_ROWS = 10_000
 _NAMED = 5
+# Rows are gathered up to this size before they are written: many small ones, or a single picture.
+_PIECE_BYTES = 32 << 20
 
 
 class Files(Source):
@@ -82,10 +84,10 @@ class Files(Source):
 
         for name, error in reader.broken.items():
             sink.leave_out(name, error)
+        sink.refuse_unreadable()
         counts = [(file.name, reader.count(file)) for file in listing.files]
         total = sum(count for _, count in counts)
         if total < 2:
-            sink.refuse_unreadable()
             what = f"holds {total} record(s), expected at least 2: one to train and one to test"
             raise DataError(what, place=self._path, advice="name more files in source.files.path")
         drawing = Drawing(counts, self._fraction, self._seed)
@@ -141,21 +143,32 @@ class _Sink:
 
     def add(self, file: FoundFile, records: Records, first_number: int, drawing: Drawing) -> int:
         """Write the records that can be read, and return how many. `first_number`: of the first one, among all."""
-        rows: list[np.ndarray] = []
-        there: list[bool] = []
+        pending: list[Row] = []
+        written = start = size = 0
         for number, row in enumerate(records.rows):
-            there.append(not isinstance(row, DataError))
             if isinstance(row, DataError):
                 self.leave_out(records.name(number), row)
             else:
                 self._count(row, records.name(number))
-                rows.append(row)
-        if len(self._sizes) > 1 or not rows:
+                size += row.nbytes
+            pending.append(row)
+            if size >= _PIECE_BYTES:
+                written += self._write(file, records, start, pending, first_number, drawing)
+                pending, start, size = [], number + 1, 0
+        return written + self._write(file, records, start, pending, first_number, drawing)
+
+    def _write(
+        self, file: FoundFile, records: Records, start: int, found: list[Row], first_number: int, drawing: Drawing
+    ) -> int:
+        """Write the rows `found` of the records from number `start` of the block on."""
+        rows = [row for row in found if not isinstance(row, DataError)]
+        if len(self._sizes) != 1 or not rows:
             return len(rows)
         (spec,) = self._sizes
-        readable = np.array(there)
-        columns = self.kept.table(records.columns, file, first_number, len(there)).filter(pa.array(readable))
-        drawn = drawing.of(file.name, records.first, len(there))[readable]
+        readable = np.array([not isinstance(row, DataError) for row in found])
+        beside = records.columns.slice(start, len(found))
+        columns = self.kept.table(beside, file, first_number + start, len(found)).filter(pa.array(readable))
+        drawn = drawing.of(file.name, records.first + start, len(found))[readable]
         values = np.stack(rows)
         for split, chosen in zip(SPLITS, (~drawn, drawn), strict=True):
             if chosen.any():
@@ -215,6 +228,9 @@ class _Sink:
 
 def _reader(listing: Listing, kind: Kind, column: str | None, work: Path) -> Reader:
     if listing.sort == SINGLE:
+        if column is not None:
+            what = f"{listing.files[0].path} has no columns, found source.files.column: {column}"
+            raise DataError(what, advice="set it to null")
         return SingleFiles(kind)
     if listing.sort == ARRAY:
         return Arrays(listing.files, kind, column, work)

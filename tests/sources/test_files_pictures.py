@@ -208,3 +208,35 @@ def test_two_columns_of_pictures_need_a_name(tmp_path):
     for line, row in rows_of(fetch(tmp_path, path=tmp_path / "a.parquet", column="right")):
         np.testing.assert_array_equal(row, GREY[::-1])
         assert line["left"]["bytes"] == saved(GREY)
+
+
+def test_pictures_as_tensors_of_arrow_and_never_of_another_order(tmp_path):
+    pictures = RANDOM.integers(0, 255, (20, 5, 4, 3), dtype=np.uint8)
+    storage = pa.FixedSizeListArray.from_arrays(pa.array(pictures.ravel()), 60)
+    for shape, permutation in (((5, 4, 3), None), ((5, 4, 3), [2, 0, 1])):
+        kind = pa.fixed_shape_tensor(pa.uint8(), shape, permutation=permutation)
+        pq.write_table(pa.table({"t": pa.ExtensionArray.from_storage(kind, storage)}), tmp_path / "t.parquet")
+        if permutation:
+            with pytest.raises(DataError, match=r"row 0 .* has tensors whose dimensions are stored in the order"):
+                fetch(tmp_path, path=tmp_path / "t.parquet")
+        else:
+            found = rows_of(fetch(tmp_path, path=tmp_path / "t.parquet"))
+            np.testing.assert_array_equal(np.stack([row for _, row in found]), pictures)
+
+
+def test_large_pictures_are_written_one_by_one(tmp_path):
+    """Each is larger than what is gathered before rows are written."""
+    pictures = [np.full((3500, 3500, 3), tone, np.uint8) for tone in range(3)]
+    column = as_hugging_face([saved(picture, compress_level=1) for picture in pictures])
+    pq.write_table(pa.table({"image": column, "tone": range(3)}), tmp_path / "in.parquet")
+    for line, row in rows_of(fetch(tmp_path, path=tmp_path / "in.parquet")):
+        assert (row == line["tone"]).all()
+        assert line["tone"] == line["id"]
+
+
+def test_a_column_is_for_files_that_have_some(tmp_path):
+    with pytest.raises(DataError, match=r"00.png has no columns, found source.files.column: image; set it to null"):
+        fetch(tmp_path, path=folder_of(tmp_path, saved(GREY)), column="image")
+    np.save(tmp_path / "a.npy", np.stack([GREY] * 5))
+    with pytest.raises(DataError, match=r"a.npy holds one array without a name, found source.files.column: image"):
+        fetch(tmp_path, path=tmp_path / "a.npy", column="image")

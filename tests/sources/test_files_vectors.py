@@ -1,6 +1,8 @@
 """The source `files` on vectors and arrays: every column kept, nothing cast, what does not fit refused by name."""
 
 import pickle
+import warnings
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -246,3 +248,40 @@ def test_rows_in_this_packages_own_layout(tmp_path):
         DataError, match=r"has shape .* expected .vectors, values.*; reshape it, or set source.files.kind"
     ):
         take(tmp_path, path=tmp_path / "prepared/train")
+
+
+def test_vectors_of_no_values_and_archives_that_say_a_name_twice(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((9, 0), np.float32))
+    with pytest.raises(DataError, match=r"samples of shape \[0\] are not supported"):
+        take(tmp_path, path=tmp_path / "a.npy")
+    with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / "a.npz", "w") as packed:
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            with packed.open("v.npy", "w") as file:
+                np.save(file, VECTORS)
+    with pytest.raises(DataError, match=r"a.npz is not a readable NumPy file: it holds two arrays named `v`"):
+        take(tmp_path, path=tmp_path / "a.npz")
+
+
+def test_an_archive_whose_values_are_damaged(tmp_path):
+    np.savez(tmp_path / "a.npz", v=np.repeat(VECTORS, 100, axis=0))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[100_000] ^= 1
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(DataError, match=r"a.npz is damaged: Bad CRC-32"):
+        take(tmp_path, path=tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [
+        ({"v": VECTORS, "w": VECTORS}, r"has 2 arrays of two or more dimensions, expected one .*v \[60, 6\], w"),
+        ({"v": VECTORS, "n": np.arange(9)}, r"has array `n` of shape \[9\], expected \[60\]"),
+        ({"v": VECTORS, "n": np.ones(60, complex)}, r"has array `n` of type complex128, which no column holds"),
+        ({"n": np.arange(9)}, "has 0 arrays of two or more dimensions"),
+    ],
+)
+def test_arrays_that_cannot_stay_together(arrays, why, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=why):
+        take(tmp_path, path=tmp_path / "a.npz")

@@ -26,6 +26,8 @@ from ae_pipeline.sources.own_files.records import Reader, Records, row_place
 _ENDING = ".npy"
 _AGAIN = "make or fetch it again"
 _PIECE = 1 << 20
+# Values that are read at once, but a whole row at least.
+_BLOCK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,11 @@ class Arrays(Reader):
     def read(self, file: FoundFile) -> Iterator[Records]:
         with _opened(file.path, self._work) as arrays:
             name = _name_of_records(file.path, {key: header for key, (_, header) in arrays.items()}, self._column)
-            rows = arrays[name][1].shape[0]
-            for first in range(0, rows, self._kind.block_records):
-                end = min(rows, first + self._kind.block_records)
+            shape, dtype = arrays[name][1].shape, arrays[name][1].dtype
+            rows = shape[0]
+            step = max(1, min(self._kind.block_records, _BLOCK_BYTES // max(1, prod(shape[1:]) * dtype.itemsize)))
+            for first in range(0, rows, step):
+                end = min(rows, first + step)
                 found = {
                     key: header.rows(opened.fileno(), first, end, str(file.path))
                     for key, (opened, header) in arrays.items()
@@ -113,6 +117,8 @@ def _headers(path: Path) -> dict[str, _Header]:
     with zipfile.ZipFile(path) as packed:
         for member in packed.infolist():
             name = member.filename.removesuffix(_ENDING)
+            if name in found:
+                raise ValueError(f"it holds two arrays named `{name}`")
             try:
                 with packed.open(member) as file:
                     found[name] = _header(file, path, name, member.file_size)
@@ -133,6 +139,8 @@ def _header(file: IO[bytes], path: Path, name: str, size: int) -> _Header:
         raise DataError(
             f"has in {what} {held}", place=path, advice="save plain numbers or texts, an array for each field"
         )
+    if not dtype.itemsize:
+        raise ValueError(f"{what} has values of no size")
     header = _Header(shape, fortran, dtype, file.tell())
     if size != header.offset + header.nbytes:
         raise ValueError(f"{what} has {size - header.offset:,} bytes, expected {header.nbytes:,}")
@@ -173,6 +181,9 @@ def _unpacked(path: Path, work: Path) -> Iterator[tuple[str, IO[bytes], Path]]:
 def _name_of_records(path: Path, headers: dict[str, _Header], wanted: str | None) -> str:
     """The array with the records: the one that is asked for, or the only one with more than one dimension."""
     if list(headers) == [""]:
+        if wanted is not None:
+            what = f"holds one array without a name, found source.files.column: {wanted}"
+            raise DataError(what, place=path, advice="set it to null")
         return ""
     if wanted is not None and wanted not in headers:
         raise DataError(

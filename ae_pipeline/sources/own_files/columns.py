@@ -42,7 +42,7 @@ def choose_column(place: str, schema: pa.Schema, kind: Kind, wanted: str | None)
 def beside_columns(schema: pa.Schema, column: str, kind: Kind) -> pa.Schema:
     """Columns beside the records: the table's others, then what the records' own values say."""
     others = [field for field in schema if field.name != column]
-    made = kind.beside(pa.array([], schema.field(column).type)) if kind.takes(schema.field(column).type) else {}
+    made = kind.beside(pa.nulls(0, schema.field(column).type)) if kind.takes(schema.field(column).type) else {}
     return pa.schema([*others, *(pa.field(f"{column}_{name}", values.type) for name, values in made.items())])
 
 
