@@ -57,10 +57,10 @@ class RawSplit:
 
     pixels: np.ndarray
     """(rows, *shape) of a dtype in DTYPES."""
-    attributes: dict[str, np.ndarray]
-    """(rows,) each, e.g. `label`."""
+    attributes: dict[str, np.ndarray | pa.ChunkedArray]
+    """(rows,) each, e.g. `label`. `id`, where there is one, has the rows' ids, unique over all splits."""
     first_id: int
-    """Rows have the ids first_id, first_id + 1, ...: unique over all splits and the same for ever."""
+    """Rows without ids of their own have first_id, first_id + 1, ...: unique over all splits and the same for ever."""
 
 
 def image_shape(sample_shape: tuple[int, ...], model_name: str) -> tuple[int, int, int]:

@@ -101,15 +101,15 @@ class _Walk:
             raise DataError(f"{folder} is a link to a folder that it lies in; remove the link")
         for item in sorted(folder.iterdir()):
             name, is_folder = self._name(item), item.is_dir()
-            if is_folder and (key := _key_of(item)):
+            if is_folder and (key := key_of(item)):
                 if key[0] in dict(keys):
                     raise DataError(f"{item} is the second folder of its path for the key `{key[0]}`; rename one")
                 self.look_into(item, (*keys, key), above)
-            elif _is_leftover(item.name):
+            elif is_leftover(item.name):
                 self.left_out.append(f"{name}/" if is_folder else name)
             elif is_folder:
                 for file in sorted(below for below in item.rglob("*") if not below.is_dir()):
-                    (self.left_out if _is_leftover(file.name) else self._nested).append(self._name(file))
+                    (self.left_out if is_leftover(file.name) else self._nested).append(self._name(file))
             elif is_parquet(item):
                 self.keys[item] = keys
             else:
@@ -140,12 +140,12 @@ def _first(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
 
 
-def _is_leftover(name: str) -> bool:
+def is_leftover(name: str) -> bool:
     """Names that Spark, pandas and pyarrow pass over, too, and files that DVC and Windows keep for themselves."""
     return name.startswith(("_", ".")) or name.lower().endswith((".crc", ".dvc")) or name.lower() in _SYSTEM
 
 
-def _key_of(folder: Path) -> tuple[str, str | None] | None:
+def key_of(folder: Path) -> tuple[str, str | None] | None:
     """What a folder's name `key=value` says. Raises DataError for what is no text."""
     matched = re.fullmatch(r"([^.=][^=]*)=(.*)", folder.name, re.DOTALL)
     if not matched:

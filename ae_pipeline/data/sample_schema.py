@@ -13,6 +13,8 @@ from ae_pipeline.errors import DataError
 
 ROW_ID = "id"
 METADATA_KEY = b"ae_pipeline.samples"
+STORE_COLUMNS = ("latent", "error", "residual", "residual_bound")
+"""Names of columns that a latent store keeps for itself."""
 
 
 def sample_schema(attributes: pa.Schema, spec: SampleSpec) -> pa.Schema:

@@ -44,14 +44,28 @@ def write_splits(splits: dict[str, RawSplit], folder: Path, params: PrepareParam
 def write_shard(path: Path, split: RawSplit, which: np.ndarray) -> None:
     """Write the rows of a split with these numbers, (n,) int64, as one canonical shard."""
     spec = SampleSpec(split.pixels.shape[1:], split.pixels.dtype.newbyteorder("=").name)
-    types = {name: column.dtype.newbyteorder("=") for name, column in split.attributes.items()}
-    attributes = pa.schema({name: pa.from_numpy_dtype(dtype) for name, dtype in types.items()})
-    schema = pa.schema([pa.field(ID, pa.int64(), nullable=False), *attributes])
+    types = {name: _type_of(column) for name, column in split.attributes.items() if name != ID}
+    ids = split.attributes.get(ID)
+    first = pa.field(ID, pa.int64() if ids is None else _type_of(ids), nullable=False)
+    schema = pa.schema([first, *(pa.field(name, kind) for name, kind in types.items())])
     with ShardWriter(path, schema, spec) as writer:
-        for first in range(0, len(which), _BLOCK_ROWS):
-            rows = which[first : first + _BLOCK_ROWS]
-            labels = {name: split.attributes[name][rows].astype(dtype) for name, dtype in types.items()}
-            writer.write(pa.table({ID: split.first_id + rows, **labels}, schema=schema), split.pixels[rows])
+        for start in range(0, len(which), _BLOCK_ROWS):
+            rows = which[start : start + _BLOCK_ROWS]
+            columns = {name: _taken(split.attributes[name], rows) for name in types}
+            numbers = split.first_id + rows if ids is None else _taken(ids, rows)
+            writer.write(pa.table({ID: numbers, **columns}, schema=schema), split.pixels[rows])
+
+
+def _type_of(column: np.ndarray | pa.ChunkedArray) -> pa.DataType:
+    return pa.from_numpy_dtype(column.dtype.newbyteorder("=")) if isinstance(column, np.ndarray) else column.type
+
+
+def _taken(column: np.ndarray | pa.ChunkedArray, rows: np.ndarray) -> np.ndarray | pa.ChunkedArray:
+    """The values of `rows`, (n,) rising numbers."""
+    if isinstance(column, np.ndarray):
+        return column[rows].astype(column.dtype.newbyteorder("="))
+    first = int(rows[0])
+    return column.slice(first, int(rows[-1]) - first + 1).take(pa.array(rows - first))
 
 
 def first_rows(samples: SampleSet, most: int, folder: Path) -> SampleSet:

@@ -65,6 +65,18 @@ def ssim(*, original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
     return per_image
 
 
+def cosine(*, original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """Cosine similarity of each row with what came back of it: 1 is perfect, -1 its opposite.
+
+    Between two rows of zeros it is 1; between zeros and anything else 0.
+    """
+    x, y = (values.reshape(len(values), -1).astype(np.float64) for values in (original, decoded))
+    lengths = [np.linalg.norm(values, axis=1) for values in (x, y)]
+    product = lengths[0] * lengths[1]
+    similar = np.einsum("nv,nv->n", x, y) / np.where(product > 0, product, 1)
+    return np.where((lengths[0] == 0) & (lengths[1] == 0), 1.0, similar)
+
+
 def psnr_of(mean_mse: float) -> float | None:
     """Peak signal-to-noise ratio in decibel for a data range of 1, of the mean MSE; None when nothing was lost."""
     return float(-10 * np.log10(mean_mse)) if mean_mse > 0 else None
@@ -87,6 +99,8 @@ class Metric:
     """The metric, from the means of those that have a value for each row."""
     of_differences: bool = False
     """Whether `of_rows` needs decoded - original alone: of floats that is taken before it is rounded to float32."""
+    of_vectors: bool = False
+    """Whether it counts for vectors alone, and is of their values as they are, not scaled."""
     none: str = ""
     """What a report says for None."""
     reports: tuple[Report, ...] = ("promotion", "sweep", "bench")
@@ -128,7 +142,10 @@ METRICS: dict[str, Metric] = {
         Metric("mae", "lower", "MAE", 5, of_rows=mae, of_differences=True, reports=()),
         Metric("bce", "lower", "BCE, nats", 5, of_rows=bce, reports=()),
         Metric("ssim", "higher", "SSIM", 4, of_rows=ssim, reports=("bench",)),
-        # Measured beside: of the store (through_store.py), and of what knows nothing (mean_answer.py).
+        Metric("cosine", "higher", "cosine", 4, of_rows=cosine, of_vectors=True, reports=()),
+        # Measured beside: of all vectors together (neighbours.py), of the store (through_store.py), and of what knows
+        # nothing (mean_answer.py).
+        Metric("recall_at_10", "higher", "recall at 10", 4, of_vectors=True, reports=()),
         Metric("r2", "higher", "R2", 4, reports=()),
         Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=()),
         Metric("bits_per_row", "lower", "bits per row", 1, reports=()),

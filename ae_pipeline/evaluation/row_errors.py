@@ -1,17 +1,14 @@
 """Row by row: decoded samples against the originals."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import ID, Block, SampleSet
 from ae_pipeline.errors import DataError, StoreError
-from ae_pipeline.evaluation.mean_answer import MeanAnswer
-from ae_pipeline.evaluation.metrics import METRICS, Metrics, mse, of_rows, psnr_of
+from ae_pipeline.evaluation.metrics import METRICS, mse, of_rows, psnr_of
 from ae_pipeline.store.latent_store import LatentStore
 
 _ROWS = 2048
@@ -19,42 +16,18 @@ _ROWS = 2048
 _ERROR_TOLERANCE = 0.01
 
 
-@dataclass(frozen=True)
-class RowMetrics:
-    """Every metric of every row, in the order of the data set."""
-
-    attributes: pa.Table
-    values: dict[str, np.ndarray]
-    beside_mean: Metrics
-    """How the error compares with answering each value's mean; see mean_answer.py."""
-
-    def means(self) -> dict[str, float | None]:
-        """The metrics of all rows."""
-        return means_of(self.values)
-
-
-def compare_rows(
-    original: SampleSet, decoded: SampleSet, scaling: Scaling, train_means: np.ndarray | None = None
-) -> RowMetrics:
-    """Every metric of every row, and the error beside that of the means. Raises DataError where ids differ.
-
-    `train_means` are `fit_means` of the train split; without them the rows' own means are compared with.
-    """
-    attributes: list[pa.Table] = []
-    blocks: list[dict[str, np.ndarray]] = []
-    answer = MeanAnswer(train_means)
-    for before, after in pairs(original, decoded):
-        attributes.append(before.attributes)
-        blocks.append(measure_rows(before.pixels, after.pixels, scaling))
-        answer.add(before.pixels, after.pixels)
-    return RowMetrics(pa.concat_tables(attributes), joined(blocks), answer.as_metrics(scaling.scale))
-
-
 def measure_rows(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> dict[str, np.ndarray]:
-    """Every metric that has a value for each row, float64 (n,), of pixels (n, *shape)."""
+    """Every metric that has a value for each row, float64 (n,), of pixels (n, *shape); some are of vectors alone."""
     scaled = {"original": scale(original, scaling), "decoded": scale(decoded, scaling)}
     exact = differences(original, decoded, scaling) if original.dtype.kind == "f" else scaled
-    return {name: metric(**(exact if METRICS[name].of_differences else scaled)) for name, metric in of_rows().items()}
+    found = {}
+    for name, metric in of_rows().items():
+        if METRICS[name].of_vectors:
+            if original.ndim == 2:
+                found[name] = metric(original=original, decoded=decoded)
+        else:
+            found[name] = metric(**(exact if METRICS[name].of_differences else scaled))
+    return found
 
 
 def joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

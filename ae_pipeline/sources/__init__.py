@@ -3,6 +3,7 @@
 To add one: write `sources/<name>.py` with `SOURCE = <Class>` as its last line (contract: base.py). If it has options,
 write their `class Options(Section)` beside it, in `sources/<name>_options.py`, and them into params.yaml.
 params/options.py, dvc.yaml and tests/house/test_contracts.py find it by its file.
+`files` takes what people have; own_files/ is what it is made of.
 """
 
 from importlib import import_module

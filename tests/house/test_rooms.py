@@ -25,6 +25,7 @@ ROOMS = (
     "codec",
     "models",
     "sources",
+    "kinds",
     "data",
     "params",
     "provenance",
@@ -131,11 +132,11 @@ def is_neutral(module):
 
 
 def needed_by(stage):
-    """`models/__init__` and `sources/__init__` load by name: the chosen file is a templated dependency."""
+    """`__init__` of models, sources and kinds load by name: the chosen model and source are templated dependencies."""
     stage_file = f"cli/stages/{stage}"
     loaded = {name for module in reachable(stage_file) for name in imports_of(module)}
     needed = reachable(stage_file)
-    for room in ("models", "sources"):
+    for room in ("models", "sources", "kinds"):
         if f"{room}/__init__" in loaded:
             needed |= {name for path in (PACKAGE / room).glob("[a-z]*.py") for name in reachable(f"{room}/{path.stem}")}
     return {name for name in needed if name == stage_file or not is_neutral(name)}

@@ -15,8 +15,8 @@ from payloads import PAYLOADS, arrow_extension, fit_weights, refused
 from PIL import EpsImagePlugin, Image
 
 from ae_pipeline.errors import DownloadError, StoreError
+from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES
 from ae_pipeline.operation.inbox.batches import growing_stores
-from ae_pipeline.operation.inbox.images import IMAGE_SUFFIXES
 from ae_pipeline.sources.mirrors import MIRROR_VARIABLE, fetch_verified, local_mirror
 from ae_pipeline.sources.mnist import PINS
 from ae_pipeline.store.format import verified_file as pieces

@@ -18,10 +18,10 @@ from ae_pipeline.codec.header import CodecHeader, read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import first_rows
 from ae_pipeline.errors import CodecError, DataError, GateError
+from ae_pipeline.evaluation.compare import compare_rows
 from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
 from ae_pipeline.evaluation.metrics import Metrics, reported
-from ae_pipeline.evaluation.row_errors import compare_rows
 from ae_pipeline.evaluation.speed import measure_speeds
 from ae_pipeline.evaluation.through_store import make_trip, store_metrics
 from ae_pipeline.params import EncodeParams, GateParams

@@ -1,38 +1,35 @@
 """One image file to the pixels of one row, exactly, or the reason why not; and the images of one run to one shard.
 
-The values are kept as they stand in the file (`image_headers.py`), turned as its orientation says. Nothing is resized.
-Nothing is rescaled, but for values of fewer than 8 bits, which are spread over 0 to 255 as the formats define it: that
-loses nothing.
+The values are kept as they stand in the file (kinds/image_headers.py), turned as its orientation says. Nothing is
+resized. Nothing is rescaled, but for values of fewer than 8 bits, which are spread over 0 to 255 as the formats define
+it: that loses nothing.
 Colour becomes grey, and transparency is dropped, where the samples have no place for them: `ReadImage` says so.
 """
 
-import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import ID, ShardWriter
-from ae_pipeline.errors import DataError, first_line, is_out_of_memory
+from ae_pipeline.errors import DataError
+from ae_pipeline.kinds.image_files import (
+    MODES,
+    deep_values,
+    has_transparency,
+    load_upright,
+    opened_image,
+    plain,
+    refuse_premultiplied,
+)
+from ae_pipeline.kinds.image_headers import ImageHeader
 from ae_pipeline.operation.inbox.columns import FILE_DIGEST
-from ae_pipeline.operation.inbox.image_headers import ImageHeader, read_header
 
 _BLOCK_ROWS = 1024
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-# Pillow reads these formats here and no other, whatever a file is called: PostScript is a program, which Pillow
-# has Ghostscript run.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-# Pillow's modes from which the values are had without change.
-_MODES = {
-    "uint8": ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA"),
-    "uint16": ("I;16", "I;16B", "I;16L"),
-    "float32": ("F",),
-}
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -51,60 +48,35 @@ def read_image(path: Path, spec: SampleSpec) -> ReadImage:
     Raises DataError for what is not exactly one image of the samples' size and depth; OSError only if the file cannot
     be read.
     """
-    data = path.read_bytes()
-    header = read_header(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            _check_values(path, header, spec)
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _read(path, image, header or ImageHeader(8), spec)
-    except DataError:
-        raise
-    except UnidentifiedImageError:
-        found = f"has {header.describe()}, stored as Pillow cannot read" if header else "is not a readable image"
-        raise DataError(f"{path} {found}, expected {', '.join(_FORMATS)}; make or fetch it again") from None
-    except Exception as error:  # decoders meet other people's bytes: any error is the file's
-        if is_out_of_memory(error):
-            raise
-        raise DataError(f"{path} is not a readable image: {first_line(error)}; make or fetch it again") from None
+    with opened_image(path.read_bytes(), path, lambda header: _check_values(path, header, spec)) as (image, header):
+        return _read(path, image, header, spec)
 
 
 def _read(path: Path, image: Image.Image, header: ImageHeader, spec: SampleSpec) -> ReadImage:
-    frames = getattr(image, "n_frames", 1)
-    if frames != 1:
-        raise DataError(f"{path} holds {frames} images, expected one; make a file of each")
     height, width = spec.shape[:2]
     if image.size not in ((width, height), (height, width)):
         raise _other_size(path, image, spec)
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
+    load_upright(image)
     if image.size != (width, height):
         raise _other_size(path, image, spec)
-    if image.mode not in _MODES[spec.dtype]:
+    if image.mode not in MODES[spec.dtype]:
         raise DataError(
             f"{path} is of Pillow's mode {image.mode}, whose values are not {spec.describe()}; convert it first"
         )
-    transparent = _has_transparency(image, header)
-    if transparent and (image.mode == "La" or header.premultiplied):
-        raise DataError(f"{path} has colours multiplied with their transparency; save it without transparency")
+    transparent = has_transparency(image, header)
+    if transparent:
+        refuse_premultiplied(image, header, path)
     if spec.dtype != "uint8":
-        pixels = np.asarray(image).astype(spec.dtype)
-        if header.white_is_zero:  # which Pillow heeds for eight bits only
-            pixels = np.iinfo(spec.dtype).max - pixels
-        if not np.isfinite(pixels).all():
-            raise DataError(f"{path} has values that are NaN or infinite; repair them first")
-        return ReadImage(pixels, False, transparent)
+        return ReadImage(deep_values(image, header, spec.dtype, path), False, transparent)
     grey = len(spec.shape) == 2
-    pixels = np.asarray(_plain(image).convert("L" if grey else "RGB")).astype(spec.dtype)
+    pixels = np.asarray(plain(image).convert("L" if grey else "RGB")).astype(spec.dtype)
     return ReadImage(pixels, grey and _has_colour(image), transparent)
 
 
 def _check_values(path: Path, header: ImageHeader | None, spec: SampleSpec) -> None:
     """Raise DataError unless images can be of the samples' kind, and the file's values can be kept as they are."""
     is_grey, is_colour = len(spec.shape) == 2, len(spec.shape) == 3 and spec.shape[2] == 3
-    if not (is_grey and spec.dtype in _MODES) and not (is_colour and spec.dtype == "uint8"):
+    if not (is_grey and spec.dtype in MODES) and not (is_colour and spec.dtype == "uint8"):
         raise DataError(
             f"{path} is an image, and those are not read as samples of {spec.describe()}; give them as Parquet"
         )
@@ -127,24 +99,11 @@ def _other_size(path: Path, image: Image.Image, spec: SampleSpec) -> DataError:
     )
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Opaque pixels of a mode that Pillow converts to grey and RGB."""
-    if image.mode == "La":
-        return image.convert("LA")
-    return image.convert("RGBA") if image.mode == "PA" else image
-
-
 def _has_colour(image: Image.Image) -> bool:
     if image.mode in _GREY:
         return False
-    colours = np.asarray(_plain(image).convert("RGB"))
+    colours = np.asarray(plain(image).convert("RGB"))
     return bool((colours != colours[..., :1]).any())
-
-
-def _has_transparency(image: Image.Image, header: ImageHeader) -> bool:
-    if header.transparent is not None:
-        return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == header.transparent).any())
-    return image.has_transparency_data and bool(np.asarray(_plain(image).convert("RGBA"))[..., 3].min() < 255)
 
 
 class ImageWriter(ShardWriter):

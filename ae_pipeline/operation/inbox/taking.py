@@ -17,6 +17,7 @@ from ae_pipeline.data.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TargetError
 from ae_pipeline.files import is_utf8, make_folder, sha256_file
+from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES
 from ae_pipeline.operation.inbox.batches import InboxRun, known_contents
 from ae_pipeline.operation.inbox.columns import FittedFile, columns_for_image
 from ae_pipeline.operation.inbox.files.faults import Fault, fault_of, reason_of
@@ -25,7 +26,7 @@ from ae_pipeline.operation.inbox.files.listing import FileChangedError, Inbox, I
 from ae_pipeline.operation.inbox.files.names import IMAGES_NAME, shown
 from ae_pipeline.operation.inbox.files.quarantine import Quarantine
 from ae_pipeline.operation.inbox.idx import convert_idx, pair, why_late
-from ae_pipeline.operation.inbox.images import IMAGE_SUFFIXES, ImageWriter, read_image
+from ae_pipeline.operation.inbox.images import ImageWriter, read_image
 from ae_pipeline.params.operation import InboxParams
 from ae_pipeline.store.latent_store import LatentStore
 

@@ -9,12 +9,13 @@ import pyarrow as pa
 from ae_pipeline.data.parquet.limits import MOST_ROW_GROUP_BYTES
 from ae_pipeline.data.parquet.writer import RowGroupWriter
 from ae_pipeline.data.pixels import PIXELS
+from ae_pipeline.data.sample_schema import STORE_COLUMNS
 from ae_pipeline.data.samples import ID, id_encoding
 from ae_pipeline.errors import DataError
 from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
 
 ERROR = "error"
-RESERVED = (LATENT, ERROR, "residual", "residual_bound")
+RESERVED = STORE_COLUMNS
 BESIDE = {
     ID: "the rows' ids",
     PIXELS: "the samples",

@@ -1,0 +1,56 @@
+"""What a row means: how a person's records become rows of one shape.
+
+base             the contract of a kind, and what kinds share
+image            a record is a picture, and its row the pixels as they are
+vector           a record is a list of numbers, and its row these numbers
+image_files      image files opened with care; the inbox reads its pictures with it, too
+image_headers    what an image file says of its own values
+
+To add a kind: a file here with `KIND = <Class>` as its last line and a line in KINDS, or, in a package of somebody
+else, an entry point of the group `ae_pipeline.kinds` that names such a class. tests/house/test_kinds.py runs on each.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from ae_pipeline.errors import ConfigError, first_line
+
+if TYPE_CHECKING:
+    from ae_pipeline.kinds.base import Kind
+
+KINDS = {"image": "ae_pipeline.kinds.image", "vector": "ae_pipeline.kinds.vector"}
+"""Names and modules of the kinds of this package."""
+GROUP = "ae_pipeline.kinds"
+"""Entry points of other packages: `name = "module:Class"`."""
+
+
+def kind_names() -> list[str]:
+    """All kinds that there are here, those of this package first."""
+    return [*KINDS, *sorted({point.name for point in entry_points(group=GROUP)} - set(KINDS))]
+
+
+def build_kind(name: str) -> "Kind":
+    """The kind of this name. Raises ConfigError for one that there is not, or that cannot be had."""
+    if name in KINDS:
+        return import_module(KINDS[name]).KIND()
+    found = [point for point in entry_points(group=GROUP) if point.name == name]
+    if not found:
+        raise ConfigError(f"there is no kind {name!r}; expected one of {', '.join(kind_names())}")
+    if len(found) > 1:
+        places = ", ".join(point.value for point in found)
+        raise ConfigError(f"the kind {name!r} is in several packages ({places}); uninstall all but one")
+    return _checked(found[0])
+
+
+def _checked(point: Any) -> "Kind":
+    from ae_pipeline.kinds.base import Kind
+
+    try:
+        made = point.load()()
+    except Exception as error:  # other people's code
+        reason = f"the kind {point.name!r} of {point.value} cannot be loaded: {first_line(error)}"
+        raise ConfigError(f"{reason}; mend or uninstall its package") from None
+    if not isinstance(made, Kind):
+        raise ConfigError(f"the kind {point.name!r} of {point.value} is no {Kind.__module__}.Kind; mend its package")
+    return made

@@ -1,0 +1,26 @@
+"""Options of the source `files`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ae_pipeline.params.base import Section, Seed
+
+
+class Options(Section):
+    """Which files, what is in them, and which records are held out for the test."""
+
+    path: str = "data/mine"
+    """A file, a folder (with all that is below it), or a glob such as photos/**/*.png."""
+    kind: str = "image"
+    """What a record is: image, vector, or a kind of another package (ae_pipeline/kinds/__init__.py)."""
+    column: str | None = None
+    """The column (Parquet) or array (.npz) with the records; null: the only one that can be."""
+    label: str | None = None
+    """folder: the sub-folder that a file lies in; or the name of a column; null: none."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the records held out for the test split. Each is drawn by its own name: more files change none."""
+    seed: Seed = 0
+    """Draws the test split."""
+    skip_unreadable: bool = False
+    """Whether records that cannot be read are left out, counted and listed; else they are refused."""

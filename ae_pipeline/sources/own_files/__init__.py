@@ -1,0 +1,8 @@
+"""A person's own files, for the source `files`.
+
+listing     which files there are, what their folders say, and what is left out
+drawing     which records are held out for the test
+records     the records of files, block by block: files that are one record each, tables, arrays
+columns     which column holds the records, and which others are kept beside them
+splits      rows and their columns, written piece by piece and mapped into memory
+"""

@@ -1,0 +1,143 @@
+"""Which column of a table holds the records, and which columns are written beside their rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.data.pixels import PIXELS
+from ae_pipeline.data.sample_schema import ROW_ID, STORE_COLUMNS, refuse_alike, with_keys, without_views
+from ae_pipeline.errors import DataError
+from ae_pipeline.kinds.base import Kind
+from ae_pipeline.sources.own_files.listing import FoundFile
+
+SOURCE_FILE, LABEL, FOLDER = "source_file", "label", "folder"
+_TAKEN = {
+    PIXELS: "the rows' own column",
+    SOURCE_FILE: "the name of each record's file",
+    **dict.fromkeys(STORE_COLUMNS, "which a latent store keeps for itself"),
+}
+
+
+def choose_column(place: str, schema: pa.Schema, kind: Kind, wanted: str | None) -> str:
+    """The column with the records. Raises DataError if it is not there, of another type, or not the only one."""
+    found = [field.name for field in schema if kind.takes(field.type)]
+    there = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
+    if wanted is None:
+        if len(found) == 1:
+            return found[0]
+        which = (
+            f"several columns that can be records ({', '.join(found)})" if found else "no column that can be records"
+        )
+        advice = "name it in source.files.column, or set another source.files.kind"
+        raise DataError(f"has {which}, found the columns {there}", place=place, advice=advice)
+    if wanted not in schema.names:
+        raise DataError(f"has no column `{wanted}`", place=place, advice=f"set source.files.column to one of {there}")
+    if wanted not in found:
+        kinds = f"has `{wanted}` of type {schema.field(wanted).type}, which are no records of this kind"
+        raise DataError(kinds, place=place, advice="set another source.files.kind or source.files.column")
+    return wanted
+
+
+def beside_columns(schema: pa.Schema, column: str, kind: Kind) -> pa.Schema:
+    """Columns beside the records: the table's others, then what the records' own values say."""
+    others = [field for field in schema if field.name != column]
+    made = kind.beside(pa.nulls(0, schema.field(column).type)) if kind.takes(schema.field(column).type) else {}
+    return pa.schema([*others, *(pa.field(f"{column}_{name}", values.type) for name, values in made.items())])
+
+
+class Kept:
+    """The columns that are written: id, the file's name, the label, and all others of the person's.
+
+    Raises DataError for names that stand for something else, and for a label that is not there.
+    """
+
+    def __init__(self, found: pa.Schema, file: FoundFile, label: str | None):
+        self._label = label
+        self.has_ids = ROW_ID in found.names
+        if ROW_ID in dict(file.keys):
+            what = f"lies in a folder {ROW_ID}=..., but `{ROW_ID}` is a column of every row"
+            raise DataError(what, place=file.path, advice="rename the folder")
+        keys = [pa.field(name, pa.string()) for name, _ in file.keys if name not in found.names]
+        self._found = [*(_written(file.path, field) for field in found), *keys]
+        names = [field.name for field in self._found]
+        self._refuse_names(file.path, names)
+        id_field = _id_field(file.path, found) if self.has_ids else pa.field(ROW_ID, pa.int64(), nullable=False)
+        made = [pa.field(LABEL, pa.string())] if label == FOLDER else []
+        rest = [field.with_name(self._renamed(field.name)) for field in self._found if field.name != ROW_ID]
+        self.schema = pa.schema([id_field, pa.field(SOURCE_FILE, pa.string()), *made, *rest])
+        refuse_alike(file.path, self.schema, {**_TAKEN, ROW_ID: "the rows' ids"})
+
+    def table(self, columns: pa.Table, file: FoundFile, first_number: int, rows: int) -> pa.Table:
+        """The columns of `rows` records, which are number `first_number` and so on of all."""
+        if columns.num_columns:
+            columns = with_keys(file.path, columns, file.keys)
+        else:
+            columns = pa.table({name: pa.repeat(pa.scalar(value, pa.string()), rows) for name, value in file.keys})
+        found = dict(zip(columns.column_names, columns.columns, strict=True))
+        arrays: list[pa.ChunkedArray | pa.Array] = []
+        originals = {self._renamed(name): name for name in found}
+        for field in self.schema:
+            if field.name == ROW_ID and not self.has_ids:
+                arrays.append(pa.array(np.arange(first_number, first_number + rows)))
+            elif field.name == SOURCE_FILE:
+                arrays.append(pa.repeat(pa.scalar(file.name), rows))
+            elif field.name == LABEL and self._label == FOLDER:
+                arrays.append(pa.repeat(pa.scalar(self._folder(file)), rows))
+            else:
+                arrays.append(_cast(file.path, found[originals[field.name]], field))
+        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def _folder(self, file: FoundFile) -> str:
+        if not file.folder:
+            advice = "move it into one, or set source.files.label to null"
+            raise DataError("lies in no sub-folder that could be its label", place=file.path, advice=advice)
+        return file.folder
+
+    def _renamed(self, name: str) -> str:
+        return LABEL if name == self._label and self._label != FOLDER else name
+
+    def _refuse_names(self, path: Path, names: list[str]) -> None:
+        for name in names:
+            if name in _TAKEN:
+                raise DataError(f"has a column `{name}`, {_TAKEN[name]}", place=path, advice="rename it")
+        if self._label == FOLDER and FOLDER in names:
+            what = f"has a column `{FOLDER}`, which source.files.label could mean as well as its sub-folder"
+            raise DataError(what, place=path, advice="rename the column")
+        if self._label not in (None, FOLDER, *names):
+            what = f"has no column `{self._label}` for the label"
+            raise DataError(what, place=path, advice=f"set source.files.label to {', '.join((FOLDER, *names))} or null")
+        if self._label not in (None, LABEL) and LABEL in names:
+            what = f"has a column `{LABEL}` beside what source.files.label says, {self._label}"
+            raise DataError(what, place=path, advice=f"rename it, or set source.files.label to {LABEL}")
+
+
+def _written(path: Path, field: pa.Field) -> pa.Field:
+    """A column as it is written: categories as their values, texts in one piece."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if "dictionary<" in str(kind):
+        what = f"has categories within the column `{field.name}` ({field.type})"
+        raise DataError(what, place=path, advice="write them as plain values")
+    return pa.field(field.name, without_views(kind))
+
+
+def _id_field(path: Path, schema: pa.Schema) -> pa.Field:
+    kind = schema.field(ROW_ID).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_integer(kind):
+        return pa.field(ROW_ID, pa.int64(), nullable=False)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.field(ROW_ID, pa.string(), nullable=False)
+    what = f"has ids of type {kind} in the column `{ROW_ID}`, expected integers or strings"
+    raise DataError(what, place=path, advice="convert or rename it")
+
+
+def _cast(path: Path, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    if field.name == ROW_ID and column.null_count:
+        what = f"has {column.null_count:,} or more rows without a value in the column `{ROW_ID}`"
+        raise DataError(what, place=path, advice="give every row one, or rename the column")
+    try:
+        return column if column.type == field.type else column.cast(field.type)
+    except pa.ArrowException:
+        what = f"has values of type {column.type} in the column `{field.name}` that do not fit {field.type}"
+        raise DataError(what, place=path, advice="convert or rename it") from None

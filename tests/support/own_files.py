@@ -1,0 +1,29 @@
+"""The source `files`, fetched into a folder anew, and what it holds."""
+
+import shutil
+
+from ae_pipeline.params import SourceParams
+from ae_pipeline.sources import build_source
+
+
+def fetch(tmp_path, **options):
+    """Both splits, read from tmp_path/raw; what was there is removed. Options are those of the source."""
+    raw = tmp_path / "raw"
+    shutil.rmtree(raw, ignore_errors=True)
+    raw.mkdir()
+    options = {**options, "path": str(options["path"])}
+    source = build_source(SourceParams.model_validate({"name": "files", "files": options}))
+    source.announce()
+    source.fetch(raw)
+    return source.read(raw)
+
+
+def rows_of(splits):
+    """(columns as a dict, row) of every record of both splits, by id."""
+    found = []
+    for split in splits.values():
+        names = list(split.attributes)
+        values = zip(*(split.attributes[name].to_pylist() for name in names), strict=True)
+        lines = [dict(zip(names, line, strict=True)) for line in values]
+        found += zip(lines, split.pixels, strict=True)
+    return sorted(found, key=lambda item: item[0]["id"])
