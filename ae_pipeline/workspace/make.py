@@ -137,7 +137,9 @@ def _have_git(folder: Path, final: Path, written: list[Path]) -> Path:
 
 def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     try:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, errors="surrogateescape", check=False
+        )
     except FileNotFoundError:
         raise TargetError(
             "there is no command `git`, which DVC needs; install git, and give this command again"

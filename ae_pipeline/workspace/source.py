@@ -23,10 +23,16 @@ class ChosenSource:
     """A path from the current folder, or a URL."""
 
     def settings(self, workspace: Path) -> dict[str, Any]:
-        """The values that params.yaml gets, by dotted path; a path to data in the workspace is one from there."""
+        """The values that params.yaml gets, by dotted path; a path to data in the workspace is one from there.
+
+        Raises ConfigError for a path that params.yaml cannot hold.
+        """
         settings: dict[str, Any] = {"source.name": self.name}
         if self.data is not None:
-            settings[f"source.{self.name}.{_place(self.name)}"] = _from_workspace(self.data, workspace)
+            place = _from_workspace(self.data, workspace)
+            if not is_utf8(place):
+                raise ConfigError(f"{place} is not UTF-8, as params.yaml must be; rename it, or name a link to it")
+            settings[f"source.{self.name}.{_place(self.name)}"] = place
         if self.name != _MNIST:
             settings["evaluate.gate.max_mse"] = None  # what stands there is good enough for MNIST
         return settings
@@ -51,8 +57,6 @@ def choose_source(name: str | None, data: str | None) -> ChosenSource:
         return ChosenSource(name)
     if name is not None and name not in readers:
         raise ConfigError(f"source `{name}` has data of its own; leave out --data, or --source {name}")
-    if not is_utf8(data):
-        raise ConfigError(f"{data!r} is not UTF-8, as params.yaml must be; rename it, or name a link to it")
     return ChosenSource(_reader_of(data, readers if name is None else [name]), data)
 
 

@@ -89,7 +89,6 @@ def test_data_that_the_source_refuses_and_options_that_do_not_go_together_make_n
     assert refused(ae("init", "ws", "--source", "idx"), "add --data PATH")
     assert refused(ae("init", "ws", "--source", "mnist", "--data", "half"), "`mnist` has data of its own")
     assert refused(ae("init", "ws", "--source", "cifar"), "no source 'cifar'; expected one of mnist,")
-    assert refused(ae("init", "ws", "--data", "caf\udce9"), "not UTF-8")
     assert files_of(tmp_path) == before
     assert not (tmp_path / "ws").exists()
 
@@ -159,6 +158,18 @@ def test_an_error_in_the_middle_leaves_everything_as_it_was(tmp_path, monkeypatc
     with pytest.raises(TargetError, match=r"`git init` failed in .*ws: fatal: no space"):
         make_workspace(tmp_path / "ws", ChosenSource("synthetic"))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_workspaces_name_may_be_any_but_params_yaml_holds_text(ae, tmp_path):
+    subprocess.run(["git", "init", "-q", "caf\udce9"], check=True)
+    code, out, _ = ae("init", "caf\udce9/ws", "--source", "synthetic")
+    assert (code, files_of(tmp_path / "caf\udce9/ws")) == (0, sorted(NAMES))
+    assert f"git repository {tmp_path}/caf\\xe9" in out
+    idx_files(tmp_path / "caf\udce9/mine")
+    assert refused(ae("init", "other", "--data", "caf\udce9/mine"), "caf\\xe9/mine is not UTF-8")
+    assert not (tmp_path / "other").exists()
+    idx_files(tmp_path / "caf\udce9/new/data/mine")
+    assert ae("init", "caf\udce9/new", "--data", "caf\udce9/new/data/mine")[0] == 0
 
 
 @pytest.mark.parametrize("broken", [True, False])
