@@ -24,12 +24,15 @@ def init(
     source: Annotated[
         str | None, typer.Option(help="A source (`source.name` in params.yaml); default: the one that can read --data.")
     ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="What a record of --data is: image, vector, or a kind of another package.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a workspace: params.yaml, dvc.yaml, prefect.yaml and flows, with git and DVC. Writes over nothing."""
     from ae_pipeline.workspace.make import make_workspace
     from ae_pipeline.workspace.source import choose_source
 
-    made = make_workspace(folder, choose_source(source, data))
+    made = make_workspace(folder, choose_source(source, data, kind))
     values = asdict(made)
     show(values, _NEXT.format(**values, count=len(made.files), folder=shlex.quote(str(folder))), as_json=as_json)

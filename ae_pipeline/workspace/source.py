@@ -1,17 +1,20 @@
 """Which source a new workspace reads, and what params.yaml says of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.files import is_utf8
+from ae_pipeline.kinds import kind_names
+from ae_pipeline.params import Params, flattened
 from ae_pipeline.params.options import SOURCES, SourceParams
 from ae_pipeline.sources import build_source
 
 _PLACES = ("path", "folder")
 """The option by which a source is told where the user's data lies: those that have one of them read it."""
 _MNIST = "mnist"
+_IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class ChosenSource:
     name: str
     data: str | None = None
     """A path from the current folder, or a URL."""
+    kind: str | None = None
+    """What a record of the data is, for a source that asks; None: what params.yaml says."""
 
     def settings(self, workspace: Path) -> dict[str, Any]:
         """The values that params.yaml gets, by dotted path; a path to data in the workspace is one from there.
@@ -35,14 +40,29 @@ class ChosenSource:
             settings[f"source.{self.name}.{_place(self.name)}"] = place
         if self.name != _MNIST:
             settings["evaluate.gate.max_mse"] = None  # what stands there is good enough for MNIST
+        if self.kind is not None:
+            settings[f"source.{self.name}.kind"] = self.kind
+        if self.kind not in (None, _IMAGE):
+            settings |= _plain_network()
         return settings
 
 
-def choose_source(name: str | None, data: str | None) -> ChosenSource:
-    """The source of this name, or, without one, the only one that can read `data`.
+def choose_source(name: str | None, data: str | None, kind: str | None = None) -> ChosenSource:
+    """The source of this name, or, without one, the only one that can read `data`, which holds records of `kind`.
 
-    Raises ConfigError where the two do not go together or leave a choice, DataError where the source refuses `data`.
+    Raises ConfigError where these do not go together or leave a choice, DataError where the source refuses `data`.
     """
+    if kind is None:
+        return _choose(name, data)
+    if kind not in kind_names():
+        raise ConfigError(f"no kind {kind!r}; expected one of {', '.join(kind_names())}")
+    asking = [known for known, options in SOURCES.items() if "kind" in options.model_fields]
+    if name is not None and name not in asking:
+        raise ConfigError(f"source `{name}` has no kinds; leave out --kind, or name source {' or '.join(asking)}")
+    return replace(_choose(name or asking[0], data), kind=kind)
+
+
+def _choose(name: str | None, data: str | None) -> ChosenSource:
     readers = [known for known in SOURCES if _place(known)]
     others = ", ".join(known for known in SOURCES if known not in readers)
     if name is not None and name not in SOURCES:
@@ -79,6 +99,12 @@ def _ask(name: str, data: str) -> None:
     """Raise DataError if the source cannot read what lies there, as far as it can tell at once."""
     place = data if "://" in data else str(Path(data).absolute())
     build_source(SourceParams.model_validate({"name": name, name: {_place(name): place}})).announce()
+
+
+def _plain_network() -> dict[str, Any]:
+    """Settings of a network that takes rows of any shape, where params.yaml has one for pictures."""
+    sections = ("model.", "train.", "quantiser.", "encode.")
+    return {path: value for path, value in flattened(Params().model_dump()).items() if path.startswith(sections)}
 
 
 def _place(name: str) -> str | None:

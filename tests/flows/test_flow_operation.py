@@ -28,6 +28,7 @@ SETTINGS = {"inbox": {"settle_seconds": 0.0}, "promotion": {"min_speed": 0.01}}
 @pytest.fixture(scope="module")
 def clone(clone):
     """A workspace in which everything has been built and published once."""
+    clone.take_what_was_built()
     clone.change(SETTINGS)
     clone.dvc("repro")
     (clone.folder / "data/inbox").mkdir(parents=True)

@@ -43,7 +43,9 @@ def clone(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "DVC_STAGE", "AE_PIPELINE_RUNNER"):
             patch.delenv(name, raising=False)
-        yield Clone(tmp_path_factory.mktemp("clone"))
+        clone = Clone(tmp_path_factory.mktemp("clone"))
+        clone.take_what_was_built()
+        yield clone
 
 
 @pytest.fixture

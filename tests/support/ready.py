@@ -1,7 +1,7 @@
-"""Databases of Prefect and MLflow that have all tables and no rows of ours, made once for all processes of a test run.
+"""What takes long to make, made once for all processes of a test run: empty databases, and what others ask for.
 
-Making one takes either of them five seconds of migrations. tests/operation/test_tracking.py and
-tests/operation/test_serving.py begin without a database, as people do.
+Prefect and MLflow take five seconds of migrations for a database that has all tables and no rows of ours.
+tests/operation/test_tracking.py and tests/operation/test_serving.py begin without one, as people do.
 """
 
 import os
@@ -34,31 +34,32 @@ def share() -> Callable[[], None]:
 
 def copy_prefect_home(home: Path) -> None:
     """Give a Prefect server its database."""
-    shutil.copyfile(_ready("prefect.db", _make_prefect), home / "prefect.db")
+    shutil.copyfile(shared("prefect.db", _make_prefect), home / "prefect.db")
 
 
 def copy_mlflow_database(path: Path) -> None:
     """Put MLflow's database at a path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_ready("mlflow.db", _make_mlflow), path)
+    shutil.copyfile(shared("mlflow.db", _make_mlflow), path)
 
 
-def _ready(name: str, make: Callable[[Path], None]) -> Path:
+def shared(name: str, make: Callable[[Path], None]) -> Path:
+    """A file or folder of the shared folder, made by whoever asks first."""
     path = Path(os.environ[SHARED], name)
     with FileLock(f"{path}.lock"):
         if not path.exists():
             work = path.parent / f"{name}.work"
             work.mkdir()
             make(work / name)
-            with sqlite3.connect(work / name) as database:  # what it still has beside it
-                database.execute("pragma wal_checkpoint(truncate)")
-            database.close()
             (work / name).rename(path)
     return path
 
 
 def _make_prefect(path: Path) -> None:
     _run(["prefect", "server", "database", "upgrade", "-y"], PREFECT_HOME=str(path.parent), PREFECT_API_URL="")
+    with sqlite3.connect(path) as database:  # what it still has beside it
+        database.execute("pragma wal_checkpoint(truncate)")
+    database.close()
 
 
 def _make_mlflow(path: Path) -> None:

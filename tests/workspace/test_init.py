@@ -10,6 +10,7 @@ from clone import ROOT, read_yaml
 
 from ae_pipeline.data.idx import write_idx
 from ae_pipeline.errors import TargetError
+from ae_pipeline.params import Params
 from ae_pipeline.workspace.files import listed
 from ae_pipeline.workspace.make import make_workspace
 from ae_pipeline.workspace.source import ChosenSource
@@ -77,6 +78,25 @@ def test_data_outside_is_named_in_full_and_data_inside_from_the_workspace(ae, tm
     for folder in ("one", "two"):
         monkeypatch.chdir(tmp_path / folder)
         assert ae("check") == (0, "", "")
+
+
+def test_a_kind_is_set_with_a_network_that_takes_its_rows(ae, tmp_path):
+    np.save(tmp_path / "vectors.npy", np.zeros((20, 16), np.float32))
+    assert ae("init", "ws", "--data", "vectors.npy", "--kind", "vector")[0] == 0
+    values = read_yaml(tmp_path / "ws/params.yaml")
+    assert values["source"]["name"] == "files"
+    assert values["source"]["files"]["path"] == str(tmp_path / "vectors.npy")
+    assert values["source"]["files"]["kind"] == "vector"
+    assert values["model"]["name"] == "dense"
+    assert {name: values[name] for name in ("train", "quantiser", "encode")} == {
+        name: getattr(Params(), name).model_dump() for name in ("train", "quantiser", "encode")
+    }
+    assert ae("init", "pictures", "--data", "vectors.npy", "--kind", "image")[0] == 0
+    assert read_yaml(tmp_path / "pictures/params.yaml")["model"]["name"] == "patches"
+    assert refused(
+        ae("init", "no", "--data", "vectors.npy", "--kind", "sound"), "no kind 'sound'; expected one of image, vector"
+    )
+    assert refused(ae("init", "no", "--source", "idx", "--data", "x", "--kind", "image"), "source `idx` has no kinds")
 
 
 def test_data_that_the_source_refuses_and_options_that_do_not_go_together_make_nothing(ae, tmp_path):
