@@ -39,9 +39,7 @@ class WarmFlows:
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(30)
+        self._process.communicate(timeout=30)
 
     def run(self, name: str, arguments: tuple[str, ...], log: Path) -> tuple[int, str]:
         """Exit code, and what it printed, which is in the file `log`."""
