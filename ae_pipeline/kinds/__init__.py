@@ -6,7 +6,7 @@ vector           a record is a list of numbers, and its row these numbers
 image_files      image files opened with care; the inbox reads its pictures with it, too
 image_headers    what an image file says of its own values
 
-To add a kind: a file here with `KIND = <Class>` as its last line and a line in KINDS, or, in a package of somebody
+To add a kind: a file here with `KIND = <Class>` as its last line and its name in KINDS, or, in a package of somebody
 else, an entry point of the group `ae_pipeline.kinds` that names such a class. tests/house/test_kinds.py runs on each.
 """
 
@@ -19,8 +19,8 @@ from ae_pipeline.errors import ConfigError, first_line
 if TYPE_CHECKING:
     from ae_pipeline.kinds.base import Kind
 
-KINDS = {"image": "ae_pipeline.kinds.image", "vector": "ae_pipeline.kinds.vector"}
-"""Names and modules of the kinds of this package."""
+KINDS = ("image", "vector")
+"""The kinds of this package, each named as its file."""
 GROUP = "ae_pipeline.kinds"
 """Entry points of other packages: `name = "module:Class"`."""
 
@@ -33,7 +33,7 @@ def kind_names() -> list[str]:
 def build_kind(name: str) -> "Kind":
     """The kind of this name. Raises ConfigError for one that there is not, or that cannot be had."""
     if name in KINDS:
-        return import_module(KINDS[name]).KIND()
+        return import_module(f"ae_pipeline.kinds.{name}").KIND()
     found = [point for point in entry_points(group=GROUP) if point.name == name]
     if not found:
         raise ConfigError(f"there is no kind {name!r}; expected one of {', '.join(kind_names())}")
