@@ -29,7 +29,8 @@ class WarmFlows:
     """A context manager; flows run in `folder` with this environment."""
 
     def __init__(self, folder: Path, environment: dict[str, str]):
-        self._folder, self._environment = folder, environment
+        # Flows set it when they begin (guarding.py); here MLflow is there before.
+        self._folder, self._environment = folder, {**environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
 
     def __enter__(self) -> "WarmFlows":
         self._process = subprocess.Popen(
