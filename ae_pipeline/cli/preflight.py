@@ -25,6 +25,7 @@ _COPIES = 2
 def preflight(params: Params, root: Path) -> list[str]:
     """Warnings for a person. Raises one ConfigError with all problems."""
     problems = [*_path_problems(params, root), *_device_problems(params)]
+    problems += _kind_problems(params)
     warnings = list(_gate_warnings(params))
     announced = None
     try:
@@ -69,6 +70,12 @@ def _device_problems(params: Params) -> Iterator[str]:
             choose_device(device)
         except PipelineError as error:
             yield f"{name}: {error}; set it to auto"
+
+
+def _kind_problems(params: Params) -> Iterator[str]:
+    kind, model = params.source.options.get("kind"), params.model.name
+    if kind == "vector" and model != "dense":
+        yield f"model.name: {model} takes pictures, but source.{params.source.name}.kind is vector; set it to dense"
 
 
 def _gate_warnings(params: Params) -> Iterator[str]:

@@ -10,6 +10,7 @@ import pytest
 from clone import Clone, ran
 from PIL import Image
 
+from ae_pipeline.cli.stages import CODE, STAGES
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.store.latent_store import LatentStore
 
@@ -46,7 +47,7 @@ def test_a_folder_of_pictures_comes_back_as_pictures(clone, tmp_path):
     code, output = clone.run("ae-pipeline", "check")
     assert code == 0, output
     _, output = clone.dvc("repro")
-    assert ran(output) == ["download", "prepare", "train", "evaluate", "encode", "decode", "publish"]
+    assert ran(output) == [CODE, *STAGES]
     rows = {}
     for split in ("train", "validation", "test"):
         block = SampleSet.open(clone.folder / "data/prepared" / split).load()

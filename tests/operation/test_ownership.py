@@ -15,7 +15,7 @@ import pytest
 from clone import Clone, ran
 from prefect_server import until
 
-from ae_pipeline.cli.stages import CODE, STAGES
+from ae_pipeline.cli.stages import STAGES
 from ae_pipeline.operation.ownership import REBUILD, hold
 
 pytestmark = pytest.mark.slow
@@ -89,7 +89,6 @@ def has_ended(process):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_ends_with_its_dvc_and_the_next_repro_finishes_the_work(clone, start_held, stage, number):
-    clone.dvc("repro", (CODE, *STAGES)[STAGES.index(stage)])  # the one before it
     again = ("dvc", "repro", "-f", "-s", stage)
     dvc, process, held = start_held(stage, *again)
     dvc.send_signal(number)
