@@ -180,11 +180,11 @@ def test_the_gates_limit_for_mnist_is_warned_of_with_other_data(check):
 
 def test_vectors_and_a_network_for_pictures_are_named_before_anything_is_read(check, tmp_path):
     np.save(tmp_path / "vectors.npy", np.zeros((20, 16), np.float32))
-    files = {"path": "vectors.npy", "kind": "vector"}
-    code, _, err = check({"source": {"name": "files", "files": files}, "model": {"name": "patches"}})
+    source = {"name": "files", "files": {"path": "vectors.npy", "kind": "vector"}}
+    code, _, err = check(source=source, model={"name": "patches"})
     assert code == 1
     assert "model.name: patches takes pictures, but source.files.kind is vector; set it to dense" in err
-    assert check({"source": {"name": "files", "files": files}, "model": {"name": "dense"}})[0] == 0
+    assert check(source=source, model={"name": "dense"})[0] == 0
 
 
 def test_latents_that_take_more_than_the_samples_are_warned_of(check):
