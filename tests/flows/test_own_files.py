@@ -68,7 +68,7 @@ def test_a_folder_of_pictures_comes_back_as_pictures(clone, tmp_path):
     for line in index:
         with Image.open(tmp_path / "out" / line["file"]) as picture:
             assert (picture.mode, picture.size) == ("RGB", (10, 12))
-    assert ran(clone.dvc("repro")[1]) == []
+    assert ran(clone.dvc("repro")[1]) == [CODE]
 
 
 def test_a_parquet_file_of_vectors_comes_back_as_vectors_with_its_columns(clone):
