@@ -40,13 +40,21 @@ class Kind(ABC):
     def refuse_array(self, shape: tuple[int, ...], dtype: np.dtype, place: str) -> None:
         """Raise DataError, of `place`, unless the first axis of an array of this shape can be that of records."""
 
-    @abstractmethod
     def to_rows(self, records: pa.Array | np.ndarray, place: Place) -> Iterator[Row]:
         """One row for each record, in order.
 
         Gives a DataError for a record that is missing or cannot be read, which some people leave out, and raises one
         for values that no row may have: NaN, infinity, and types that no sample has.
         """
+        if isinstance(records, np.ndarray):
+            return finite_rows(records, place)
+        if tensor_shape(records.type) is not None:
+            return finite_rows(tensors(records, place), place)
+        return self.rows_of_column(records, place)
+
+    @abstractmethod
+    def rows_of_column(self, records: pa.Array, place: Place) -> Iterator[Row]:
+        """`to_rows` for a column of any type but tensors that the kind takes."""
 
     def beside(self, records: pa.Array) -> dict[str, pa.Array]:  # noqa: ARG002
         """What the values of a column say beside the records, (n,) each: kept as columns `<column>_<name>`."""

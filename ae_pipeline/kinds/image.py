@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.base import Kind, Place, Row, finite_rows, refuse_dtype, tensor_shape, tensors
+from ae_pipeline.kinds.base import Kind, Place, Row, refuse_dtype, tensor_shape
 from ae_pipeline.kinds.image_files import (
     IMAGE_SUFFIXES,
     MODES,
@@ -50,14 +50,9 @@ class ImageKind(Kind):
                 what, place=place, advice="reshape it, or set source.files.kind: vector for rows of numbers"
             )
 
-    def to_rows(self, records: pa.Array | np.ndarray, place: Place) -> Iterator[Row]:
-        if isinstance(records, np.ndarray):
-            yield from finite_rows(records, place)
-        elif tensor_shape(records.type) is not None:
-            yield from finite_rows(tensors(records, place), place)
-        else:
-            for number, data in enumerate(_bytes_of(records)):
-                yield _row_of(data.as_py(), place(number))
+    def rows_of_column(self, records: pa.Array, place: Place) -> Iterator[Row]:
+        for number, data in enumerate(_bytes_of(records)):
+            yield _row_of(data.as_py(), place(number))
 
     def beside(self, records: pa.Array) -> dict[str, pa.Array]:
         """Hugging Face's path of each picture."""

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.base import Kind, Place, Row, finite_rows, refuse_dtype, refuse_infinite, tensor_shape, tensors
+from ae_pipeline.kinds.base import Kind, Place, Row, refuse_dtype, refuse_infinite, tensor_shape
 
 
 class VectorKind(Kind):
@@ -22,13 +22,8 @@ class VectorKind(Kind):
             what = f"has shape {list(shape)}, expected (vectors, values)"
             raise DataError(what, place=place, advice="reshape it, or set source.files.kind: image for pictures")
 
-    def to_rows(self, records: pa.Array | np.ndarray, place: Place) -> Iterator[Row]:
-        if isinstance(records, np.ndarray):
-            yield from finite_rows(records, place)
-        elif tensor_shape(records.type) is not None:
-            yield from finite_rows(tensors(records, place), place)
-        else:
-            yield from _rows_of_lists(records, place)
+    def rows_of_column(self, records: pa.Array, place: Place) -> Iterator[Row]:
+        yield from _rows_of_lists(records, place)
 
 
 def _rows_of_lists(lists: pa.Array, place: Place) -> Iterator[Row]:

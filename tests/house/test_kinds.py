@@ -121,7 +121,7 @@ class Numbers(Kind):
     def refuse_array(self, shape, dtype, place):
         raise DataError("is an array, expected texts", place=place)
 
-    def to_rows(self, records, place):
+    def rows_of_column(self, records, place):
         for number, text in enumerate(records.to_pylist()):
             try:
                 yield np.array(bytes(text).split(), np.float32)
