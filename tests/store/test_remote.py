@@ -25,6 +25,7 @@ from ae_pipeline.store.format.manifest import MANIFEST_NAME, read_manifest, writ
 from ae_pipeline.store.format.verified_file import DamagedError, VerifiedFile
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.storage.folder import read_whole
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.storage.url import RemoteStorage
 
@@ -671,6 +672,17 @@ def test_the_command_line_takes_urls(ae, s3, codec, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_server_that_sends_less_than_it_says_is_not_asked_for_ever(s3):
+    def cut_off(asked):
+        return Response(b"{}", 206) if (asked.method, asked.key) == ("GET", f"{KEY}_manifest.json") else None
+
+    s3.client.put_object(Bucket="bucket", Key="deep/store/_manifest.json", Body=b"{}" * 50)
+    s3.answered.append(cut_off)
+    with pytest.raises(StoreError, match="has another size than is said of it"):
+        read_whole(open_storage(URL), "_manifest.json", most=1000)
+
+
 def test_what_cannot_be_reached_is_said_in_one_line(ae, s3, codec, tmp_path, monkeypatch):
     import s3fs
 

@@ -30,6 +30,8 @@ from ae_pipeline.files import (
 from ae_pipeline.store.storage.work_folder import partial_folder
 
 _BLOCK = 8 << 20
+# Looks at a file that is replaced again and again while it is read.
+_TRIES = 20
 # Folders that are gone, or that may not be looked into, hold nothing that could be used.
 _UNSEEN = (FileNotFoundError, NotADirectoryError, PermissionError)
 # How DVC calls a file in its cache, wherever that is.
@@ -274,12 +276,14 @@ def refuse_cache_link(path: Path) -> None:
 
 
 def read_whole(storage: Storage, name: str, *, most: int) -> bytes:
-    """A small file. Raises StoreError if it has more than `most` bytes, before it is read."""
-    while True:
+    """A small file. Raises StoreError if it has more than `most` bytes, before it is read, or never its stated size."""
+    for _ in range(_TRIES):
         size = _size_at_most(storage, name, most)
         data = storage.read_range(name, 0, size + 1)
         if len(data) == size:  # else another file has taken its place meanwhile
             return data
+    found = f"has another size than is said of it: {size:,} bytes were expected, {len(data):,} read last"
+    raise StoreError(found, place=place_of(storage, name), advice="read it again when nobody writes to the store")
 
 
 def copy_file(storage: Storage, name: str, path: Path, *, most: int) -> None:
