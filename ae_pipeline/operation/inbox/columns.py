@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ae_pipeline.codec.codec import BLOCK_ROWS
+from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.sample_schema import refuse_alike
-from ae_pipeline.data.samples import ID, Block, SampleSet, Shard
+from ae_pipeline.data.samples import ID, SampleSet, Shard
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.store.format.part_writer import BESIDE, RESERVED
 from ae_pipeline.store.writing.checks import as_written, check_id_type
