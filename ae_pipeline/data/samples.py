@@ -147,6 +147,11 @@ class SampleSet:
         return pa.schema([*fields, *(pa.field(name, pa.string()) for name, _ in keys if name not in fields.names)])
 
     @property
+    def made_columns(self) -> tuple[str, ...]:
+        """Columns that are not the data's own, but say which file a row is from."""
+        return ()
+
+    @property
     def left_out(self) -> str | None:
         """What lies beside the files and is no part of the data set, in words."""
         return self._origin.describe_left_out()

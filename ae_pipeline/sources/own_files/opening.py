@@ -11,6 +11,7 @@ from pathlib import Path
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.parquet.reader import open_parquet
 from ae_pipeline.data.pixels import PIXELS, SampleSpec
+from ae_pipeline.data.sample_schema import stated_spec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DataError, named
 from ae_pipeline.kinds import open_kind
@@ -47,7 +48,7 @@ def open_data(
         return SampleSet.open(Path(path), spec, stored)
     with in_words_of_commands():
         opened, state = open_kind(kind, "the codec")
-        listing = list_files(str(path), opened.suffixes)
+        listing = _listing(path, opened.suffixes, kind.name)
         work = Path(tempfile.mkdtemp(prefix="ae-pipeline-"))
         reader, notes = _reader(listing, opened, state, work)
         notes = [*_left_out(path, listing), *notes]
@@ -67,12 +68,21 @@ def is_prepared(path: Path | str, kind: KindEntry) -> bool:
         suffixes, column = (), None
     try:
         listing = list_files(str(path), suffixes)
-        if listing.sort != TABLE or column == PIXELS:
+        if listing.sort != TABLE:
             return False
         with open_parquet(listing.files[0].path) as parquet:
-            return PIXELS in parquet.schema_arrow.names
+            schema = parquet.schema_arrow
+        says_shape = stated_spec(listing.files[0].path, schema) is not None
     except (DataError, OSError):
         return False
+    return PIXELS in schema.names and (says_shape or column != PIXELS)
+
+
+def _listing(path: Path | str, suffixes: Sequence[str], name: str) -> Listing:
+    try:
+        return list_files(str(path), suffixes)
+    except DataError as error:
+        raise error.renamed({"this kind does not read": f"a codec of the kind `{name}` does not read"}) from None
 
 
 def _reader(listing: Listing, kind: Kind, state: KindState, work: Path) -> tuple[Reader, list[str]]:

@@ -24,7 +24,7 @@ from ae_pipeline.errors import DataError, named
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.kinds.base import Row, Several
 from ae_pipeline.sources.own_files.arrays import Arrays
-from ae_pipeline.sources.own_files.columns import RECORD, Kept
+from ae_pipeline.sources.own_files.columns import RECORD, SOURCE_FILE, Kept
 from ae_pipeline.sources.own_files.grouping import KnownGroup, OwnShard, cut_file, group_files, label_of, match_known
 from ae_pipeline.sources.own_files.listing import SINGLE, FoundFile, Listing
 from ae_pipeline.sources.own_files.readers import refuse_changed, state_of
@@ -125,6 +125,10 @@ class OwnSamples(SampleSet):
     @cached_property
     def attributes_schema(self) -> pa.Schema:
         return self._kept.schema
+
+    @property
+    def made_columns(self) -> tuple[str, ...]:
+        return (SOURCE_FILE,)
 
     @property
     def left_out(self) -> str | None:

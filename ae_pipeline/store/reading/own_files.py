@@ -109,7 +109,8 @@ class FileNames:
         self.folder, self.count = folder, 0
         self._form = form
         paths = [name for name in form.kind.folded(form.state) if name.endswith("_path")]
-        self._columns = [SOURCE_FILE] if form.form.sort == "files" else paths
+        # An inbox calls pictures by their path: that is their id.
+        self._columns = [SOURCE_FILE, ID] if form.form.sort == "files" else paths
         self._tried: dict[str, int] = {}
 
     def of_record(self, attributes: pa.Table) -> str:
@@ -117,7 +118,7 @@ class FileNames:
         ending = self._form.ending or ""
         for column in self._columns:
             known = attributes.column(column)[0].as_py() if column in attributes.column_names else None
-            stem, _, suffix = (known or "").rpartition(".")
+            stem, _, suffix = str(known or "").rpartition(".")
             if stem and f".{suffix.lower()}" in self._form.kind.suffixes:
                 return self._free(stem, f".{suffix}" if f".{suffix.lower()}" == ending else ending)
         key = RECORD if self._form.kind.several else ID
