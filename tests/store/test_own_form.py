@@ -11,7 +11,9 @@ from handmade import bytes_of, flip_bit, random_codec
 from PIL import Image
 
 from ae_pipeline.data.arrow_types import type_to_json
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.kinds import build_kind
 from ae_pipeline.kinds.state import Form, KindState, entry_of
 
 RANDOM = np.random.default_rng(3)
@@ -188,6 +190,61 @@ def test_arrays_come_back_as_arrays(dtype, column, ae, tmp_path):
             found = np.load(tmp_path / f"out/{number}.npy", allow_pickle=False)
             np.testing.assert_array_equal(found, wanted)
             assert found.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "ending"), [((5, 4), "uint8", ".png"), ((5, 4, 3), "uint8", ".png"), ((5, 4, 2), "int16", None)]
+)
+def test_arrays_of_pictures_come_back_as_arrays_or_as_files(shape, dtype, ending, ae, tmp_path):
+    kind = kind_of("image", sort="array", type=dtype)
+    random_codec(tmp_path / "codec", shape, dtype, kind=kind)
+    np.save(tmp_path / "in.npy", RANDOM.integers(0, 255, (9, *shape)).astype(dtype))
+    ae("encode", tmp_path / "in.npy", "--codec", tmp_path / "codec", "--store", tmp_path / "store")
+    rows = decoded_rows(tmp_path / "store", tmp_path, ae).pixels
+    assert ae("decode", tmp_path / "store", "--out", tmp_path / "own")[0] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "own/in.npy", allow_pickle=False), rows)
+    assert ae("decode", tmp_path / "store", "--out", tmp_path / "x.parquet")[0] == 0
+    column = pq.read_table(tmp_path / "x.parquet")["image"].combine_chunks()
+    assert len(list(build_kind("image").to_rows(column, str))) == 9
+    np.testing.assert_array_equal(list(build_kind("image").to_rows(column, str)), rows)
+    code, _, err = ae("decode", tmp_path / "store", "--out", tmp_path / "png", "--format", "png", "--ids", "3,7")
+    if ending:
+        assert sorted(path.name for path in (tmp_path / "png").glob("*.png")) == ["3.png", "7.png"]
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "png/7.png")), rows[7])
+    else:
+        assert (code, "are no images that PNG files are written of" in err) == (1, True)
+
+
+@pytest.mark.parametrize("changed", [{"type": "int8"}, {"type": {"tensor": {"value": "float32", "shape": [7]}}}, {}])
+def test_a_codec_that_says_something_else_of_its_records_is_one_line(changed, ae, tmp_path):
+    kind = pa.list_(pa.float32(), 7)
+    form = Form(sort="table", column="v", type=type_to_json(kind)).model_dump(mode="json") | changed
+    random_codec(tmp_path / "codec", (6,), "float32", kind=KindEntry(name="vector", state={"form": form}))
+    pixels = pa.array([row.tobytes() for row in VECTORS], pa.binary(24))
+    pq.write_table(pa.table({"id": range(40), "pixels": pixels}), tmp_path / "in.parquet")
+    ae("encode", tmp_path / "in.parquet", "--codec", tmp_path / "codec", "--store", tmp_path / "store")
+    code, _, err = ae("decode", tmp_path / "store", "--out", tmp_path / "out")
+    assert code == 1
+    assert "decode with --format rows" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    decoded_rows(tmp_path / "store", tmp_path, ae)
+
+
+def test_a_kind_that_is_not_installed_is_needed_for_records_alone(ae, tmp_path):
+    state = {"form": Form(sort="files").model_dump(mode="json")}
+    random_codec(tmp_path / "codec", kind=KindEntry(name="smells", state=state))
+    save_pictures(tmp_path / "photos")
+    pixels = pa.array([bytes(row) for row in PICTURES], pa.binary(20))
+    pq.write_table(pa.table({"pixels": pixels}), tmp_path / "in.parquet")
+    into = ("--codec", tmp_path / "codec", "--store", tmp_path / "store")
+    assert ae("encode", tmp_path / "in.parquet", *into)[0] == 0
+    assert ae("verify", tmp_path / "store", "--deep", "--source", tmp_path / "in.parquet")[0] == 0
+    for command in (("encode", tmp_path / "photos", *into), ("decode", tmp_path / "store", "--out", tmp_path / "out")):
+        code, _, err = ae(*command)
+        assert code != 0
+        assert "is of the kind 'smells', which is not installed here" in err
+    decoded_rows(tmp_path / "store", tmp_path, ae)
 
 
 def test_vectors_that_float32_cannot_hold_are_refused_by_name(ae, tmp_path):

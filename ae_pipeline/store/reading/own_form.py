@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.parquet.writer import RowGroupWriter
 from ae_pipeline.data.samples import ID
-from ae_pipeline.errors import ConfigError, DataError
+from ae_pipeline.errors import ConfigError, DataError, first_line
 from ae_pipeline.kinds import open_kind
 from ae_pipeline.store.latent_store import LatentStore
 
 SOURCE_FILE, RECORD = "source_file", "record"
 _LABEL, _FOLDER = "label", "folder"
 _ROW_GROUP_ROWS = 8192
+_PLAIN = "decode with --format rows, and put the right codec back"
 
 
 class OwnForm:
@@ -40,6 +41,10 @@ class OwnForm:
         self.form, self.spec = self.state.form, header.spec
         self.attributes = store.attributes_schema() if attributes is None else attributes
         self.column = self.form.column or self.kind.column
+        made = self.kind.column_type(self.state, self.spec)
+        if not self.kind.takes(made):
+            what = f"keeps {made} as the type of its records, which are none of the kind `{header.kind.name}`"
+            raise DataError(what, place=f"the codec of {store.location}", advice=_PLAIN)
         self.schema = self._schema(store.location)
 
     @property
@@ -54,6 +59,9 @@ class OwnForm:
                 f"{place} has a column `{self.column}`, which is also the name of the records' own; choose others "
                 "(--columns), or decode with --format rows"
             )
+        if len(fields) < sum(not self._is_left_out(name) for name in self.attributes.names):
+            twice = f"has two columns for the name `{self.form.label}`"
+            raise ConfigError(f"{place} {twice}; choose others (--columns), or decode with --format rows")
         made = {name: field.with_name(name) for name, field in fields.items()}
         made[self.column] = pa.field(self.column, self.kind.column_type(self.state, self.spec))
         theirs = [name for name in self.form.columns if name in made] or [self.column]
@@ -71,10 +79,15 @@ class OwnForm:
 
     def table(self, attributes: pa.Table, rows: np.ndarray) -> pa.Table:
         """Whole records, as a table of the user's columns; a row of them for each record. Raises DataError."""
-        values = self.kind.from_rows(rows, attributes, self.state)
+        try:
+            values = self.kind.from_rows(rows, attributes, self.state)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            what = f"keeps of its records what does not fit its rows: {first_line(error)}"
+            raise DataError(what, place="the codec", advice=_PLAIN) from None
         lines = self.lines(attributes)
         if len(values) != len(lines):
-            raise DataError(f"gives {len(values):,} records of {len(lines):,}", place=f"the kind {type(self.kind)}")
+            what = f"makes {len(values):,} records of what are {len(lines):,}"
+            raise DataError(what, place="the codec's kind", advice=_PLAIN)
         return lines.append_column(self.column, values).select(self.schema.names)
 
     def lines(self, attributes: pa.Table) -> pa.Table:
