@@ -145,6 +145,9 @@ def _decode(
             count -= damage.rows if damage else 0
         else:
             refuse_inside_store(store, out)
+            if target.form and selection["columns"] is not None:
+                more = [name for name in target.form.needed(store) if name not in selection["columns"]]
+                selection = selection | {"columns": [*selection["columns"], *more]}
             blocks = _readable(store, decode_rows(store, **selection, on_damaged=damage, device=device), damage)
             files = 1
             if target.open_file:

@@ -422,6 +422,8 @@ def test_records_of_several_rows_go_into_a_store_and_come_back_whole(package, ae
     shutil.rmtree(tmp_path / "out")
     assert ae("decode", tmp_path / "store", "--out", tmp_path / "out")[0] == 0
     assert len(pq.read_table(tmp_path / "out/index.parquet")) == 24
+    assert ae("decode", tmp_path / "store", "--out", tmp_path / "y.parquet", "--columns", "source_file")[0] == 0
+    assert pq.read_table(tmp_path / "y.parquet").slice(0, 23).equals(table.select(["source_file", "numbers"]))
     code, _, err = ae("decode", tmp_path / "store", "--out", tmp_path / "some", "--ids", "3")
     assert (code, "has not all frames" in err) == (1, True)
     assert ae("decode", tmp_path / "store", "--out", tmp_path / "some", "--ids", "3", "--format", "rows")[0] == 0

@@ -10,11 +10,15 @@ import pytest
 from handmade import bytes_of, flip_bit, random_codec
 from PIL import Image
 
+from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.arrow_types import type_to_json
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.kinds import build_kind
 from ae_pipeline.kinds.state import Form, KindState, entry_of
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.sources.own_files.opening import open_data
+from ae_pipeline.store.writing.encoding import encode_samples
 
 RANDOM = np.random.default_rng(3)
 PICTURES = RANDOM.integers(0, 255, (30, 5, 4), dtype=np.uint8)
@@ -314,6 +318,48 @@ def test_verify_repair_and_evaluate_take_the_pictures(ae, photos, tmp_path, monk
     code, out, _ = ae("verify", store, "--deep", "--source", photos)
     assert code == 1
     assert "not compared" in out
+
+
+@pytest.mark.parametrize("sort", ["table", "array"])
+def test_an_encode_of_vectors_is_taken_up_again_and_repaired(sort, ae, tmp_path, monkeypatch):
+    monkeypatch.setattr("ae_pipeline.sources.own_files.grouping.SHARD_ROWS", 13)
+    monkeypatch.setattr("ae_pipeline.data.samples.SHARD_ROWS", 13)
+    column, kind = {"table": ("v", pa.list_(pa.float32())), "array": (None, pa.float32())}[sort]
+    vector_codec(tmp_path / "codec", kind, sort=sort, column=column)
+    data = tmp_path / ("in.parquet" if column else "in.npy")
+    if column:
+        pq.write_table(pa.table({"v": list(VECTORS)}), data, row_group_size=5)
+    else:
+        np.save(data, VECTORS)
+    header = read_header(tmp_path / "codec")
+    params = EncodeParams(device="cpu")
+
+    def encode(store, progress=lambda rows: None):
+        samples = open_data(data, header.kind, header.spec)
+        return encode_samples(
+            samples, tmp_path / "codec", store, params, name="x", git={}, work=tmp_path / "work", progress=progress
+        )
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(rows):
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        encode(tmp_path / "store", stop)
+    assert not (tmp_path / "store").exists()
+    made = {path.name: path.stat().st_ino for path in tmp_path.rglob("part-*.parquet")}
+    assert made
+    store = encode(tmp_path / "store")
+    assert len(store.manifest.parts) == {"table": 3, "array": 4}[sort]
+    assert all((store.path / name).stat().st_ino == number for name, number in made.items())
+    whole = bytes_of(store.path)
+    first, second = sorted(store.path.glob("part-*"))[:2]
+    first.unlink()
+    flip_bit(second, 200)
+    assert ae("repair", store.path, "--source", data)[0] == 0
+    assert bytes_of(store.path) == whole
 
 
 def test_a_folder_that_grew_adds_its_new_pictures_once(ae, photos, tmp_path):

@@ -47,6 +47,11 @@ class OwnForm:
             raise DataError(what, place=f"the codec of {store.location}", advice=_PLAIN)
         self.schema = self._schema(store.location)
 
+    def needed(self, store: LatentStore) -> list[str]:
+        """Columns of the store that making and naming records takes, whether they are among `attributes` or not."""
+        known = [column.name for column in store.manifest.columns]
+        return [name for name in (RECORD, SOURCE_FILE, *self.kind.folded(self.state)) if name in known]
+
     @property
     def ending(self) -> str | None:
         """Ending of the files that its records are written as, if they can be."""
@@ -94,7 +99,7 @@ class OwnForm:
         """The columns beside the records under the user's names, a row of them for each record."""
         if self.kind.several:
             attributes = attributes.take(pa.array(np.flatnonzero(record_starts(attributes))))
-        kept = [name for name in attributes.column_names if not self._is_left_out(name)]
+        kept = [name for name in self.attributes.names if not self._is_left_out(name)]
         return attributes.select(kept).rename_columns([self._name(name) for name in kept])
 
 
