@@ -53,26 +53,39 @@ def export_records(
 
 
 def _write_files(blocks: Iterable[Block], form: OwnForm, names: "FileNames", progress: Progress) -> Written:
-    """One file for each record, as it comes piece by piece."""
-    for _, pieces in groupby(_pieces(blocks, form.kind.several, progress), key=lambda piece: piece[0]):
+    """One file for each record, as it comes piece by piece where it has several rows."""
+    if form.kind.several:
+        yield from _write_gathered(blocks, form, names, progress)
+        return
+    for block in blocks:
+        files = names.of_records(block.attributes)
+        for number, name in enumerate(files):
+            row = block[number : number + 1]
+            form.kind.write([(row.pixels, row.attributes)], names.folder / name, form.state)
+        yield files, form.lines(block.attributes)
+        progress(len(block))
+
+
+def _write_gathered(blocks: Iterable[Block], form: OwnForm, names: "FileNames", progress: Progress) -> Written:
+    for _, pieces in groupby(_pieces(blocks, progress), key=lambda piece: piece[0]):
         number, first = next(pieces)
         line = form.lines(first.attributes[:1])
-        name = names.of_record(first.attributes)
+        (name,) = names.of_records(first.attributes[:1])
         rows = ((block.pixels, block.attributes) for _, block in chain([(number, first)], pieces))
         form.kind.write(rows, names.folder / name, form.state)
         yield [name], line
 
 
-def _pieces(blocks: Iterable[Block], several: bool, progress: Progress) -> Iterator[tuple[int, Block]]:
+def _pieces(blocks: Iterable[Block], progress: Progress) -> Iterator[tuple[int, Block]]:
     """Rows of one record each, and a number that tells records that follow each other apart."""
     number, before = 0, None
     for block in blocks:
-        starts = record_starts(block.attributes, before) if several else np.ones(len(block), bool)
+        starts = record_starts(block.attributes, before)
         bounds = [0, *(int(start) for start in np.flatnonzero(starts) if start), len(block)]
         for start, end in pairwise(bounds):
             number += bool(starts[start])
             yield number, block[start:end]
-        before = block.attributes.column(RECORD)[-1].as_py() if several else None
+        before = block.attributes.column(RECORD)[-1].as_py()
         progress(len(block))
 
 
@@ -113,16 +126,23 @@ class FileNames:
         self._columns = [SOURCE_FILE, ID] if form.form.sort == "files" else paths
         self._tried: dict[str, int] = {}
 
-    def of_record(self, attributes: pa.Table) -> str:
-        """Name a record by the file or path that it came from, or else by its id."""
+    def of_records(self, attributes: pa.Table) -> list[str]:
+        """Name records by the files or paths that they came from, or else by their ids."""
+        key = RECORD if self._form.kind.several else ID
+        there = [name for name in self._columns if name in attributes.column_names]
+        known = [attributes.column(name).to_pylist() for name in there]
+        return [
+            self._of_record([str(column[number] or "") for column in known], row_id)
+            for number, row_id in enumerate(attributes.column(key).to_pylist())
+        ]
+
+    def _of_record(self, known: list[str], row_id: int | str) -> str:
         ending = self._form.ending or ""
-        for column in self._columns:
-            known = attributes.column(column)[0].as_py() if column in attributes.column_names else None
-            stem, _, suffix = str(known or "").rpartition(".")
+        for name in known:
+            stem, _, suffix = name.rpartition(".")
             if stem and f".{suffix.lower()}" in self._form.kind.suffixes:
                 return self._free(stem, f".{suffix}" if f".{suffix.lower()}" == ending else ending)
-        key = RECORD if self._form.kind.several else ID
-        return self._free(file_stem(attributes.column(key)[0].as_py()), ending)
+        return self._free(file_stem(row_id), ending)
 
     def of_array(self, source: str | None) -> str:
         """Name an array by the file that it came from; it is an .npz where the user's array had a name."""
