@@ -14,6 +14,7 @@ from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.arrow_types import type_to_json
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.errors import DataError
 from ae_pipeline.kinds import build_kind
 from ae_pipeline.kinds.state import Form, KindState, entry_of
 from ae_pipeline.params import EncodeParams
@@ -297,6 +298,29 @@ def test_pictures_that_cannot_be_read_are_refused_or_left_out(ae, photos, tmp_pa
     assert "1 record(s) that cannot be read" in err
     # What was left out then is left out whenever the store is checked.
     assert ae("verify", tmp_path / "store", "--deep", "--source", photos)[0] == 0
+
+
+def test_a_picture_that_changes_before_it_is_read_is_refused(photos, tmp_path):
+    header = read_header(tmp_path / "codec")
+    samples = open_data(photos, header.kind, header.spec)
+    (shard,) = samples.shards
+    samples.shard_digest(shard)
+    Image.fromarray(PICTURES[3]).save(photos / "a/näme 00.png")
+    with pytest.raises(DataError, match=r"a/näme 00.png changed while it was read; run again when nobody writes"):
+        list(samples.blocks(shard, 7))
+
+
+def test_rows_are_the_same_however_they_are_read(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("ae_pipeline.sources.own_files.samples._FILES_AT_ONCE", 4)
+    monkeypatch.setattr("ae_pipeline.sources.own_files.samples._PIECE_BYTES", 50)
+    header = read_header(tmp_path / "codec")
+    samples = open_data(photos, header.kind, header.spec)
+    whole = samples.load()
+    for rows in (1, 7, 1000):
+        blocks = list(samples.blocks(samples.shards[0], rows))
+        assert {len(block) for block in blocks[:-1]} <= {rows}
+        assert pa.concat_tables(block.attributes for block in blocks).equals(whole.attributes)
+        np.testing.assert_array_equal(np.concatenate([block.pixels for block in blocks]), whole.pixels)
 
 
 def test_verify_repair_and_evaluate_take_the_pictures(ae, photos, tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ class OwnForm:
             raise ConfigError(f"{place} {twice}; choose others (--columns), or decode with --format rows")
         made = {name: field.with_name(name) for name, field in fields.items()}
         made[self.column] = pa.field(self.column, self.kind.column_type(self.state, self.spec))
-        theirs = [name for name in self.form.columns if name in made] or [self.column]
+        theirs = [name for name in dict.fromkeys(self.form.columns) if name in made] or [self.column]
         return pa.schema([made[name] for name in [*(name for name in made if name not in theirs), *theirs]])
 
     def _is_left_out(self, name: str) -> bool:
