@@ -18,6 +18,7 @@ from ae_pipeline.cli.options import (
     complete_once_named,
     naming_options,
     note_left_out,
+    note_rounded,
     row_progress,
     show,
     workspace,
@@ -74,6 +75,7 @@ def encode(
         described = describe_store(written) | {"largest_error": written.largest_error()}
         shown = described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}
         show(shown, as_json=as_json)
+    note_rounded(samples)
     warn(watch.warnings(str(data)))
     for left in [] if is_url(store) else unfinished_work(Path(store)):
         print(printable(f"note: {left} is left of other unfinished work; remove it if nobody is to finish it"))
@@ -143,6 +145,7 @@ def _measure_codec(
     train_samples = _open_samples(train, header, skip) if train else None
     settings = EncodeParams(layout=layout or header.layout, device=device)
     measured = evaluate_codec(codec, samples, settings, train=train_samples)
+    note_rounded(samples)
     if report:
         write_tables(report / "tables", measured)
         write_pictures(report / "pictures", measured, None)
@@ -157,7 +160,10 @@ def _measure_store(data: Path, store: str, device: str, skip: bool) -> tuple[dic
 
     opened = LatentStore.open(store)
     header = opened.codec_header()
-    return evaluate_store(opened, _open_samples(data, header, skip, known_groups(opened)), device), header
+    samples = _open_samples(data, header, skip, known_groups(opened))
+    measured = evaluate_store(opened, samples, device)
+    note_rounded(samples)
+    return measured, header
 
 
 def _open_samples(data: Path, header: "CodecHeader", skip: bool, known: "Sequence[KnownGroup]" = ()) -> "SampleSet":

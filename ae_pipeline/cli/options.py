@@ -80,6 +80,13 @@ def note_left_out(*sets: "SampleSet") -> None:
             print(printable(f"note: {samples.left_out}"), file=sys.stderr)
 
 
+def note_rounded(*sets: "SampleSet") -> None:
+    """Say on standard error how far the rows of data sets, which were read, are from their own values."""
+    for samples in sets:
+        if samples.rounded:
+            print(printable(f"note: {samples.rounded}"), file=sys.stderr)
+
+
 @contextmanager
 def row_progress(what: str, rows: int | None) -> Iterator[Callable[[int], Any]]:
     """Yield a function to call with the number of rows that were finished; `rows` are all, None if not known.

@@ -15,6 +15,7 @@ from ae_pipeline.cli.options import (
     StorePlace,
     naming_options,
     note_left_out,
+    note_rounded,
     row_progress,
     show,
 )
@@ -72,6 +73,7 @@ def append(
         },
         as_json=as_json,
     )
+    note_rounded(*sets)
     for watch, place in zip(watches, data, strict=True):
         warn(watch.warnings(str(place)))
     if not done.parts and not as_json:

@@ -152,6 +152,11 @@ class SampleSet:
         return ()
 
     @property
+    def rounded(self) -> str | None:
+        """How far rows are from the data's own values, as far as they were read, in words; None: they are the same."""
+        return None
+
+    @property
     def left_out(self) -> str | None:
         """What lies beside the files and is no part of the data set, in words."""
         return self._origin.describe_left_out()

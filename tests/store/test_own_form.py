@@ -156,7 +156,9 @@ def test_vectors_come_back_in_their_column_and_type(kind, ae, tmp_path):
     vector_codec(tmp_path / "codec", kind, columns=columns, label="class")
     table = pa.table({"word": [f"w{n}" for n in range(40)], "v": vectors_of(kind), "class": [n % 3 for n in range(40)]})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=11)
-    ae("encode", tmp_path / "in.parquet", "--codec", tmp_path / "codec", "--store", tmp_path / "store")
+    err = ae("encode", tmp_path / "in.parquet", "--codec", tmp_path / "codec", "--store", tmp_path / "store")[2]
+    given = VECTORS.astype(kind.value_type.to_pandas_dtype())
+    assert ("values of float64 were rounded to float32" in err) == (given.dtype == np.float64)
     assert ae("decode", tmp_path / "store", "--out", tmp_path / "out")[0] == 0
     found = pq.read_table(tmp_path / "out/part-00000.parquet")
     assert found.column_names == ["id", "source_file", *columns]
@@ -250,6 +252,20 @@ def test_a_kind_that_is_not_installed_is_needed_for_records_alone(ae, tmp_path):
         assert code != 0
         assert "is of the kind 'smells', which is not installed here" in err
     decoded_rows(tmp_path / "store", tmp_path, ae)
+
+
+def test_the_rounding_of_float64_is_measured(ae, tmp_path):
+    vector_codec(tmp_path / "codec", pa.list_(pa.float64()))
+    vectors = RANDOM.normal(size=(40, 6))
+    pq.write_table(pa.table({"v": list(vectors)}), tmp_path / "in.parquet")
+    root = np.sqrt(np.square(vectors - vectors.astype(np.float32)).mean())
+    into = ("--codec", tmp_path / "codec", "--store", tmp_path / "store")
+    for command in (
+        ("encode", tmp_path / "in.parquet", *into),
+        ("evaluate", tmp_path / "in.parquet", "--store", tmp_path / "store"),
+        ("evaluate", tmp_path / "in.parquet", *into[:2]),
+    ):
+        assert f"rounded to float32, root mean square error {root:.2g}" in ae(*command)[2]
 
 
 def test_vectors_that_float32_cannot_hold_are_refused_by_name(ae, tmp_path):

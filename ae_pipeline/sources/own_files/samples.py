@@ -62,6 +62,8 @@ class OwnSamples(SampleSet):
         self.unmatched: tuple[str, ...] = ()
         """Names of files that stand in the store under `known`, but not with all the files that made their part."""
         self._left_out: list[str] = []
+        # What `Kind.rounding` says of each block, gathered by all copies, which read side by side.
+        self._rounding: list[tuple[float, int]] = []
         self._leave_broken_out()
         self.shards = tuple(self._plan(listing, known))
         if not self.shards:
@@ -129,6 +131,14 @@ class OwnSamples(SampleSet):
     @property
     def made_columns(self) -> tuple[str, ...]:
         return (SOURCE_FILE,)
+
+    @property
+    def rounded(self) -> str | None:
+        count = sum(number for _, number in self._rounding)
+        if not count:
+            return None
+        root = (sum(total for total, _ in self._rounding) / count) ** 0.5
+        return f"values of float64 were rounded to float32, root mean square error {root:.2g}"
 
     @property
     def left_out(self) -> str | None:
@@ -250,6 +260,7 @@ class OwnSamples(SampleSet):
             assert isinstance(self._reader, Tables)
             found = self._reader.read(file, list(shard.row_groups), shard.row_in_file)
         for records in found:
+            self._rounding.append(records.rounding)
             yield self._source_of_records(records, file)
 
     def _source_of_files(self, files: Sequence[FoundFile]) -> tuple[Iterator[Row], "Lines", Callable[[int], str]]:
