@@ -87,6 +87,8 @@ class CodecHeader(JsonModel):
         options = self.model.options
         if options.get("activation") != "relu" or options.get("latent_activation", "identity") != "identity":
             raise ValueError("an integer codec has activation relu, and identity for latents")
+        if options.get("linear_path"):
+            raise ValueError("an integer codec has no linear path")
 
     @property
     def is_integer(self) -> bool:
@@ -98,6 +100,12 @@ class CodecHeader(JsonModel):
         """Shape and dtype of one row."""
         assert self.samples.dtype in DTYPES
         return SampleSpec(tuple(self.samples.shape), self.samples.dtype)
+
+
+def said(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a model that codec.json names; `Model.arguments` knows the others."""
+    known = MODELS[model]
+    return {name: value for name, value in options.items() if name not in known.unsaid or value != known.before[name]}
 
 
 def fingerprint(values: dict[str, Any]) -> str:
