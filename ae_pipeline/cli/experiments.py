@@ -75,7 +75,7 @@ def bench(
     params: ParamsFile = DEFAULT_PARAMS,
     as_json: AsJson = False,
 ) -> None:
-    """Measure codecs, PCA, image codecs and compressors on the test split, and say which to use. Takes minutes."""
+    """Measure codecs, PCA, compressors, and codes of images or vectors on the test split, and say which to use."""
     from ae_pipeline.experiments.benchmark.run import run_benchmark
     from ae_pipeline.operation.ownership import BENCH, one_stage
 
@@ -85,12 +85,22 @@ def bench(
     with one_stage(root, "bench", BENCH):
         result = run_benchmark(loaded.model_copy(update={"bench": chosen}), root, _tell)
     lines = [
-        result["verdict"]["summary"],
-        *(f"- {choice['sentence']}" for choice in result["verdict"]["choices"]),
+        *_verdict(result),
         *(f"left out: {reason}" for reason in result["left_out"]),
         f"written: {Path(loaded.paths.reports)}/bench.json, bench.md, bench.png",
     ]
     show(result, "\n".join(lines), as_json=as_json)
+
+
+def _verdict(result: dict[str, Any]) -> list[str]:
+    """By the neighbours of vectors, if the rows are some, and by the error."""
+    lines = []
+    for key, by in (("verdict_by_recall", "by recall at 10: "), ("verdict", "by MSE: ")):
+        found = result[key]
+        if found is not None:
+            prefix = by if result["verdict_by_recall"] else ""
+            lines += [f"{prefix}{found['summary']}", *(f"- {choice['sentence']}" for choice in found["choices"])]
+    return lines
 
 
 def preset(
@@ -141,4 +151,6 @@ def _check(swept: "Swept", params: "Params", *, write_params: bool) -> None:
 def _tell(point: "Point") -> None:
     """Progress, a line each; minutes pass between the first and the last."""
     psnr = "lossless" if point.psnr is None else f"{point.psnr:.1f} dB"
-    print(f"{point.name}: {point.bits_per_row:,.0f} bits per row, {psnr}", file=sys.stderr, flush=True)
+    recall = point.metrics.get("recall_at_10")
+    neighbours = "" if recall is None else f", recall at 10 of {recall:.3f}"
+    print(f"{point.name}: {point.bits_per_row:,.0f} bits per row, {psnr}{neighbours}", file=sys.stderr, flush=True)

@@ -75,7 +75,7 @@ def check(params: ParamsFile = DEFAULT_PARAMS) -> None:
     from ae_pipeline.experiments.sweep.space import parse_space
 
     loaded, root = workspace(params)
-    for name in loaded.bench.presets:
+    for name in loaded.bench.presets or ():
         preset_params(name, loaded)
     parse_space(loaded.sweep.space, loaded, loaded.sweep.trials)
     warn(preflight(loaded, root))

@@ -28,6 +28,7 @@ from ae_pipeline.codec.header import (
     CodecHeader,
     Scaling,
     read_header,
+    said,
     write_header,
 )
 from ae_pipeline.codec.integer import integerise
@@ -203,7 +204,7 @@ def save_codec(
         values = {
             "samples": {"shape": list(spec.shape), "dtype": spec.dtype},
             "scaling": {"offset": scaling.offset, "scale": scaling.scale},
-            "model": {"name": model_name, "latent_size": model.latent_size, "options": options},
+            "model": {"name": model_name, "latent_size": model.latent_size, "options": said(model_name, options)},
             "quantiser": {
                 "levels": quantiser.levels,
                 "scale": quantiser.scale.tolist(),
@@ -268,8 +269,9 @@ def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None
     size = model.latent_size
     if dimensions is not None:
         size = len(dimensions)
-        gives, takes = model.encoder_layers()[-1], model.decoder_layers()[0]
-        for name, axis in ((f"{gives}.weight", 0), (f"{gives}.bias", 0), (f"{takes}.weight", 1)):
+        cuts = [(f"{layer}.{tensor}", 0) for layer in model.gives_latents() for tensor in ("weight", "bias")]
+        cuts += [(f"{layer}.weight", 1) for layer in model.takes_latents()]
+        for name, axis in cuts:
             state[name] = state[name].index_select(axis, dimensions.to(state[name].device))
     frozen = build_model(model_name, model.sample_shape, size, options)
     frozen.load_state_dict({name: value.cpu().half().float() for name, value in state.items()})

@@ -89,6 +89,8 @@ class CodecHeader(JsonModel):
         options = self.model.options
         if options.get("activation") != "relu" or options.get("latent_activation", "identity") != "identity":
             raise ValueError("an integer codec has activation relu, and identity for latents")
+        if options.get("linear_path"):
+            raise ValueError("an integer codec has no linear path")
 
     @property
     def is_integer(self) -> bool:
@@ -109,6 +111,12 @@ class CodecHeader(JsonModel):
         if not isinstance(train, dict) or not train.get("rate_weight"):
             return "list"
         return "coded" if train.get("rate_code") == "separate" else "binary"
+
+
+def said(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a model that codec.json names; `Model.arguments` knows the others."""
+    known = MODELS[model]
+    return {name: value for name, value in options.items() if name not in known.unsaid or value != known.before[name]}
 
 
 def fingerprint(values: dict[str, Any]) -> str:

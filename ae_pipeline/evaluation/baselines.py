@@ -62,6 +62,7 @@ def pca_model(mean: np.ndarray, components: np.ndarray, spec: SampleSpec) -> Aut
         "latent_norm": "none",
         "output_activation": "linear",
         "dropout": 0.0,
+        "linear_path": False,
     }
     model = build_model("dense", spec.shape, len(components), options)
     state = {

@@ -23,6 +23,8 @@ class RowMetrics:
     """How the error compares with answering each value's mean; see mean_answer.py."""
     recall: float | None = None
     """`recall_at_10` of vectors; see neighbours.py."""
+    by_value: np.ndarray | None = None
+    """Error and deviation of each value of vectors, (2, values): see `MeanAnswer.by_value`."""
 
     def means(self) -> dict[str, float | None]:
         """The metrics of all rows."""
@@ -45,4 +47,5 @@ def compare_rows(
         answer.add(before.pixels, after.pixels)
         neighbours.add(before.pixels, after.pixels)
     beside_mean = answer.as_metrics(scaling.scale)
-    return RowMetrics(pa.concat_tables(attributes), joined(blocks), beside_mean, neighbours.recall())
+    by_value = answer.by_value(scaling.scale) if len(original.spec.shape) == 1 else None
+    return RowMetrics(pa.concat_tables(attributes), joined(blocks), beside_mean, neighbours.recall(), by_value)

@@ -156,6 +156,7 @@ def rate_distortion(metrics: Metrics) -> list[dict[str, Any]]:
     points = []
     for name, prefix in (("autoencoder", ""), ("PCA", "pca_")):
         if metrics.get(f"{prefix}mse") is not None:
-            shown = ("bits_per_row", "bits_per_row_with_codec", "mse", "psnr")
+            shown = ["bits_per_row", "bits_per_row_with_codec", "mse", "psnr"]
+            shown += ["recall_at_10"] if "recall_at_10" in metrics else []
             points.append({"name": name, **{key: metrics[f"{prefix}{key}"] for key in shown}})
     return points

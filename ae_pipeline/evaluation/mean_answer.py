@@ -97,6 +97,17 @@ class MeanAnswer:
             "values_worse_than_mean": int((self._varies & (self._errors > spread)).sum()),
         }
 
+    def by_value(self, scale: float) -> np.ndarray | None:
+        """For each value of a row, in units of `scale`: root of its mean squared error, and its standard deviation.
+
+        (2, values) float64; None where `as_metrics` has no numbers.
+        """
+        spread = self._spread()
+        if spread is None or not np.isfinite(self._errors).all():
+            return None
+        roots: np.ndarray = np.sqrt(np.stack([self._errors, spread]) / self._rows) / scale
+        return roots
+
     def _spread(self) -> np.ndarray | None:
         """For each value, the sum over rows of squared distances from the mean that is nearer."""
         own = self._squares * (self._rows / (self._rows - 1)) if self._rows > 1 else None

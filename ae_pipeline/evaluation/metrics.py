@@ -142,10 +142,10 @@ METRICS: dict[str, Metric] = {
         Metric("mae", "lower", "MAE", 5, of_rows=mae, of_differences=True, reports=()),
         Metric("bce", "lower", "BCE, nats", 5, of_rows=bce, reports=()),
         Metric("ssim", "higher", "SSIM", 4, of_rows=ssim, reports=("bench",)),
-        Metric("cosine", "higher", "cosine", 4, of_rows=cosine, of_vectors=True, reports=()),
+        Metric("cosine", "higher", "cosine", 4, of_rows=cosine, of_vectors=True, reports=("bench",)),
         # Measured beside: of all vectors together (neighbours.py), of the store (through_store.py), and of what knows
         # nothing (mean_answer.py).
-        Metric("recall_at_10", "higher", "recall at 10", 4, of_vectors=True, reports=()),
+        Metric("recall_at_10", "higher", "recall at 10", 4, of_vectors=True, reports=("bench",)),
         Metric("r2", "higher", "R2", 4, reports=()),
         Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=()),
         Metric("bits_per_row", "lower", "bits per row", 1, reports=()),

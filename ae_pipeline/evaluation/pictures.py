@@ -38,6 +38,10 @@ def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str,
     """One PNG per question; docs/your-data.md names them."""
     if evaluation.pictured[0].original.ndim in (3, 4):
         save_figure(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
+    if evaluation.metrics.get("recall_at_10") is not None:
+        save_figure(_neighbours(evaluation.metrics), folder / "neighbours.png")
+    if evaluation.rows.by_value is not None:
+        save_figure(_error_by_value(evaluation.rows.by_value), folder / "error_by_value.png")
     save_figure(_error_histogram(evaluation), folder / "error_histogram.png")
     classes = evaluation.per_class()
     if 0 < len(classes) <= _MOST_CLASSES:
@@ -173,18 +177,48 @@ def _learning_curves(history: list[dict[str, float]]) -> Figure:
 
 def _rate_distortion(metrics: Metrics) -> Figure:
     figure, axis = new_figure("What a row costs", "bits per row", "MSE (values in [0, 1])")
+    _points(figure, axis, metrics, "mse")
+    axis.set_ylim(bottom=0)
+    return figure
+
+
+def _neighbours(metrics: Metrics) -> Figure:
+    """The picture of `_rate_distortion` for vectors: what a search finds, instead of the error."""
+    figure, axis = new_figure("What a search still finds", "bits per row", "recall at 10")
+    _points(figure, axis, metrics, "recall_at_10")
+    axis.set_ylim(0, 1.02)
+    return figure
+
+
+def _points(figure: Figure, axis: Any, metrics: Metrics, quality: str) -> None:
+    """The codec, PCA and zstd: bits on x, a quality on y, each with its codec and without."""
     for point, colour in zip(rate_distortion(metrics), (_BLUE, _ORANGE), strict=False):
-        parts, whole, error = point["bits_per_row"], point["bits_per_row_with_codec"], point["mse"]
-        axis.plot(parts, error, "o", color=colour, label=f"{point['name']}: Parquet parts")
+        parts, whole, reached = point["bits_per_row"], point["bits_per_row_with_codec"], point[quality]
+        axis.plot(parts, reached, "o", color=colour, label=f"{point['name']}: Parquet parts")
         axis.plot(
-            whole, error, "s", mfc="none", color=colour, label=f"{point['name']}: with codec, {metrics['rows']:,} rows"
+            whole,
+            reached,
+            "s",
+            mfc="none",
+            color=colour,
+            label=f"{point['name']}: with codec, {metrics['rows']:,} rows",
         )
-        axis.plot([parts, whole], [error, error], ":", color=colour, linewidth=1)
+        axis.plot([parts, whole], [reached, reached], ":", color=colour, linewidth=1)
     zstd = metrics["zstd_bits_per_row"]
     axis.axvline(zstd, color=_GREY, linestyle="--", label=f"lossless: zstd of the raw rows ({zstd:.0f})")
     scale_bits(axis)
-    axis.set_ylim(bottom=0)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)  # points may lie anywhere
+
+
+def _error_by_value(by_value: np.ndarray) -> Figure:
+    """Which values of a vector come back: each one's error (2, values) beside what it varies by, the largest first."""
+    figure, axis = new_figure("Error of each value", "values of a vector, by deviation", "in units of the scaling")
+    error, deviation = by_value[:, np.argsort(-by_value[1], kind="stable")]
+    place = np.arange(len(error))
+    axis.fill_between(place, deviation, step="mid", color=_GREY, alpha=0.4, label="standard deviation: what there is")
+    axis.step(place, error, where="mid", color=_BLUE, label="root mean squared error: what is lost")
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=8)
     return figure
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ae_pipeline.models.neighbours import neighbour_loss
 from ae_pipeline.params import TrainParams
 from ae_pipeline.params.base import ModelOptions
 
@@ -55,6 +56,10 @@ class Autoencoder(nn.Module, ABC):
     """Values per row of the largest thing that the network computes."""
     encoder_depth: int
     """Layers with weights in the encoder."""
+    begins_as_klt = False
+    """Whether training begins with `begin_as_klt`."""
+    zero: float = 0.0
+    """Where 0 of the samples' own units lies among scaled values; `fit` sets it. Angles of vectors are seen from it."""
 
     def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: ModelOptions, output_activation: str):
         super().__init__()
@@ -72,12 +77,30 @@ class Autoencoder(nn.Module, ABC):
         """(N, L) to (N, *shape), before the output activation."""
 
     def encoder_layers(self) -> list[str]:
-        """Names of the modules with weights through which `encode` goes, in that order; the last one gives latents."""
+        """Names of the modules with weights through which `encode` goes, in that order; the last one gives latents.
+
+        What stands beside them is in `gives_latents` alone, and in `takes_latents`.
+        """
         return self._layers()[: self.encoder_depth]
 
     def decoder_layers(self) -> list[str]:
         """Names of those through which `decode_raw` goes; the first one is linear and takes latents."""
         return self._layers()[self.encoder_depth :]
+
+    def gives_latents(self) -> list[str]:
+        """Names of the layers whose results, added up, are the latents."""
+        return self.encoder_layers()[-1:]
+
+    def takes_latents(self) -> list[str]:
+        """Names of the layers that take latents."""
+        return self.decoder_layers()[:1]
+
+    def begin_as_klt(self, mean: Tensor, components: Tensor, unit: float) -> None:
+        """Make this, before any training, the KLT of scaled rows: their mean (values,) and components (values, values).
+
+        The components stand in rows, the largest variance first; `unit` is what a latent of 1 stands for.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no linear path")
 
     def _layers(self) -> list[str]:
         return [
@@ -103,7 +126,7 @@ class Autoencoder(nn.Module, ABC):
         rate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
         rate_share: float = 1.0,
     ) -> Tensor:
-        """What is minimised: `params.loss` and, with a weight each, what latents and their bits per row add to it.
+        """What is minimised: `params.loss` and, with a weight each, what neighbours, latents and their bits add.
 
         It is a mean over rows and values: `mse`, or `bce` (binary cross-entropy in nats). With `rate` the decoder gets
         latents as after quantising; `rate_share` is a factor of their weight.
@@ -113,6 +136,8 @@ class Autoencoder(nn.Module, ABC):
         raw = self.decode_raw(z).float()  # under autocast the last layer gives bfloat16
         bce = params.loss == "bce"
         total = _BceWithLogits.apply(raw, target) if bce else functional.mse_loss(self.output(raw), target)
+        if params.neighbour_weight:
+            total = total + params.neighbour_weight * neighbour_loss(target, self.output(raw), self.zero)
         if params.l1_latent:
             total = total + params.l1_latent * encoded.abs().mean()
         if bits is not None:

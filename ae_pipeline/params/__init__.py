@@ -87,6 +87,9 @@ class TrainParams(Section):
     rate_code: Literal["shared", "separate"] = "shared"
     """How the bits of rate_weight are counted: by one code for all dimensions, which is how the layouts list and binary
     are compressed, or by one for each, as in the layout coded."""
+    neighbour_weight: NonNegative = 0.0
+    """Weight, in the loss, of what a search for nearest neighbours loses (models/neighbours.py). For vectors: of the
+    size of 0.005 it costs some MSE, and finds more."""
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
     initialisation: Literal["torch", "glorot"] = "torch"
@@ -188,16 +191,22 @@ class Params(Section):
     def may_be_integer(self) -> bool:
         """Whether the network is one that integers can compute."""
         options = self.model.options
-        return (options.get("activation"), options.get("latent_activation", "identity")) == ("relu", "identity")
+        one_way = not options.get("linear_path")
+        return one_way and (options.get("activation"), options.get("latent_activation", "identity")) == (
+            "relu",
+            "identity",
+        )
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> "Params":
         if self.train.arithmetic == "integer" and not self.may_be_integer:
             name, options = self.model.name, self.model.options
-            found = {key: options[key] for key in ("activation", "latent_activation") if key in options}
+            keys = ("activation", "latent_activation", *(["linear_path"] if options.get("linear_path") else []))
+            found = [str(options[key]).lower() for key in keys if key in options]
+            path = ", without linear_path" if options.get("linear_path") else ""
             raise ValueError(
-                f"train.arithmetic: integer needs model.{name}.activation: relu and latent_activation: identity, found "
-                f"{', '.join(found.values())}; change these, or set it to auto or float"
+                f"train.arithmetic: integer needs model.{name}.activation: relu and latent_activation: identity{path}, "
+                f"found {', '.join(found)}; change these, or set it to auto or float"
             )
         output = self.model.options.get("output_activation")
         if self.train.loss == "bce" and output != "sigmoid":

@@ -78,6 +78,9 @@ class ModelOptions(Section):
 
     before: ClassVar[dict[str, Any]] = {}
     """What options that were added later meant before there were any: for codecs written then."""
+    unsaid: ClassVar[tuple[str, ...]] = ()
+    """Options of `before` that codec.json names only where they mean something else: other codecs stay as they were,
+    fingerprint and all."""
     about_equal_bits: ClassVar[tuple[str, ...]] = ()
     """Options that decide how well a latent is used, not how it is spread over the quantiser's levels: a sweep takes
     the bits of two settings that differ in these alone as about equal."""

@@ -79,8 +79,9 @@ class SweepParams(Limits):
 class BenchParams(Section):
     """What `ae-pipeline bench` measures side by side; docs/choosing.md says how."""
 
-    presets: Names = ["small", "balanced", "fine", "compact", "compact_balanced", "compact_fine"]
-    """Names of files in ae_pipeline/experiments/presets, without `.yaml`: the codecs that are trained."""
+    presets: Names | None = None
+    """Names of files in ae_pipeline/experiments/presets, without `.yaml`: the codecs that are trained. null: those that
+    suit the samples."""
     max_rows: Count = 10_000
     """Rows to measure on, the first of the test split."""
     single_files: Annotated[int, Field(ge=2)] = 500
@@ -90,3 +91,5 @@ class BenchParams(Section):
     pca_sizes: Annotated[list[Count], Field(min_length=1)] = _PCA_SIZES
     pca_levels: Annotated[list[Annotated[int, Field(ge=2, le=256)]], Field(min_length=1)] = [4, 8, 16, 32, 64, 256]
     """Each is tried with every size; so is one step for all components, which is best for PCA."""
+    pq_bits: Annotated[list[Count], Field(min_length=1)] = [64, 128, 256, 512]
+    """Bits of vectors in product quantisation: as near to these as whole bytes for pieces of one length allow."""

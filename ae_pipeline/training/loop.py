@@ -20,6 +20,7 @@ from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import TrainParams
 from ae_pipeline.training.averaging import WeightAverage
 from ae_pipeline.training.batches import Rows
+from ae_pipeline.training.linear_start import begin_as_klt
 from ae_pipeline.training.precision import Precision, choose_precision
 from ae_pipeline.training.rate import RateModel
 
@@ -83,6 +84,9 @@ def fit(
     best_epoch = 0
     with seeded(params.seed, next(model.parameters()).device, compiled=params.compile):
         trained = _Trained(model, params)
+        model.zero = -scaling.offset / scaling.scale
+        if model.begins_as_klt:
+            begin_as_klt(model, train, scaling, params.rate_weight)
         steps = params.epochs * math.ceil(train.rows / params.batch_size)
         precision = choose_precision(params.autocast, partial(_trial, trained, train, params, scaling, steps))
         trainer = _Trainer(trained, params, scaling, steps, autocast=precision.autocast, compiled=params.compile)

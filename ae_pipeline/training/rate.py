@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ae_pipeline.codec.quantiser import Quantiser
 
 _COMPONENTS = 3
-# Unit-variance latents start with this many steps per standard deviation: about 4 bits per dimension.
-_FIRST_STEPS = 4.0
+FIRST_STEPS = 4.0
+"""Steps in a latent of 1 at first. Of unit variance, that is about 4 bits per dimension."""
 _LEAST_PROBABILITY = 1e-9
 # Share of train rows in which a dimension must differ from zero to be worth its place in every row.
 _LEAST_USE = 1e-3
@@ -31,7 +31,7 @@ class RateModel(nn.Module):
         super().__init__()
         densities = 1 if shared else latent_size
         self.shared = shared
-        self.log_steps = nn.Parameter(torch.full((latent_size,), math.log(_FIRST_STEPS)))
+        self.log_steps = nn.Parameter(torch.full((latent_size,), math.log(FIRST_STEPS)))
         self.means = nn.Parameter(torch.linspace(-2, 2, _COMPONENTS).repeat(densities, 1))
         self.log_widths = nn.Parameter(torch.full((densities, _COMPONENTS), 0.5))
         self.weights = nn.Parameter(torch.zeros(densities, _COMPONENTS))

@@ -26,6 +26,7 @@ from ae_pipeline.codec.integer import (
 )
 from ae_pipeline.codec.quantiser import Quantiser
 from ae_pipeline.models.base import Autoencoder, Weighted, output_axis
+from ae_pipeline.models.neighbours import neighbour_loss
 from ae_pipeline.params import TrainParams
 from ae_pipeline.training.batches import Rows
 from ae_pipeline.training.loop import seeded
@@ -183,6 +184,8 @@ class RoundedNetwork(nn.Module):
             loss = functional.binary_cross_entropy_with_logits(self._logits(raw), target)
         else:
             loss = functional.mse_loss(self.values(raw), target)
+        if params.neighbour_weight:
+            loss = loss + params.neighbour_weight * neighbour_loss(target, self.values(raw), 0.0)
         if rate is None:
             return loss
         y = z + torch.rand_like(z) - 0.5 if self.training else torch.round(z)

@@ -8,7 +8,7 @@ from handmade import bytes_of, random_codec, random_pixels, write_rows
 from PIL import Image
 
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.evaluation.evaluate import evaluate_codec
+from ae_pipeline.evaluation.evaluate import evaluate_codec, rate_distortion
 from ae_pipeline.evaluation.pictures import write_pictures, write_tables
 from ae_pipeline.params import EncodeParams
 
@@ -26,6 +26,7 @@ PICTURES = {
     "learning_curves.png",
     "rate_distortion.png",
 }
+VECTOR_PICTURES = {"error_histogram.png", "rate_distortion.png", "neighbours.png", "error_by_value.png"}
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,8 @@ def test_samples_that_are_no_images_have_the_other_pictures(shape, tmp_path):
     evaluation = evaluate(tmp_path, shape, label=["a", None] * 6)
     write_tables(tmp_path / "tables", evaluation)
     write_pictures(tmp_path / "pictures", evaluation, None)
-    check_pictures(tmp_path / "pictures", PICTURES - {"reconstructions.png", "learning_curves.png"})
+    of_vectors = VECTOR_PICTURES if len(shape) == 1 else set()
+    check_pictures(tmp_path / "pictures", PICTURES - {"reconstructions.png", "learning_curves.png"} | of_vectors)
 
 
 def test_without_labels_there_are_no_classes_and_without_history_no_curves(tmp_path):
@@ -128,7 +130,25 @@ def test_without_labels_there_are_no_classes_and_without_history_no_curves(tmp_p
 def test_more_classes_than_bars_can_show_are_left_to_the_table(tmp_path):
     evaluation = evaluate(tmp_path, (20,), rows=300, label=[f"class {row}" for row in range(300)])
     write_pictures(tmp_path / "pictures", evaluation, None)
-    check_pictures(tmp_path / "pictures", {"error_histogram.png", "rate_distortion.png"})
+    check_pictures(tmp_path / "pictures", VECTOR_PICTURES)
+
+
+def test_vectors_are_drawn_by_their_neighbours_and_by_the_error_of_each_value(tmp_path):
+    evaluation = evaluate(tmp_path, (20,), "float32", rows=40)
+    error, deviation = evaluation.rows.by_value
+    assert error.shape == deviation.shape == (20,)
+    assert (error**2).mean() == pytest.approx(evaluation.metrics["mse"])
+    assert (deviation**2).mean() == pytest.approx(evaluation.metrics["mean_mse"])
+    own, pca = rate_distortion(evaluation.metrics)
+    assert own["recall_at_10"] == evaluation.metrics["recall_at_10"]
+    assert pca["recall_at_10"] == evaluation.metrics["pca_recall_at_10"]
+    write_pictures(tmp_path / "pictures", evaluation, None)
+    check_pictures(tmp_path / "pictures", VECTOR_PICTURES)
+
+
+def test_pictures_have_no_neighbours(evaluation):
+    assert evaluation.rows.by_value is None
+    assert "recall_at_10" not in rate_distortion(evaluation.metrics)[0]
 
 
 def test_rows_that_lose_nothing_are_drawn(tmp_path):
@@ -143,4 +163,4 @@ def test_rows_that_lose_nothing_are_drawn(tmp_path):
     assert evaluation.metrics["psnr"] is None
     write_tables(tmp_path / "tables", evaluation)
     write_pictures(tmp_path / "pictures", evaluation, None)
-    check_pictures(tmp_path / "pictures", {"error_histogram.png", "rate_distortion.png"})
+    check_pictures(tmp_path / "pictures", VECTOR_PICTURES - {"neighbours.png"})  # four rows have no ten neighbours

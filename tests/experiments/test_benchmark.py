@@ -23,7 +23,7 @@ from ae_pipeline.experiments.benchmark.lossless import measure_lossless
 from ae_pipeline.experiments.benchmark.pca import codec_bytes, column_bits, measure_pca
 from ae_pipeline.experiments.benchmark.points import take_rows
 from ae_pipeline.experiments.benchmark.run import _fitting
-from ae_pipeline.experiments.presets import preset_names, preset_params
+from ae_pipeline.experiments.presets import FOR_VECTORS, preset_names, preset_params
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.params.operation import BenchParams
 from ae_pipeline.store.format.layouts import LAYOUTS
@@ -74,7 +74,7 @@ def test_rows_that_are_no_images_are_told_and_left_out(shape, dtype, tmp_path):
 def test_presets_for_images_are_left_out_of_other_rows_before_any_training():
     presets = {name: preset_params(name) for name in preset_names()}
     fit, (reason, *_) = _fitting(presets, SampleSpec((12,), "uint8"))
-    assert set(fit) == {"small", "balanced", "fine"}
+    assert set(fit) == {"small", "balanced", "fine", *FOR_VECTORS}
     assert reason.startswith("preset compact: model.name: patches needs samples of shape height x width")
     with pytest.raises(ConfigError, match=r"none of the presets compact is for samples of uint8 12: .*choose others"):
         _fitting({"compact": presets["compact"]}, SampleSpec((12,), "uint8"))

@@ -13,20 +13,23 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.benchmark.ours import TRAINING_CODE
 from ae_pipeline.experiments.benchmark.points import OURS
 from ae_pipeline.experiments.benchmark.report import draw, format_report
-from ae_pipeline.experiments.presets import preset_names, preset_params
+from ae_pipeline.experiments.presets import FOR_OTHERS, FOR_VECTORS, preset_names, preset_params, suiting
 from ae_pipeline.params import Params, load_params
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    ("model", "names"),
-    [("dense", ["small", "balanced", "fine"]), ("patches", ["compact", "compact_balanced", "compact_fine"])],
-)
-def test_the_presets_of_a_model_are_three_points_of_one_curve(model, names):
-    found = {name: preset_params(name) for name in preset_names() if preset_params(name).model.name == model}
-    assert sorted(found, key=lambda name: -found[name].train.rate_weight) == names
-    assert sorted(found, key=lambda name: found[name].train.latent_size) == names
+@pytest.mark.parametrize("names", [FOR_OTHERS[:3], FOR_OTHERS[3:], FOR_VECTORS])
+def test_presets_that_belong_together_are_three_points_of_one_curve(names):
+    found = [preset_params(name) for name in names]
+    assert len({(params.model.name, params.train.neighbour_weight) for params in found}) == 1
+    assert sorted(found, key=lambda params: -params.train.rate_weight) == found
+    assert sorted(found, key=lambda params: params.train.latent_size) == found
+
+
+def test_every_preset_is_measured_on_the_rows_that_it_suits():
+    assert sorted([*suiting((256,)), *suiting((28, 28))]) == preset_names()
+    assert {preset_params(name).model.dense.linear_path for name in suiting((256,))} == {True}
 
 
 @pytest.mark.parametrize("name", preset_names())

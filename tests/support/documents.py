@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
+_PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/kinds/*.md")))
+DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in _PAGES}
 NEEDS = {
     "needs-training": "trains for minutes, or shows what a training prints",
     "needs-champion": "a model in MLflow that was promoted, or stores that a champion filled",

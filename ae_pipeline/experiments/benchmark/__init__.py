@@ -6,6 +6,7 @@ Measure:
     pca              PCA at many sizes and quantisers, through the same stores
     image_codecs     JPEG, WebP, AVIF and JPEG XL, file by file and in mosaics
     image_formats    their settings
+    vector_codes     of vectors: product quantisation (PQ, OPQ), numbers of 8 and 4 bits
     lossless         zstd, xz, brotli, and Parquet of the raw rows
 
 Judge:

@@ -6,6 +6,8 @@ SG16 VCEG-M33, 2001: the mean over PSNR of the difference of log10(bits). Curves
 2007: one cubic through all points, as in the first paper, can swing between them. There, a family's curve goes through
 the convex hull of its settings, as in I. Katsavounidis and L. Guo, "Video codec comparison using the dynamic optimizer
 framework", SPIE 10752, 2018.
+
+Where vectors are judged by their neighbours, the same is done with what their recall lacks in place of the MSE.
 """
 
 import math
@@ -53,17 +55,18 @@ def _hull(points: Iterable[Point], rows: float) -> list[Point]:
 def _is_beaten_by_mixing(point: Point, fewer: Point, more: Point, rows: float) -> bool:
     start, end = fewer.bits_at(rows), more.bits_at(rows)
     share = (point.bits_at(rows) - start) / (end - start)
-    return point.mse >= (1 - share) * fewer.mse + share * more.mse
+    return point.error >= (1 - share) * fewer.error + share * more.error
 
 
 def _curve(best: list[Point], rows: float) -> tuple[np.ndarray, np.ndarray]:
-    """PSNR in dB, rising, and the logarithm to base 10 of bits per row, of points on the front."""
-    psnr = np.array([point.psnr for point in best], float)
+    """Decibel (PSNR), rising, and the logarithm to base 10 of bits per row, of points on the front."""
+    psnr = np.array([point.decibel for point in best], float)
     return psnr, np.log10([max(point.bits_at(rows), 1e-9) for point in best])
 
 
 def _lossy_front(points: Iterable[Point], rows: float) -> list[Point]:
-    return [point for point in front(points, lambda point: point.bits_at(rows)) if point.psnr is not None]
+    best = front(points, lambda point: point.bits_at(rows), lambda point: point.error)
+    return [point for point in best if point.decibel is not None]
 
 
 def cost(points: list[Point], psnr: float | None, rows: float) -> Cost | None:
@@ -74,10 +77,10 @@ def cost(points: list[Point], psnr: float | None, rows: float) -> Cost | None:
     for lossless points.
     """
     wanted = math.inf if psnr is None else psnr
-    good = [point for point in points if point.psnr is None or point.psnr >= wanted]
+    good = [point for point in points if point.decibel is None or point.decibel >= wanted]
     if not good:
         return None
-    best = min(good, key=lambda point: (point.bits_at(rows), point.mse))
+    best = min(good, key=lambda point: (point.bits_at(rows), point.error))
     bits, worse = best.bits_at(rows), None
     lossy = _lossy_front(points, rows)
     reached, logs = _curve(lossy, rows)
@@ -87,7 +90,7 @@ def cost(points: list[Point], psnr: float | None, rows: float) -> Cost | None:
         if reached[place] - reached[place - 1] <= _WIDEST_GAP:
             read = 10 ** float(PchipInterpolator(reached, logs)(wanted))
         else:
-            share = (fewer.mse - 10 ** (-wanted / 10)) / (fewer.mse - more.mse)
+            share = (fewer.error - 10 ** (-wanted / 10)) / (fewer.error - more.error)
             read = fewer.bits_at(rows) + share * (more.bits_at(rows) - fewer.bits_at(rows))
         if read < bits:
             bits, worse = read, fewer
@@ -126,7 +129,7 @@ def savings(points: list[Point], rows: int) -> list[Saving]:
     ours = families.pop(OURS, [])
     found = []
     for name, anchor in families.items():
-        if all(point.psnr is None for point in anchor):
+        if all(point.decibel is None for point in anchor):
             continue  # lossless families are points
         for with_codec, sharing in ((False, math.inf), (True, rows)):
             change, low, high = bd_rate(anchor, ours, sharing) or (None, None, None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ae_pipeline.data.pixels import PIXELS, from_numpy
@@ -22,7 +23,8 @@ _ROW_GROUP_ROWS = 10_000
 def measure_lossless(rows: Rows) -> tuple[list[Point], list[str]]:
     """One point for each compressor, and what was left out, with the reason.
 
-    zstd, xz and brotli take all rows as one stream: smallest, and unpacked as a whole. Parquet keeps them in pages.
+    zstd, xz and brotli take all rows as one stream: smallest, and unpacked as a whole. Parquet keeps them in pages;
+    lists of floats also with the first bytes of all, then the second ones and so on (BYTE_STREAM_SPLIT).
     """
     points, left_out = [], []
     for level in (1, 3, 19):
@@ -36,7 +38,10 @@ def measure_lossless(rows: Rows) -> tuple[list[Point], list[str]]:
         left_out.append(f"brotli: the package is not installed; {INSTALL}")
     else:  # with the largest window of the format
         points.append(_stream("brotli", "11", partial(brotli.compress, quality=11, lgwin=24), brotli.decompress, rows))
-    return [*points, *(_parquet(level, rows) for level in (3, 19))], left_out
+    points += [_parquet(level, rows) for level in (3, 19)]
+    if rows.pixels.dtype.kind == "f":
+        points += [_parquet_split(level, rows) for level in (3, 19)]
+    return points, left_out
 
 
 def _stream(
@@ -61,3 +66,20 @@ def _parquet(level: int, rows: Rows) -> Point:
     decoded = np.frombuffer(column, np.uint8, rows.pixels.nbytes).view(rows.pixels.dtype).reshape(rows.pixels.shape)
     bits, seconds = 8 * size / len(rows), (encoding, decoding)
     return rows.point(f"Parquet zstd {level}", "Parquet", f"zstd {level}", bits, decoded, seconds)
+
+
+def _parquet_split(level: int, rows: Rows) -> Point:
+    """Lists of floats, as other programs write vectors, each of their four bytes in a stream of its own."""
+    flat = rows.pixels.reshape(len(rows), -1)
+    offsets = np.arange(0, flat.size + 1, flat.shape[1], dtype=np.int32)
+    table = pa.table({PIXELS: pa.ListArray.from_arrays(offsets, pa.array(flat.reshape(-1)))})
+    sink = BytesIO()
+    options: dict[str, Any] = {"compression": "zstd", "compression_level": level, "use_dictionary": False}
+    options |= {"use_byte_stream_split": True, "write_statistics": False}
+    _, encoding = timed(lambda: pq.write_table(table, sink, _ROW_GROUP_ROWS, **options))
+    size = column_bytes(pq.read_metadata(BytesIO(sink.getvalue())), PIXELS)
+    back, decoding = timed(lambda: pq.read_table(BytesIO(sink.getvalue())))
+    values = pc.list_flatten(back.column(PIXELS)).combine_chunks().to_numpy(zero_copy_only=False)
+    bits, seconds = 8 * size / len(rows), (encoding, decoding)
+    setting = f"byte stream split, zstd {level}"
+    return rows.point(f"Parquet {setting}", "Parquet", setting, bits, values.reshape(rows.pixels.shape), seconds)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,13 +12,44 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import first_rows
 from ae_pipeline.evaluation.mean_answer import MeanAnswer
-from ae_pipeline.evaluation.metrics import Metrics, reported
+from ae_pipeline.evaluation.metrics import Metrics, psnr_of, reported
+from ae_pipeline.evaluation.neighbours import Neighbours
 from ae_pipeline.evaluation.row_errors import joined, means_of, measure_rows
 
 OURS = "autoencoder"
 """The family of our own points."""
 _ROWS = 2048
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What two ways of keeping rows are held to be equal in, as an error: 0 where nothing is lost."""
+
+    metric: str
+    """The metric that a point must have."""
+    error: Callable[[float], float]
+    """It makes the metric's value an error."""
+    words: Callable[[float], str]
+    """An error, for people."""
+    perfect: str
+    """What is said of an error of 0."""
+
+    def of(self, points: list["Point"]) -> list["Point"]:
+        """The points that have the metric, to be judged by it."""
+        return [replace(point, quality=self) for point in points if point.metrics.get(self.metric) is not None]
+
+
+def _mse_words(error: float) -> str:
+    decibel = psnr_of(error)
+    return f"MSE {error:.5f}" + ("" if decibel is None else f" ({decibel:.1f} dB)")
+
+
+MSE = Quality("mse", lambda value: value, _mse_words, "loses nothing")
+RECALL = Quality(
+    "recall_at_10", lambda value: 1 - value, lambda error: f"recall at 10 of {1 - error:.3f}", "finds every neighbour"
+)
+"""Vectors have it; see evaluation/neighbours.py."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +74,20 @@ class Point:
     """Rows that sizes and errors are means over."""
     store_bits_per_row: float | None = None
     """Bits of a store's Parquet files as a whole: latents, ids, attributes, errors and footers."""
+    quality: Quality = MSE
+    """What it is judged by."""
+
+    @property
+    def error(self) -> float:
+        """How far it is from perfect, by its quality."""
+        value = self.metrics[self.quality.metric]
+        assert value is not None
+        return self.quality.error(float(value))
+
+    @property
+    def decibel(self) -> float | None:
+        """The error in decibel, the PSNR of an MSE; None if there is none."""
+        return psnr_of(self.error)
 
     @property
     def mse(self) -> float:
@@ -58,7 +103,8 @@ class Point:
         """JSON values, each metric under its own name."""
         found: dict[str, Any] = {}
         for name, value in asdict(self).items():
-            found |= value if name == "metrics" else {name: value}
+            if name != "quality":
+                found |= value if name == "metrics" else {name: value}
         return found
 
     def bits_at(self, rows: float) -> float:
@@ -82,6 +128,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def are_vectors(self) -> bool:
+        """Whether neighbours count."""
+        return self.pixels.ndim == 2
+
     def mean_mse(self) -> float:
         """MSE of answering each value by its mean over these rows: who is not better knows nothing of them."""
         answer = MeanAnswer()
@@ -93,7 +144,11 @@ class Rows:
         original = self.pixels[chosen]
         blocks = [slice(start, start + _ROWS) for start in range(0, len(original), _ROWS)]
         found = means_of(joined([measure_rows(original[block], decoded[block], self.scaling) for block in blocks]))
-        return {metric.name: found[metric.name] for metric in reported("bench")}
+        if self.are_vectors:
+            neighbours = Neighbours()
+            neighbours.add(original, decoded)
+            found["recall_at_10"] = neighbours.recall()
+        return {metric.name: found[metric.name] for metric in reported("bench") if metric.name in found}
 
     def point(
         self,

@@ -1,5 +1,6 @@
 """The benchmark for people: a table in Markdown, and a picture (matplotlib). Both of what bench.json holds."""
 
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -13,6 +14,9 @@ from ae_pipeline.experiments.front import front, grouped
 _COLOURS = {
     OURS: "#c2255c",
     "PCA": "#d9730d",
+    "OPQ": "#2f9e44",
+    "PQ": "#2463a8",
+    "integers": "#7048a8",
     "JPEG XL": "#2f9e44",
     "JPEG": "#8a8a8a",
     "WebP": "#2463a8",
@@ -23,30 +27,29 @@ _DISC = 13
 _IN_DISC: dict[str, Any] = {"color": "white", "fontsize": 8, "fontweight": "bold", "ha": "center", "va": "center"}
 # How the families of one codec are told apart: line and marker.
 _KINDS = {"mosaic": ("-", "o"), "files": (":", "x"), "files, header once": ("--", ".")}
+_QUALITIES = {
+    "psnr": "PSNR of the mean error, dB",
+    "recall_at_10": "neighbours kept (recall at 10)",
+}
 # Decibel below the worst image or codec of ours at which the picture ends.
 _BELOW = 3.0
 
 
 def format_report(result: dict[str, Any]) -> str:
     """Verdict, savings, table, what was left out, machine."""
-    counts, verdict = result["row_counts"], result["verdict"]
+    counts, by_recall = result["row_counts"], result.get("bd_rate_by_recall")
     lines = [
         f"# Benchmark: {result['data_set']}",
         "",
         f"{counts['measured']:,} rows of the test split, {result['samples']}, {result['date']}. Trained on "
         f"{counts['train']:,} rows. How everything is run and counted: docs/choosing.md.",
         "",
-        "## Verdict",
-        "",
-        f"**{verdict['summary']}**",
-        "",
-        *(f"- {choice['sentence']}" for choice in verdict["choices"]),
-        *([f"- {verdict['limit']}"] if verdict["limit"] else []),
-        "",
+        *_verdicts(result),
         "Bits are those with the codec. A mosaic or a compressed stream gives no row back without all of its "
         "neighbours; single files and latent stores do.",
         "",
-        *_savings(result),
+        *(_savings(by_recall, "recall at 10", _recalls) if by_recall else []),
+        *_savings(result["bd_rate"], "PSNR", lambda line: f"{line['psnr_from']:.1f} to {line['psnr_to']:.1f} dB"),
         "## All that was measured",
         "",
         "Of PCA and image codecs only settings that no other of the same kind beats.",
@@ -62,25 +65,44 @@ def format_report(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _savings(result: dict[str, Any]) -> list[str]:
+def _verdicts(result: dict[str, Any]) -> list[str]:
+    """By the neighbours of vectors, if the rows are some, and by the error."""
+    by_recall = result.get("verdict_by_recall")  # results of before there was this have none
+    lines = []
+    heads = ("## Verdict, at equal recall at 10", "## Verdict, at equal MSE") if by_recall else ("", "## Verdict")
+    for head, verdict in zip(heads, (by_recall, result["verdict"]), strict=True):
+        if verdict:
+            lines += [head, "", f"**{verdict['summary']}**", ""]
+            lines += [f"- {choice['sentence']}" for choice in verdict["choices"]]
+            lines += [*([f"- {verdict['limit']}"] if verdict["limit"] else []), ""]
+    return lines
+
+
+def _recalls(line: dict[str, Any]) -> str:
+    """Where two curves of recall, whose decibels are of what it lacks, lie side by side."""
+    low, high = (1 - 10 ** (-line[key] / 10) for key in ("psnr_from", "psnr_to"))
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _savings(savings: list[dict[str, Any]], quality: str, over: Callable[[dict[str, Any]], str]) -> list[str]:
     """Bits of our curve against others, where they share qualities."""
-    comparable = [line for line in result["bd_rate"] if line["change"] is not None]
+    comparable = [line for line in savings if line["change"] is not None]
     if not comparable:
         return [
-            "No average saving (BD-rate): our curve and the others need two points each, and half a decibel in common.",
+            f"No average saving at equal {quality} (BD-rate): our curve and the others need two points each, and half "
+            "a decibel in common.",
             "",
         ]
     lines = [
-        "## Average change in bits at equal PSNR (BD-rate; negative: ours takes fewer)",
+        f"## Average change in bits at equal {quality} (BD-rate; negative: ours takes fewer)",
         "",
-        "| against | codec | change | over PSNR |",
+        f"| against | codec | change | over {quality} |",
         "|---|---|---|---|",
     ]
     for line in comparable:
         counted = "counted" if line["with_codec"] else "not counted"
-        over = f"{line['psnr_from']:.1f} to {line['psnr_to']:.1f} dB"
-        lines.append(f"| {line['anchor']} | {counted} | {line['change']:+.0%} | {over} |")
-    if len(comparable) < len(result["bd_rate"]):
+        lines.append(f"| {line['anchor']} | {counted} | {line['change']:+.0%} | {over(line)} |")
+    if len(comparable) < len(savings):
         lines += [
             "",
             "Where a line is missing, one of the curves has a single point, or they share less than half a decibel.",
@@ -103,7 +125,7 @@ def _beside_mean(result: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    metrics = reported("bench")
+    metrics = [metric for metric in reported("bench") if any(row.get(metric.name) is not None for row in rows)]
     heads = ["bits per row", "with codec", *(metric.title for metric in metrics), "encode, rows/s", "decode, rows/s"]
     lines = [f"| | {' | '.join(heads)} |", f"|---{'|---:' * len(heads)}|"]
     for row in rows:
@@ -131,7 +153,10 @@ def _machine(machine: dict[str, Any]) -> str:
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """PSNR against bits per row, without the codecs' bytes and with them; one colour per codec, ours on top."""
+    """Quality against bits per row, without the codecs' bytes and with them; one colour per codec, ours on top.
+
+    The quality is the PSNR, or, of vectors, the recall.
+    """
     figure = Figure(figsize=(14, 6.6), layout="constrained", dpi=110)
     panels = figure.subplots(1, 2, sharey=True)
     counts = result["row_counts"]
@@ -140,22 +165,23 @@ def draw(result: dict[str, Any]) -> Figure:
     figure.suptitle(f"{title}\nautoencoder: {names}" if names else title, fontsize=12)
     titles = ("without codec", f"with codec, shared by {counts['measured']:,} rows")
     for axis, key, title in zip(panels, ("bits_per_row", "bits_per_row_with_codec"), titles, strict=True):
-        _draw_panel(axis, result["rows"], key)
-        label(axis, title, "bits per row", "PSNR of the mean error, dB")
+        quality = "recall_at_10" if any(row.get("recall_at_10") is not None for row in result["rows"]) else "psnr"
+        _draw_panel(axis, result["rows"], key, quality)
+        label(axis, title, "bits per row", _QUALITIES[quality])
         axis.label_outer()
     handles, labels = panels[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     return figure
 
 
-def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
+def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str, quality: str) -> None:
     numbers = _numbers(rows)
     for family, points in grouped(_shown(rows), itemgetter("family")).items():
-        best = front(points, bits=itemgetter(key), error=itemgetter("mse"))
+        best = front(points, bits=itemgetter(key), error=lambda row: -row[quality])
         bold = family == OURS
         axis.plot(
             [row[key] for row in best],
-            [row["psnr"] for row in best],
+            [row[quality] for row in best],
             markersize=_DISC if bold else 4.5,
             linewidth=2.2 if bold else 1.3,
             zorder=3 if bold else 2,
@@ -166,10 +192,10 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
             # Each of our codecs in its smallest layout; those that another one beats, too.
             own = [min(same, key=itemgetter(key)) for same in grouped(points, itemgetter("mse")).values()]
             beaten = [row for row in own if row not in best]
-            places = [row[key] for row in beaten], [row["psnr"] for row in beaten]
+            places = [row[key] for row in beaten], [row[quality] for row in beaten]
             axis.plot(*places, **{**_style(family), "linestyle": "none"}, markersize=_DISC, zorder=3)
             for row in own:
-                axis.annotate(str(numbers[_codec_name(row)]), (row[key], row["psnr"]), zorder=4, **_IN_DISC)
+                axis.annotate(str(numbers[_codec_name(row)]), (row[key], row[quality]), zorder=4, **_IN_DISC)
     lossless = [row for row in rows if row["psnr"] is None]
     if lossless:
         least = min(lossless, key=lambda row: row[key])

@@ -20,9 +20,10 @@ from ae_pipeline.experiments.benchmark.image_codecs import measure_image_codecs
 from ae_pipeline.experiments.benchmark.lossless import measure_lossless
 from ae_pipeline.experiments.benchmark.ours import measure_preset, trained_codec
 from ae_pipeline.experiments.benchmark.pca import measure_pca
-from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell, take_rows
+from ae_pipeline.experiments.benchmark.points import RECALL, Point, Rows, Tell, take_rows
+from ae_pipeline.experiments.benchmark.vector_codes import measure_vector_codes
 from ae_pipeline.experiments.benchmark.verdict import judge
-from ae_pipeline.experiments.presets import preset_params
+from ae_pipeline.experiments.presets import preset_params, suiting
 from ae_pipeline.files import finished_file, make_folder, write_json
 from ae_pipeline.models import build_model
 from ae_pipeline.params import BENCHMARKS, Params
@@ -38,9 +39,10 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
 
     `tell` is called with every point. Raises ConfigError for a preset that there is not, and what training raises.
     """
-    asked = {name: preset_params(name, params) for name in params.bench.presets}
+    given = {name: preset_params(name, params) for name in params.bench.presets or ()}
     prepared = root / params.paths.prepared
     sets = {name: open_split(prepared, name) for name in ("train", "validation", "test")}
+    asked = given or {name: preset_params(name, params) for name in suiting(sets["train"].spec.shape)}
     work = root / params.paths.work / BENCHMARKS
     make_folder(work)
     git = git_state(root)
@@ -56,6 +58,7 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         mean_mse = rows.mean_mse()
         found = rows.samples.measure_range()
     useful = better_than_mean(points, mean_mse)
+    by_recall = RECALL.of(useful)
     result = {
         "data_set": params.source.name,
         "samples": rows.samples.spec.describe(),
@@ -68,6 +71,8 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         "warnings": found.warnings("the test split", rows.scaling.offset, rows.scaling.scale),
         "verdict": asdict(judge(useful, len(rows), params.bench.image_effort)),
         "bd_rate": [asdict(saving) for saving in savings(useful, len(rows))],
+        "verdict_by_recall": asdict(judge(by_recall, len(rows))) if by_recall else None,
+        "bd_rate_by_recall": [asdict(saving) for saving in savings(by_recall, len(rows))],
         "left_out": [*unfit, *left_out],
         "rows": [point.as_dict() for point in points],
     }
@@ -112,7 +117,12 @@ def measure(
         tell(point)
     pca, no_pca = measure_pca(rows, train, params.bench, params.encode, tell)
     images, no_images = measure_image_codecs(rows, params.bench, tell)
-    return [*points, *pca, *images], [*no_lossless, *no_pca, *no_images]
+    points += [*pca, *images]
+    left_out = [*no_lossless, *no_pca, *no_images]
+    if rows.are_vectors:
+        codes, no_codes = measure_vector_codes(rows, train, params.bench, params.encode.row_group_rows, tell)
+        points, left_out = [*points, *codes], [*left_out, *no_codes]
+    return points, left_out
 
 
 def write_reports(reports: Path, result: dict[str, Any]) -> None:
@@ -153,7 +163,7 @@ def _codec_versions() -> dict[str, str]:
     from PIL import features
 
     found = {name: features.version(name) for name in ("libjpeg_turbo", "webp", "avif")}
-    for package in ("pillow", "brotli", "pillow-jxl-plugin"):
+    for package in ("pillow", "brotli", "pillow-jxl-plugin", "faiss-cpu"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ae_pipeline.experiments.benchmark.curves import Cost, cost
 from ae_pipeline.experiments.benchmark.image_formats import FORMATS
-from ae_pipeline.experiments.benchmark.points import OURS, Point
+from ae_pipeline.experiments.benchmark.points import MSE, OURS, Point
 from ae_pipeline.experiments.front import grouped
 
 _IMAGE_CODECS = tuple(form.name for form in FORMATS)
@@ -28,6 +28,7 @@ class Choice:
     preset: str
     mse: float
     psnr: float | None
+    recall_at_10: float | None
     bits: float
     """Bits per row of our codec, with its own bytes."""
     better_preset: str | None
@@ -59,7 +60,7 @@ def judge(points: list[Point], rows: int, image_effort: str = "best") -> Verdict
     families = grouped(points, lambda point: point.family)
     ours = families.pop(OURS, [])
     # Layouts of one codec have the same error: the smaller one stands for it.
-    layouts = grouped(sorted(ours, key=lambda point: -point.mse), lambda point: point.mse)
+    layouts = grouped(sorted(ours, key=lambda point: -point.error), lambda point: point.error)
     best = [min(same, key=lambda point: point.bits_at(rows)) for same in layouts.values()]
     choices = [_choose(own, best, families, rows) for own in best]
     summary = _summary(choices, rows) if ours else _without_ours(families, rows)
@@ -88,7 +89,7 @@ def break_even_rows(own: Point, families: dict[str, list[Point]]) -> int | None:
     """
 
     def pays(rows: int) -> bool:
-        other = best_alternative(families, own.psnr, rows)
+        other = best_alternative(families, own.decibel, rows)
         return other is None or own.bits_at(rows) <= other.bits
 
     if not pays(_MOST_ROWS):
@@ -100,8 +101,8 @@ def break_even_rows(own: Point, families: dict[str, list[Point]]) -> int | None:
 
 
 def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], rows: int) -> Choice:
-    other = best_alternative(families, own.psnr, rows)
-    smallest = min((point for point in ours if point.mse <= own.mse), key=lambda point: point.bits_at(rows))
+    other = best_alternative(families, own.decibel, rows)
+    smallest = min((point for point in ours if point.error <= own.error), key=lambda point: point.bits_at(rows))
     better = smallest if smallest.bits_at(rows) < own.bits_at(rows) else None
     even = break_even_rows(own, families)
     wins = other is None or smallest.bits_at(rows) <= other.bits
@@ -111,11 +112,11 @@ def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], row
         words = _compared(own, other, rows, even, families)
         if better:
             words += f" Of ours, {better.name} is as good and takes {_bits(better.bits_at(rows))}."
-    decibel = "" if own.psnr is None else f" ({own.psnr:.1f} dB)"
     return Choice(
         preset=own.name,
         mse=own.mse,
         psnr=own.psnr,
+        recall_at_10=own.metrics.get("recall_at_10"),
         bits=own.bits_at(rows),
         better_preset=better.name if better else None,
         use=OURS if other is None or wins else other.point.family,
@@ -123,7 +124,7 @@ def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], row
         best_alternative_family=other.point.family if other else None,
         best_alternative_bits=other.bits if other else None,
         break_even_rows=even,
-        sentence=f"At MSE {own.mse:.5f}{decibel} and {_rows(rows)}: {words}",
+        sentence=f"At {own.quality.words(own.error)} and {_rows(rows)}: {words}",
     )
 
 
@@ -131,7 +132,7 @@ def _another_of_ours(own: Point, better: Point, rows: int) -> str:
     even = break_even_rows(own, {OURS: [better]})
     less = "at no number of rows less" if even is None else f"less than {better.name} from {even:,} rows on"
     return (
-        f"use {better.name}, which takes {_bits(better.bits_at(rows))} at an MSE of {better.mse:.5f}; {own.name} takes "
+        f"use {better.name}, which takes {_bits(better.bits_at(rows))} at {_beside(better)}; {own.name} takes "
         f"{_bits(own.bits_at(rows))}, {_bits(own.bits_per_row)} without its codec, and {less}."
     )
 
@@ -143,8 +144,9 @@ def _compared(own: Point, other: Cost | None, rows: int, even: int | None, famil
     if bits <= other.bits:
         since = "" if even is None else f" It pays from {even:,} rows on."
         return f"use {own.name}, {_bits(bits)}; the next best is {_taking(other, rows)}.{since}"
-    verb = "keep" if other.point.psnr is None else "use"
-    lossless = " and loses nothing" if other.point.psnr is None else ""
+    perfect = other.point.decibel is None
+    verb = "keep" if perfect else "use"
+    lossless = f" and {other.point.quality.perfect}" if perfect else ""
     later = (
         f"at no number of rows is {own.name} smaller: {_always(own, families)}"
         if even is None
@@ -158,7 +160,7 @@ def _compared(own: Point, other: Cost | None, rows: int, even: int | None, famil
 
 def _always(own: Point, families: dict[str, list[Point]]) -> str:
     """What is smaller however many rows share the codecs."""
-    other = best_alternative(families, own.psnr, _MOST_ROWS)
+    other = best_alternative(families, own.decibel, _MOST_ROWS)
     assert other is not None
     return f"{other.point.family if other.worse else other.point.name} takes {_bits(other.bits)} without its own"
 
@@ -172,19 +174,27 @@ def _without_ours(families: dict[str, list[Point]], rows: int) -> str:
 
 
 def _limit(ours: list[Point], families: dict[str, list[Point]], rows: int) -> str | None:
-    best = min(ours, key=lambda point: point.mse, default=None)
-    if best is None or best.psnr is None:
+    best = min(ours, key=lambda point: point.error, default=None)
+    if best is None or best.decibel is None:
         return None
-    lossy = {name: [point for point in points if point.psnr is not None] for name, points in families.items()}
-    beyond = best_alternative(lossy, best.psnr + _BEYOND_DB, rows)
+    lossy = {name: [point for point in points if point.decibel is not None] for name, points in families.items()}
+    beyond = best_alternative(lossy, best.decibel + _BEYOND_DB, rows)
     lossless = best_alternative(families, None, rows)
     found = []
     if beyond and (lossless is None or beyond.bits < lossless.bits):
         found.append(f"use {_taking(beyond, rows)}")
     if lossless:
-        found.append(f"{lossless.point.name}, {_bits(lossless.bits)}, loses nothing")
+        found.append(f"{lossless.point.name}, {_bits(lossless.bits)}, {best.quality.perfect}")
     rest = "; ".join(found) or "nothing else here does either"
-    return f"Beyond {best.psnr:.1f} dB (MSE {best.mse:.5f}) none of these codecs goes: {rest}."
+    return f"Beyond {_limit_words(best)} none of these codecs goes: {rest}."
+
+
+def _limit_words(best: Point) -> str:
+    return f"{best.psnr:.1f} dB (MSE {best.mse:.5f})" if best.quality is MSE else best.quality.words(best.error)
+
+
+def _beside(better: Point) -> str:
+    return f"an MSE of {better.mse:.5f}" if better.quality is MSE else f"a {better.quality.words(better.error)}"
 
 
 def _taking(other: Cost, rows: int) -> str:

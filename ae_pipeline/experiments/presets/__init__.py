@@ -10,11 +10,19 @@ from ae_pipeline.params import Params, flattened
 from ae_pipeline.params.base import replaced
 
 FOLDER = Path(__file__).parent
+FOR_VECTORS = ("vector_small", "vector", "vector_fine")
+FOR_OTHERS = ("small", "balanced", "fine", "compact", "compact_balanced", "compact_fine")
+"""What `bench` measures where nothing else is asked for; those that are for images only are left out of other rows."""
 
 
 def preset_names() -> list[str]:
     """All presets that there are."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def suiting(shape: tuple[int, ...]) -> list[str]:
+    """The presets for samples of this shape: one dimension is a vector."""
+    return list(FOR_VECTORS if len(shape) == 1 else FOR_OTHERS)
 
 
 def preset_params(name: str, base: Params | None = None) -> Params:
