@@ -44,7 +44,7 @@ def test_every_link_leads_somewhere(document):
 
 
 def test_every_document_can_be_reached_from_the_readme():
-    linked = set(re.findall(r"\]\((docs/[a-z-]+\.md)", DOCUMENTS["README.md"].read_text(encoding="utf-8")))
+    linked = set(re.findall(r"\]\((docs/[a-z/-]+\.md)", DOCUMENTS["README.md"].read_text(encoding="utf-8")))
     assert linked == set(DOCUMENTS) - {"README.md"}
 
 
@@ -53,7 +53,7 @@ def test_code_and_messages_send_nobody_to_a_document_or_heading_that_is_not_ther
     for path in SENDERS:
         text = path.read_text(encoding="utf-8")
         for file, anchor, _, title in re.findall(
-            r"((?:docs/[\w-]+|README)\.md)(?:#([\w-]+)|, (\"?)([A-Z][a-z]+(?: [a-z]+)*))?", text
+            r"((?:docs/[\w/-]+|README)\.md)(?:#([\w-]+)|, (\"?)([A-Z][a-z]+(?: [a-z]+)*))?", text
         ):
             slug = anchor or title.lower().replace(" ", "-")
             if file not in DOCUMENTS or (slug and slug not in anchors(DOCUMENTS[file])):
