@@ -33,8 +33,8 @@ def run(params: Params, root: Path) -> None:
 def look(params: Params, root: Path) -> Found:
     """A digest of each part of the package, and one of the source's files: their names, sizes and times.
 
-    Files that are not there, as on a disk that is away, cannot have changed what was made of them: then the digest stays
-    the one with which `download` ran last, and a warning says so. Where it never ran, it runs and says what is wrong.
+    Files that are not there, as on a disk that is away, cannot have changed what was made of them: then the digest
+    stays the one with which `download` ran last, and a warning says so. Where it never ran, it says what is wrong.
     """
     warnings = []
     try:

@@ -49,13 +49,13 @@ def state_of(name: str, found: os.stat_result) -> FileState:
     return FileState(name, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _below(item: str | Path, root: str, above: Set[tuple[int, int]]) -> Iterator[FileState]:
+def _below(item: Path, root: str, above: Set[tuple[int, int]]) -> Iterator[FileState]:
     """Files at and below a path. A link that leads back to a folder above it is not followed: `download` refuses it."""
     name = recorded_name(os.path.relpath(item, root))
     try:
-        status = os.stat(item)
+        status = item.stat()
         own = (status.st_dev, status.st_ino)
-        if not os.path.isdir(item) or own in above:
+        if not item.is_dir() or own in above:
             yield state_of(name, status)
             return
         with os.scandir(item) as entries:
@@ -69,6 +69,6 @@ def _below(item: str | Path, root: str, above: Set[tuple[int, int]]) -> Iterator
         except OSError:  # a link to nothing, for which looking again finds the words
             is_folder = True
         if is_folder:
-            yield from _below(entry.path, root, above | {own})
+            yield from _below(Path(entry.path), root, above | {own})
         else:
             yield state_of(recorded_name(os.path.relpath(entry.path, root)), status)
