@@ -32,6 +32,7 @@ from ae_pipeline.codec.header import (
 )
 from ae_pipeline.codec.integer import integerise
 from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import CodecError, ConfigError, DataError, first_line
 from ae_pipeline.files import finished_file, finished_folder, is_utf8, sha256_file
@@ -187,8 +188,9 @@ def save_codec(
     scaling: Scaling,
     provenance: dict[str, Any],
     integers: dict[str, Tensor] | None = None,
+    kind: KindEntry | None = None,
 ) -> CodecHeader:
-    """Write a codec folder, whole or not at all. `model` must be frozen (`freeze`).
+    """Write a codec folder, whole or not at all. `model` must be frozen (`freeze`); `kind` says what a row means.
 
     With `integers`, the state of the same model in integers, these are what is written, and what the codec computes.
     """
@@ -207,6 +209,7 @@ def save_codec(
                 "scale": quantiser.scale.tolist(),
                 "zero_point": quantiser.zero_point.tolist(),
             },
+            **({"kind": kind.model_dump(mode="json")} if kind else {}),
             "weights_sha256": sha256_file(temporary / WEIGHTS_NAME),
         }
         return write_header(temporary, values, provenance, INTEGER_FORMAT if integers else FLOAT_FORMAT)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from ae_pipeline.data.json_types import Finite, JsonModel, Samples, Sha256, Size
+from ae_pipeline.data.json_types import Finite, JsonModel, KindEntry, Samples, Sha256, Size
 from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.errors import CodecError, DataError, first_line
 from ae_pipeline.files import read_small, sha256_json, write_json
@@ -66,6 +66,8 @@ class CodecHeader(JsonModel):
     scaling: Scaling
     model: Model
     quantiser: QuantiserHeader
+    kind: KindEntry | None = None
+    """What a row means; not there in codecs that were trained on rows of nothing but numbers."""
     weights_sha256: Sha256
     provenance: dict[str, Any]
 

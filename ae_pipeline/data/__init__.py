@@ -7,6 +7,7 @@ pixels           shape and dtype of a sample, and its Arrow column; what a sourc
 sample_schema    what Parquet files say about their samples
 idx              MNIST's file format
 splits           a source split into train, validation and test; first rows of a data set
+arrow_types      Arrow types as plain JSON
 json_types       values that the JSON files of codecs, stores and reports have in common
 parquet/         reading and writing Parquet with limits
 """

@@ -1,8 +1,9 @@
 """Values that the JSON files of codecs, stores and reports have in common."""
 
+import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=1 << 24)]
@@ -20,3 +21,21 @@ class Samples(JsonModel):
 
     shape: Annotated[list[Size], Field(min_length=1, max_length=8)]
     dtype: Literal["uint8", "int8", "uint16", "int16", "float32"]
+
+
+_LARGEST_STATE = 256 << 10
+
+
+def _is_small(state: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    size = len(json.dumps(state, allow_nan=False).encode())
+    if size > _LARGEST_STATE:
+        raise ValueError(f"has {size:,} bytes, at most {_LARGEST_STATE:,} are supported")
+    return state
+
+
+class KindEntry(JsonModel):
+    """What a row means: the name of a kind (kinds/), and what it keeps of the user's records to give them back."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+    state: Annotated[dict[str, JsonValue], AfterValidator(_is_small)]
+    """Plain JSON of at most 256 KiB, without NaN and infinity. The kind checks it, where it is installed."""

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.errors import ConfigError, DataError
 
 PIXELS = "pixels"
@@ -61,6 +62,10 @@ class RawSplit:
     """(rows,) each, e.g. `label`. `id`, where there is one, has the rows' ids, unique over all splits."""
     first_id: int
     """Rows without ids of their own have first_id, first_id + 1, ...: unique over all splits and the same for ever."""
+    kind: KindEntry | None = None
+    """What a row means, for the codec to keep."""
+    record: str | None = None
+    """The attribute that says which record a row belongs to, where one can have several: they stand together."""
 
 
 def image_shape(sample_shape: tuple[int, ...], model_name: str) -> tuple[int, int, int]:

@@ -6,20 +6,25 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.pixels import PIXELS, SampleSpec
 from ae_pipeline.data.sample_files import FoundFiles, Keys
 from ae_pipeline.errors import DataError
 
 ROW_ID = "id"
 METADATA_KEY = b"ae_pipeline.samples"
+KIND_KEY = b"ae_pipeline.kind"
 STORE_COLUMNS = ("latent", "error", "residual", "residual_bound")
 """Names of columns that a latent store keeps for itself."""
 
 
-def sample_schema(attributes: pa.Schema, spec: SampleSpec) -> pa.Schema:
-    """Arrow schema of the canonical layout."""
+def sample_schema(attributes: pa.Schema, spec: SampleSpec, kind: KindEntry | None = None) -> pa.Schema:
+    """Arrow schema of the canonical layout; `kind` says what a row means."""
     metadata = {METADATA_KEY: json.dumps({"format": 1, "shape": list(spec.shape), "dtype": spec.dtype}).encode()}
+    if kind:
+        metadata[KIND_KEY] = kind.model_dump_json().encode()
     pixels = pa.field(PIXELS, pa.binary(spec.nbytes), nullable=False)
     return pa.schema([*attributes, pixels], metadata=metadata)
 
@@ -76,6 +81,23 @@ def stated_spec(file: Path, schema: pa.Schema) -> SampleSpec | None:
         raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{file}: its `{METADATA_KEY.decode()}` metadata is damaged; make or fetch it again") from None
+
+
+def stated_kind(schemas: Mapping[Path, pa.Schema]) -> KindEntry | None:
+    """What a row of these files means, as all of them say; None where they do not say it. Raises DataError."""
+    first: tuple[Path, bytes | None] | None = None
+    for file, schema in schemas.items():
+        stated = (schema.metadata or {}).get(KIND_KEY)
+        first = first or (file, stated)
+        if stated != first[1]:
+            raise DataError(f"{file} says another kind of its rows than {first[0]}; give files of one kind")
+    if first is None or first[1] is None:
+        return None
+    try:
+        return KindEntry.model_validate_json(first[1])
+    except ValidationError:
+        advice = "make or fetch it again"
+        raise DataError(f"has damaged `{KIND_KEY.decode()}` metadata", place=first[0], advice=advice) from None
 
 
 def schema_difference(found: pa.Schema, expected: pa.Schema) -> str:

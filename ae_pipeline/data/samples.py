@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.parquet.reader import int96_columns, int96_unit, open_parquet, read_tables
 from ae_pipeline.data.parquet.writer import RowGroupWriter, rechunk, with_schema
 from ae_pipeline.data.pixels import PIXELS, SampleSpec, from_numpy, to_numpy
@@ -34,6 +35,7 @@ from ae_pipeline.data.sample_schema import (
     one_schema,
     refuse_key_columns,
     sample_schema,
+    stated_kind,
     with_keys,
 )
 from ae_pipeline.data.value_range import RangeWatch, ValueRange, range_of
@@ -93,6 +95,7 @@ class SampleSet:
         self.shards = shards
         self.watch: RangeWatch | None = None
         """Is given the pixels of every block that is read, (n, *shape)."""
+        self.kind: KindEntry | None = None
         self._schema = schema
         self._origin = FoundFiles(files[0].parent, files) if found is None else found
         self._int96 = int96
@@ -131,7 +134,9 @@ class SampleSet:
         refuse_key_columns(found, schema)
         if not shards:
             raise DataError(f"{path} holds no rows; expected at least one")
-        return cls(found.files, schema, spec, tuple(shards), found=found, int96=unit, stored=stored)
+        opened = cls(found.files, schema, spec, tuple(shards), found=found, int96=unit, stored=stored)
+        opened.kind = stated_kind(schemas)
+        return opened
 
     @cached_property
     def rows(self) -> int:
@@ -259,9 +264,16 @@ class SampleSet:
 class ShardWriter(RowGroupWriter):
     """Write one canonical shard block by block; use as a context manager. The file has its name only when whole."""
 
-    def __init__(self, path: Path, attributes: pa.Schema, spec: SampleSpec, row_group_rows: int = 8192):
+    def __init__(
+        self,
+        path: Path,
+        attributes: pa.Schema,
+        spec: SampleSpec,
+        row_group_rows: int = 8192,
+        kind: KindEntry | None = None,
+    ):
         self._spec = spec
-        schema = sample_schema(attributes, spec)
+        schema = sample_schema(attributes, spec, kind)
         super().__init__(
             path,
             schema,

@@ -1,9 +1,11 @@
 """Split a source and write its rows in the canonical layout; write the first rows of a data set."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ae_pipeline.data.pixels import RawSplit, SampleSpec
 from ae_pipeline.data.samples import ID, SampleSet, ShardWriter
@@ -17,28 +19,53 @@ def write_splits(splits: dict[str, RawSplit], folder: Path, params: PrepareParam
     """Write `train`, `validation` and `test` into `folder`: the same bytes for the same data and parameters.
 
     Validation rows are drawn from the source's train rows by `params.seed`; every row keeps its id and the source's
-    order. Raises DataError if a split would be empty.
+    order. Rows of one record stay together, in their split and in their shard. Raises DataError if a split would be
+    empty.
     """
     train, test = splits["train"], splits["test"]
-    rows = len(train.pixels)
-    count = round(params.validation_fraction * rows)
-    if not 0 < count < rows:
+    starts = _record_starts(train)
+    records, what = len(starts), "rows" if train.record is None else "records"
+    count = round(params.validation_fraction * records)
+    if not 0 < count < records:
         raise DataError(
-            f"the source has {rows} train rows; prepare.validation_fraction of {params.validation_fraction:g} leaves "
-            f"{rows - count} to train and {count} to validate, expected at least 1 each"
+            f"the source has {records} train {what}; prepare.validation_fraction of {params.validation_fraction:g} "
+            f"leaves {records - count} to train and {count} to validate, expected at least 1 each"
         )
-    drawn = np.zeros(rows, bool)
-    drawn[np.random.default_rng(params.seed).choice(rows, count, replace=False)] = True
+    of_records = np.zeros(records, bool)
+    of_records[np.random.default_rng(params.seed).choice(records, count, replace=False)] = True
+    drawn = np.repeat(of_records, np.diff(starts, append=len(train.pixels)))
     chosen = {
         "train": (train, np.flatnonzero(~drawn)),
         "validation": (train, np.flatnonzero(drawn)),
         "test": (test, np.arange(len(test.pixels))),
     }
-    most = params.rows_per_shard
     for name, (split, which) in chosen.items():
-        for number, start in enumerate(range(0, len(which), most)):
-            write_shard(folder / name / f"part-{number:05d}.parquet", split, which[start : start + most])
+        for number, rows in enumerate(_shards(split, which, params.rows_per_shard)):
+            write_shard(folder / name / f"part-{number:05d}.parquet", split, rows)
     return {name: SampleSet.open(folder / name) for name in chosen}
+
+
+def _record_starts(split: RawSplit) -> np.ndarray:
+    """(records,) The number of each record's first row."""
+    rows = len(split.pixels)
+    if split.record is None:
+        return np.arange(rows)
+    of_rows = _as_chunks(split.attributes[split.record])
+    changes = pc.not_equal(of_rows.slice(1), of_rows.slice(0, rows - 1)).to_numpy()
+    return np.flatnonzero(np.concatenate([[True], changes]))
+
+
+def _shards(split: RawSplit, which: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """Cut rows, (n,) rising numbers, into shards of at most `most`, or of one record that has more."""
+    if split.record is None:
+        yield from (which[start : start + most] for start in range(0, len(which), most))
+        return
+    ends = [*np.flatnonzero(np.isin(which, _record_starts(split)))[1:], len(which)]
+    start = 0
+    for end, following in zip(ends, [*ends[1:], None], strict=True):
+        if following is None or following - start > most:
+            yield which[start:end]
+            start = end
 
 
 def write_shard(path: Path, split: RawSplit, which: np.ndarray) -> None:
@@ -48,7 +75,7 @@ def write_shard(path: Path, split: RawSplit, which: np.ndarray) -> None:
     ids = split.attributes.get(ID)
     first = pa.field(ID, pa.int64() if ids is None else _type_of(ids), nullable=False)
     schema = pa.schema([first, *(pa.field(name, kind) for name, kind in types.items())])
-    with ShardWriter(path, schema, spec) as writer:
+    with ShardWriter(path, schema, spec, kind=split.kind) as writer:
         for start in range(0, len(which), _BLOCK_ROWS):
             rows = which[start : start + _BLOCK_ROWS]
             columns = {name: _taken(split.attributes[name], rows) for name in types}
@@ -58,6 +85,10 @@ def write_shard(path: Path, split: RawSplit, which: np.ndarray) -> None:
 
 def _type_of(column: np.ndarray | pa.ChunkedArray) -> pa.DataType:
     return pa.from_numpy_dtype(column.dtype.newbyteorder("=")) if isinstance(column, np.ndarray) else column.type
+
+
+def _as_chunks(column: np.ndarray | pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([column]) if isinstance(column, np.ndarray) else column
 
 
 def _taken(column: np.ndarray | pa.ChunkedArray, rows: np.ndarray) -> np.ndarray | pa.ChunkedArray:
@@ -73,7 +104,8 @@ def first_rows(samples: SampleSet, most: int, folder: Path) -> SampleSet:
     if samples.rows <= most:
         return samples
     left = most
-    with ShardWriter(folder / "part-00000.parquet", samples.attributes_schema, samples.spec) as writer:
+    path = folder / "part-00000.parquet"
+    with ShardWriter(path, samples.attributes_schema, samples.spec, kind=samples.kind) as writer:
         for block in samples.all_blocks(_BLOCK_ROWS):
             writer.write(block[:left].attributes, block[:left].pixels)
             left -= min(left, len(block))

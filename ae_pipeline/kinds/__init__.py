@@ -1,6 +1,7 @@
-"""What a row means: how a person's records become rows of one shape.
+"""What a row means: how a person's records become rows of one shape, and records again.
 
 base             the contract of a kind, and what kinds share
+state            what a kind keeps of the user's records, in codec.json
 image            a record is a picture, and its row the pixels as they are
 vector           a record is a list of numbers, and its row these numbers
 image_files      image files opened with care; the inbox reads its pictures with it, too
@@ -14,10 +15,12 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from ae_pipeline.errors import ConfigError, first_line
+from ae_pipeline.errors import ConfigError, DataError, first_line
 
 if TYPE_CHECKING:
+    from ae_pipeline.data.json_types import KindEntry
     from ae_pipeline.kinds.base import Kind
+    from ae_pipeline.kinds.state import KindState
 
 KINDS = ("image", "vector")
 """The kinds of this package, each named as its file."""
@@ -41,6 +44,28 @@ def build_kind(name: str) -> "Kind":
         places = ", ".join(point.value for point in found)
         raise ConfigError(f"the kind {name!r} is in several packages ({places}); uninstall all but one")
     return _checked(found[0])
+
+
+def open_kind(entry: "KindEntry", place: str) -> "tuple[Kind, KindState]":
+    """The kind of a codec, and its state as that kind checks it. `place` names the codec, or the file, in errors.
+
+    Raises ConfigError for a kind that is not installed here, DataError for a state that is none of its own.
+    """
+    from pydantic import ValidationError
+
+    from ae_pipeline.params.base import problems
+
+    if entry.name not in kind_names():
+        raise ConfigError(
+            f"{place} is of the kind {entry.name!r}, which is not installed here; install its package, or use "
+            "prepared Parquet files with a column `pixels`, and `decode --format rows`"
+        )
+    kind = build_kind(entry.name)
+    try:
+        return kind, kind.State.model_validate(entry.state)
+    except ValidationError as error:
+        what = f"has a state that the kind {entry.name!r} cannot have made: {problems(error)[0]}"
+        raise DataError(what, place=place, advice="use the version of its package that made it") from None
 
 
 def _checked(point: Any) -> "Kind":

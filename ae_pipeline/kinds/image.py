@@ -5,16 +5,22 @@ fourth channel. A palette is spelt out, which changes no colour. Fewer than 8 bi
 formats define it; 16 bits of grey stay 16 bits. EXIF's orientation is applied. Colour profiles are not: values stay as
 they are stored. What could not be kept so is refused by name: CMYK, 16 bits of colour, grey with opacity, colours
 multiplied with their opacity, several pictures in a file.
+
+A decoded row becomes a picture again: PNG, or TIFF where its values are floats. JPEG and the like come back as PNG,
+which loses nothing more.
 """
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.base import Kind, Place, Row, refuse_dtype, tensor_shape
+from ae_pipeline.kinds.base import Kind, Place, Row, as_tensors, refuse_dtype, tensor_shape
 from ae_pipeline.kinds.image_files import (
     IMAGE_SUFFIXES,
     MODES,
@@ -25,8 +31,11 @@ from ae_pipeline.kinds.image_files import (
     refuse_premultiplied,
 )
 from ae_pipeline.kinds.image_headers import ImageHeader
+from ae_pipeline.kinds.state import KindState
 
 _BYTES, _PATH = "bytes", "path"
+# By values per pixel: grey, RGB, RGB with opacity. Pillow writes no colours of 16 bits.
+_PICTURES = {1: ("uint8", "uint16", "float32"), 3: ("uint8",), 4: ("uint8",)}
 
 
 class ImageKind(Kind):
@@ -34,6 +43,7 @@ class ImageKind(Kind):
 
     suffixes = IMAGE_SUFFIXES
     block_records = 64  # photographs are large
+    column = "image"
 
     def takes(self, column: pa.DataType) -> bool:
         if pa.types.is_struct(column):
@@ -50,7 +60,7 @@ class ImageKind(Kind):
                 what, place=place, advice="reshape it, or set source.files.kind: vector for rows of numbers"
             )
 
-    def rows_of_column(self, records: pa.Array, place: Place) -> Iterator[Row]:
+    def rows_of_column(self, records: pa.Array, place: Place, state: KindState | None) -> Iterator[Row]:  # noqa: ARG002
         for number, data in enumerate(_bytes_of(records)):
             yield _row_of(data.as_py(), place(number))
 
@@ -58,6 +68,67 @@ class ImageKind(Kind):
         """Hugging Face's path of each picture."""
         has_path = pa.types.is_struct(records.type) and records.type.get_field_index(_PATH) >= 0
         return {_PATH: _field(records, _PATH)} if has_path else {}
+
+    def usual_type(self, state: KindState, spec: SampleSpec) -> pa.DataType:  # noqa: ARG002
+        """Hugging Face's struct of bytes and path; tensors for rows that no picture's file can hold."""
+        if is_picture(spec):
+            return pa.struct({_BYTES: pa.binary(), _PATH: pa.string()})
+        return pa.fixed_shape_tensor(pa.from_numpy_dtype(spec.dtype), spec.shape)
+
+    def from_rows(self, rows: np.ndarray, attributes: pa.Table, state: KindState) -> pa.Array:
+        spec = SampleSpec(rows.shape[1:], rows.dtype.name)
+        kind = self.column_type(state, spec)
+        if tensor_shape(kind) is not None:
+            return as_tensors(rows, kind)
+        files = [file_of(row) for row in rows]
+        if not pa.types.is_struct(kind):
+            return pa.array(files, kind)
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        paths = self._paths(attributes, state)
+        made = [pa.array(files if field.name == _BYTES else paths, field.type) for field in fields]
+        return pa.StructArray.from_arrays(made, fields=fields)
+
+    def _paths(self, attributes: pa.Table, state: KindState) -> list[str | None]:
+        """Paths as Hugging Face's structs had them, or else the names of the files that the pictures were."""
+        names = (*self.folded(state), "source_file")
+        found = next((name for name in names if name in attributes.column_names), None)
+        return attributes.column(found).to_pylist() if found else [None] * len(attributes)
+
+    def folded(self, state: KindState) -> tuple[str, ...]:
+        kind = state.form.arrow_type
+        has_path = kind is not None and pa.types.is_struct(kind) and kind.get_field_index(_PATH) >= 0
+        return (f"{state.form.column}_{_PATH}",) if has_path else ()
+
+    def ending(self, state: KindState, spec: SampleSpec) -> str | None:  # noqa: ARG002
+        if not is_picture(spec):
+            return None
+        return ".tif" if spec.dtype == "float32" else ".png"
+
+    def write(self, pieces: Iterable[tuple[np.ndarray, pa.Table]], path: Path, state: KindState) -> None:  # noqa: ARG002
+        ((rows, _),) = pieces
+        with open(path, "xb") as file:
+            file.write(file_of(rows[0]))
+
+
+def is_picture(spec: SampleSpec) -> bool:
+    """Whether a picture's file can hold rows of this shape and dtype as they are."""
+    channels = spec.shape[2] if len(spec.shape) == 3 else 1
+    return len(spec.shape) in (2, 3) and spec.dtype in _PICTURES.get(channels, ())
+
+
+def file_of(row: np.ndarray) -> bytes:
+    """A row that is a picture as a file: PNG, or TIFF of floats. The same row gives the same bytes.
+
+    Raises DataError for a row that no such file can hold.
+    """
+    spec = SampleSpec(row.shape, row.dtype.name)
+    if not is_picture(spec):
+        what = f"rows of {spec.describe()} are no pictures that PNG or TIFF files are written of"
+        raise DataError(what, advice="decode them with --format rows")
+    image = Image.fromarray(row[:, :, 0] if row.shape[2:] == (1,) else row)
+    file = io.BytesIO()
+    image.save(file, "TIFF" if row.dtype.kind == "f" else "PNG")
+    return file.getvalue()
 
 
 def as_it_is(data: bytes, place: str) -> np.ndarray:

@@ -1,38 +1,97 @@
-"""Kind `vector`: a record is a list of numbers, such as an embedding, its row these numbers in the type they have."""
+"""Kind `vector`: a record is a list of numbers, such as an embedding, its row these numbers.
+
+They keep their type, but for two. Numbers of float16 become float32, which changes no value. Numbers of float64 are
+rounded to float32, by at most 6e-8 of each; `rounding` measures it, and a vector with numbers beyond float32 is refused
+by name. Decoded vectors have the user's own type again: rounded to float16, or widened to float64.
+"""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 
+from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.base import Kind, Place, Row, refuse_dtype, refuse_infinite, tensor_shape
+from ae_pipeline.kinds.base import (
+    WIDER,
+    Kind,
+    Place,
+    Row,
+    as_tensors,
+    finite_rows,
+    narrowed,
+    refuse_dtype,
+    refuse_infinite,
+    tensor_shape,
+)
+from ae_pipeline.kinds.state import KindState
 
 
 class VectorKind(Kind):
     """Vectors as lists (of any or of one length), as Arrow's tensors of one dimension, or as the rows of an array."""
+
+    column = "vector"
 
     def takes(self, column: pa.DataType) -> bool:
         shape = tensor_shape(column)
         return (shape is not None and len(shape) == 1) or (_is_list(column) and _is_number(column.value_type))
 
     def refuse_array(self, shape: tuple[int, ...], dtype: np.dtype, place: str) -> None:
-        refuse_dtype(dtype, place)
+        refuse_dtype(dtype, place, WIDER)
         if len(shape) != 2:
             what = f"has shape {list(shape)}, expected (vectors, values)"
             raise DataError(what, place=place, advice="reshape it, or set source.files.kind: image for pictures")
 
-    def rows_of_column(self, records: pa.Array, place: Place) -> Iterator[Row]:
+    def rows_of_array(self, records: np.ndarray, place: Place, state: KindState | None) -> Iterator[Row]:  # noqa: ARG002
+        refuse_dtype(records.dtype, place(0), WIDER)
+        rows, beyond = _as_samples(records)
+        if beyond is not None:
+            number = int(beyond.reshape(len(records), -1).any(axis=1).argmax())
+            _refuse_beyond(records[number], place(number))
+        yield from finite_rows(rows, place)
+
+    def rows_of_column(self, records: pa.Array, place: Place, state: KindState | None) -> Iterator[Row]:  # noqa: ARG002
         yield from _rows_of_lists(records, place)
+
+    def rounding(self, records: pa.Array | np.ndarray) -> tuple[float, int]:
+        values = records
+        if isinstance(records, pa.Array):
+            kind = records.type
+            flat = records.storage.flatten() if tensor_shape(kind) is not None else records.flatten()
+            if not pa.types.is_float64(flat.type):
+                return 0.0, 0
+            values = flat.drop_null().to_numpy()
+        if values.dtype != np.float64:
+            return 0.0, 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            apart = values - values.astype(np.float32)
+        return float(np.square(apart[np.isfinite(apart)]).sum()), values.size
+
+    def usual_type(self, state: KindState, spec: SampleSpec) -> pa.DataType:
+        return pa.list_(state.form.arrow_type or pa.from_numpy_dtype(spec.dtype))
+
+    def from_rows(self, rows: np.ndarray, attributes: pa.Table, state: KindState) -> pa.Array:  # noqa: ARG002
+        kind = self.column_type(state, SampleSpec(rows.shape[1:], rows.dtype.name))
+        if tensor_shape(kind) is not None:
+            return as_tensors(rows, kind)
+        count, size = rows.shape
+        numbers = narrowed(rows, np.dtype(kind.value_type.to_pandas_dtype()))
+        values = pa.array(np.ascontiguousarray(numbers).reshape(-1), kind.value_type)
+        if pa.types.is_fixed_size_list(kind):
+            return pa.FixedSizeListArray.from_arrays(values, type=kind)
+        is_large = pa.types.is_large_list(kind)
+        offsets = pa.array(np.arange(count + 1, dtype=np.int64) * size, pa.int64() if is_large else pa.int32())
+        return (pa.LargeListArray if is_large else pa.ListArray).from_arrays(offsets, values, type=kind)
 
 
 def _rows_of_lists(lists: pa.Array, place: Place) -> Iterator[Row]:
     values = lists.values
     dtype = np.dtype(values.type.to_pandas_dtype())
-    refuse_dtype(dtype, place(0))
+    refuse_dtype(dtype, place(0), WIDER)
     # A list that is missing may have values that are none; those of the others are looked at one by one.
     missing = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
     numbers = (values.fill_null(0) if values.null_count else values).to_numpy()
+    samples, beyond = _as_samples(numbers)
     all_finite = dtype.kind != "f" or bool(np.isfinite(numbers).all())
     there = lists.is_valid().to_numpy(zero_copy_only=False)
     for number, (start, stop) in enumerate(zip(*_bounds(lists), strict=True)):
@@ -41,10 +100,27 @@ def _rows_of_lists(lists: pa.Array, place: Place) -> Iterator[Row]:
             continue
         if missing is not None and missing[start:stop].any():
             raise DataError("has a value that is missing", place=place(number), advice="fill it, or remove the row")
-        row = numbers[start:stop]
-        if not all_finite and not np.isfinite(row).all():
+        if not all_finite and not np.isfinite(numbers[start:stop]).all():
             refuse_infinite(place(number))
-        yield row
+        if beyond is not None and beyond[start:stop].any():
+            _refuse_beyond(numbers[start:stop], place(number))
+        yield samples[start:stop]
+
+
+def _as_samples(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers of any shape in a type that samples have, and which of them float32 cannot hold; None: it holds all."""
+    if numbers.dtype.newbyteorder("=").name not in WIDER:
+        return numbers, None
+    with np.errstate(over="ignore"):
+        samples = numbers.astype(np.float32)
+    beyond = np.isinf(samples) & np.isfinite(numbers)
+    return samples, beyond if beyond.any() else None
+
+
+def _refuse_beyond(numbers: np.ndarray, place: str) -> None:
+    worst = float(numbers[np.abs(np.where(np.isfinite(numbers), numbers, 0)).argmax()])
+    what = f"has values that float32 cannot hold, such as {worst:g}"
+    raise DataError(what, place=place, advice="scale them, or remove this record, first")
 
 
 def _bounds(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:

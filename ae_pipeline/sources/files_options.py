@@ -19,6 +19,8 @@ class Options(SourceOptions):
     """The column (Parquet) or array (.npz) with the records; null: the only one that can be."""
     label: str | None = None
     """folder: the sub-folder that a file lies in; or the name of a column; null: none."""
+    settings: dict[str, Any] = {}
+    """What the kind can be told, by name; image and vector have no settings."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the records held out for the test split. Each is drawn by its own name: more files change none."""
     seed: Seed = 0

@@ -88,6 +88,7 @@ def build_codec(
             **({"integers": asdict(tuned)} if tuned else {}),
         },
         integers=integers,
+        kind=train.kind,
     )
     return header, fitted
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
 from ae_pipeline.codec.header import HEADER_NAME, WEIGHTS_NAME
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.evaluation.baselines import build_pca_codec
@@ -45,6 +46,21 @@ def test_a_loaded_codec_gives_what_the_saved_one_gives(model_name, tmp_path):
 
 def test_a_copied_codec_is_the_same_codec(tiny_codec, copied):
     assert Codec.load(copied).fingerprint == Codec.load(tiny_codec).fingerprint
+
+
+def test_what_a_row_means_is_part_of_the_codec_and_of_its_fingerprint(tmp_path):
+    form = {"sort": "table", "column": "v", "type": "binary", "columns": ["v"], "label": None}
+    kind = KindEntry(name="image", state={"form": form})
+    none, one = random_codec(tmp_path / "none"), random_codec(tmp_path / "one", kind=kind)
+    other = random_codec(tmp_path / "other", kind=KindEntry(name="image", state={"form": {**form, "column": "w"}}))
+    assert "kind" not in json.loads((tmp_path / "none" / HEADER_NAME).read_text())
+    assert Codec.load(tmp_path / "one").header.kind == kind
+    assert len({codec.fingerprint for codec in (none, one, other)}) == 3
+    change_header(tmp_path / "one", kind__state={"form": form, "more": "x" * 300_000})
+    with pytest.raises(
+        CodecError, match=r"codec.json is not a valid codec: kind.state: has 3\d\d,\d\d\d bytes, at most"
+    ):
+        Codec.load(tmp_path / "one")
 
 
 def test_pca_of_rows_of_a_single_value(tmp_path):

@@ -1,6 +1,7 @@
 """What every kind must do, run on each of them; and a kind of a package of somebody else is one of them."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -13,13 +14,19 @@ import pytest
 from PIL import Image
 
 from ae_pipeline import kinds
-from ae_pipeline.data.pixels import DTYPES
+from ae_pipeline.data.arrow_types import type_from_json, type_to_json
+from ae_pipeline.data.json_types import KindEntry
+from ae_pipeline.data.pixels import DTYPES, SampleSpec
+from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import ConfigError, DataError
-from ae_pipeline.kinds import KINDS, build_kind, kind_names
-from ae_pipeline.kinds.base import Kind
+from ae_pipeline.kinds import KINDS, build_kind, kind_names, open_kind
+from ae_pipeline.kinds.base import WIDER, Kind
+from ae_pipeline.kinds.state import Form, entry_of
+from ae_pipeline.params import PrepareParams, SourceParams
+from ae_pipeline.sources import build_source
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"__init__", "base", "image_files", "image_headers"}
+PARTS = {"__init__", "base", "image_files", "image_headers", "state"}
 
 
 def png(pixels):
@@ -37,6 +44,14 @@ RECORDS = {
     "vector": (VECTORS, pa.array([list(row) if place != 2 else None for place, row in enumerate(VECTORS)])),
 }
 RECORDS["vector"] = (VECTORS, RECORDS["vector"][1].cast(pa.list_(pa.float32())))
+# Types of columns that its records may have.
+COLUMNS = {
+    "image": [pa.binary(), pa.large_binary(), pa.struct({"path": pa.string(), "bytes": pa.large_binary()})],
+    "vector": [pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.float64(), 6)],
+}
+COLUMNS["vector"].append(pa.fixed_shape_tensor(pa.float64(), [6]))
+COLUMNS["image"].append(pa.fixed_shape_tensor(pa.uint8(), [4, 3]))
+IDS = pa.table({"id": range(5)})
 kind_of = pytest.mark.parametrize("name", KINDS)
 
 
@@ -77,7 +92,7 @@ def test_arrays_are_taken_as_they_are_and_nothing_that_no_sample_can_be(name):
     rows, kind = RECORDS[name][0], build_kind(name)
     kind.refuse_array(rows.shape, rows.dtype, "here")
     np.testing.assert_array_equal(list(kind.to_rows(rows, str)), rows)
-    for dtype in ("float64", "float16", "int64", "uint32", "bool"):
+    for dtype in ("int64", "uint32", "bool", *(() if name == "vector" else WIDER)):
         with pytest.raises(DataError, match=rf"^here holds values of type {dtype}, expected {', '.join(DTYPES)}"):
             kind.refuse_array(rows.shape, np.dtype(dtype), "here")
     with pytest.raises(DataError, match=r"^here has shape \[5\], expected"):
@@ -103,13 +118,119 @@ def test_a_kind_takes_the_columns_that_it_reads_and_no_texts(name):
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in kind.suffixes)
 
 
-OTHER = '''"""A kind of somebody else: a record is a text of numbers."""
+def forms_of(name):
+    """Ways in which records of a kind stand: (form, records)."""
+    rows, column = RECORDS[name]
+    yield Form(sort="files"), column
+    yield Form(sort="array", type=type_to_json(pa.from_numpy_dtype(rows.dtype))), rows
+    for kind in COLUMNS[name]:
+        form = Form(sort="table", column="v", type=type_to_json(kind), columns=("a", "v", "id"))
+        yield form, build_kind(name).from_rows(rows, IDS, build_kind(name).State(form=form))
+
+
+@kind_of
+def test_a_state_is_plain_json_that_comes_back(name):
+    kind = build_kind(name)
+    for form, records in forms_of(name):
+        state = kind.fit(form, kind.Options(), iter([records]))
+        entry = entry_of(name, state)
+        again = KindEntry.model_validate_json(entry.model_dump_json())
+        _, found = open_kind(again, "here")
+        assert found == state
+    with pytest.raises(DataError, match=rf"^here has a state that the kind '{name}' cannot have made: form: "):
+        open_kind(KindEntry(name=name, state={}), "here")
+    with pytest.raises(ConfigError, match=r"^here is of the kind 'lost', which is not installed here; install its"):
+        open_kind(KindEntry(name="lost", state={}), "here")
+
+
+@kind_of
+def test_rows_become_records_of_the_persons_type_and_the_same_rows_again(name):
+    rows, kind = RECORDS[name][0], build_kind(name)
+    spec = SampleSpec(rows.shape[1:], rows.dtype.name)
+    for form, records in forms_of(name):
+        state = kind.fit(form, kind.Options(), iter([records]))
+        made = kind.from_rows(rows, IDS, state)
+        assert made.type == kind.column_type(state, spec)
+        assert form.sort != "table" or made.type == form.arrow_type
+        assert len(made) == len(rows)
+        assert kind.takes(made.type)
+        np.testing.assert_array_equal(list(kind.to_rows(made, str, state)), rows)
+        if form.sort == "array":
+            again = kind.to_array(rows, state)
+            assert again.dtype == form.arrow_type.to_pandas_dtype()
+            np.testing.assert_array_equal(list(kind.to_rows(again, str, state)), rows)
+
+
+@kind_of
+def test_a_record_is_written_as_a_file_that_is_the_same_record(name, tmp_path):
+    rows, kind = RECORDS[name][0], build_kind(name)
+    state = kind.State(form=Form(sort="files"))
+    ending = kind.ending(state, SampleSpec(rows.shape[1:], rows.dtype.name))
+    assert (ending is None) == (not kind.suffixes)
+    if ending is None:
+        return
+    assert ending in kind.suffixes
+    for again in ("a", "b"):
+        kind.write([(rows[:1], IDS[:1])], tmp_path / f"{again}{ending}", state)
+        np.testing.assert_array_equal(kind.read_file(tmp_path / f"{again}{ending}", state), rows[0])
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    with pytest.raises(FileExistsError):
+        kind.write([(rows[:1], IDS[:1])], tmp_path / f"a{ending}", state)
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [({"a": "x" * 300_000}, "bytes, at most"), ({"a": float("nan")}, "not JSON compliant"), ({"a": object()}, "valid")],
+)
+def test_a_state_that_is_large_or_no_json_is_refused(state, why):
+    with pytest.raises(ValueError, match=why):
+        KindEntry(name="image", state=state)
+
+
+TYPES = [
+    *(pa.list_(pa.float64()), pa.large_list(pa.field("element", pa.float16(), nullable=False))),
+    *(pa.list_(pa.int8(), 7), pa.fixed_shape_tensor(pa.float32(), [2, 3], dim_names=["a", "b"])),
+    *(pa.struct({"bytes": pa.binary(), "path": pa.string()}), pa.list_(pa.list_(pa.large_string())), pa.bool_()),
+]
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=str)
+def test_types_of_columns_come_back_from_json(kind):
+    found = type_from_json(json.loads(json.dumps(type_to_json(kind))))
+    assert found == kind
+    assert str(found) == str(kind)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        *("float", None, 7, {}, {"list": "int8"}, {"tensor": {"value": "float32"}}, {"struct": 3}, {"a": 1, "b": 2}),
+        {"fixed_size_list": {"name": "a", "type": "int8", "nullable": True, "size": 2**70}},
+    ],
+    ids=str,
+)
+def test_what_describes_no_type_is_refused(found):
+    with pytest.raises(ValueError, match="describes no type"):
+        type_from_json(found)
+    deep = "int8"
+    for _ in range(50):
+        deep = {"list": {"name": "a", "type": deep, "nullable": True}}
+    with pytest.raises(ValueError, match="describes no type"):
+        type_from_json(deep)
+
+
+OTHER = '''"""Kinds of somebody else: a record is a text of numbers: all of them a row, or each two of them."""
 
 import numpy as np
 import pyarrow as pa
+from typing import Annotated
+
+from pydantic import Field
 
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.base import Kind
+from ae_pipeline.kinds.base import Kind, Several
+from ae_pipeline.kinds.state import KindState
+from ae_pipeline.params.base import Count, Section
 
 
 class Numbers(Kind):
@@ -121,12 +242,68 @@ class Numbers(Kind):
     def refuse_array(self, shape, dtype, place):
         raise DataError("is an array, expected texts", place=place)
 
-    def rows_of_column(self, records, place):
+    def rows_of_column(self, records, place, state):
         for number, text in enumerate(records.to_pylist()):
             try:
                 yield np.array(bytes(text).split(), np.float32)
             except ValueError:
                 yield DataError("has no numbers", place=place(number))
+
+    def usual_type(self, state, spec):
+        return pa.string()
+
+    def from_rows(self, rows, attributes, state):
+        return pa.array([" ".join(f"{value:g}" for value in row) for row in rows])
+
+
+class FrameState(KindState):
+    width: Annotated[int, Field(ge=1, le=1024)]
+
+
+class FrameOptions(Section):
+    width: Count = 2
+
+
+class Frames(Numbers):
+    State, Options, several = FrameState, FrameOptions, True
+
+    def fit(self, form, settings, records):
+        return FrameState(form=form, width=settings.width)
+
+    def row_columns(self, state):
+        return pa.schema([pa.field("frame", pa.int32()), pa.field("length", pa.int64())])
+
+    def rows_of_column(self, records, place, state):
+        for row in super().rows_of_column(records, place, state):
+            yield row if isinstance(row, DataError) else self._frames(row, state.width)
+
+    def _frames(self, row, width):
+        count = -(-len(row) // width)
+        padded = np.zeros((count, width), np.float32)
+        padded.reshape(-1)[: len(row)] = row
+        return Several(count, (self._piece(padded[at : at + 3], at, len(row)) for at in range(0, count, 3)))
+
+    def _piece(self, rows, first, length):
+        return rows, {"frame": range(first, first + len(rows)), "length": [length] * len(rows)}
+
+    def from_rows(self, rows, attributes, state):
+        found, frames = [], attributes.column("frame").to_pylist()
+        starts = [at for at, frame in enumerate(frames) if frame == 0]
+        for start, end in zip(starts, [*starts[1:], len(rows)]):
+            if frames[start:end] != list(range(end - start)):
+                raise DataError("has not all frames")
+            values = rows[start:end].reshape(-1)[: attributes.column("length")[start].as_py()]
+            found.append(" ".join(f"{value:g}" for value in values))
+        return pa.array(found)
+
+    def ending(self, state, spec):
+        return ".numbers"
+
+    def write(self, pieces, path, state):
+        with open(path, "x") as file:
+            for rows, attributes in pieces:
+                most = attributes.column("length")[0].as_py() - attributes.column("frame")[0].as_py() * state.width
+                file.write("".join(f"{value:g} " for value in rows.reshape(-1)[:most]))
 
 
 class NoKind:
@@ -141,21 +318,58 @@ def package(tmp_path):
     info = tmp_path / "somebodys-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys\nVersion: 1.0\n")
-    points = "[ae_pipeline.kinds]\nnumbers = somebodys:Numbers\nwrong = somebodys:NoKind\nlost = somebodys:Missing\n"
-    (info / "entry_points.txt").write_text(points)
+    points = {"numbers": "Numbers", "frames": "Frames", "wrong": "NoKind", "lost": "Missing"}
+    lines = [f"{name} = somebodys:{kind}\n" for name, kind in points.items()]
+    (info / "entry_points.txt").write_text("".join(["[ae_pipeline.kinds]\n", *lines]))
     return tmp_path
 
 
 def test_a_kind_of_another_package_is_found_by_its_entry_point(package, monkeypatch):
     monkeypatch.syspath_prepend(str(package))
-    assert kind_names() == ["image", "vector", "lost", "numbers", "wrong"]
+    assert kind_names() == ["image", "vector", "frames", "lost", "numbers", "wrong"]
     assert build_kind("numbers").suffixes == (".numbers",)
     with pytest.raises(ConfigError, match=r"the kind 'wrong' of somebodys:NoKind is no ae_pipeline\.kinds\.base\.Kind"):
         build_kind("wrong")
     with pytest.raises(ConfigError, match="the kind 'lost' of somebodys:Missing cannot be loaded"):
         build_kind("lost")
-    with pytest.raises(ConfigError, match="there is no kind 'photo'; expected one of image, vector, lost, numbers"):
+    with pytest.raises(
+        ConfigError, match="there is no kind 'photo'; expected one of image, vector, frames, lost, numbers"
+    ):
         build_kind("photo")
+
+
+def test_a_kind_of_another_package_may_make_several_rows_of_a_record(package, tmp_path, monkeypatch):
+    """They stand together: in one split, in one shard, with the record's number and what the kind says of each."""
+    monkeypatch.syspath_prepend(str(package))
+    (tmp_path / "data").mkdir()
+    for number in range(30):
+        text = " ".join(str(number + place / 100) for place in range(1 + number % 19))
+        (tmp_path / f"data/{number:02}.numbers").write_text(text)
+    options = {"path": str(tmp_path / "data"), "kind": "frames", "settings": {"width": 3}}
+    source = build_source(SourceParams.model_validate({"name": "files", "files": options}))
+    (tmp_path / "raw").mkdir()
+    source.fetch(tmp_path / "raw")
+    sets = write_splits(source.read(tmp_path / "raw"), tmp_path / "prepared", PrepareParams(rows_per_shard=8))
+    seen, ids, found = {}, [], {}
+    for split, samples in sets.items():
+        kind, state = open_kind(samples.kind, split)
+        assert state.width == 3
+        for shard in samples.shards:
+            (block,) = samples.blocks(shard, 1000)
+            assert len(block) <= 8
+            ids += block.attributes.column("id").to_pylist()
+            records = list(dict.fromkeys(block.attributes.column("record").to_pylist()))
+            assert all(seen.setdefault(record, shard) == shard for record in records)
+            texts = kind.from_rows(block.pixels, block.attributes, state).to_pylist()
+            found |= dict(zip(records, texts, strict=True))
+    assert sorted(ids) == list(range(len(ids)))
+    assert len(ids) == sum(-(-(1 + number % 19) // 3) for number in range(30))
+    names = sorted(path.read_text() for path in (tmp_path / "data").iterdir())
+    assert sorted(" ".join(f"{float(value):g}" for value in text.split()) for text in names) == sorted(found.values())
+    with pytest.raises(ConfigError, match=r"source.files.settings of the kind 'frames': .* \(known: width\)"):
+        build_source(
+            SourceParams.model_validate({"name": "files", "files": {**options, "settings": {"size": 3}}})
+        ).announce()
 
 
 def test_the_source_reads_files_by_a_kind_of_another_package(package, tmp_path):

@@ -197,7 +197,7 @@ from ae_pipeline.kinds.vector import VectorKind
 
 
 class Spoiler(VectorKind):
-    def to_rows(self, records, place):
+    def to_rows(self, records, place, state=None):
         path = Path(place(0).split(": ")[0])
         change = path.stem
         if change == "remove":
@@ -209,7 +209,7 @@ class Spoiler(VectorKind):
         else:
             with open(path, "r+b") as file:
                 file.write(b"\\x93")
-        yield from super().to_rows(records, place)
+        yield from super().to_rows(records, place, state)
 '''
 
 

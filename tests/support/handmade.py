@@ -14,6 +14,7 @@ from ae_pipeline.codec.arithmetic import scale_pixels
 from ae_pipeline.codec.codec import Codec, freeze, save_codec
 from ae_pipeline.codec.header import HEADER_NAME, Scaling, fingerprint
 from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.pixels import SampleSpec, from_numpy
 from ae_pipeline.data.sample_schema import sample_schema
 from ae_pipeline.data.samples import SampleSet
@@ -49,6 +50,7 @@ def random_codec(
     seed: int = 0,
     options: dict[str, Any] | None = None,
     integer: bool = False,
+    kind: KindEntry | None = None,
 ) -> Codec:
     """Save an untrained codec in `folder`; returns the one in memory, which was never loaded (in integers: it was)."""
     usual = {
@@ -78,6 +80,7 @@ def random_codec(
         scaling=scaling,
         provenance={"method": "untrained"},
         integers=integers,
+        kind=kind,
     )
     return Codec.load(folder) if integer else Codec(header, model)
 

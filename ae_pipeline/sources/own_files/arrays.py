@@ -7,7 +7,7 @@ the file, never by pickle, and not mapped: a file that somebody cuts short while
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from ae_pipeline.data.sample_schema import schema_difference
 from ae_pipeline.errors import DataError, first_line
-from ae_pipeline.kinds.base import Kind
+from ae_pipeline.kinds.base import Kind, Source
+from ae_pipeline.kinds.state import Form
 from ae_pipeline.sources.own_files.listing import FoundFile
-from ae_pipeline.sources.own_files.records import Reader, Records, row_place
+from ae_pipeline.sources.own_files.records import Reader, Records, describe_type, row_place
 
 _ENDING = ".npy"
 _AGAIN = "make or fetch it again"
@@ -65,9 +66,9 @@ class _Header:
 class Arrays(Reader):
     """Files of arrays of one type, with one shape of rows; `work` is a folder for what is unpacked."""
 
-    def __init__(self, files: tuple[FoundFile, ...], kind: Kind, column: str | None, work: Path):
-        super().__init__()
-        self._kind, self._work, self._column = kind, work, column
+    def __init__(self, files: Sequence[FoundFile], kind: Kind, column: str | None, work: Path):
+        super().__init__(files, kind)
+        self._work, self._column = work, column
         first: FoundFile | None = None
         for file in files:
             try:
@@ -83,28 +84,43 @@ class Arrays(Reader):
             self._counts[file.name] = headers[name].shape[0]
             if first is None:
                 first, self.schema = file, schema
+                described = describe_type(pa.from_numpy_dtype(headers[name].dtype.newbyteorder("=")), file.path)
+                self.form = Form(sort="array", column=name or None, type=described)
             elif schema != self.schema:
                 which = schema_difference(schema, self.schema)
                 raise DataError(f"{file.path} has other arrays than {first.path}: {which}; give all files the same")
         if first is None:
             raise next(iter(self.broken.values()))
 
-    def read(self, file: FoundFile) -> Iterator[Records]:
+    def _sources(self, file: FoundFile) -> Iterator[Source]:
+        for _, values, _ in self._blocks(file, 0, None):
+            yield values
+
+    def read(self, file: FoundFile, first: int = 0, end: int | None = None) -> Iterator[Records]:
+        """All records, or those from number `first` to `end`."""
+        for start, values, columns in self._blocks(file, first, end):
+            rows = self.kind.to_rows(values, row_place(file.path, start), self.state)
+            rounding = self.kind.rounding(values)
+            yield Records(rows, columns, start, row_place(file.name, start), rounding)
+
+    def _blocks(self, file: FoundFile, first: int, end: int | None) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
+        """Number of the first record, records, and columns beside them, of some records each."""
         with _opened(file.path, self._work) as arrays:
             name = _name_of_records(file.path, {key: header for key, (_, header) in arrays.items()}, self._column)
             shape, dtype = arrays[name][1].shape, arrays[name][1].dtype
-            rows = shape[0]
-            step = max(1, min(self._kind.block_records, _BLOCK_BYTES // max(1, prod(shape[1:]) * dtype.itemsize)))
-            for first in range(0, rows, step):
-                end = min(rows, first + step)
+            rows = shape[0] if end is None else min(end, shape[0])
+            step = max(1, min(self.kind.block_records, _BLOCK_BYTES // max(1, prod(shape[1:]) * dtype.itemsize)))
+            for start in range(first, rows, step):
+                stop = min(rows, start + step)
                 found = {
-                    key: header.rows(opened.fileno(), first, end, str(file.path))
+                    key: header.rows(opened.fileno(), start, stop, str(file.path))
                     for key, (opened, header) in arrays.items()
                 }
                 values = found.pop(name)
-                columns = pa.table({key: pa.array(found[key]) for key in self.schema.names}, schema=self.schema)
-                yield Records(
-                    self._kind.to_rows(values, row_place(file.path, first)), columns, first, row_place(file.name, first)
+                yield (
+                    start,
+                    values,
+                    pa.table({key: pa.array(found[key]) for key in self.schema.names}, schema=self.schema),
                 )
 
 

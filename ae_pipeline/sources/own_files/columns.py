@@ -1,6 +1,7 @@
 """Which column of a table holds the records, and which columns are written beside their rows."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,8 @@ from ae_pipeline.kinds.base import Kind
 from ae_pipeline.sources.own_files.listing import FoundFile
 
 SOURCE_FILE, LABEL, FOLDER = "source_file", "label", "folder"
+RECORD = "record"
+"""The column that says which record a row belongs to, where records have several rows."""
 _TAKEN = {
     PIXELS: "the rows' own column",
     SOURCE_FILE: "the name of each record's file",
@@ -49,11 +52,17 @@ def beside_columns(schema: pa.Schema, column: str, kind: Kind) -> pa.Schema:
 class Kept:
     """The columns that are written: id, the file's name, the label, and all others of the person's.
 
-    Raises DataError for names that stand for something else, and for a label that is not there.
+    Where a record has several rows, rows are numbered, `record` has the record's number or the person's own id, and
+    `several` has the columns that the kind gives each row. Raises DataError for names that stand for something else,
+    and for a label that is not there.
     """
 
-    def __init__(self, found: pa.Schema, file: FoundFile, label: str | None):
-        self._label = label
+    def __init__(self, found: pa.Schema, file: FoundFile, label: str | None, several: pa.Schema | None = None):
+        self._label, self._several = label, several
+        self._taken = dict(_TAKEN)
+        if several is not None:
+            own = [RECORD, *several.names]
+            self._taken |= dict.fromkeys(own, "which says what each row of a record is")
         self.has_ids = ROW_ID in found.names
         if ROW_ID in dict(file.keys):
             what = f"lies in a folder {ROW_ID}=..., but `{ROW_ID}` is a column of every row"
@@ -62,14 +71,33 @@ class Kept:
         self._found = [*(_written(file.path, field) for field in found), *keys]
         names = [field.name for field in self._found]
         self._refuse_names(file.path, names)
-        id_field = _id_field(file.path, found) if self.has_ids else pa.field(ROW_ID, pa.int64(), nullable=False)
+        numbers = pa.field(ROW_ID, pa.int64(), nullable=False)
+        first = _id_field(file.path, found) if self.has_ids else numbers
         made = [pa.field(LABEL, pa.string())] if label == FOLDER else []
         rest = [field.with_name(self._renamed(field.name)) for field in self._found if field.name != ROW_ID]
-        self.schema = pa.schema([id_field, pa.field(SOURCE_FILE, pa.string()), *made, *rest])
-        refuse_alike(file.path, self.schema, {**_TAKEN, ROW_ID: "the rows' ids"})
+        if several is not None:
+            first = first.with_name(RECORD)
+        self._of_records = pa.schema([first, pa.field(SOURCE_FILE, pa.string()), *made, *rest])
+        others = list(self._of_records)[1:]
+        self.schema = self._of_records if several is None else pa.schema([numbers, first, *several, *others])
+        refuse_alike(file.path, self.schema, {**self._taken, ROW_ID: "the rows' ids"})
+
+    @property
+    def key(self) -> str:
+        """The column that says which record a row is of: its id, or `record`."""
+        return ROW_ID if self._several is None else RECORD
+
+    def rows_of(self, record: pa.Table, first_id: int, rows: int, values: dict[str, Any]) -> pa.Table:
+        """Columns of some rows of one record: `record` is its line of `table`, `values` are the kind's own, (rows,)."""
+        assert self._several is not None
+        arrays: dict[str, Any] = {ROW_ID: pa.array(np.arange(first_id, first_id + rows))}
+        arrays |= {name: pa.array(values[name], self._several.field(name).type) for name in self._several.names}
+        same = record.take(pa.array(np.zeros(rows, np.int64)))
+        columns = [arrays[name] if name in arrays else same.column(name) for name in self.schema.names]
+        return pa.Table.from_arrays(columns, schema=self.schema)
 
     def table(self, columns: pa.Table, file: FoundFile, first_number: int, rows: int) -> pa.Table:
-        """The columns of `rows` records, which are number `first_number` and so on of all."""
+        """The columns of `rows` records, a line each, which are number `first_number` and so on of all."""
         if columns.num_columns:
             columns = with_keys(file.path, columns, file.keys)
         else:
@@ -77,8 +105,9 @@ class Kept:
         found = dict(zip(columns.column_names, columns.columns, strict=True))
         arrays: list[pa.ChunkedArray | pa.Array] = []
         originals = {self._renamed(name): name for name in found}
-        for field in self.schema:
-            if field.name == ROW_ID and not self.has_ids:
+        originals[self.key] = ROW_ID
+        for field in self._of_records:
+            if field.name == self.key and not self.has_ids:
                 arrays.append(pa.array(np.arange(first_number, first_number + rows)))
             elif field.name == SOURCE_FILE:
                 arrays.append(pa.repeat(pa.scalar(file.name), rows))
@@ -86,7 +115,7 @@ class Kept:
                 arrays.append(pa.repeat(pa.scalar(self._folder(file)), rows))
             else:
                 arrays.append(_cast(file.path, found[originals[field.name]], field))
-        return pa.Table.from_arrays(arrays, schema=self.schema)
+        return pa.Table.from_arrays(arrays, schema=self._of_records)
 
     def _folder(self, file: FoundFile) -> str:
         if not file.folder:
@@ -99,8 +128,8 @@ class Kept:
 
     def _refuse_names(self, path: Path, names: list[str]) -> None:
         for name in names:
-            if name in _TAKEN:
-                raise DataError(f"has a column `{name}`, {_TAKEN[name]}", place=path, advice="rename it")
+            if name in self._taken:
+                raise DataError(f"has a column `{name}`, {self._taken[name]}", place=path, advice="rename it")
         if self._label == FOLDER and FOLDER in names:
             what = f"has a column `{FOLDER}`, which source.files.label could mean as well as its sub-folder"
             raise DataError(what, place=path, advice="rename the column")
@@ -133,7 +162,7 @@ def _id_field(path: Path, schema: pa.Schema) -> pa.Field:
 
 
 def _cast(path: Path, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    if field.name == ROW_ID and column.null_count:
+    if field.name in (ROW_ID, RECORD) and not field.nullable and column.null_count:
         what = f"has {column.null_count:,} or more rows without a value in the column `{ROW_ID}`"
         raise DataError(what, place=path, advice="give every row one, or rename the column")
     try:

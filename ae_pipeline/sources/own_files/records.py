@@ -2,21 +2,26 @@
 
 reader = Tables(files, kind, column)  # or SingleFiles, or Arrays (arrays.py)
 reader.count(file)                    # from headers: records that the file holds
+reader.state = kind.fit(reader.form, settings, reader.sources())
 for block in reader.read(file): block.rows, block.columns
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from ae_pipeline.data.arrow_types import type_to_json
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.parquet.reader import int96_columns, int96_unit, open_parquet, read_tables
 from ae_pipeline.data.pixels import PIXELS, SampleSpec, to_numpy
-from ae_pipeline.data.sample_schema import schema_difference, spec_of, stated_spec
+from ae_pipeline.data.sample_schema import schema_difference, spec_of, stated_kind, stated_spec
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.base import Kind, Place, Row
+from ae_pipeline.kinds.base import Kind, Place, Row, Source
+from ae_pipeline.kinds.state import Form, KindState
 from ae_pipeline.sources.own_files.columns import beside_columns, choose_column
 from ae_pipeline.sources.own_files.listing import FoundFile
 
@@ -32,6 +37,8 @@ class Records:
     columns: pa.Table
     first: int
     name: Place
+    rounding: tuple[float, int] = (0.0, 0)
+    """What `Kind.rounding` says of these records."""
 
 
 class Reader(ABC):
@@ -39,11 +46,28 @@ class Reader(ABC):
 
     schema: pa.Schema
     """Columns beside the records, as the files have them."""
+    form: Form | None
+    """How the records stand in the files; None for files in this package's own layout, which are rows already."""
+    entry: KindEntry | None = None
+    """What files in this package's own layout say of their rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: Sequence[FoundFile], kind: Kind) -> None:
+        self.files, self.kind = files, kind
+        self.state: KindState | None = None
+        """The kind's state, once it is fitted, or from a codec."""
         self.broken: dict[str, DataError] = {}
         """Files that cannot be opened, by name, and why."""
         self._counts: dict[str, int] = {}
+
+    def sources(self) -> Iterator[Source]:
+        """The records of all files that can be opened, as kinds take them, block by block."""
+        for file in self.files:
+            if file.name not in self.broken:
+                yield from self._sources(file)
+
+    @abstractmethod
+    def _sources(self, file: FoundFile) -> Iterator[Source]:
+        """The records of a file."""
 
     def count(self, file: FoundFile) -> int:
         """How many records the file holds; none if it is broken."""
@@ -58,29 +82,24 @@ class SingleFiles(Reader):
     """Files that are one record each."""
 
     schema = pa.schema([])
-
-    def __init__(self, kind: Kind):
-        super().__init__()
-        self._kind = kind
+    form = Form(sort="files")
 
     def count(self, file: FoundFile) -> int:  # noqa: ARG002
         return 1
 
+    def _sources(self, file: FoundFile) -> Iterator[Source]:
+        yield file.path
+
     def read(self, file: FoundFile) -> Iterator[Records]:
-        try:
-            data = file.path.read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", place=file.path) from None
-        rows = self._kind.to_rows(pa.array([data], pa.large_binary()), lambda _: str(file.path))
+        rows = (self.kind.read_file(path, self.state) for path in [file.path])
         yield Records(rows, pa.table({}), 0, lambda _: file.name)
 
 
 class Tables(Reader):
     """Parquet files with the same columns: one holds the records, the others stay beside them."""
 
-    def __init__(self, files: tuple[FoundFile, ...], kind: Kind, column: str | None):
-        super().__init__()
-        self._kind = kind
+    def __init__(self, files: Sequence[FoundFile], kind: Kind, column: str | None):
+        super().__init__(files, kind)
         first: tuple[FoundFile, pa.Schema] | None = None
         old_times: dict[Path, list[str]] = {}
         for file in files:
@@ -104,24 +123,45 @@ class Tables(Reader):
         self._spec = _stated(first[0], table, column)
         self._column = PIXELS if self._spec else choose_column(str(first[0].path), table, kind, column)
         self.schema = beside_columns(table, self._column, kind)
+        if self._spec:
+            self.form, self.entry = None, stated_kind({first[0].path: table})
+        else:
+            described = describe_type(table.field(self._column).type, first[0].path)
+            self.form = Form(sort="table", column=self._column, type=described, columns=tuple(table.names))
 
-    def read(self, file: FoundFile) -> Iterator[Records]:
-        first = 0
-        for table in read_tables(file.path, None, self._kind.block_records, self._int96):
-            values = table.column(self._column).combine_chunks()
-            values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
+    def _sources(self, file: FoundFile) -> Iterator[Source]:
+        for table in read_tables(file.path, None, self.kind.block_records, self._int96):
+            yield _in_one(table.column(self._column))
+
+    def read(self, file: FoundFile, row_groups: list[int] | None = None, row_in_file: int = 0) -> Iterator[Records]:
+        """All records, or those of some row groups, before which the file has `row_in_file` records."""
+        first = row_in_file
+        for table in read_tables(file.path, row_groups, self.kind.block_records, self._int96, first_row=row_in_file):
+            values = _in_one(table.column(self._column))
             columns = table.drop_columns([self._column])
             if self._spec:
                 numbers = pa.chunked_array([pa.array(range(first, first + len(table)))])
                 values = to_numpy(table.column(PIXELS), self._spec, file.path, numbers)
-                self._kind.refuse_array(values.shape, values.dtype, str(file.path))
+                self.kind.refuse_array(values.shape, values.dtype, str(file.path))
             else:
-                for name, beside in self._kind.beside(values).items():
+                for name, beside in self.kind.beside(values).items():
                     columns = columns.append_column(f"{self._column}_{name}", beside)
-            yield Records(
-                self._kind.to_rows(values, row_place(file.path, first)), columns, first, row_place(file.name, first)
-            )
+            rows = self.kind.to_rows(values, row_place(file.path, first), self.state)
+            yield Records(rows, columns, first, row_place(file.name, first), self.kind.rounding(values))
             first += len(table)
+
+
+def describe_type(kind: pa.DataType, path: Path) -> Any:
+    """The type of records as a codec keeps it. Raises DataError for one that cannot be kept."""
+    try:
+        return type_to_json(kind)
+    except ValueError as error:
+        raise DataError(f"has records of a type that cannot be kept: {error}", place=path, advice="cast it") from None
+
+
+def _in_one(column: pa.ChunkedArray) -> pa.Array:
+    values = column.combine_chunks()
+    return values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
 
 
 def row_place(path: Path | str, first: int) -> Place:

@@ -2,6 +2,7 @@
 
 <split>.npy      NumPy's format: rows (n, *shape), C order
 <split>.arrow    Arrow's IPC file format: the columns of these rows
+kind.json        what a row means, for the codec to keep: name and state of the kind
 """
 
 import os
@@ -13,11 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.pixels import RawSplit, SampleSpec
 from ae_pipeline.data.sample_schema import ROW_ID
 from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.files import write_json
+from ae_pipeline.kinds import build_kind
+from ae_pipeline.sources.own_files.columns import RECORD
 
 SPLITS = ("train", "test")
+KIND_NAME = "kind.json"
+_AGAIN = "run `dvc repro --force --single-item download`"
 
 
 class SplitWriter:
@@ -63,8 +70,35 @@ class SplitWriter:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-def read_split(raw: Path, split: str, first_id: int) -> RawSplit:
-    """What `SplitWriter` wrote, mapped into memory. Raises DataError where it cannot be read."""
+def read_splits(raw: Path) -> dict[str, RawSplit]:
+    """What `SplitWriter` and `write_kind` wrote, rows mapped into memory. Raises DataError where it cannot be read."""
+    entry, found = _read_kind(raw), {}
+    first_id = 0
+    for split in SPLITS:
+        pixels, columns = _read_split(raw, split)
+        record = RECORD if entry and build_kind(entry.name).several else None
+        found[split] = RawSplit(pixels, columns, first_id, entry, record)
+        first_id += len(pixels)
+    return found
+
+
+def write_kind(raw: Path, entry: KindEntry | None) -> None:
+    """Write `kind.json`; nothing for rows of no kind."""
+    if entry is not None:
+        write_json(raw / KIND_NAME, entry.model_dump(mode="json"))
+
+
+def _read_kind(raw: Path) -> KindEntry | None:
+    path = raw / KIND_NAME
+    if not path.exists():
+        return None
+    try:
+        return KindEntry.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read: {first_line(error)}", place=path, advice=_AGAIN) from None
+
+
+def _read_split(raw: Path, split: str) -> tuple[np.ndarray, dict[str, pa.ChunkedArray]]:
     path = raw / f"{split}.npy"
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -72,11 +106,10 @@ def read_split(raw: Path, split: str, first_id: int) -> RawSplit:
         table = _read_columns(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        advice = "run `dvc repro --force --single-item download`"
-        raise DataError(f"cannot be read: {reason}", place=path, advice=advice) from None
+        raise DataError(f"cannot be read: {reason}", place=path, advice=_AGAIN) from None
     if len(table) != len(pixels):
         raise DataError(f"has {len(table):,} rows of columns, expected {len(pixels):,}", place=path)
-    return RawSplit(pixels, {name: table.column(name) for name in table.column_names}, first_id)
+    return pixels, {name: table.column(name) for name in table.column_names}
 
 
 def _read_columns(path: Path) -> pa.Table:
@@ -84,11 +117,11 @@ def _read_columns(path: Path) -> pa.Table:
         return reader.read_all()
 
 
-def refuse_repeated_ids(raw: Path, what: str) -> None:
-    """Raise DataError where two rows of both splits have one id. Takes memory for the ids, and for nothing else."""
-    columns = [_read_columns(raw / f"{split}.arrow").column(ROW_ID) for split in SPLITS]
+def refuse_repeated_ids(raw: Path, what: str, key: str, records: int) -> None:
+    """Raise DataError unless the column `key` of both splits has so many values. Takes memory for them alone."""
+    columns = [_read_columns(raw / f"{split}.arrow").column(key) for split in SPLITS]
     ids = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
     distinct = pc.count_distinct(ids).as_py()
-    if distinct < len(ids):
+    if distinct < records:
         advice = f"make them differ, or rename the column `{ROW_ID}`: rows are then numbered"
-        raise DataError(f"has {len(ids) - distinct:,} ids that are there before", place=what, advice=advice)
+        raise DataError(f"has {records - distinct:,} ids that are there before", place=what, advice=advice)
