@@ -19,7 +19,7 @@ from ae_pipeline.sources.own_files.states import states_of
 def _photos(tmp_path, monkeypatch):
     """Four pictures' names in folders, two that are left out, and a folder beside them that a link leads to."""
     monkeypatch.chdir(tmp_path)
-    names = ("photos/a.png", "photos/in/b.png", "photos/in/year=2020/c.png", "photos/_left/d.png", "photos/.hidden.png")
+    names = ("photos/a.png", "photos/in/b.png", "photos/in/more/c.png", "photos/_left/d.png", "photos/.hidden.png")
     for name in (*names, "beside/e.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ae_pipeline.errors import DataError, WorkspaceError, first_line, warn
 from ae_pipeline.files import sha256_json, write_json
 from ae_pipeline.params import Params
+from ae_pipeline.params.base import SourceOptions
 from ae_pipeline.provenance import CODE_FILE, code_digests
 
 SOURCE_FILES = "source_files"
@@ -38,7 +39,9 @@ def look(params: Params, root: Path) -> Found:
     """
     warnings = []
     try:
-        files = sha256_json(getattr(params.source, params.source.name).state_of_files())
+        options = getattr(params.source, params.source.name)
+        # A source without files of a person's may have a plain section of options.
+        files = sha256_json(options.state_of_files() if isinstance(options, SourceOptions) else ())
     except (DataError, OSError, ValueError) as error:  # ValueError: a path that no system takes
         last = _last(root)
         files = last or _NOT_THERE
