@@ -9,10 +9,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ae_pipeline.cli.stages.code import look
 from ae_pipeline.errors import ConfigError, DataError, PipelineError, WorkspaceError
 from ae_pipeline.operation.tracking.dvc_lock import read_stages
 from ae_pipeline.params import MNIST_MAX_MSE, Params
-from ae_pipeline.provenance import CODE_FILE, code_digests
+from ae_pipeline.provenance import CODE_FILE
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Announced
 from ae_pipeline.training.outlook import misfits, size_warnings
@@ -117,7 +118,7 @@ def _is_fetched(params: Params, root: Path) -> bool:
         return False
     try:
         download = read_stages(root)["download"]
-        ran_with, now = download["params"]["params.yaml"], code_digests()
+        ran_with, now = download["params"]["params.yaml"], look(params, root).digests
         same_code = all(now.get(name) == digest for name, digest in download["params"][CODE_FILE].items())
     except (OSError, WorkspaceError, KeyError, TypeError, AttributeError):
         return False

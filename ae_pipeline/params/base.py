@@ -1,5 +1,6 @@
 """What sections of params.yaml share."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -71,6 +72,19 @@ class Limits(Section):
         """The limits that are set."""
         found = [(key, *key.partition("_")[::2], value) for key, value in self if value is not None]
         return [Limit(key, name, kind == "max", value) for key, kind, name, value in found if kind in ("max", "min")]
+
+
+class SourceOptions(Section):
+    """Options of a source; `class Options` in a file of sources/ beside it is one."""
+
+    def state_of_files(self) -> Sequence[Any]:
+        """What the person's own files are that the source reads, in values that JSON holds: any change of a file
+        changes it. Nothing for a source that has no such files.
+
+        It is asked at every `dvc repro`, so it reads no file and imports nothing heavy. Raises DataError or OSError
+        where no file is there.
+        """
+        return ()
 
 
 class ModelOptions(Section):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import create_model
 
-from ae_pipeline.params.base import ModelOptions, Section
+from ae_pipeline.params.base import ModelOptions, Section, SourceOptions
 
 _PACKAGE = Path(__file__).parents[1]
 AnyOptions = TypeVar("AnyOptions", bound=Section)
@@ -41,7 +41,7 @@ def find_options(room: str, last: str, default: str, base: type[AnyOptions]) -> 
     return found
 
 
-SOURCES = find_options("sources", "SOURCE", "mnist", Section)
+SOURCES = find_options("sources", "SOURCE", "mnist", SourceOptions)
 MODELS = find_options("models", "MODEL", "dense", ModelOptions)
 
 if TYPE_CHECKING:

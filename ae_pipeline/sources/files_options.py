@@ -1,13 +1,14 @@
 """Options of the source `files`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from ae_pipeline.params.base import Section, Seed
+from ae_pipeline.params.base import Seed, SourceOptions
 
 
-class Options(Section):
+class Options(SourceOptions):
     """Which files, what is in them, and which records are held out for the test."""
 
     path: str = "data/mine"
@@ -26,3 +27,8 @@ class Options(Section):
     """Draws the test split."""
     skip_unreadable: bool = False
     """Whether records that cannot be read are left out, counted and listed; else they are refused."""
+
+    def state_of_files(self) -> Sequence[Any]:
+        from ae_pipeline.sources.own_files.states import states_of
+
+        return states_of(self.path)

@@ -73,12 +73,17 @@ def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
 
 
 def size_warnings(params: Params, spec: SampleSpec) -> Iterator[str]:
-    """Latents that take more than the samples do."""
+    """Latents that take more than the samples do, or are as many numbers."""
     bits = params.train.latent_size * log2(params.quantiser.levels)
     if bits >= 8 * spec.nbytes:
         yield (
             f"train.latent_size {params.train.latent_size} with {params.quantiser.levels} levels is {bits:.0f} bits "
             f"per row, not less than the {8 * spec.nbytes} of the samples ({spec.describe()}); set it lower"
+        )
+    elif params.train.latent_size >= spec.size:
+        yield (
+            f"train.latent_size {params.train.latent_size} is not below the {spec.size} values of a row "
+            f"({spec.describe()}): set it lower"
         )
 
 

@@ -14,6 +14,7 @@ from ae_pipeline.sources import build_source
 _PLACES = ("path", "folder")
 """The option by which a source is told where the user's data lies: those that have one of them read it."""
 _MNIST = "mnist"
+_IDX = "idx"
 _IMAGE = "image"
 
 
@@ -81,18 +82,25 @@ def _choose(name: str | None, data: str | None) -> ChosenSource:
 
 
 def _reader_of(data: str, names: list[str]) -> str:
-    refusals, able = [], []
+    refusals, able = {}, []
     for name in names:
         try:
             _ask(name, data)
             able.append(name)
         except DataError as error:
-            refusals.append(error.renamed({f"source.{name}.{_place(name)}": "--data"}))
+            refusals[name] = error.renamed({f"source.{name}.{_place(name)}": "--data"})
     if not able:
-        raise DataError("; or ".join(map(str, refusals)))
+        raise refusals[_IDX if _IDX in refusals and (len(names) == 1 or _has_idx_files(data)) else names[0]]
     if len(able) > 1:
         raise ConfigError(f"sources {', '.join(able)} can read {data}; say which with --source")
     return able[0]
+
+
+def _has_idx_files(data: str) -> bool:
+    """Whether a folder has files in MNIST's format, so that what the source `idx` says of it is to the point."""
+    from ae_pipeline.data.idx import idx_name
+
+    return Path(data).is_dir() and any(idx_name(item.name) for item in Path(data).iterdir() if item.is_file())
 
 
 def _ask(name: str, data: str) -> None:

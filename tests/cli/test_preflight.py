@@ -16,11 +16,12 @@ from ruamel.yaml import YAML
 from ae_pipeline.cli.preflight import preflight
 from ae_pipeline.cli.stages import run_stage
 from ae_pipeline.data.idx import describe_idx, write_idx
-from ae_pipeline.errors import ConfigError
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.errors import ConfigError, WorkspaceError
 from ae_pipeline.params import MNIST_MAX_MSE, Params, load_params
 from ae_pipeline.provenance import code_digests
 from ae_pipeline.sources import build_source
-from ae_pipeline.training.outlook import check_fits, look_ahead
+from ae_pipeline.training.outlook import check_fits, look_ahead, size_warnings
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 SYNTHETIC = {"source": {"name": "synthetic", "synthetic": {"train_rows": 300, "test_rows": 60}}}
@@ -192,6 +193,25 @@ def test_latents_that_take_more_than_the_samples_are_warned_of(check):
     code, _, err = check(source=small, train={"latent_size": 40})
     assert code == 0
     assert "is 160 bits per row, not less than the 128 of the samples (uint8 4x4)" in err
+
+
+def test_latents_of_as_many_numbers_as_a_row_are_warned_of_for_floats_too():
+    floats, params = (
+        SampleSpec((16,), "float32"),
+        params_of({"train": {"latent_size": 16}, "quantiser": {"levels": 16}}),
+    )
+    (warning,) = size_warnings(params, floats)
+    assert "train.latent_size 16 is not below the 16 values of a row (float32 16)" in warning
+    assert not list(size_warnings(params, SampleSpec((17,), "float32")))
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder", "before"), [("prepare", "raw", "download"), ("train", "prepared", "prepare")]
+)
+def test_a_stage_says_which_one_has_to_run_before_it(tmp_path, stage, folder, before):
+    words = rf"data/{folder} is missing, which stage `{before}` makes; run `dvc repro {stage}`"
+    with pytest.raises(WorkspaceError, match=words):
+        run_stage(stage, Params(), tmp_path)
 
 
 def test_a_disk_that_is_too_small_is_warned_of(check, tmp_path):

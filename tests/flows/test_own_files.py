@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +70,13 @@ def test_a_folder_of_pictures_comes_back_as_pictures(clone, tmp_path):
         with Image.open(tmp_path / "out" / line["file"]) as picture:
             assert (picture.mode, picture.size) == ("RGB", (10, 12))
     assert ran(clone.dvc("repro")[1]) == [CODE]
+    os.utime(clone.folder / "photos/dark/000.png", (0, 0))
+    assert ran(clone.dvc("repro")[1]) == [CODE, "download"], "a touched file is read again, and its rows are the same"
+    (clone.folder / "photos").rename(clone.folder / "away")
+    _, output = clone.dvc("repro")
+    assert ran(output) == [CODE]
+    assert "the source's files cannot be looked at: there is no photos" in output
+    (clone.folder / "away").rename(clone.folder / "photos")
 
 
 def test_a_parquet_file_of_vectors_comes_back_as_vectors_with_its_columns(clone):
@@ -110,12 +118,10 @@ def test_what_cannot_be_read_ends_the_stage_with_the_file_and_says_what_to_do(cl
     Image.fromarray(draw(np.random.default_rng(2), 50)).save(data, "PNG")
     (clone.folder / "photos/dark/cut.png").write_bytes(data.getvalue()[:-40])
     use(clone, path="photos", kind="image", label="folder")
-    # DVC does not watch the files: it would take what this stage made of them before.
-    again = ("repro", "--force", "--single-item", "download")
-    code, output = clone.dvc(*again, check=False)
+    code, output = clone.dvc("repro", "download", check=False)
     assert code != 0
     assert "photos/dark/cut.png is not a readable image" in output
     assert "set source.files.skip_unreadable to true" in output
     assert "Traceback" not in output
     use(clone, path="photos", kind="image", label="folder", skip_unreadable=True)
-    assert "1 left out (left_out.parquet)" in clone.dvc(*again)[1]
+    assert "1 left out (left_out.parquet)" in clone.dvc("repro", "download")[1]

@@ -7,6 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import STAGES
+from ae_pipeline.cli.stages.code import SOURCE_FILES
 from ae_pipeline.params.options import MODELS, SOURCES
 from ae_pipeline.provenance import CODE_FILE, code_digests
 
@@ -150,7 +151,11 @@ def is_covered(module, listed):
 
 
 def listed_by(stage):
-    """What a stage names of code.json."""
+    """What a stage names of the package in code.json."""
+    return named_by(stage) - {SOURCE_FILES}
+
+
+def named_by(stage):
     entry = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"][stage]
     assert not [dep for dep in entry.get("deps", []) if dep.startswith("ae_pipeline")], "a workspace has no such folder"
     return {name for item in entry["params"] if isinstance(item, dict) for name in item[CODE_FILE]}
@@ -173,6 +178,10 @@ def test_what_dvc_yaml_names_of_code_json_is_there(stage):
     chosen = [("${model.name}", model) for model in MODELS] + [("${source.name}", source) for source in SOURCES]
     named = {name.replace(*pair) for name in listed_by(stage) for pair in chosen if pair[0] in name or "$" not in name}
     assert named <= code_digests().keys()
+
+
+def test_a_change_of_the_sources_files_runs_download_and_nothing_else_by_itself():
+    assert [stage for stage in STAGES if SOURCE_FILES in named_by(stage)] == ["download"]
 
 
 def test_dvc_yaml_names_few_things():

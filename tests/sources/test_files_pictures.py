@@ -137,6 +137,17 @@ def test_the_first_five_unreadable_ones_are_named_and_all_are_counted(tmp_path):
     assert pq.read_metadata(tmp_path / "raw/left_out.parquet").num_rows == 9
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_where_no_record_can_be_read_nobody_is_told_to_leave_them_out(skip, tmp_path):
+    for number in range(3):
+        (tmp_path / f"bad{number}.png").write_bytes(b"no")
+    with pytest.raises(
+        DataError, match=r"3 record\(s\) .*; no record can be read: mend them, or name others"
+    ) as caught:
+        fetch(tmp_path, path=tmp_path, skip_unreadable=skip)
+    assert "skip_unreadable" not in str(caught.value)
+
+
 def test_sizes_and_channels_that_differ_are_refused_with_their_numbers(tmp_path):
     folder = folder_of(tmp_path, saved(COLOUR))
     (folder / "grey.png").write_bytes(saved(GREY))

@@ -102,14 +102,20 @@ def test_a_kind_is_set_with_a_network_that_takes_its_rows(ae, tmp_path):
 def test_data_that_the_source_refuses_and_options_that_do_not_go_together_make_nothing(ae, tmp_path):
     idx_files(tmp_path / "half")
     (tmp_path / "half" / IMAGES[1]).unlink()
-    before = files_of(tmp_path)
-    assert refused(ae("init", "ws", "--data", "gone"), "no folder", "gone", "set --data to the one")
+    before = [*files_of(tmp_path), "notes/a.txt"]
+    assert refused(ae("init", "ws", "--data", "gone"), "there is no ", "gone; set --data to a file, a folder or a glob")
     assert refused(ae("init", "ws", "--data", "half"), str(tmp_path / "half"), "test")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").write_text("no data")
+    refusal = ae("init", "ws", "--data", "notes")
+    assert refused(refusal, "has 1 file(s) that this kind does not read (a.txt)")
+    assert "IDX" not in refusal[2]
+    assert "train images" not in refusal[2]
     assert refused(ae("init", "ws"), "add --data PATH, or --source and one of mnist, fashion_mnist, synthetic")
     assert refused(ae("init", "ws", "--source", "idx"), "add --data PATH")
     assert refused(ae("init", "ws", "--source", "mnist", "--data", "half"), "`mnist` has data of its own")
     assert refused(ae("init", "ws", "--source", "cifar"), "no source 'cifar'; expected one of mnist,")
-    assert files_of(tmp_path) == before
+    assert files_of(tmp_path) == sorted(before)
     assert not (tmp_path / "ws").exists()
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ae_pipeline.data.idx import idx_name
 from ae_pipeline.data.sample_files import Keys, is_leftover, is_parquet, key_of
 from ae_pipeline.errors import DataError, named
 from ae_pipeline.files import recorded_name
@@ -45,7 +44,7 @@ def list_files(path: str, suffixes: Sequence[str]) -> Listing:
 
     Raises DataError where there is none, for files of several sorts, and for what cannot be read at all.
     """
-    root, starts = _starts(path)
+    root, starts = starts_of(path)
     walk = _Walk(root)
     for start in starts:
         walk.begin(start, found_by_glob=not Path(path).exists())
@@ -58,8 +57,8 @@ def list_files(path: str, suffixes: Sequence[str]) -> Listing:
     return Listing(sort, tuple(found), tuple(sorted(walk.left_out)))
 
 
-def _starts(path: str) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, and what to look into."""
+def starts_of(path: str) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and what to look into. Raises DataError where there is nothing."""
     place = Path(path)
     if place.is_dir():
         return place, [place]
@@ -139,6 +138,8 @@ def _one_sort(path: str, files: Sequence[FoundFile], suffixes: Sequence[str]) ->
         first.setdefault(sort, file.name)
     wanted = f"*{', *'.join((*suffixes, '.parquet', *ARRAY_SUFFIXES))}"
     if None in sorts:
+        from ae_pipeline.data.idx import idx_name  # NumPy, which the stage `code` does not load
+
         if idx_name(PurePosixPath(first[None]).name):
             raise DataError(f"{path} has IDX files ({first[None]}); read them with source.name: idx")
         raise DataError(

@@ -137,16 +137,19 @@ class Sink:
     def refuse_unreadable(self) -> None:
         """Raise DataError for records that cannot be read, unless they may be left out."""
         if self._unreadable and not self._skip:
-            shown = "; ".join(self._named)
-            what = f"{self._path} has {self._unreadable:,} record(s) or file(s) that cannot be read: {shown}"
-            more = self._unreadable - len(self._named)
-            raise DataError(
-                f"{what}{f' (and {more:,} more)' if more else ''}",
-                advice="mend or remove them, or set source.files.skip_unreadable to true, which leaves them out",
+            raise self._unreadable_error(
+                "mend or remove them, or set source.files.skip_unreadable to true, which leaves them out"
             )
+
+    def _unreadable_error(self, advice: str) -> DataError:
+        what = f"{self._path} has {self._unreadable:,} record(s) or file(s) that cannot be read: "
+        more = self._unreadable - len(self._named)
+        return DataError(what + "; ".join(self._named) + (f" (and {more:,} more)" if more else ""), advice=advice)
 
     def refuse_what_was_found(self) -> None:
         """Raise DataError for records that cannot be read, of several sizes, or too few for two splits."""
+        if self._unreadable and not self._sizes:
+            raise self._unreadable_error("no record can be read: mend them, or name others in source.files.path")
         self.refuse_unreadable()
         if len(self._sizes) > 1:
             found = [f"{n:,} of {spec.describe()} ({self._examples[spec]})" for spec, n in self._sizes.most_common()]
