@@ -1,7 +1,7 @@
 """The commands that apply a codec to a data set: encode, evaluate; and info, of a store or a codec."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ae_pipeline.cli.options import (
+    DATA,
     DEFAULT_PARAMS,
     AsJson,
     Device,
+    SkipUnreadable,
     Snapshot,
     complete_once_named,
     naming_options,
@@ -24,23 +26,27 @@ from ae_pipeline.errors import ConfigError, printable, warn
 
 if TYPE_CHECKING:
     from ae_pipeline.codec.header import CodecHeader
-    from ae_pipeline.data.pixels import SampleSpec
     from ae_pipeline.data.samples import SampleSet
+    from ae_pipeline.sources.own_files.grouping import KnownGroup
 
 CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
 ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
-Layout = Annotated[Literal["list", "binary", "coded"], typer.Option(help="How latents are stored.")]
+Layout = Annotated[
+    Literal["list", "binary", "coded"] | None,
+    typer.Option(help="How latents are stored. [default: as suits the codec's training]"),
+]
 # What people are told of a new store; `info` says the rest.
 _WRITTEN = ["store", "rows", "bytes_in", "bytes_out", "ratio", "bits_per_row", "bits_per_row_with_codec", "parts"]
 
 
 def encode(
-    data: Annotated[Path, typer.Argument(help="Parquet file, or folder of them, with a column `pixels`.")],
+    data: Annotated[Path, typer.Argument(help=DATA)],
     store: Annotated[str, typer.Option(help="Folder to write, new or empty; or a URL: s3://bucket/store.")],
     codec: CodecFolder = None,
     model: ModelUri = None,
-    layout: Layout = "list",
+    layout: Layout = None,
     row_group_rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows per Parquet row group.")] = 10_000,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -59,9 +65,9 @@ def encode(
     complete = complete_once_named("store", Path(store), as_json=as_json)  # of a URL never: no such folder is found
     with complete, naming_options(row_group_rows="--row-group-rows"), _codec(codec, model) as folder:
         header = read_header(folder)
-        samples = _open_samples(data, header.spec)
+        samples = _open_samples(data, header, skip_unreadable)
         watch = samples.watch_range(header.scaling)
-        settings = EncodeParams(layout=layout, row_group_rows=row_group_rows, device=device)
+        settings = EncodeParams(layout=layout or header.layout, row_group_rows=row_group_rows, device=device)
         git = git_state(Path.cwd())
         with row_progress("encode", samples.rows) as progress:
             written = encode_samples(samples, folder, store, settings, name=data.name, git=git, progress=progress)
@@ -93,7 +99,7 @@ def info(
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="Rows that the codec was not trained on.")],
+    data: Annotated[Path, typer.Argument(help="Data that the codec was not trained on.")],
     codec: CodecFolder = None,
     model: ModelUri = None,
     store: Annotated[
@@ -101,18 +107,19 @@ def evaluate(
     ] = None,
     train: Annotated[Path | None, typer.Option(help="Train split: adds PCA of the same latent size.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for metrics.json, tables and pictures.")] = None,
-    layout: Layout = "list",
+    layout: Layout = None,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure what a codec, or an existing store, costs on a data set."""
     if store is None:
         with naming_options(), _codec(codec, model) as folder:
-            metrics, header = _measure_codec(data, folder, train, report, layout=layout, device=device)
+            metrics, header = _measure_codec(data, folder, train, report, layout, device, skip_unreadable)
     elif codec or model or train or report:
         raise ConfigError("--store goes without --codec, --model, --train and --report")
     else:
-        metrics, header = _measure_store(data, store, device)
+        metrics, header = _measure_store(data, store, device, skip_unreadable)
     from ae_pipeline.evaluation.mean_answer import warnings_of
 
     warnings = warnings_of(metrics, header.scaling, str(data))
@@ -121,7 +128,7 @@ def evaluate(
 
 
 def _measure_codec(
-    data: Path, codec: Path, train: Path | None, report: Path | None, **settings: Any
+    data: Path, codec: Path, train: Path | None, report: Path | None, layout: Any, device: Any, skip: bool
 ) -> tuple[dict[str, Any], "CodecHeader"]:
     from ae_pipeline.codec.header import read_header
     from ae_pipeline.evaluation.evaluate import evaluate_codec
@@ -132,9 +139,10 @@ def _measure_codec(
     if report:
         refuse_existing(report)
     header = read_header(codec)
-    samples = _open_samples(data, header.spec)
-    train_samples = _open_samples(train, samples.spec) if train else None
-    measured = evaluate_codec(codec, samples, EncodeParams(**settings), train=train_samples)
+    samples = _open_samples(data, header, skip)
+    train_samples = _open_samples(train, header, skip) if train else None
+    settings = EncodeParams(layout=layout or header.layout, device=device)
+    measured = evaluate_codec(codec, samples, settings, train=train_samples)
     if report:
         write_tables(report / "tables", measured)
         write_pictures(report / "pictures", measured, None)
@@ -142,19 +150,20 @@ def _measure_codec(
     return measured.metrics, header
 
 
-def _measure_store(data: Path, store: str, device: str) -> tuple[dict[str, Any], "CodecHeader"]:
+def _measure_store(data: Path, store: str, device: str, skip: bool) -> tuple[dict[str, Any], "CodecHeader"]:
     from ae_pipeline.evaluation.evaluate import evaluate_store
+    from ae_pipeline.store.care.make_again import known_groups
     from ae_pipeline.store.latent_store import LatentStore
 
     opened = LatentStore.open(store)
     header = opened.codec_header()
-    return evaluate_store(opened, _open_samples(data, header.spec), device), header
+    return evaluate_store(opened, _open_samples(data, header, skip, known_groups(opened)), device), header
 
 
-def _open_samples(data: Path, spec: "SampleSpec") -> "SampleSet":
-    from ae_pipeline.data.samples import SampleSet
+def _open_samples(data: Path, header: "CodecHeader", skip: bool, known: "Sequence[KnownGroup]" = ()) -> "SampleSet":
+    from ae_pipeline.sources.own_files.opening import open_data
 
-    samples = SampleSet.open(data, spec)
+    samples = open_data(data, header.kind, header.spec, skip_unreadable=skip, known=known)
     note_left_out(samples)
     return samples
 

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,9 @@ from ae_pipeline.cli.options import AsJson, Device, Snapshot, StorePlace, comple
 from ae_pipeline.errors import ConfigError, DamagedPartError, named, printable
 
 if TYPE_CHECKING:
-    from ae_pipeline.data.samples import Block
+    from pyarrow import Schema
+
+    from ae_pipeline.data.blocks import Block
     from ae_pipeline.store.format.manifest import PartEntry
     from ae_pipeline.store.latent_store import LatentStore
 
@@ -46,12 +49,17 @@ def decode(
         ),
     ] = False,
     output_format: Annotated[
-        Literal["parquet", "png"], typer.Option("--format", help="png: one image per row, and index.parquet.")
-    ] = "parquet",
+        Literal["own", "parquet", "png", "rows"] | None,
+        typer.Option(
+            "--format",
+            help="own: as your records were (pictures, arrays, Parquet); parquet: Parquet with your column; png: an "
+            "image for each row, and index.parquet; rows: a column `pixels`. [default: own]",
+        ),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Decode a store, or chosen rows of it, into Parquet or PNG files, from the store alone.
+    """Decode a store, or chosen rows of it, from the store alone: your columns, pictures or arrays again.
 
     Rows come in the store's order. The result is whole or not there at all.
     """
@@ -106,29 +114,85 @@ class _Damage:
 
 
 def _decode(
-    store: "LatentStore", out: Path, selection: dict[str, Any], output_format: str, device: str, damage: _Damage | None
+    store: "LatentStore",
+    out: Path,
+    selection: dict[str, Any],
+    output_format: str | None,
+    device: str,
+    damage: _Damage | None,
 ) -> dict[str, Any]:
     import pyarrow as pa
 
-    from ae_pipeline.store.reading.decode import attribute_names, decode_rows, decode_store, refuse_inside_store
-    from ae_pipeline.store.reading.export import export_images, export_parquet
+    from ae_pipeline.store.reading.decode import attribute_names, decode_parts, decode_rows, refuse_inside_store
+    from ae_pipeline.store.reading.export import export_file, export_images
 
     everything = not any(value is not None for value in selection.values())
+    header = store.codec_header()
+    schema = store.attributes_schema()
+    attributes = pa.schema([schema.field(name) for name in attribute_names(store, selection["columns"])])
+    target = _Target(store, attributes, out, output_format)
     rows = store.manifest.totals.rows if selection["filter"] is None and selection["ids"] is None else None
-    with row_progress("decode", rows) as progress:
-        if everything and output_format == "parquet" and out.suffix != ".parquet":
-            decoded = decode_store(store, out, device=device, on_damaged=damage, progress=progress)
-            spec, count, files = decoded.spec, decoded.rows, len(decoded.files)
+    with row_progress("decode", rows) as report:
+        count = 0
+
+        def progress(more: int) -> None:
+            nonlocal count
+            count += more
+            report(more)
+
+        if everything and target.open_file and out.suffix != ".parquet":
+            files = decode_parts(store, out, target.open_file, device=device, on_damaged=damage, progress=progress)
+            count -= damage.rows if damage else 0
         else:
             refuse_inside_store(store, out)
-            spec = store.codec_header().spec
-            schema = store.attributes_schema()
-            attributes = pa.schema([schema.field(name) for name in attribute_names(store, selection["columns"])])
+            if target.form and selection["columns"] is not None:
+                more = [name for name in target.form.needed(store) if name not in selection["columns"]]
+                selection = selection | {"columns": [*selection["columns"], *more]}
             blocks = _readable(store, decode_rows(store, **selection, on_damaged=damage, device=device), damage)
-            export = export_images if output_format == "png" else export_parquet
-            count = export(blocks, attributes, spec, out, progress)
-            files = count if output_format == "png" else 1
-    return {"out": str(out), "rows": count, "samples": spec.describe(), "files": files}
+            files = 1
+            if target.open_file:
+                export_file(blocks, target.open_file, out, progress)
+            elif target.form:
+                files = target.export(blocks, progress)
+            else:
+                files = export_images(blocks, attributes, header.spec, out, progress)
+    return {"out": str(out), "rows": count, "samples": header.spec.describe(), "files": files}
+
+
+class _Target:
+    """What is written: Parquet files that `open_file` opens, or else files in the `form` of the records, or images."""
+
+    def __init__(self, store: "LatentStore", attributes: "Schema", out: Path, wanted: str | None):
+        from ae_pipeline.data.samples import ShardWriter
+        from ae_pipeline.store.reading.own_form import OwnForm, RecordsWriter
+
+        header = store.codec_header()
+        own = header.kind is not None and wanted != "rows"
+        self.form = OwnForm(store, attributes) if own else None
+        self.open_file: Any = None
+        self._out, self._as_files = out, False
+        if self.form is None:
+            if wanted != "png":
+                self.open_file = partial(ShardWriter, attributes=attributes, spec=header.spec)
+        elif wanted == "png":
+            self._as_files = self.form.ending == ".png"
+            self.form = self.form if self._as_files else None
+        else:
+            sort = self.form.form.sort if wanted == "own" or out.suffix != ".parquet" else "table"
+            self._as_files = sort == "files" and self.form.ending is not None
+            if wanted == "parquet" or not (self._as_files or sort == "array"):
+                self.open_file = partial(RecordsWriter, self.form)
+        if out.suffix == ".parquet" and not self.open_file:
+            raise ConfigError(
+                f"the records are written as files into a folder, and {out} looks like a file; give a folder, or "
+                "--format parquet"
+            )
+
+    def export(self, blocks: "Iterator[Block]", progress: Any) -> int:
+        from ae_pipeline.store.reading.own_files import export_records
+
+        assert self.form is not None
+        return export_records(blocks, self.form, self._out, as_files=self._as_files, progress=progress)
 
 
 def _readable(store: "LatentStore", blocks: "Iterator[Block]", damage: _Damage | None) -> "Iterator[Block]":

@@ -23,7 +23,12 @@ StorePlace = Annotated[str, typer.Argument(help="Latent store: a folder, or a UR
 Snapshot = Annotated[
     int | None, typer.Option(min=1, help="The store as of an earlier snapshot (`ae-pipeline info` lists them).")
 ]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out records that cannot be read, and say which.")
+]
 DEFAULT_PARAMS = Path("params.yaml")
+DATA = "Your files as the codec's training had them (pictures, Parquet, .npy), or Parquet with a column `pixels`."
+"""Help of an argument with data."""
 
 
 @contextmanager

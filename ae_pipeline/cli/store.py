@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ae_pipeline.cli.options import AsJson, Device, StorePlace, naming_options, note_left_out, row_progress, show
+from ae_pipeline.cli.options import (
+    DATA,
+    AsJson,
+    Device,
+    SkipUnreadable,
+    StorePlace,
+    naming_options,
+    note_left_out,
+    row_progress,
+    show,
+)
 from ae_pipeline.errors import ConfigError, StoreError, named, printable, warn
 
 LocalStore = Annotated[str, typer.Argument(metavar="STORE", help="Latent store: a folder.")]
@@ -18,14 +28,15 @@ Sources = Annotated[
 
 def append(
     store: StorePlace,
-    data: Annotated[list[Path], typer.Argument(help="Parquet files, or folders of them, with a column `pixels`.")],
+    data: Annotated[list[Path], typer.Argument(help=DATA)],
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Add data sets to a store, with its own codec and layout, as one new snapshot; what it has adds nothing."""
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
-    from ae_pipeline.store.care.make_again import open_sources
+    from ae_pipeline.store.care.make_again import open_sources, refuse_torn
     from ae_pipeline.store.care.part_checks import size_warnings
     from ae_pipeline.store.latent_store import LatentStore
     from ae_pipeline.store.writing.appending import append_samples
@@ -35,8 +46,9 @@ def append(
     warn(size_warnings(opened))
     latent = opened.manifest.latent
     settings = EncodeParams(layout=latent.layout, row_group_rows=latent.row_group_rows, device=device)
-    sets = open_sources(data, store)
+    sets = open_sources(data, store, skip_unreadable=skip_unreadable)
     note_left_out(*sets)
+    refuse_torn(sets, store)
     watches = [samples.watch_range(opened.codec_header().scaling) for samples in sets]
     rows = sum(samples.rows for samples in sets)
     with naming_options(), row_progress("append", rows) as progress:

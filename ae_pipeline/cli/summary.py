@@ -56,6 +56,7 @@ def describe_codec(header: CodecHeader) -> dict[str, Any]:
         "latent_size": header.model.latent_size,
         "levels": header.quantiser.levels,
         "options": header.model.options,
+        **({"kind": header.kind.name} if header.kind else {}),
         "provenance": header.provenance,
     }
 

@@ -101,6 +101,15 @@ class CodecHeader(JsonModel):
         assert self.samples.dtype in DTYPES
         return SampleSpec(tuple(self.samples.shape), self.samples.dtype)
 
+    @property
+    def layout(self) -> Literal["list", "binary", "coded"]:
+        """The layout in which the latents of a codec trained so take the fewest bits, as far as it can be told."""
+        params = self.provenance.get("params")
+        train = params.get("train") if isinstance(params, dict) else None
+        if not isinstance(train, dict) or not train.get("rate_weight"):
+            return "list"
+        return "coded" if train.get("rate_code") == "separate" else "binary"
+
 
 def fingerprint(values: dict[str, Any]) -> str:
     """SHA-256 (hex) over what decides the output: everything in codec.json but itself and the provenance."""

@@ -1,6 +1,7 @@
 """Rows on disk.
 
 samples          SampleSet: rows in Parquet shards, read in blocks
+blocks           rows in memory, cut anew
 sample_files     which files a data set is, and the keys in its folders' names
 value_range      where values lie, and whether outliers decide the scaling
 pixels           shape and dtype of a sample, and its Arrow column; what a source gives: the rows of one split

@@ -27,7 +27,7 @@ def type_to_json(kind: pa.DataType) -> Any:
     if isinstance(kind, pa.FixedShapeTensorType):
         order = list(range(len(kind.shape)))
         if kind.permutation not in (None, order):
-            raise ValueError(f"{kind} has its dimensions in another order")
+            raise ValueError(f"tensors whose dimensions are stored in the order {kind.permutation}")
         made = {"value": type_to_json(kind.value_type), "shape": list(kind.shape)}
         return {"tensor": made | ({"dim_names": list(kind.dim_names)} if kind.dim_names else {})}
     if pa.types.is_struct(kind):

@@ -20,6 +20,11 @@ Keys = tuple[tuple[str, str | None], ...]
 PARQUET_SUFFIXES = (".parquet", ".pq", ".parq")
 _MAGIC = (b"PAR1", b"PARE")  # the second one begins encrypted files: reading says why that fails
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_IMAGES = (
+    "image files are read with a codec that was trained on such files (docs/your-data.md), and by the inbox "
+    '(docs/operations.md, "The inbox")'
+)
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _SYSTEM = ("thumbs.db", "desktop.ini")
 _NAMED = 20
 
@@ -118,18 +123,21 @@ class _Walk:
     def refuse_others(self) -> None:
         """Raise DataError for what is neither data nor a known leftover."""
         if self._nested:
+            images = any(name.lower().endswith(IMAGE_ENDINGS) for name in self._nested)
             raise DataError(
-                f"{self._root} has files in sub-folders ({_first(self._nested)}), whose rows would be left out; put "
-                "all files into one folder, name the folders key=value where they say something of the rows, or encode "
-                "the sub-folders one by one"
+                f"{self._root} has files in sub-folders ({_first(self._nested)}), whose rows would be left out; "
+                + (
+                    _IMAGES
+                    if images
+                    else "put all files into one folder, name the folders key=value where they say something of the "
+                    "rows, or encode the sub-folders one by one"
+                )
             )
         if self._foreign:
-            images = any(name.lower().endswith((".png", ".jpg", ".jpeg")) for name in self._foreign)
+            images = any(name.lower().endswith(IMAGE_ENDINGS) for name in self._foreign)
             raise DataError(
                 f"{self._root} has files that are not Parquet ({_first(self._foreign)}), which would be left out; move "
-                "them elsewhere, or give the Parquet files in a folder of their own"
-                + '; to encode image files, put them into the inbox (docs/operations.md, "The inbox")'
-                * images
+                "them elsewhere, or give the Parquet files in a folder of their own" + f"; {_IMAGES}" * images
             )
 
     def _name(self, path: Path) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ae_pipeline.data.blocks import Block, joined
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.parquet.reader import int96_columns, int96_unit, open_parquet, read_tables
 from ae_pipeline.data.parquet.writer import RowGroupWriter, rechunk, with_schema
@@ -58,21 +59,6 @@ class Shard:
     """How many rows of the data set come before it."""
     row_in_file: int = 0
     """How many rows of its file come before it."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive rows: attributes (id first) as Arrow, pixels as (rows, *shape)."""
-
-    attributes: pa.Table
-    pixels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, rows: slice) -> "Block":
-        """Some of the rows, not copied."""
-        return Block(self.attributes[rows], self.pixels[rows])
 
 
 class SampleSet:
@@ -122,7 +108,7 @@ class SampleSet:
         for file in found.files:
             with open_parquet(file) as parquet:
                 schemas[file] = parquet.schema_arrow
-                shards += _shards(file, parquet.metadata, rows)
+                shards += shards_of(file, parquet.metadata, rows)
                 rows += parquet.metadata.num_rows
                 if columns := int96_columns(parquet.metadata):
                     old_times[file] = columns
@@ -159,6 +145,11 @@ class SampleSet:
         fields = attribute_fields(self._schema, self._stored)
         keys = self._origin.keys.get(self.files[0], ())
         return pa.schema([*fields, *(pa.field(name, pa.string()) for name, _ in keys if name not in fields.names)])
+
+    @property
+    def made_columns(self) -> tuple[str, ...]:
+        """Columns that are not the data's own, but say which file a row is from."""
+        return ()
 
     @property
     def left_out(self) -> str | None:
@@ -234,17 +225,20 @@ class SampleSet:
             "drop the column"
         )
 
+    def numbered(self, attributes: pa.Table, first_row: int) -> pa.Table:
+        """Attributes with the rows' numbers in a store, from `first_row` on, where the files have no ids."""
+        if self.has_ids:
+            return attributes
+        numbers = np.arange(first_row, first_row + len(attributes))
+        return attributes.set_column(0, self.attributes_schema.field(ID), [numbers])
+
     def all_blocks(self, rows: int) -> Iterator[Block]:
         """The blocks of all shards, in order."""
         return chain.from_iterable(self.blocks(shard, rows) for shard in self.shards)
 
     def load(self) -> Block:
         """All rows at once, for data sets that fit in memory."""
-        blocks = list(self.all_blocks(8192))
-        return Block(
-            pa.concat_tables([block.attributes for block in blocks]),
-            np.concatenate([block.pixels for block in blocks]),
-        )
+        return joined(list(self.all_blocks(8192)))
 
     def measure_range(self) -> ValueRange:
         """Where the values lie; reads all of them."""
@@ -294,7 +288,7 @@ def id_encoding(id_type: pa.DataType) -> str:
     return "DELTA_BINARY_PACKED" if id_type in (pa.int32(), pa.int64()) else "PLAIN"
 
 
-def _shards(file: Path, footer: Any, first_row: int) -> Iterator[Shard]:
+def shards_of(file: Path, footer: Any, first_row: int) -> Iterator[Shard]:
     """The shards of a file that have rows; `first_row` is the place in the data set of the file's first one."""
     groups: list[int] = []
     start = rows = 0

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ae_pipeline.codec.header import Scaling
-from ae_pipeline.data.samples import ID, Block, SampleSet
+from ae_pipeline.data.blocks import Block
+from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.errors import DataError, StoreError
 from ae_pipeline.evaluation.metrics import METRICS, mse, of_rows, psnr_of
 from ae_pipeline.store.latent_store import LatentStore

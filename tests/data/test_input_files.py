@@ -126,7 +126,7 @@ def test_what_is_no_parquet_is_refused_by_name(ae, codec, tmp_path, name):
     code, _, err = ae("encode", data, "--codec", codec, "--store", tmp_path / "store")
     assert (code, err.count("\n")) == (1, 1)
     assert f"{data} has files that are not Parquet ({name}), which would be left out; move them elsewhere" in err
-    assert ("put them into the inbox" in err) == (name == "image.png")
+    assert ("read with a codec that was trained on such files" in err) == (name == "image.png")
 
 
 def test_a_file_that_is_called_parquet_and_is_none_is_refused(tmp_path):

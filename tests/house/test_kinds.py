@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from handmade import random_codec
 from PIL import Image
 
 from ae_pipeline import kinds
@@ -299,9 +302,15 @@ class Frames(Numbers):
     def ending(self, state, spec):
         return ".numbers"
 
+    column = "numbers"
+
     def write(self, pieces, path, state):
         with open(path, "x") as file:
+            count = 0
             for rows, attributes in pieces:
+                if attributes.column("frame").to_pylist() != list(range(count, count + len(rows))):
+                    raise DataError("has not all frames")
+                count += len(rows)
                 most = attributes.column("length")[0].as_py() - attributes.column("frame")[0].as_py() * state.width
                 file.write("".join(f"{value:g} " for value in rows.reshape(-1)[:most]))
 
@@ -370,6 +379,54 @@ def test_a_kind_of_another_package_may_make_several_rows_of_a_record(package, tm
         build_source(
             SourceParams.model_validate({"name": "files", "files": {**options, "settings": {"size": 3}}})
         ).announce()
+
+
+def test_records_of_several_rows_go_into_a_store_and_come_back_whole(package, ae, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(package))
+    state = {"form": Form(sort="files").model_dump(mode="json"), "width": 3}
+    random_codec(tmp_path / "codec", (3,), "float32", kind=KindEntry(name="frames", state=state))
+    for number in range(23):
+        path = tmp_path / f"data/{number % 2}/{number:02}.numbers"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(" ".join(str(number + place / 100) for place in range(1 + number % 19)))
+    (tmp_path / "data/1/broken.numbers").write_text("1 two 3")
+    command = ("encode", tmp_path / "data", "--codec", tmp_path / "codec", "--store", tmp_path / "store")
+    code, _, err = ae(*command)
+    assert code == 1
+    assert "broken.numbers has no numbers" in err
+    rows = sum(-(-(1 + number % 19) // 3) for number in range(23))
+    code, out, _ = ae(*command, "--skip-unreadable", "--row-group-rows", 7, "--json")
+    assert json.loads(out)["rows"] == rows
+    assert ae("verify", tmp_path / "store", "--deep", "--source", tmp_path / "data")[0] == 0
+    assert ae("decode", tmp_path / "store", "--out", tmp_path / "out")[0] == 0
+    index = pq.read_table(tmp_path / "out/index.parquet")
+    assert index.column_names == ["file", "record", "source_file"]
+    assert index["file"].equals(index["source_file"])
+    for name in index["file"].to_pylist():
+        wanted, found = ((tmp_path / folder / name).read_text().split() for folder in ("data", "out"))
+        assert len(found) == len(wanted)
+    assert len(index) == 23
+    assert ae("decode", tmp_path / "store", "--out", tmp_path / "x.parquet", "--format", "parquet")[0] == 0
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert table.column_names == ["record", "source_file", "numbers"]
+    names, texts = (table[key].to_pylist() for key in ("source_file", "numbers"))
+    counts = {name: len(text.split()) for name, text in zip(names, texts, strict=True)}
+    assert counts == {f"{number % 2}/{number:02}.numbers": 1 + number % 19 for number in range(23)}
+    # More are added: their records are others than those that are there.
+    for path in (tmp_path / "data/0").iterdir():
+        shutil.move(path, tmp_path / "data/1" / f"new {path.name}")
+    assert ae("append", tmp_path / "store", tmp_path / "data", "--skip-unreadable")[0] == 1
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/a.numbers").write_text("1 2 3 4")
+    assert ae("append", tmp_path / "store", tmp_path / "more")[0] == 0
+    shutil.rmtree(tmp_path / "out")
+    assert ae("decode", tmp_path / "store", "--out", tmp_path / "out")[0] == 0
+    assert len(pq.read_table(tmp_path / "out/index.parquet")) == 24
+    assert ae("decode", tmp_path / "store", "--out", tmp_path / "y.parquet", "--columns", "source_file")[0] == 0
+    assert pq.read_table(tmp_path / "y.parquet").slice(0, 23).equals(table.select(["source_file", "numbers"]))
+    code, _, err = ae("decode", tmp_path / "store", "--out", tmp_path / "some", "--ids", "3")
+    assert (code, "has not all frames" in err) == (1, True)
+    assert ae("decode", tmp_path / "store", "--out", tmp_path / "some", "--ids", "3", "--format", "rows")[0] == 0
 
 
 def test_the_source_reads_files_by_a_kind_of_another_package(package, tmp_path):

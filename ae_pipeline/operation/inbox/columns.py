@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ae_pipeline.codec.codec import BLOCK_ROWS
+from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.sample_schema import refuse_alike
-from ae_pipeline.data.samples import ID, Block, SampleSet, Shard
+from ae_pipeline.data.samples import ID, SampleSet, Shard
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.store.format.part_writer import BESIDE, RESERVED
 from ae_pipeline.store.writing.checks import as_written, check_id_type
@@ -124,7 +125,9 @@ class FittedFile(SampleSet):
         """
         self._samples, self.name, self._sha256, self._store = samples, name, digest, store
         self._names_rows, self._begins = converted or not samples.has_ids, columns is None
-        self._found = samples.attributes_schema.remove(0) if self._names_rows else samples.attributes_schema
+        found = samples.attributes_schema.remove(0) if self._names_rows else samples.attributes_schema
+        # Rows are called by their file here; of the user's own files another column would say so, too.
+        self._found = pa.schema([field for field in found if field.name not in samples.made_columns])
         self.columns = new_columns(self._found, converted=converted) if columns is None else columns
         schema = self.columns
         if self._names_rows and FILE_DIGEST not in schema.names and schema.field(ID).type == pa.int64():

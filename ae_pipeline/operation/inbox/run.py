@@ -62,12 +62,12 @@ def _take_and_append(
     params: Params, root: Path, codec: Path, store: Path, work: Path, progress: Progress
 ) -> tuple[InboxRun, int | None]:
     """What was taken, without the files that cannot be encoded, and the snapshot that was added, if any."""
-    spec = read_header(codec).spec
+    header = read_header(codec)
     old = LatentStore.open(store) if store in growing_stores(store.parent) else None
     failed: dict[str, str] = {}
     quarantined: dict[str, str] = {}
     while True:
-        run, sets = Taking(params.inbox, root, spec, work, store, old).take_all(failed)
+        run, sets = Taking(params.inbox, root, header, work, store, old).take_all(failed)
         run.store, run.snapshot = str(store), old.manifest.snapshot if old else None
         run.quarantined = quarantined | run.quarantined
         if not sets:

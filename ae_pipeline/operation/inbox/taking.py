@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ae_pipeline.codec.header import CodecHeader
 from ae_pipeline.data.idx import idx_name
-from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TargetError
@@ -28,6 +28,8 @@ from ae_pipeline.operation.inbox.files.quarantine import Quarantine
 from ae_pipeline.operation.inbox.idx import convert_idx, pair, why_late
 from ae_pipeline.operation.inbox.images import ImageWriter, read_image
 from ae_pipeline.params.operation import InboxParams
+from ae_pipeline.sources.own_files.listing import ARRAY_SUFFIXES
+from ae_pipeline.sources.own_files.opening import open_data
 from ae_pipeline.store.latent_store import LatentStore
 
 _CHANGING = "somebody changed it, or took it away, while it was read"
@@ -54,14 +56,14 @@ class Taking:
     """
 
     def __init__(
-        self, params: InboxParams, root: Path, spec: SampleSpec, work: Path, store: Path, old: LatentStore | None
+        self, params: InboxParams, root: Path, header: CodecHeader, work: Path, store: Path, old: LatentStore | None
     ):
         self._inbox = Inbox(params, root)
         self._ledger = Ledger(work / "ledger.json", params.location)
         self._quarantine = Quarantine(root / params.quarantine, self._inbox, self._ledger)
         self._settle_seconds = params.settle_seconds
         self._work = work / "files"
-        self._spec, self._store = spec, store
+        self._spec, self._kind, self._store = header.spec, header.kind, store
         self._columns = old.attributes_schema() if old else None
         self._known = known_contents(store.parent)
         self._names: dict[str, str] = {}  # of fetched files, for messages
@@ -171,9 +173,9 @@ class Taking:
             make_folder(path.parent)
             self._names[str(path)] = found.file.name
             convert_idx(found.local, self._fetch(found.labels) if found.labels else None, path, self._spec)
-        elif not is_parquet(path):
+        elif not is_parquet(path) and not (self._kind and path.suffix.lower() in ARRAY_SUFFIXES):
             raise DataError(f"{path} is of no kind that is read; expected {_READ_KINDS}")
-        samples = SampleSet.open(path, self._spec)
+        samples = open_data(path, None if converted else self._kind, self._spec)
         if not converted and (lost := lost_key(file, samples.attributes_schema.names)):
             raise DataError(
                 f"{path} lies in the folder `{lost}`, whose key would be lost: an inbox makes no columns of folders; "

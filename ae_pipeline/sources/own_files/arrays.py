@@ -5,10 +5,11 @@ the file, never by pickle, and not mapped: a file that somebody cuts short while
 """
 
 import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -170,15 +171,12 @@ def _opened(path: Path, work: Path) -> Iterator[dict[str, tuple[IO[bytes], _Head
         with open(path, "rb") as file:
             yield {"": (file, _header(file, path, "", os.fstat(file.fileno()).st_size))}
         return
-    opened: dict[str, tuple[IO[bytes], _Header]] = {}
-    try:
-        for name, copy, unpacked in _unpacked(path, work):
+    with tempfile.TemporaryDirectory(dir=work) as folder, ExitStack() as stack:  # others may read the same file
+        opened: dict[str, tuple[IO[bytes], _Header]] = {}
+        for name, copy, unpacked in _unpacked(path, Path(folder)):
+            stack.enter_context(copy)
             opened[name] = copy, _header(copy, path, name, unpacked.stat().st_size)
         yield opened
-    finally:
-        for copy, _ in opened.values():
-            copy.close()
-            Path(copy.name).unlink(missing_ok=True)
 
 
 def _unpacked(path: Path, work: Path) -> Iterator[tuple[str, IO[bytes], Path]]:

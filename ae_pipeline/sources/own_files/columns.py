@@ -1,5 +1,6 @@
 """Which column of a table holds the records, and which columns are written beside their rows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,21 @@ class Kept:
                 arrays.append(pa.repeat(pa.scalar(self._folder(file)), rows))
             else:
                 arrays.append(_cast(file.path, found[originals[field.name]], field))
+        return pa.Table.from_arrays(arrays, schema=self._of_records)
+
+    def of_files(self, files: Sequence[FoundFile], first_number: int) -> pa.Table:
+        """`table` for files of one record each."""
+        arrays: list[pa.Array] = []
+        for field in self._of_records:
+            if field.name == self.key:
+                arrays.append(pa.array(np.arange(first_number, first_number + len(files))))
+            elif field.name == SOURCE_FILE:
+                arrays.append(pa.array([file.name for file in files], pa.string()))
+            elif field.name == LABEL and self._label == FOLDER:
+                arrays.append(pa.array([self._folder(file) for file in files], pa.string()))
+            else:
+                keys = [{self._renamed(name): value for name, value in file.keys} for file in files]
+                arrays.append(pa.array([found[field.name] for found in keys], pa.string()))
         return pa.Table.from_arrays(arrays, schema=self._of_records)
 
     def _folder(self, file: FoundFile) -> str:

@@ -39,9 +39,15 @@ def unchanged(path: Path) -> Iterator[tuple[int, str]]:
     try:
         yield before.st_size, digest
     finally:
-        if not path.exists() or _state(before) != _state(path.stat()):
-            raise DataError("changed while it was read", place=path, advice="run again when nobody writes to it")
+        refuse_changed(path, state_of(before))
 
 
-def _state(found: os.stat_result) -> tuple[int, ...]:
+def refuse_changed(path: Path, before: tuple[int, ...]) -> None:
+    """Raise DataError unless a file is in the same state as before."""
+    if not path.exists() or before != state_of(path.stat()):
+        raise DataError("changed while it was read", place=path, advice="run again when nobody writes to it")
+
+
+def state_of(found: os.stat_result) -> tuple[int, ...]:
+    """What tells that a file was written to, or replaced."""
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino

@@ -117,8 +117,8 @@ class Tables(Reader):
             _refuse_other_columns(file, schema, *first)
         if first is None:
             raise next(iter(self.broken.values()))
-        self._int96 = int96_unit(old_times, {})
-        with open_parquet(first[0].path, self._int96) as parquet:
+        self.int96 = int96_unit(old_times, {})
+        with open_parquet(first[0].path, self.int96) as parquet:
             table = parquet.schema_arrow
         self._spec = _stated(first[0], table, column)
         self._column = PIXELS if self._spec else choose_column(str(first[0].path), table, kind, column)
@@ -130,13 +130,13 @@ class Tables(Reader):
             self.form = Form(sort="table", column=self._column, type=described, columns=tuple(table.names))
 
     def _sources(self, file: FoundFile) -> Iterator[Source]:
-        for table in read_tables(file.path, None, self.kind.block_records, self._int96):
+        for table in read_tables(file.path, None, self.kind.block_records, self.int96):
             yield _in_one(table.column(self._column))
 
     def read(self, file: FoundFile, row_groups: list[int] | None = None, row_in_file: int = 0) -> Iterator[Records]:
         """All records, or those of some row groups, before which the file has `row_in_file` records."""
         first = row_in_file
-        for table in read_tables(file.path, row_groups, self.kind.block_records, self._int96, first_row=row_in_file):
+        for table in read_tables(file.path, row_groups, self.kind.block_records, self.int96, first_row=row_in_file):
             values = _in_one(table.column(self._column))
             columns = table.drop_columns([self._column])
             if self._spec:
@@ -156,7 +156,9 @@ def describe_type(kind: pa.DataType, path: Path) -> Any:
     try:
         return type_to_json(kind)
     except ValueError as error:
-        raise DataError(f"has records of a type that cannot be kept: {error}", place=path, advice="cast it") from None
+        raise DataError(
+            f"has records of a type that cannot be kept: {error}", place=path, advice="write them in another one"
+        ) from None
 
 
 def _in_one(column: pa.ChunkedArray) -> pa.Array:

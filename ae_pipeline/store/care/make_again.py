@@ -23,11 +23,15 @@ from ae_pipeline.codec.devices import cpu_count
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet, Shard
-from ae_pipeline.errors import CodecError, StoreError
+from ae_pipeline.errors import CodecError, DamagedPartError, DataError, StoreError, named
 from ae_pipeline.files import clear_folder, locked_folder
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.sources.own_files.columns import SOURCE_FILE
+from ae_pipeline.sources.own_files.grouping import KnownGroup
+from ae_pipeline.sources.own_files.opening import open_data
+from ae_pipeline.sources.own_files.samples import OwnSamples
 from ae_pipeline.store.care.vacuum import repair_folder
-from ae_pipeline.store.format.manifest import CODEC_FOLDER, PartEntry, holds_part_of_store, read_manifest
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, PartEntry, holds_part_of_store
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.checks import check_samples
@@ -46,22 +50,67 @@ class Means:
     progress: Progress
 
 
-def open_sources(data: list[Path], store: Path | str, codec: Path | None = None) -> list[SampleSet]:
-    """Data sets for a store. Its manifest, or else a codec, gives the shape where the files do not say it.
+def open_sources(
+    data: list[Path], store: Path | str, codec: Path | None = None, *, skip_unreadable: bool = True
+) -> list[SampleSet]:
+    """Data sets for a store: prepared Parquet, or the user's own files where its codec has a kind.
 
-    `codec` is a copy of the store's. Raises DataError, and StoreError if there is no store.
+    Its manifest, or else a codec, gives the shape where the files do not say it. `codec` is a copy of the store's.
+    Records that cannot be read are left out and listed, unless they are to be refused. Raises DataError, and StoreError
+    if there is no store.
     """
-    spec, stored = None, None
+    spec, stored, header, known = None, None, None, []
     try:
-        manifest = read_manifest(store)
-        spec = SampleSpec(tuple(manifest.samples.shape), manifest.samples.dtype)
-        stored = {column.name: column.type for column in manifest.columns}
+        opened = LatentStore.open(store)
+        spec = SampleSpec(tuple(opened.manifest.samples.shape), opened.manifest.samples.dtype)
+        stored = {column.name: column.type for column in opened.manifest.columns}
+        with suppress(CodecError, StoreError):
+            header = read_header(codec or opened.codec_path)
+            known = known_groups(opened) if header.kind else []
     except StoreError:
         if not holds_part_of_store(open_storage(store)):
             raise
         with suppress(CodecError):  # then the files have to say it
-            spec = read_header(codec or Path(store, CODEC_FOLDER)).spec
-    return [SampleSet.open(path, spec, stored) for path in data]
+            header = read_header(codec or Path(store, CODEC_FOLDER))
+            spec = header.spec
+    kind = header.kind if header else None
+    return [open_data(path, kind, spec, stored=stored, skip_unreadable=skip_unreadable, known=known) for path in data]
+
+
+def known_groups(store: LatentStore) -> list[KnownGroup]:
+    """The parts of a store that were made from several files of one record each, and the names of these files.
+
+    The names are in the column `source_file`; those of a part whose column cannot be read are not known.
+    """
+    if SOURCE_FILE not in {column.name for column in store.manifest.columns}:
+        return []
+    groups = []
+    for part in store.manifest.parts:
+        if part.shard.row_groups:
+            continue  # of one file
+        names: dict[str, None] = {}
+        try:
+            for array in store.read_column(part, SOURCE_FILE):
+                names.update(dict.fromkeys(array.to_pylist()))
+        except (DamagedPartError, StoreError):
+            names = {}
+        groups.append(KnownGroup(part.shard.digest, part.shard.file, tuple(names)))
+    return groups
+
+
+def refuse_torn(sources: list[SampleSet], store: Path | str) -> None:
+    """Raise DataError for files that a store has under these names, but not as they are now, or not with all others.
+
+    Their rows would be there twice.
+    """
+    for samples in sources:
+        if isinstance(samples, OwnSamples) and samples.unmatched:
+            raise DataError(
+                f"{store} has {len(samples.unmatched):,} of these files already, and they were changed since, or files "
+                f"that were encoded with them are missing: {named(samples.unmatched, 5)}",
+                advice="give the new files alone (a folder or a glob), from a folder in which their names differ from "
+                "those in the store",
+            )
 
 
 def find_shards(sources: list[SampleSet]) -> dict[str, tuple[SampleSet, Shard]]:

@@ -8,14 +8,15 @@ for block in decode_rows(store, filter="label = 7"):
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
+from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.parquet.writer import rechunk
-from ae_pipeline.data.samples import ID, Block, SampleSet, ShardWriter
+from ae_pipeline.data.samples import ID, SampleSet, ShardWriter
 from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError
 from ae_pipeline.files import finished_folder, refuse_inside
 from ae_pipeline.store.executors import run_shards
@@ -42,9 +43,27 @@ def decode_store(
     Whole or not at all. A part that is damaged raises DamagedPartError, or is left out if there is `on_damaged`, unless
     all are. Raises StoreError, CodecError, TargetError.
     """
+    spec = store.codec_header().spec
+    open_shard = partial(ShardWriter, attributes=store.attributes_schema(), spec=spec)
+    decode_parts(store, out, open_shard, device=device, on_damaged=on_damaged, progress=progress)
+    return SampleSet.open(out)
+
+
+def decode_parts(
+    store: LatentStore,
+    out: Path,
+    open_file: Callable[[Path], Any],
+    *,
+    device: str = "auto",
+    on_damaged: OnDamaged | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> int:
+    """Decode every row into the folder `out`, a file for each part, and return how many files; see `decode_store`.
+
+    `open_file` gives for a path a context manager with a method `write(attributes, pixels)`, as ShardWriter is.
+    """
     refuse_inside_store(store, out)
     codec = load_store_codec(store, device)
-    schema = store.attributes_schema()
     parts = store.manifest.parts
     damaged: dict[int, DamagedPartError] = {}
 
@@ -58,12 +77,12 @@ def decode_store(
     with finished_folder(out) as folder, lent(codec) as borrowed:
         # Each job gets its part; with those of all others it would be large.
         light = LatentStore(store.storage, store.manifest.model_copy(update={"parts": []}))
-        job = partial(_decode_part, light, schema, borrowed, folder)
+        job = partial(_decode_part, light, open_file, borrowed, folder)
         run_shards(job, enumerate(parts), len(parts), codec.device, done)
         for number in sorted(damaged):
             assert on_damaged is not None
             on_damaged(parts[number], damaged[number])
-    return SampleSet.open(out)
+    return len(parts) - len(damaged)
 
 
 def decode_rows(
@@ -115,12 +134,16 @@ def refuse_inside_store(store: LatentStore, out: Path) -> None:
 
 
 def _decode_part(
-    store: LatentStore, schema: pa.Schema, borrowed: Borrowed, folder: Path, item: tuple[int, PartEntry]
+    store: LatentStore,
+    open_file: Callable[[Path], Any],
+    borrowed: Borrowed,
+    folder: Path,
+    item: tuple[int, PartEntry],
 ) -> DamagedPartError | None:
-    """Decode a part into the shard of its number. If the part cannot be read, say so: no shard is written then."""
+    """Decode a part into the file of its number. If the part cannot be read, say so: no file is written then."""
     (number, part), codec = item, borrowed.codec()
     try:
-        with ShardWriter(folder / f"part-{number:05d}.parquet", schema, codec.spec) as writer:
+        with open_file(folder / f"part-{number:05d}.parquet") as writer:
             for rows in store.read_part(part, codec.block_rows):
                 writer.write(rows.attributes, codec.decode_block(rows.latents))
     except DamagedPartError as error:

@@ -7,14 +7,17 @@ export_images(decode_rows(store, filter="label = 7"), schema, spec, Path("sevens
 import os
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.parquet.writer import RowGroupWriter
 from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.data.samples import ID, Block, ShardWriter
+from ae_pipeline.data.samples import ID, ShardWriter
 from ae_pipeline.errors import ConfigError, TargetError
 from ae_pipeline.files import finished_folder, refuse_existing
 
@@ -38,13 +41,23 @@ def export_parquet(
 
     Raises TargetError if `out` exists already.
     """
+    return export_file(blocks, partial(ShardWriter, attributes=attributes, spec=spec), out, progress)
+
+
+def export_file(
+    blocks: Iterable[Block],
+    open_file: Callable[[Path], Any],
+    out: Path,
+    progress: Progress = lambda rows: None,
+) -> int:
+    """Do the same as `export_parquet` in the layout of `open_file`, which `decode_parts` explains."""
     refuse_existing(out)
     if out.suffix != ".parquet":
         with finished_folder(out) as folder:
-            return _write_shard(blocks, attributes, spec, folder / "part-00000.parquet", progress)
+            return _write_shard(blocks, open_file, folder / "part-00000.parquet", progress)
     if out.exists():
         raise TargetError(f"{out} is a folder, expected a file or nothing; choose another target")
-    return _write_shard(blocks, attributes, spec, out, progress)
+    return _write_shard(blocks, open_file, out, progress)
 
 
 def export_images(
@@ -127,11 +140,9 @@ class _FileNames:
             return name
 
 
-def _write_shard(
-    blocks: Iterable[Block], attributes: pa.Schema, spec: SampleSpec, path: Path, progress: Progress
-) -> int:
+def _write_shard(blocks: Iterable[Block], open_file: Callable[[Path], Any], path: Path, progress: Progress) -> int:
     rows = 0
-    with ShardWriter(path, attributes, spec) as writer:
+    with open_file(path) as writer:
         for block in blocks:
             writer.write(block.attributes, block.pixels)
             rows += len(block.pixels)

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
+from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.parquet.columns import NamedColumnsFile
 from ae_pipeline.data.parquet.limits import read_footer
-from ae_pipeline.data.samples import ID, Block, SampleSet, Shard
+from ae_pipeline.data.samples import ID, SampleSet, Shard
 from ae_pipeline.data.value_range import RangeWatch
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import arrow_file, sha256_json
@@ -135,11 +136,7 @@ def _write_part(path: Path, job: ShardJob, codec: Codec) -> None:
         for block in job.samples.blocks(job.shard, codec.block_rows):
             job.samples.refuse_missing_ids(job.shard, first_row - job.first_row, block.attributes)
             latents, error = _encode(block, job, codec)
-            attributes = block.attributes
-            if not job.samples.has_ids:
-                numbers = np.arange(first_row, first_row + len(latents))
-                attributes = attributes.set_column(0, schema.field(ID), [numbers])
-            writer.write(attributes, latents, error)
+            writer.write(job.samples.numbered(block.attributes, first_row), latents, error)
             first_row += len(latents)
 
 

@@ -1,0 +1,135 @@
+"""The data that a command is given, for a codec: prepared Parquet with `pixels`, or a person's own files.
+
+samples = open_data("photos", header.kind, header.spec)     # a file, a folder or a glob
+"""
+
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ae_pipeline.data.json_types import KindEntry
+from ae_pipeline.data.parquet.reader import open_parquet
+from ae_pipeline.data.pixels import PIXELS, SampleSpec
+from ae_pipeline.data.sample_schema import stated_spec
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.errors import ConfigError, DataError, named
+from ae_pipeline.kinds import open_kind
+from ae_pipeline.kinds.base import Kind
+from ae_pipeline.kinds.state import Form, KindState
+from ae_pipeline.sources.own_files.columns import FOLDER, Kept
+from ae_pipeline.sources.own_files.grouping import KnownGroup
+from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, TABLE, Listing, list_files
+from ae_pipeline.sources.own_files.readers import open_reader
+from ae_pipeline.sources.own_files.records import Reader
+from ae_pipeline.sources.own_files.samples import OwnSamples
+from ae_pipeline.sources.own_files.words import in_words_of_commands
+
+_NAMED = 5
+_SORTS = {"files": SINGLE, "table": TABLE, "array": ARRAY}
+
+
+def open_data(
+    path: Path | str,
+    kind: KindEntry | None,
+    spec: SampleSpec | None,
+    *,
+    stored: Mapping[str, str] | None = None,
+    skip_unreadable: bool = False,
+    known: Sequence[KnownGroup] = (),
+) -> SampleSet:
+    """Open data for a codec of this `kind` and `spec`; `stored` as in `SampleSet.open`.
+
+    Prepared Parquet files, which have a column `pixels`, are read as they are. All else is read by the kind, if there
+    is one: records that cannot be read are refused, or left out and listed. `known` are groups of files that are in a
+    store. Raises DataError, and ConfigError for a kind that is not installed here.
+    """
+    if kind is None or spec is None or is_prepared(path, kind):
+        return SampleSet.open(Path(path), spec, stored)
+    with in_words_of_commands():
+        opened, state = open_kind(kind, "the codec")
+        listing = _listing(path, opened.suffixes, kind.name)
+        work = Path(tempfile.mkdtemp(prefix="ae-pipeline-"))
+        reader, notes = _reader(listing, opened, state, work)
+        notes = [*_left_out(path, listing), *notes]
+        several = opened.row_columns(state) if opened.several else None
+        kept = Kept(reader.schema, listing.files[0], _label(state.form, reader, listing), several)
+        samples = OwnSamples(listing, reader, kept, spec, skip=skip_unreadable, notes=notes, known=known)
+        _remove_with(samples, work)
+        return samples
+
+
+def is_prepared(path: Path | str, kind: KindEntry) -> bool:
+    """Whether data is Parquet with a column `pixels` that is not the user's own name for the records."""
+    try:
+        opened, state = open_kind(kind, "the codec")
+        suffixes, column = opened.suffixes, state.form.column
+    except ConfigError:  # a kind of a package that is not here: it is not needed for these
+        suffixes, column = (), None
+    try:
+        listing = list_files(str(path), suffixes)
+        if listing.sort != TABLE:
+            return False
+        with open_parquet(listing.files[0].path) as parquet:
+            schema = parquet.schema_arrow
+        says_shape = stated_spec(listing.files[0].path, schema) is not None
+    except (DataError, OSError):
+        return False
+    return PIXELS in schema.names and (says_shape or column != PIXELS)
+
+
+def _listing(path: Path | str, suffixes: Sequence[str], name: str) -> Listing:
+    try:
+        return list_files(str(path), suffixes)
+    except DataError as error:
+        raise error.renamed({"this kind does not read": f"a codec of the kind `{name}` does not read"}) from None
+
+
+def _reader(listing: Listing, kind: Kind, state: KindState, work: Path) -> tuple[Reader, list[str]]:
+    """The reader of files that stand as a codec's records did, and what will come back otherwise, in words."""
+    form = state.form
+    same = listing.sort == _SORTS[form.sort]
+    wants_name = listing.sort == TABLE or listing.files[0].path.suffix.lower() == ".npz"
+    column = form.column if same and wants_name else None
+    try:
+        reader = open_reader(listing, kind, column, work)
+    except DataError as error:
+        if column is None:
+            raise
+        advice = f"give files whose records are in `{column}`, as in the codec's training: decoding calls them so"
+        raise error.with_fields(advice=advice) from None
+    reader.state = state
+    if reader.form is None:  # this package's own layout under the user's own name `pixels`
+        return reader, []
+    found, wanted = reader.form.arrow_type, form.arrow_type
+    if same and found != wanted:  # names of lists' items do not count: Parquet changes them
+        raise DataError(
+            f"has records of type {found}, expected {wanted}, as decoding gives them back",
+            place=listing.files[0].path,
+            advice="cast them, or train a codec on these",
+        )
+    if same:
+        return reader, []
+    became = {"files": "files of one record each", "table": f"a column `{form.column}`", "array": "NumPy's arrays"}
+    return reader, [f"these are {listing.sort}, but decoding gives {became[form.sort]}, as in the codec's training"]
+
+
+def _label(form: Form, reader: Reader, listing: Listing) -> str | None:
+    """The column or `folder` that is the label, as in training; none where these files have none."""
+    if form.label == FOLDER:
+        return FOLDER if any(file.folder for file in listing.files) else None
+    keys = [name for name, _ in listing.files[0].keys]
+    return form.label if form.label in (*reader.schema.names, *keys) else None
+
+
+def _left_out(path: Path | str, listing: Listing) -> list[str]:
+    if not listing.left_out:
+        return []
+    names = named(listing.left_out, _NAMED)
+    return [f"{len(listing.left_out):,} file(s) of {path} left out, as no data goes by such names: {names}"]
+
+
+def _remove_with(samples: OwnSamples, work: Path) -> None:
+    import shutil
+
+    weakref.finalize(samples, shutil.rmtree, work, ignore_errors=True)

@@ -1,0 +1,145 @@
+"""The form that the user's records had, and Parquet in that form: their own column, its type, and the other columns.
+
+    form = OwnForm(store)                                   # from the store alone: the codec's kind and its state
+    decode_parts(store, out, partial(RecordsWriter, form))
+
+What a kind keeps (kinds/state.py) says the form. Columns that were made up, such as `source_file`, come first; the
+user's own follow in their order.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ae_pipeline.data.blocks import Block
+from ae_pipeline.data.parquet.writer import RowGroupWriter
+from ae_pipeline.data.samples import ID
+from ae_pipeline.errors import ConfigError, DataError, first_line
+from ae_pipeline.kinds import open_kind
+from ae_pipeline.store.latent_store import LatentStore
+
+SOURCE_FILE, RECORD = "source_file", "record"
+_LABEL, _FOLDER = "label", "folder"
+_ROW_GROUP_ROWS = 8192
+_PLAIN = "decode with --format rows, and put the right codec back"
+
+
+class OwnForm:
+    """What the records of a store looked like. `attributes` are the columns that are decoded (None: all).
+
+    Raises ConfigError for a kind that is not installed here, and DataError for a codec that says nothing of a kind.
+    """
+
+    def __init__(self, store: LatentStore, attributes: pa.Schema | None = None):
+        header = store.codec_header()
+        if header.kind is None:
+            raise DataError("has a codec that says nothing of the user's records", place=store.location)
+        self.kind, self.state = open_kind(header.kind, store.location)
+        self.form, self.spec = self.state.form, header.spec
+        self.attributes = store.attributes_schema() if attributes is None else attributes
+        self.column = self.form.column or self.kind.column
+        made = self.kind.column_type(self.state, self.spec)
+        if not self.kind.takes(made):
+            what = f"keeps {made} as the type of its records, which are none of the kind `{header.kind.name}`"
+            raise DataError(what, place=f"the codec of {store.location}", advice=_PLAIN)
+        self.schema = self._schema(store.location)
+
+    def needed(self, store: LatentStore) -> list[str]:
+        """Columns of the store that making and naming records takes, whether they are among `attributes` or not."""
+        known = [column.name for column in store.manifest.columns]
+        return [name for name in (RECORD, SOURCE_FILE, *self.kind.folded(self.state)) if name in known]
+
+    @property
+    def ending(self) -> str | None:
+        """Ending of the files that its records are written as, if they can be."""
+        return self.kind.ending(self.state, self.spec)
+
+    def _schema(self, place: str) -> pa.Schema:
+        fields = {self._name(field.name): field for field in self.attributes if not self._is_left_out(field.name)}
+        if self.column in fields:
+            raise ConfigError(
+                f"{place} has a column `{self.column}`, which is also the name of the records' own; choose others "
+                "(--columns), or decode with --format rows"
+            )
+        if len(fields) < sum(not self._is_left_out(name) for name in self.attributes.names):
+            twice = f"has two columns for the name `{self.form.label}`"
+            raise ConfigError(f"{place} {twice}; choose others (--columns), or decode with --format rows")
+        made = {name: field.with_name(name) for name, field in fields.items()}
+        made[self.column] = pa.field(self.column, self.kind.column_type(self.state, self.spec))
+        theirs = [name for name in self.form.columns if name in made] or [self.column]
+        return pa.schema([made[name] for name in [*(name for name in made if name not in theirs), *theirs]])
+
+    def _is_left_out(self, name: str) -> bool:
+        """Whether a column says only how rows are records."""
+        return name in self.kind.folded(self.state) or (self.kind.several and name == ID)
+
+    def _name(self, name: str) -> str:
+        """The user's own name for a column."""
+        if name == RECORD and self.kind.several and ID in self.form.columns:
+            return ID
+        return self.form.label if name == _LABEL and self.form.label not in (None, _FOLDER) else name
+
+    def table(self, attributes: pa.Table, rows: np.ndarray) -> pa.Table:
+        """Whole records, as a table of the user's columns; a row of them for each record. Raises DataError."""
+        try:
+            values = self.kind.from_rows(rows, attributes, self.state)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            what = f"keeps of its records what does not fit its rows: {first_line(error)}"
+            raise DataError(what, place="the codec", advice=_PLAIN) from None
+        lines = self.lines(attributes)
+        if len(values) != len(lines):
+            what = f"makes {len(values):,} records of what are {len(lines):,}"
+            raise DataError(what, place="the codec's kind", advice=_PLAIN)
+        return lines.append_column(self.column, values).select(self.schema.names)
+
+    def lines(self, attributes: pa.Table) -> pa.Table:
+        """The columns beside the records under the user's names, a row of them for each record."""
+        if self.kind.several:
+            attributes = attributes.take(pa.array(np.flatnonzero(record_starts(attributes))))
+        kept = [name for name in self.attributes.names if not self._is_left_out(name)]
+        return attributes.select(kept).rename_columns([self._name(name) for name in kept])
+
+
+def record_starts(attributes: pa.Table, before: Any = None) -> np.ndarray:
+    """(n,) Whether each row is the first of its record; `before` is the record of the row before these."""
+    records = attributes.column(RECORD)
+    changes = pc.not_equal(records.slice(1), records.slice(0, len(records) - 1)).to_numpy().astype(bool)
+    return np.concatenate([[before is None or records[0].as_py() != before], changes])
+
+
+class RecordsWriter(RowGroupWriter):
+    """Parquet with the user's own columns; use as a context manager."""
+
+    def __init__(self, form: OwnForm, path: Path):
+        super().__init__(path, form.schema, _ROW_GROUP_ROWS)
+        self._form = form
+        self._held: list[Block] = []
+
+    def write(self, attributes: pa.Table, pixels: np.ndarray) -> None:
+        """Append rows; those of a record may come piece by piece."""
+        block = Block(attributes, pixels)
+        if not self._form.kind.several:
+            self.append(self._form.table(attributes, pixels))
+            return
+        before = self._held[-1].attributes.column(RECORD)[-1].as_py() if self._held else None
+        starts = np.flatnonzero(record_starts(attributes, before))
+        if len(starts):
+            self._held.append(block[: starts[-1]])
+            self._append_held()
+            block = block[starts[-1] :]
+        self._held.append(block)
+
+    def _append_held(self) -> None:
+        held = [block for block in self._held if len(block)]
+        self._held = []
+        if held:
+            attributes = pa.concat_tables([block.attributes for block in held])
+            self.append(self._form.table(attributes, np.concatenate([block.pixels for block in held])))
+
+    def _write_rest(self, *error: Any) -> None:
+        if error[0] is None:
+            self._append_held()
+        super()._write_rest(*error)

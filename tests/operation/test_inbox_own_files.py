@@ -1,0 +1,41 @@
+"""An inbox takes the user's own files where its codec has a kind: vectors in their column, and arrays."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from handmade import random_codec
+from inboxes import run, settle, store_of, stored
+
+from ae_pipeline.data.arrow_types import type_to_json
+from ae_pipeline.kinds.state import Form, KindState, entry_of
+
+VECTORS = np.random.default_rng(3).normal(size=(40, 6))
+
+
+def test_vectors_in_their_column_and_arrays(ae, box, tmp_path):
+    form = Form(sort="table", column="v", type=type_to_json(pa.list_(pa.float64())), columns=("word", "v"))
+    codec = tmp_path / "own-codec"
+    random_codec(codec, (6,), "float32", kind=entry_of("vector", KindState(form=form)))
+    table = pa.table({"word": [f"w{n}" for n in range(40)], "v": list(VECTORS)})
+    pq.write_table(table, box / "a.parquet")
+    np.save(box / "b.npy", VECTORS[:7] + 1)
+    pq.write_table(table.drop_columns(["v"]), box / "c.parquet")
+    pq.write_table(table.set_column(1, "v", [pa.array([[np.nan] * 6] * 40)]), box / "d.parquet")
+    (box / "e.txt").write_text("no vectors")
+    settle(box)
+    done = run(tmp_path, codec)
+    assert (done.files, done.rows) == (["a.parquet", "b.npy"], 47)
+    assert set(done.quarantined) == {"c.parquet", "d.parquet", "e.txt"}
+    assert "has no column `v`" in done.quarantined["c.parquet"]
+    assert "row 0 (the first one is 0) has values that are NaN" in done.quarantined["d.parquet"]
+    store = store_of(tmp_path, codec)
+    rows = stored(store)
+    assert rows.column_names == ["id", "word", "file_sha256"]
+    names = [f"a.parquet#{n}" for n in range(40)] + [f"b.npy#{n}" for n in range(7)]
+    assert rows["id"].to_pylist() == names
+    assert run(tmp_path, codec).files == []
+    assert ae("verify", store)[0] == 0
+    assert ae("decode", store, "--out", tmp_path / "x.parquet")[0] == 0
+    found = pq.read_table(tmp_path / "x.parquet")
+    assert found.column_names == ["id", "file_sha256", "word", "v"]
+    assert found.schema.field("v").type == pa.list_(pa.float64())

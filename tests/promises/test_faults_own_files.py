@@ -1,0 +1,42 @@
+"""Pictures as they are: an encode that is killed at any step leaves no store, and the next run finishes it."""
+
+import shutil
+
+import pytest
+from faults import START, Operation, check, commits_once, do
+from handmade import bytes_of, random_codec, random_pixels
+from killing import stopped_at_every_step
+from PIL import Image
+
+from ae_pipeline.kinds.state import Form, KindState, entry_of
+
+ENCODE = """
+from ae_pipeline.codec.header import read_header
+from ae_pipeline.sources.own_files import grouping
+from ae_pipeline.sources.own_files.opening import open_data
+
+grouping.GROUP_FILES = 4
+
+def work(folder):
+    header = read_header(folder / "codec")
+    samples = open_data(folder / "data", header.kind, header.spec)
+    encode_samples(samples, folder / "codec", folder / "out/store", PARAMS, name="x", git={})
+"""
+
+
+@pytest.mark.slow
+def test_an_encode_of_pictures_that_is_killed_at_any_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("ae_pipeline.sources.own_files.grouping.GROUP_FILES", 4)
+    template = tmp_path / "template"
+    kind = entry_of("image", KindState(form=Form(sort="files")))
+    random_codec(template / "codec", kind=kind)
+    for number, pixels in enumerate(random_pixels((7, 5, 4), "uint8")):
+        path = template / "data" / f"{'ab'[number // 4]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    whole = shutil.copytree(template, tmp_path / "whole")
+    do(ENCODE, whole)
+    assert len(list((whole / "out/store").glob("part-*"))) == 2
+    wanted = Operation("encode", START + ENCODE, "out/store", template, bytes_of(whole))
+    stopped = stopped_at_every_step(wanted.script, template, tmp_path / "stopped", "SIGKILL")
+    assert commits_once([check(wanted, left) for left in stopped])
