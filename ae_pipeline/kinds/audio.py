@@ -26,7 +26,7 @@ from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds.audio_files import (
     SOUND_SUFFIXES,
-    BadValues,
+    BadValuesError,
     Sound,
     SoundFile,
     look_at,
@@ -35,7 +35,7 @@ from ae_pipeline.kinds.audio_files import (
     write_wav,
 )
 from ae_pipeline.kinds.base import Kind, Piece, Place, Row, Several, Source
-from ae_pipeline.kinds.encoded import BYTES, ENCODED, PATH, bytes_of, is_encoded, paths_of
+from ae_pipeline.kinds.encoded import ENCODED, as_column, bytes_of, is_encoded, kept_path, paths_of
 from ae_pipeline.kinds.lapped import frames_of, lap, unlap
 from ae_pipeline.kinds.state import Form, KindState
 from ae_pipeline.params.base import Section
@@ -136,7 +136,7 @@ class AudioKind(Kind):
                 what = f"has {sound.rate:,} samples a second, expected {state.rate:,}"
                 advice = "resample it, or set source.files.settings: {rate: ...} and train with it"
                 raise DataError(what, place=place, advice=advice)
-        except BadValues:
+        except BadValuesError:
             raise
         except DataError as error:
             return error
@@ -153,9 +153,7 @@ class AudioKind(Kind):
         return ENCODED
 
     def folded(self, state: KindState) -> tuple[str, ...]:
-        kind = state.form.arrow_type
-        has_path = kind is not None and pa.types.is_struct(kind) and kind.get_field_index(PATH) >= 0
-        return (*_COLUMNS.names, *((f"{state.form.column}_{PATH}",) if has_path else ()))
+        return (*_COLUMNS.names, *kept_path(state))
 
     def from_rows(self, rows: np.ndarray, attributes: pa.Table, state: KindState) -> pa.Array:
         assert isinstance(state, AudioState)
@@ -168,14 +166,7 @@ class AudioKind(Kind):
             files.append(file.getvalue())
             starts.append(at)
             at += clip.rows
-        if not pa.types.is_struct(kind):
-            return pa.array(files, kind)
-        names = [f"{state.form.column}_{PATH}", "source_file"]
-        found = next((name for name in names if name in attributes.column_names), None)
-        paths = attributes.column(found).take(pa.array(starts, pa.int64())).to_pylist() if found else [None] * len(files)
-        fields = [kind.field(place) for place in range(kind.num_fields)]
-        made = [pa.array(files if field.name == BYTES else paths, field.type) for field in fields]
-        return pa.StructArray.from_arrays(made, fields=fields)
+        return as_column(files, attributes.take(pa.array(starts, pa.int64())), state, kind)
 
     def ending(self, state: KindState, spec: SampleSpec) -> str | None:  # noqa: ARG002
         return ".wav"

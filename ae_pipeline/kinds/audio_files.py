@@ -29,7 +29,7 @@ SoundFile = Path | bytes
 PIECE_SAMPLES = 1 << 16
 _FORMATS = ("WAV", "WAVEX", "FLAC", "OGG")
 _MOST_CHANNELS = 2
-# A float file may go beyond full scale, but not by more than 24 dB: one such value would decide the scaling of all rows.
+# Floats may go beyond full scale, but not by more than 24 dB: one such value would decide the scaling of all rows.
 _LOUDEST = 16.0
 # RIFF and what streams write that do not know their length yet.
 _UNKNOWN_LENGTHS = (0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)
@@ -47,7 +47,7 @@ _WAV = {
 }
 
 
-class BadValues(DataError):
+class BadValuesError(DataError):
     """Samples that no row may have: NaN, infinity, and floats far beyond full scale. They are never left out."""
 
 
@@ -83,7 +83,7 @@ def look_at(file: SoundFile, place: str) -> Sound:
 def look_through(file: SoundFile, rate: int | None, place: str) -> Sound:
     """Read all of a file. `rate` resamples it to so many samples a second, where it has others.
 
-    Raises DataError for a file that is damaged or was cut short, and BadValues.
+    Raises DataError for a file that is damaged or was cut short, and BadValuesError.
     """
     header = look_at(file, place)
     found = replace(header, rate=rate or header.file_rate)
@@ -91,11 +91,11 @@ def look_through(file: SoundFile, rate: int | None, place: str) -> Sound:
     for piece in _file_pieces(file, place):
         if not np.isfinite(piece).all():
             advice = "remove or repair this record, and others like it, first"
-            raise BadValues("has values that are NaN or infinite", place=place, advice=advice)
+            raise BadValuesError("has values that are NaN or infinite", place=place, advice=advice)
         loudest = float(np.abs(piece).max(initial=0))
         if loudest > _LOUDEST:
             what = f"has a sample of {loudest:g}, where full scale is 1 and {_LOUDEST:g} the most that is taken"
-            raise BadValues(what, place=place, advice="scale it down, or remove it")
+            raise BadValuesError(what, place=place, advice="scale it down, or remove it")
         samples += len(piece)
     if samples != header.samples:
         what = f"has {samples:,} samples, but says {header.samples:,}: it was cut short, or is damaged"

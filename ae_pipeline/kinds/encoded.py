@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from ae_pipeline.kinds.state import KindState
+
 BYTES, PATH = "bytes", "path"
 ENCODED = pa.struct({BYTES: pa.binary(), PATH: pa.string()})
 """Hugging Face's type, as it writes pictures and sound."""
@@ -29,6 +31,25 @@ def paths_of(records: pa.Array) -> dict[str, pa.Array]:
     """Hugging Face's path of each record, under the name `path`; nothing for bytes alone."""
     has_path = pa.types.is_struct(records.type) and records.type.get_field_index(PATH) >= 0
     return {PATH: _field(records, PATH)} if has_path else {}
+
+
+def kept_path(state: KindState) -> tuple[str, ...]:
+    """The attribute that has the path of each record, where a struct had one."""
+    kind = state.form.arrow_type
+    has_path = kind is not None and pa.types.is_struct(kind) and kind.get_field_index(PATH) >= 0
+    return (f"{state.form.column}_{PATH}",) if has_path else ()
+
+
+def as_column(files: list[bytes], attributes: pa.Table, state: KindState, kind: pa.DataType) -> pa.Array:
+    """Files as a column of `kind`; `attributes`, (n,), have the paths of structs, or else the names of their files."""
+    if not pa.types.is_struct(kind):
+        return pa.array(files, kind)
+    names = (*kept_path(state), "source_file")
+    found = next((name for name in names if name in attributes.column_names), None)
+    paths = attributes.column(found).to_pylist() if found else [None] * len(files)
+    fields = [kind.field(place) for place in range(kind.num_fields)]
+    made = [pa.array(files if field.name == BYTES else paths, field.type) for field in fields]
+    return pa.StructArray.from_arrays(made, fields=fields)
 
 
 def _field(records: pa.StructArray, name: str) -> pa.Array:

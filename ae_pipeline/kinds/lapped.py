@@ -1,12 +1,12 @@
 """Blocks of sound that lap over each other, so that what is decoded block by block has no clicks at the edges.
 
-Cut hard, a block that comes back with an error ends where the next one begins with another error: one hears a click, and
-pays for the edge. Here half a block on either side of each edge is turned into its neighbour's: samples at equal distance
-from the edge are rotated by an angle that goes from 45 degrees at the edge to none half a block away. That is the
-window and the folding of the MDCT (Princen, Johnson and Bradley, "Subband/transform coding using filter bank designs
-based on time domain aliasing cancellation", ICASSP 1987; the sine window) without its cosines, which are a codec's
-business. A rotation is orthogonal: as many values as samples, the squared error of the values is that of the samples,
-and the way back is the rotation by the negative angle. An error at an edge fades into the next block.
+Cut hard, a block that comes back with an error ends where the next one begins with another error: one hears a click,
+and pays for the edge. Here half a block on either side of each edge is turned into its neighbour's: samples at equal
+distance from the edge are rotated by an angle that goes from 45 degrees at the edge to none half a block away. That is
+the window and the folding of the MDCT (Princen, Johnson and Bradley, "Subband/transform coding using filter bank
+designs based on time domain aliasing cancellation", ICASSP 1987; the sine window) without its cosines, which are a
+codec's business. A rotation is orthogonal: as many values as samples, the squared error of the values is that of the
+samples, and the way back is the rotation by the negative angle. An error at an edge fades into the next block.
 
     for frames in lap(pieces, samples, frame, block): ...      # (n, channels) pieces to (k, frame, channels)
     for piece in unlap(frames, block): ...                     # and back

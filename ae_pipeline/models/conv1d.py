@@ -6,8 +6,9 @@ what the convolutions go on with and, added at the end, a first answer. Without 
 transform, and at the start its rows are cosines (of a row that kind `audio` makes, the MDCT's): what is hard to beat at
 many bits is where training begins.
 
-It computes in floats. A sum of two ways has its terms on grids of their own, which the integers of codec/integer.py do
-not have. So another kind of machine may decode the last bit of a value differently; `verify` says if one does.
+It computes in floats: sound has more than the 256 values that codec/integer.py computes with. So another kind of
+machine may decode a value differently in its last bits, which mostly are gone when samples are rounded to 16 bits;
+`verify` says if one does.
 """
 
 import math
@@ -90,6 +91,8 @@ class Conv1dAutoencoder(Autoencoder):
             self.to_latent.weight[number, -size:][place] = wave
             self.from_latent.weight[-size:, number][place] = wave
         last = self.decoder[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         last.weight.zero_()
         last.bias.zero_()
 

@@ -19,8 +19,9 @@ class Options(ModelOptions):
     hidden_norm: Norm = "batch"
     """Batch normalisation after each convolution but the last, folded into the weights when training ends."""
     activation: Literal["leaky_relu", "gelu", "silu", "tanh"] = "leaky_relu"
-    """None of them is one that integers compute: this model computes in floats (models/conv1d.py says why)."""
-    latent_norm: Norm = "batch"
+    """This model computes in floats (models/conv1d.py says why): none of these is what integers compute."""
+    latent_norm: Norm = "none"
+    """`none`: how loud sound is varies from batch to batch, and so would what `batch` makes of it."""
     output_activation: Output = "linear"
     dropout: Fraction = 0.0
 

@@ -87,6 +87,9 @@ class TrainParams(Section):
     rate_code: Literal["shared", "separate"] = "shared"
     """How the bits of rate_weight are counted: by one code for all dimensions, which is how the layouts list and binary
     are compressed, or by one for each, as in the layout coded."""
+    rate_latents: Literal["noisy", "rounded"] = "noisy"
+    """What the decoder gets while it is trained for a rate: latents with noise, or rounded ones, which is better
+    where most latents are zero, as those of sound are (rate.py)."""
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
     initialisation: Literal["torch", "glorot"] = "torch"
