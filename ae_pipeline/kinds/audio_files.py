@@ -59,7 +59,7 @@ class Sound:
     """Samples a second, of what `read` gives."""
     channels: int
     samples: int
-    """In each channel."""
+    """How many each channel has."""
     subtype: str
     """libsndfile's name of how the file has its samples, e.g. PCM_16."""
     file_rate: int

@@ -24,13 +24,17 @@ from ae_pipeline.models.conv1d_options import Options
 from ae_pipeline.models.linear import Linear
 
 _KERNEL = 3
-# Sound in [0, 1] is silent in the middle, and mostly within this much of it: the network sees and gives values that are
-# shifted and stretched by these, so that weights and steps of training are of the usual size.
-_SILENCE, _LOUDNESS = 0.5, 1 / 16
+# Most sound in [0, 1] is within this much of its mean: the network sees and gives values that are shifted by the mean
+# and stretched by this, so that weights and steps of training are of the usual size.
+_LOUDNESS = 1 / 16
+_LITTLE = 0.1
 
 
 class Conv1dAutoencoder(Autoencoder):
     """Samples are (values,) or (values, channels), in order along the first axis; see `Options`."""
+
+    centre: Tensor
+    """The mean of all values that it was trained on."""
 
     def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: Options):
         super().__init__(sample_shape, latent_size, options, options.output_activation)
@@ -51,10 +55,14 @@ class Conv1dAutoencoder(Autoencoder):
         self.from_latent_activation = ACTIVATIONS[options.activation]()
         self.decoder = _convolutions(up, options)
         self._hidden = up[0]
+        self.register_buffer("centre", torch.tensor([0.5]))
+        self._batches = 0
         self._start_linear()
 
     def encode(self, x: Tensor) -> Tensor:
-        x = (x - _SILENCE) / _LOUDNESS
+        if self.training:
+            self._watch(x)
+        x = (x - self.centre) / _LOUDNESS
         hidden = self.encoder(self._to_places(x)).flatten(1)
         return self.norm(self.to_latent(torch.cat([self.dropout(hidden), x.flatten(1)], 1)).float())
 
@@ -62,7 +70,13 @@ class Conv1dAutoencoder(Autoencoder):
         hidden, straight = self.from_latent(z).split([self._places * self._hidden, prod(self.sample_shape)], 1)
         hidden = self.dropout(self.from_latent_activation(hidden)).unflatten(1, (self._hidden, 1, self._places))
         x = self._from_places(self.decoder(hidden)) + straight.unflatten(1, self.sample_shape)
-        return x * _LOUDNESS + _SILENCE
+        return x * _LOUDNESS + self.centre
+
+    @torch.no_grad()
+    def _watch(self, x: Tensor) -> None:
+        """Take a batch into the mean of all values. Silence is a latent of zero then, which costs next to nothing."""
+        self._batches += 1
+        self.centre += (x.mean() - self.centre) / self._batches
 
     def _to_places(self, x: Tensor) -> Tensor:
         """(N, values[, channels]) to (N, values of a place, 1, places)."""
@@ -77,10 +91,11 @@ class Conv1dAutoencoder(Autoencoder):
 
     @torch.no_grad()
     def _start_linear(self) -> None:
-        """Cosines of rising frequency for the straight ways, none for what comes of the convolutions."""
+        """Cosines of rising frequency for the straight ways, and little of what comes of the convolutions."""
         latents, size = self.latent_size, prod(self.sample_shape)
         channels = size // self._values
-        self.to_latent.weight.zero_()
+        self.to_latent.weight[:, :-size] *= _LITTLE
+        self.to_latent.weight[:, -size:] = 0
         self.from_latent.weight[-size:] = 0
         self.from_latent.bias[-size:] = 0
         at = torch.arange(self._values, dtype=torch.float64) + 0.5
@@ -93,7 +108,7 @@ class Conv1dAutoencoder(Autoencoder):
         last = self.decoder[-1]
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None
-        last.weight.zero_()
+        last.weight *= _LITTLE
         last.bias.zero_()
 
 
