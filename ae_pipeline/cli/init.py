@@ -25,7 +25,7 @@ def init(
         str | None, typer.Option(help="A source (`source.name` in params.yaml); default: the one that can read --data.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="What a record of --data is: image, vector, or a kind of another package.")
+        str | None, typer.Option(help="What a record of --data is: image, vector, audio, or a kind of another package.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

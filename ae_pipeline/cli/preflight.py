@@ -13,6 +13,7 @@ from ae_pipeline.cli.stages.code import look
 from ae_pipeline.errors import ConfigError, DataError, PipelineError, WorkspaceError
 from ae_pipeline.operation.tracking.dvc_lock import read_stages
 from ae_pipeline.params import MNIST_MAX_MSE, Params
+from ae_pipeline.params.options import MODELS
 from ae_pipeline.provenance import CODE_FILE
 from ae_pipeline.sources import build_source
 from ae_pipeline.sources.base import Announced
@@ -21,6 +22,8 @@ from ae_pipeline.training.outlook import misfits, size_warnings
 # raw, prepared and decoded are each as large as the samples, and DVC's cache may hold a copy of each.
 _WRITTEN = ("raw", "prepared", "decoded")
 _COPIES = 2
+# Models for kinds whose rows are no pictures.
+_SUITS = {"vector": "dense", "audio": "conv1d"}
 
 
 def preflight(params: Params, root: Path) -> list[str]:
@@ -75,8 +78,9 @@ def _device_problems(params: Params) -> Iterator[str]:
 
 def _kind_problems(params: Params) -> Iterator[str]:
     kind, model = params.source.options.get("kind"), params.model.name
-    if kind == "vector" and model != "dense":
-        yield f"model.name: {model} takes pictures, but source.{params.source.name}.kind is vector; set it to dense"
+    if kind in _SUITS and MODELS[model].for_images:
+        name = params.source.name
+        yield f"model.name: {model} takes pictures, but source.{name}.kind is {kind}; set it to {_SUITS[kind]}"
 
 
 def _gate_warnings(params: Params) -> Iterator[str]:

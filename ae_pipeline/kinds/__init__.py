@@ -4,6 +4,10 @@ base             the contract of a kind, and what kinds share
 state            what a kind keeps of the user's records, in codec.json
 image            a record is a picture, and its row the pixels as they are
 vector           a record is a list of numbers, and its row these numbers
+audio            a record is a clip of sound, and its rows are its frames
+encoded          records that are the bytes of files in a column
+lapped           frames of sound that lap over each other
+audio_files      sound files, read piece by piece, and WAV files written
 image_files      image files opened with care; the inbox reads its pictures with it, too
 image_headers    what an image file says of its own values
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from ae_pipeline.kinds.base import Kind
     from ae_pipeline.kinds.state import KindState
 
-KINDS = ("image", "vector")
+KINDS = ("image", "vector", "audio")
 """The kinds of this package, each named as its file."""
 GROUP = "ae_pipeline.kinds"
 """Entry points of other packages: `name = "module:Class"`."""

@@ -21,6 +21,7 @@ from PIL import Image
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds.base import Kind, Place, Row, as_tensors, refuse_dtype, tensor_shape
+from ae_pipeline.kinds.encoded import ENCODED, as_column, bytes_of, is_encoded, kept_path, paths_of
 from ae_pipeline.kinds.image_files import (
     IMAGE_SUFFIXES,
     MODES,
@@ -33,7 +34,6 @@ from ae_pipeline.kinds.image_files import (
 from ae_pipeline.kinds.image_headers import ImageHeader
 from ae_pipeline.kinds.state import KindState
 
-_BYTES, _PATH = "bytes", "path"
 # By values per pixel: grey, RGB, RGB with opacity. Pillow writes no colours of 16 bits.
 _PICTURES = {1: ("uint8", "uint16", "float32"), 3: ("uint8",), 4: ("uint8",)}
 
@@ -46,11 +46,8 @@ class ImageKind(Kind):
     column = "image"
 
     def takes(self, column: pa.DataType) -> bool:
-        if pa.types.is_struct(column):
-            names = [column.field(place).name for place in range(column.num_fields)]
-            return set(names) in ({_BYTES}, {_BYTES, _PATH}) and _is_binary(column.field(_BYTES).type)
         shape = tensor_shape(column)
-        return _is_binary(column) or (shape is not None and len(shape) in (2, 3))
+        return is_encoded(column) or (shape is not None and len(shape) in (2, 3))
 
     def refuse_array(self, shape: tuple[int, ...], dtype: np.dtype, place: str) -> None:
         refuse_dtype(dtype, place)
@@ -61,18 +58,17 @@ class ImageKind(Kind):
             )
 
     def rows_of_column(self, records: pa.Array, place: Place, state: KindState | None) -> Iterator[Row]:  # noqa: ARG002
-        for number, data in enumerate(_bytes_of(records)):
+        for number, data in enumerate(bytes_of(records)):
             yield _row_of(data.as_py(), place(number))
 
     def beside(self, records: pa.Array) -> dict[str, pa.Array]:
         """Hugging Face's path of each picture."""
-        has_path = pa.types.is_struct(records.type) and records.type.get_field_index(_PATH) >= 0
-        return {_PATH: _field(records, _PATH)} if has_path else {}
+        return paths_of(records)
 
     def usual_type(self, state: KindState, spec: SampleSpec) -> pa.DataType:  # noqa: ARG002
         """Hugging Face's struct of bytes and path; tensors for rows that no picture's file can hold."""
         if is_picture(spec):
-            return pa.struct({_BYTES: pa.binary(), _PATH: pa.string()})
+            return ENCODED
         return pa.fixed_shape_tensor(pa.from_numpy_dtype(spec.dtype), spec.shape)
 
     def from_rows(self, rows: np.ndarray, attributes: pa.Table, state: KindState) -> pa.Array:
@@ -81,23 +77,10 @@ class ImageKind(Kind):
         if tensor_shape(kind) is not None:
             return as_tensors(rows, kind)
         files = [file_of(row) for row in rows]
-        if not pa.types.is_struct(kind):
-            return pa.array(files, kind)
-        fields = [kind.field(place) for place in range(kind.num_fields)]
-        paths = self._paths(attributes, state)
-        made = [pa.array(files if field.name == _BYTES else paths, field.type) for field in fields]
-        return pa.StructArray.from_arrays(made, fields=fields)
-
-    def _paths(self, attributes: pa.Table, state: KindState) -> list[str | None]:
-        """Paths as Hugging Face's structs had them, or else the names of the files that the pictures were."""
-        names = (*self.folded(state), "source_file")
-        found = next((name for name in names if name in attributes.column_names), None)
-        return attributes.column(found).to_pylist() if found else [None] * len(attributes)
+        return as_column(files, attributes, state, kind)
 
     def folded(self, state: KindState) -> tuple[str, ...]:
-        kind = state.form.arrow_type
-        has_path = kind is not None and pa.types.is_struct(kind) and kind.get_field_index(_PATH) >= 0
-        return (f"{state.form.column}_{_PATH}",) if has_path else ()
+        return kept_path(state)
 
     def ending(self, state: KindState, spec: SampleSpec) -> str | None:  # noqa: ARG002
         if not is_picture(spec):
@@ -175,19 +158,6 @@ def _check_values(header: ImageHeader | None, place: str) -> None:
     if header.dtype is None or (header.dtype != "uint8" and header.channels != 1):
         what = f"has {header.describe()}, which rows cannot hold as they are"
         raise DataError(what, place=place, advice="convert it to 8 bits, or to 16 bits of grey, first")
-
-
-def _bytes_of(records: pa.Array) -> pa.Array:
-    return _field(records, _BYTES) if pa.types.is_struct(records.type) else records
-
-
-def _field(records: pa.StructArray, name: str) -> pa.Array:
-    """A field of structs, missing where the struct is."""
-    return records.flatten()[records.type.get_field_index(name)]
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 KIND = ImageKind

@@ -20,4 +20,5 @@ class Options(ModelOptions):
     dropout: Fraction = 0.0
 
     before = {"hidden_norm": "none"}
+    for_images = True
     about_equal_bits = ("channels", "activation", "dropout")

@@ -23,4 +23,5 @@ class Options(ModelOptions):
     output_activation: Output = "clamp"
     dropout: Fraction = 0.0
 
+    for_images = True
     about_equal_bits = ("patch_size", "encoder_channels", "decoder_channels", "activation", "dropout")

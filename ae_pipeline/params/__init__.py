@@ -90,6 +90,9 @@ class TrainParams(Section):
     neighbour_weight: NonNegative = 0.0
     """Weight, in the loss, of what a search for nearest neighbours loses (models/neighbours.py). For vectors: of the
     size of 0.005 it costs some MSE, and finds more."""
+    rate_latents: Literal["noisy", "rounded"] = "noisy"
+    """What the decoder gets while it is trained for a rate: latents with noise, or rounded ones, which is better
+    where most latents are zero, as those of sound are (rate.py)."""
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
     initialisation: Literal["torch", "glorot"] = "torch"

@@ -90,6 +90,8 @@ class SourceOptions(Section):
 class ModelOptions(Section):
     """Options of an autoencoder; `class Options` in each file of models/ is one."""
 
+    for_images: ClassVar[bool] = False
+    """Whether the model takes (height, width) or (height, width, channels) alone."""
     before: ClassVar[dict[str, Any]] = {}
     """What options that were added later meant before there were any: for codecs written then."""
     unsaid: ClassVar[tuple[str, ...]] = ()

@@ -14,13 +14,13 @@ class Options(SourceOptions):
     path: str = "data/mine"
     """A file, a folder (with all that is below it), or a glob such as photos/**/*.png."""
     kind: str = "image"
-    """What a record is: image, vector, or a kind of another package (ae_pipeline/kinds/__init__.py)."""
+    """What a record is: image, vector, audio, or a kind of another package (ae_pipeline/kinds/__init__.py)."""
     column: str | None = None
     """The column (Parquet) or array (.npz) with the records; null: the only one that can be."""
     label: str | None = None
     """folder: the sub-folder that a file lies in; or the name of a column; null: none."""
     settings: dict[str, Any] = {}
-    """What the kind can be told, by name; image and vector have no settings."""
+    """What the kind can be told, by name: `block`, `blocks`, `rate` for audio (kinds/audio.py); nothing for others."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the records held out for the test split. Each is drawn by its own name: more files change none."""
     seed: Seed = 0

@@ -123,7 +123,8 @@ class _Trained(nn.Module):
         self.model = model
         self.rate: RateModel | None = None
         if params.rate_weight:
-            rate = RateModel(model.latent_size, shared=params.rate_code == "shared")
+            rounds = params.rate_latents == "rounded"
+            rate = RateModel(model.latent_size, shared=params.rate_code == "shared", rounds=rounds)
             self.rate = rate.to(next(model.parameters()).device)
 
 

@@ -16,6 +16,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.value_range import keep_some, range_of, scaled_by
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import LARGEST_PCA, Params
+from ae_pipeline.params.options import MODELS
 
 # PCA of this many evenly spaced rows, and this many values of them, is a hint in a fraction of a second.
 _ROWS = 2000
@@ -53,7 +54,7 @@ def check_fits(params: Params, spec: SampleSpec) -> None:
 
 def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
     """All settings that cannot lead to a codec for such samples that passes the gate."""
-    if params.model.name != "dense":
+    if MODELS[params.model.name].for_images:
         try:
             image_shape(spec.shape, params.model.name)
         except ConfigError as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import ConfigError, DataError
+from ae_pipeline.experiments.presets import preset_values
 from ae_pipeline.files import is_utf8
 from ae_pipeline.kinds import kind_names
 from ae_pipeline.params import Params, flattened
@@ -16,6 +17,8 @@ _PLACES = ("path", "folder")
 _MNIST = "mnist"
 _IDX = "idx"
 _IMAGE = "image"
+# Kinds with a preset of their own.
+_PRESETS = {"audio": "sound"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,11 @@ class ChosenSource:
             settings["evaluate.gate.max_mse"] = None  # what stands there is good enough for MNIST
         if self.kind is not None:
             settings[f"source.{self.name}.kind"] = self.kind
-        if self.kind not in (None, _IMAGE):
+        if self.kind in _PRESETS:
+            settings |= preset_values(_PRESETS[self.kind])
+            # PCA of as many latents takes three times the bits here: nothing to be held against.
+            settings["evaluate.gate.beat_pca"] = False
+        elif self.kind not in (None, _IMAGE):
             settings |= _plain_network()
         return settings
 
@@ -60,10 +67,10 @@ def choose_source(name: str | None, data: str | None, kind: str | None = None) -
     asking = [known for known, options in SOURCES.items() if "kind" in options.model_fields]
     if name is not None and name not in asking:
         raise ConfigError(f"source `{name}` has no kinds; leave out --kind, or name source {' or '.join(asking)}")
-    return replace(_choose(name or asking[0], data), kind=kind)
+    return replace(_choose(name or asking[0], data, kind), kind=kind)
 
 
-def _choose(name: str | None, data: str | None) -> ChosenSource:
+def _choose(name: str | None, data: str | None, kind: str | None = None) -> ChosenSource:
     readers = [known for known in SOURCES if _place(known)]
     others = ", ".join(known for known in SOURCES if known not in readers)
     if name is not None and name not in SOURCES:
@@ -78,14 +85,14 @@ def _choose(name: str | None, data: str | None) -> ChosenSource:
         return ChosenSource(name)
     if name is not None and name not in readers:
         raise ConfigError(f"source `{name}` has data of its own; leave out --data, or --source {name}")
-    return ChosenSource(_reader_of(data, readers if name is None else [name]), data)
+    return ChosenSource(_reader_of(data, readers if name is None else [name], kind), data)
 
 
-def _reader_of(data: str, names: list[str]) -> str:
+def _reader_of(data: str, names: list[str], kind: str | None) -> str:
     refusals, able = {}, []
     for name in names:
         try:
-            _ask(name, data)
+            _ask(name, data, kind)
             able.append(name)
         except DataError as error:
             refusals[name] = error.renamed({f"source.{name}.{_place(name)}": "--data"})
@@ -103,10 +110,11 @@ def _has_idx_files(data: str) -> bool:
     return Path(data).is_dir() and any(idx_name(item.name) for item in Path(data).iterdir() if item.is_file())
 
 
-def _ask(name: str, data: str) -> None:
+def _ask(name: str, data: str, kind: str | None) -> None:
     """Raise DataError if the source cannot read what lies there, as far as it can tell at once."""
+    says = {} if kind is None else {"kind": kind}
     place = data if "://" in data else str(Path(data).absolute())
-    build_source(SourceParams.model_validate({"name": name, name: {_place(name): place}})).announce()
+    build_source(SourceParams.model_validate({"name": name, name: {_place(name): place, **says}})).announce()
 
 
 def _plain_network() -> dict[str, Any]:
