@@ -116,8 +116,8 @@ def test_a_frozen_model_computes_what_the_trained_one_does_in_evaluation(name, s
     # Nothing of what training needs is left: the frozen model computes the same in either mode.
     x = x_of(shape).flip(0)
     assert not any("running" in key for key in state)
-    torch.testing.assert_close(frozen.train().encode(x), model.encode(x), rtol=0, atol=1e-5)
-    torch.testing.assert_close(frozen.decode(model.encode(x)), model.decode(model.encode(x)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(frozen.train().encode(x), model.encode(x), rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(frozen.decode(model.encode(x)), model.decode(model.encode(x)), rtol=1e-6, atol=1e-5)
     again, _ = frozen.frozen()
     assert again == options
 
