@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm
 
 pytest.register_assert_rewrite("faults")
 
@@ -232,7 +233,7 @@ def clone(tmp_path_factory, guard):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.delenv(SWITCH, raising=False)
-        for name, value in guard.environment.items():
+        for name, value in {**guard.environment, **warm.environment()}.items():
             patch.setenv(name, value)
         yield Clone(tmp_path_factory.mktemp("clone"))
 
@@ -277,7 +278,7 @@ def start_flow(clone, server):
             subprocess.Popen(
                 [sys.executable, "-m", f"flows.{name}", *arguments],
                 cwd=clone.folder,
-                env={**os.environ, **server.environment},
+                env={**os.environ, **server.environment, **warm.COLD},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )

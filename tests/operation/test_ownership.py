@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import warm
 from clone import Clone, ran
 from prefect_server import until
 
@@ -39,10 +40,12 @@ if sys.orig_argv[-2:] == ["stage", held.stem]:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory):
+def clone(tmp_path_factory, guard):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "DVC_STAGE", "AE_PIPELINE_RUNNER"):
             patch.delenv(name, raising=False)
+        for name, value in {**guard.environment, **warm.environment()}.items():
+            patch.setenv(name, value)
         clone = Clone(tmp_path_factory.mktemp("clone"))
         clone.take_what_was_built()
         yield clone

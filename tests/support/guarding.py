@@ -16,9 +16,18 @@ import ae_pipeline
 SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 """What MLflow (3.17) has to switch off pickles in models; it has no switch for their code."""
 _PACKAGE = Path(ae_pipeline.__file__).parent
-_SITECUSTOMIZE = """
+_SITECUSTOMIZE = f"""
 import os
 import sys
+
+if os.environ.get("AE_TEST_WARM"):
+    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    import warm
+
+    del sys.path[0]
+    warm.hand_over()
+"""
+_SITECUSTOMIZE += """
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import PathFinder
 
@@ -28,6 +37,10 @@ LOADERS = ("load_model", "load_pyfunc", "_load_pyfunc", "_load_context_model_and
 def note(line):
     with open(os.environ["AE_TEST_GUARD"], "a") as file:
         file.write(f"{line} in {' '.join(sys.orig_argv[1:])}\\n")
+
+
+def note_switch():
+    note(f"switch {os.environ.get('MLFLOW_ALLOW_PICKLE_DESERIALIZATION')}")
 
 
 def refuse(name):
@@ -58,7 +71,7 @@ class Guarded(Loader):
     def exec_module(self, module):
         self._loader.exec_module(module)
         if module.__name__ == "mlflow.environment_variables":
-            note(f"switch {os.environ.get('MLFLOW_ALLOW_PICKLE_DESERIALIZATION')}")
+            note_switch()
         for name in LOADERS:
             if callable(vars(module).get(name)):
                 setattr(module, name, refuse(f"{module.__name__}.{name}"))
