@@ -1,4 +1,4 @@
-"""Commands as people run them, `python -m ae_pipeline ...` and `dvc ...`, in processes that begin with libraries loaded.
+"""Commands as people run them, `python -m ae_pipeline ...` and `dvc ...`, in processes with the libraries loaded.
 
 Importing torch, MLflow and DVC takes seconds of each command, and the tests run hundreds. One process, the nursery,
 imports them, and nothing of ours, once for a test run. A Python that starts with `environment()` looks at its own
@@ -13,8 +13,6 @@ kill processes, or look at them, give `COLD` to the first one: it and all that i
 Run as a program, this file is the nursery.
 """
 
-# A Python that only hands over starts without pathlib.
-# ruff: noqa: PTH
 import contextlib
 import fcntl
 import functools
@@ -164,7 +162,7 @@ def _mask() -> int:
 
 
 def _serve(listening: socket.socket, folder: str) -> dict[str, Any]:
-    """Fork for every command until `folder`, that of the test run, is gone. Returns in children alone: their command."""
+    """Fork for every command until `folder`, that of the test run, is gone; returns in children, with their command."""
     import selectors
 
     running = selectors.DefaultSelector()
