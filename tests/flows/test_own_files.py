@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from clone import Clone, ran
+from clone import ran
 from PIL import Image
 
 from ae_pipeline.cli.stages import CODE, STAGES
@@ -16,13 +16,6 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.store.latent_store import LatentStore
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield Clone(tmp_path_factory.mktemp("clone"))
 
 
 def use(clone, **options):

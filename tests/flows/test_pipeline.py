@@ -6,7 +6,7 @@ The tests build on each other in the order of the file, as a day of work would: 
 import json
 
 import pytest
-from clone import SMALL, Clone, ran
+from clone import SMALL, ran
 from documents import blocks, not_in
 from handmade import bytes_of
 
@@ -18,13 +18,6 @@ from ae_pipeline.store.latent_store import LatentStore
 pytestmark = pytest.mark.slow
 
 EPOCHS = SMALL["train"]["epochs"]
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield Clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

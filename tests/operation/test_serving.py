@@ -10,6 +10,7 @@ import urllib.request
 import mlflow
 import psutil
 import pytest
+import warm
 from clone import Clone
 from prefect_server import PrefectServer, free_port, until
 from ready import copy_prefect_home
@@ -35,7 +36,7 @@ def clone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(clone, tmp_path_factory):
+def served(clone, guard, tmp_path_factory):
     """The process, and a view of its Prefect server."""
     home = tmp_path_factory.mktemp("home")
     copy_prefect_home(home)
@@ -45,6 +46,8 @@ def served(clone, tmp_path_factory):
         "PREFECT_HOME": str(home),
         # The scheduler looks once a minute, and makes runs that far ahead, unless told otherwise.
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        **guard.environment,
+        **warm.environment(),
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "ae_pipeline", "serve", "--prefect-port", ports[0], "--mlflow-port", ports[1]],

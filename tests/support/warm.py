@@ -47,6 +47,8 @@ LIBRARIES = (
     "typer",
 )
 _PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline")
+# They look after processes, and at those that started them.
+_ALONE = ("serve", "worker", "mlflow-ui")
 # What Python and libraries read once; the child takes the exceptions from the command.
 _READ_AT_START = (
     "PYTHON",
@@ -60,7 +62,6 @@ _READ_AT_START = (
     "TZ",
     "MPL",
     "LD_",
-    "PREFECT_HOME",
 )
 _TAKEN = ("PYTHONPATH", "PYTHONUNBUFFERED")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -148,11 +149,13 @@ def hand_over() -> None:
 
 def _program(arguments: list[str]) -> list[str] | None:
     """`["-m", MODULE]` or `[SCRIPT]` of a command for the nursery."""
-    if arguments[1:2] == ["-m"] and arguments[2:3] and arguments[2] in _PROGRAMS:
-        return arguments[1:3]
-    if len(arguments) > 1 and os.path.dirname(arguments[1]) == os.path.join(sys.prefix, "bin"):
-        return arguments[1:2] if os.path.basename(arguments[1]) in _PROGRAMS else None
-    return None
+    program = arguments[1:3] if arguments[1:2] == ["-m"] else arguments[1:2]
+    command = arguments[1 + len(program) :]
+    if not program or (command and command[0] in _ALONE):
+        return None
+    folder, name = os.path.split(program[-1])
+    place = "" if len(program) == 2 else os.path.join(sys.prefix, "bin")
+    return program if folder == place and name in _PROGRAMS else None
 
 
 def _mask() -> int:
