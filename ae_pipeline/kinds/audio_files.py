@@ -111,7 +111,7 @@ def read(file: SoundFile, sound: Sound, place: str) -> Iterator[np.ndarray]:
     if sound.rate == sound.file_rate:
         yield from pieces
         return
-    soxr = _library("soxr")
+    soxr = _soxr()
     stream = soxr.ResampleStream(sound.file_rate, sound.rate, sound.channels, dtype="float64")
     for piece in pieces:
         yield stream.resample_chunk(piece)
@@ -132,7 +132,7 @@ def _file_pieces(file: SoundFile, place: str) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _opened(file: SoundFile, place: str) -> Iterator[Any]:
-    soundfile = _library("soundfile")
+    soundfile = _soundfile()
     try:
         opened = soundfile.SoundFile(os.fsencode(file) if isinstance(file, Path) else io.BytesIO(file))
     except soundfile.LibsndfileError as error:
@@ -144,13 +144,24 @@ def _opened(file: SoundFile, place: str) -> Iterator[Any]:
         yield opened
 
 
-def _library(name: str) -> Any:
-    from importlib import import_module
-
+def _soundfile() -> Any:
     try:
-        return import_module(name)
-    except (ImportError, OSError) as error:  # soundfile raises OSError where libsndfile is missing
-        raise ConfigError(f"the kind audio needs the package {name} ({first_line(error)}); {INSTALL}") from None
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError where libsndfile is missing
+        raise _not_installed("soundfile", error) from None
+    return soundfile
+
+
+def _soxr() -> Any:
+    try:
+        import soxr
+    except ImportError as error:
+        raise _not_installed("soxr", error) from None
+    return soxr
+
+
+def _not_installed(name: str, error: Exception) -> ConfigError:
+    return ConfigError(f"the kind audio needs the package {name} ({first_line(error)}); {INSTALL}")
 
 
 def _refuse_cut(file: SoundFile, form: str, place: str) -> None:

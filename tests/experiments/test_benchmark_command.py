@@ -28,7 +28,7 @@ def test_presets_that_belong_together_are_three_points_of_one_curve(names):
 
 
 def test_every_preset_is_measured_on_the_rows_that_it_suits():
-    assert sorted([*suiting((256,)), *suiting((28, 28))]) == preset_names()
+    assert sorted([*suiting((256,)), *suiting((256,), "audio"), *suiting((28, 28))]) == preset_names()
     assert {preset_params(name).model.dense.linear_path for name in suiting((256,))} == {True}
 
 

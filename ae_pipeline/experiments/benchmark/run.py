@@ -42,7 +42,9 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
     given = {name: preset_params(name, params) for name in params.bench.presets or ()}
     prepared = root / params.paths.prepared
     sets = {name: open_split(prepared, name) for name in ("train", "validation", "test")}
-    asked = given or {name: preset_params(name, params) for name in suiting(sets["train"].spec.shape)}
+    kind = sets["train"].kind
+    suit = suiting(sets["train"].spec.shape, kind.name if kind else None)
+    asked = given or {name: preset_params(name, params) for name in suit}
     work = root / params.paths.work / BENCHMARKS
     make_folder(work)
     git = git_state(root)

@@ -13,6 +13,7 @@ FOLDER = Path(__file__).parent
 FOR_VECTORS = ("vector_small", "vector", "vector_fine")
 FOR_OTHERS = ("small", "balanced", "fine", "compact", "compact_balanced", "compact_fine")
 """What `bench` measures where nothing else is asked for; those that are for images only are left out of other rows."""
+_FOR_KINDS = {"audio": ("sound",)}
 
 
 def preset_names() -> list[str]:
@@ -20,9 +21,9 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def suiting(shape: tuple[int, ...]) -> list[str]:
-    """The presets for samples of this shape: one dimension is a vector."""
-    return list(FOR_VECTORS if len(shape) == 1 else FOR_OTHERS)
+def suiting(shape: tuple[int, ...], kind: str | None = None) -> list[str]:
+    """The presets for samples of this shape, and kind where it is known: one dimension is a vector."""
+    return list(_FOR_KINDS.get(kind or "") or (FOR_VECTORS if len(shape) == 1 else FOR_OTHERS))
 
 
 def preset_params(name: str, base: Params | None = None) -> Params:
