@@ -228,6 +228,15 @@ def guard(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def warm_commands(tmp_path_factory):
+    """Commands and scripts that this process starts begin with the libraries loaded; see tests/support/warm.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**Guard(tmp_path_factory.mktemp("warm")).environment, **warm.environment()}.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
 def clone(tmp_path_factory, guard):
     """A checkout in which nothing has been built; the tests of a file build on each other in it."""
     with pytest.MonkeyPatch.context() as patch:

@@ -1,14 +1,17 @@
 """Commands as people run them, `python -m ae_pipeline ...` and `dvc ...`, in processes with the libraries loaded.
 
+    subprocess.run([sys.executable, "-m", "ae_pipeline", ...], env={**os.environ, **warm.environment()})
+
 Importing torch, MLflow and DVC takes seconds of each command, and the tests run hundreds. One process, the nursery,
 imports them, and nothing of ours, once for a test run. A Python that starts with `environment()` looks at its own
-command first (`hand_over`, called by the sitecustomize of guarding.py). If it is one of those, the nursery forks: the
-child takes the command's folder, environment, arguments and open files, imports the package from where the command
-would, and ends as any program does. The Python that started waits, passes signals on, and ends as the child did; if it
-is killed, so is the child.
+command first (`hand_over`, called by the sitecustomize of guarding.py). If it is one of those, or a script given with
+`-c`, the nursery forks: the child takes the command's folder, environment, arguments and open files, imports the
+package from where the command would, and ends as any program does. The Python that started waits, passes signals on,
+and ends as the child did; if it is killed, so is the child.
 
-A command runs from nothing instead if something differs that Python or a library reads once, at its start. Tests that
-kill processes, or look at them, give `COLD` to the first one: it and all that it starts then run from nothing.
+A command runs from nothing instead if something differs that Python or a library reads once, at its start; for
+commands with other such values there are nurseries of their own. Tests that kill processes, or look at them, give
+`COLD` to the first one: it and all that it starts then run from nothing.
 
 Run as a program, this file is the nursery.
 """
@@ -46,7 +49,7 @@ LIBRARIES = (
     "torch",
     "typer",
 )
-_PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline")
+_PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline", "prefect.engine")
 # They look after processes, and at those that started them.
 _ALONE = ("serve", "worker", "mlflow-ui")
 # What Python and libraries read once; the child takes the exceptions from the command.
@@ -67,28 +70,31 @@ _TAKEN = ("PYTHONPATH", "PYTHONUNBUFFERED")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def environment() -> dict[str, str]:
-    """What commands are started with so that the nursery runs them. Whoever asks first in a test run starts it."""
+def environment(**more: str) -> dict[str, str]:
+    """What commands are started with so that a nursery runs them, beside a guard's environment.
+
+    `more` are variables that the commands have, too. Whoever asks first in a test run starts the nursery.
+    """
     from pathlib import Path
 
     from filelock import FileLock
     from ready import SHARED
 
-    folder = Path(os.environ[SHARED], "nursery")
+    folder = Path(os.environ[SHARED], "-".join(["nursery", *more.values()]))
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            _start_nursery(folder)
-    return {VARIABLE: str(folder / "socket")}
+            _start_nursery(folder, more)
+    return {**more, VARIABLE: str(folder / "socket")}
 
 
-def _start_nursery(folder: "Path") -> None:
+def _start_nursery(folder: "Path", more: dict[str, str]) -> None:
     import subprocess
 
     from guarding import Guard
 
     folder.mkdir()
     (folder / "guard").mkdir()
-    variables = {**os.environ, **Guard(folder / "guard").environment, **COLD}
+    variables = {**os.environ, **Guard(folder / "guard").environment, **more, **COLD}
     variables["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     (folder / "started").write_text(json.dumps(_started(variables)))
     # Its own output goes into a pipe, like that of most commands: Python treats files in another way.
@@ -148,11 +154,13 @@ def hand_over() -> None:
 
 
 def _program(arguments: list[str]) -> list[str] | None:
-    """`["-m", MODULE]` or `[SCRIPT]` of a command for the nursery."""
-    program = arguments[1:3] if arguments[1:2] == ["-m"] else arguments[1:2]
+    """`["-c", CODE]`, `["-m", MODULE]` or `[SCRIPT]` of a command for the nursery."""
+    program = arguments[1:3] if arguments[1:2] in (["-c"], ["-m"]) else arguments[1:2]
     command = arguments[1 + len(program) :]
     if not program or (command and command[0] in _ALONE):
         return None
+    if program[0] == "-c":
+        return program
     folder, name = os.path.split(program[-1])
     place = "" if len(program) == 2 else os.path.join(sys.prefix, "bin")
     return program if folder == place and name in _PROGRAMS else None
@@ -226,6 +234,7 @@ def _become(task: dict[str, Any]) -> None:
     import importlib
     import random
     import runpy
+    import types
 
     import numpy as np
 
@@ -244,7 +253,12 @@ def _become(task: dict[str, Any]) -> None:
     _note_the_first_import_of_mlflow()
     how, *rest = task["program"]
     sys.argv = task["arguments"][1 + len(rest) :]
-    if how == "-m":
+    if how == "-c":
+        sys.argv[0] = how
+        sys.path.insert(0, "")
+        sys.modules["__main__"] = module = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), module.__dict__)
+    elif how == "-m":
         sys.path.insert(0, os.getcwd())
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:
