@@ -18,7 +18,7 @@ from ae_pipeline.errors import DataError, TrackingError, WorkspaceError
 from ae_pipeline.operation.tracking.connection import fetch_codec, tracking_uri, ui_command
 from ae_pipeline.operation.tracking.publish import PUBLISHED_TAG, publish
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_commands")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

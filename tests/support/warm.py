@@ -36,17 +36,30 @@ VARIABLE = "AE_TEST_WARM"
 """Where the nursery listens; empty for none."""
 COLD = {VARIABLE: ""}
 LIBRARIES = (
+    "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin",
+    "alembic.command",
     "dvc.cli.parser",
+    "dvc.repo.experiments",
     "dvc.repo.reproduce",
+    "dvc.repo.status",
+    "dvc.scm",
+    "filelock",
+    "git",
+    "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "mlflow",
+    "mlflow.pyfunc",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
+    "networkx",
     "pandas",
     "pyarrow.dataset",
     "pyarrow.parquet",
+    "ruamel.yaml",
     "safetensors.torch",
     "torch",
+    "torch._dynamo",  # every optimiser of torch does
     "typer",
 )
 _PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline", "prefect.engine")
@@ -148,7 +161,8 @@ def hand_over() -> None:
         child.append(int(answers.readline()))
         code = int(answers.readline())
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 
