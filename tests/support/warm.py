@@ -83,8 +83,8 @@ _TAKEN = ("PYTHONPATH", "PYTHONUNBUFFERED")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def environment(**more: str) -> dict[str, str]:
-    """What commands are started with so that a nursery runs them, beside a guard's environment.
+def environment(python: str = sys.executable, **more: str) -> dict[str, str]:
+    """What commands of this Python are started with so that a nursery runs them, beside a guard's environment.
 
     `more` are variables that the commands have, too. Whoever asks first in a test run starts the nursery.
     """
@@ -93,14 +93,15 @@ def environment(**more: str) -> dict[str, str]:
     from filelock import FileLock
     from ready import SHARED
 
-    folder = Path(os.environ[SHARED], "-".join(["nursery", *more.values()]))
+    others = [python.replace(os.sep, "-")] if python != sys.executable else []
+    folder = Path(os.environ[SHARED], "-".join(["nursery", *others, *more.values()]))
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            _start_nursery(folder, more)
+            _start_nursery(python, folder, more)
     return {**more, VARIABLE: str(folder / "socket")}
 
 
-def _start_nursery(folder: "Path", more: dict[str, str]) -> None:
+def _start_nursery(python: str, folder: "Path", more: dict[str, str]) -> None:
     import subprocess
 
     from guarding import Guard
@@ -109,14 +110,13 @@ def _start_nursery(folder: "Path", more: dict[str, str]) -> None:
     (folder / "guard").mkdir()
     variables = {**os.environ, **Guard(folder / "guard").environment, **more, **COLD}
     variables["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    (folder / "started").write_text(json.dumps(_started(variables)))
     # Its own output goes into a pipe, like that of most commands: Python treats files in another way.
     unread, output = os.pipe()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "socket"))
         listening.listen(64)
         subprocess.run(
-            [sys.executable, __file__, str(listening.fileno()), str(folder)],
+            [python, __file__, str(listening.fileno()), str(folder)],
             cwd=folder, env=variables, start_new_session=True, pass_fds=[listening.fileno(), unread],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=True,
         )  # fmt: skip
@@ -320,6 +320,9 @@ def _end_by(program: "Callable[[], None]") -> None:
 def _main() -> None:
     from importlib import import_module
 
+    folder = sys.argv[2]
+    with open(os.path.join(folder, "started"), "w") as file:
+        json.dump(_started(os.environ), file)
     if os.fork():  # whoever started it need not wait
         os._exit(0)
     listening = socket.socket(fileno=int(sys.argv[1]))
@@ -327,7 +330,7 @@ def _main() -> None:
         import_module(library)
     gc.collect()
     gc.freeze()
-    task = _serve(listening, sys.argv[2])
+    task = _serve(listening, folder)
     listening.close()
     _end_by(functools.partial(_become, task))
 
