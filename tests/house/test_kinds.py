@@ -29,8 +29,19 @@ from ae_pipeline.params import PrepareParams, SourceParams
 from ae_pipeline.sources import build_source
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"__init__", "base", "encoded", "image_files", "image_headers", "audio_files", "lapped", "state"}
-# Kinds of several rows a record have the same contract in a file of their own: tests/sources/test_audio.py.
+PARTS = {
+    "__init__",
+    "base",
+    "encoded",
+    "image_files",
+    "image_headers",
+    "image_pixels",
+    "image_tiles",
+    "audio_files",
+    "lapped",
+    "state",
+}
+# Several rows a record have the same contract in files of their own: test_audio.py and test_image_tiles.py.
 SEVERAL = {"audio"}
 
 
@@ -161,7 +172,7 @@ def test_rows_become_records_of_the_persons_type_and_the_same_rows_again(name):
         assert kind.takes(made.type)
         np.testing.assert_array_equal(list(kind.to_rows(made, str, state)), rows)
         if form.sort == "array":
-            again = kind.to_array(rows, state)
+            again = kind.to_array(rows, IDS, state)
             assert again.dtype == form.arrow_type.to_pandas_dtype()
             np.testing.assert_array_equal(list(kind.to_rows(again, str, state)), rows)
 

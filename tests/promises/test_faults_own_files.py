@@ -8,7 +8,8 @@ from handmade import bytes_of, random_codec, random_pixels
 from killing import stopped_at_every_step
 from PIL import Image
 
-from ae_pipeline.kinds.state import Form, KindState, entry_of
+from ae_pipeline.kinds.image import ImageState
+from ae_pipeline.kinds.state import Form, entry_of
 
 ENCODE = """
 from ae_pipeline.codec.header import read_header
@@ -25,15 +26,16 @@ def work(folder):
 
 
 @pytest.mark.slow
-def test_an_encode_of_pictures_that_is_killed_at_any_step(tmp_path, monkeypatch):
+@pytest.mark.parametrize("tile", [None, 4])
+def test_an_encode_of_pictures_that_is_killed_at_any_step(tile, tmp_path, monkeypatch):
     monkeypatch.setattr("ae_pipeline.sources.own_files.grouping.GROUP_FILES", 4)
     template = tmp_path / "template"
-    kind = entry_of("image", KindState(form=Form(sort="files")))
-    random_codec(template / "codec", kind=kind)
+    kind = entry_of("image", ImageState(form=Form(sort="files"), tile=tile))
+    random_codec(template / "codec", (tile, tile) if tile else (5, 4), kind=kind)
     for number, pixels in enumerate(random_pixels((7, 5, 4), "uint8")):
         path = template / "data" / f"{'ab'[number // 4]}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        Image.fromarray(pixels[number % 5 :] if tile else pixels).save(path)
     whole = shutil.copytree(template, tmp_path / "whole")
     do(ENCODE, whole)
     assert len(list((whole / "out/store").glob("part-*"))) == 2

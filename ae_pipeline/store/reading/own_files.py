@@ -20,7 +20,7 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.files import finished_folder
 from ae_pipeline.store.reading.export import FILE, INDEX, Progress, file_stem
 from ae_pipeline.store.reading.own_arrays import ArrayFile
-from ae_pipeline.store.reading.own_form import RECORD, SOURCE_FILE, OwnForm, record_starts
+from ae_pipeline.store.reading.own_form import RECORD, SOURCE_FILE, OwnForm, record_starts, whole_records
 
 _ROW_GROUP_ROWS = 8192
 _LONGEST_NAME = 200  # bytes of a file's name; file systems allow 255
@@ -54,7 +54,7 @@ def export_records(
 
 def _write_files(blocks: Iterable[Block], form: OwnForm, names: "FileNames", progress: Progress) -> Written:
     """One file for each record, as it comes piece by piece where it has several rows."""
-    if form.kind.several:
+    if form.several:
         yield from _write_gathered(blocks, form, names, progress)
         return
     for block in blocks:
@@ -91,13 +91,14 @@ def _pieces(blocks: Iterable[Block], progress: Progress) -> Iterator[tuple[int, 
 
 def _write_arrays(blocks: Iterable[Block], form: OwnForm, names: "FileNames", progress: Progress) -> Written:
     """One array for the rows of each file that they came from."""
+    blocks = whole_records(blocks) if form.several else blocks
     for _, pieces in groupby(_runs(blocks, progress), key=lambda piece: piece[0]):
         source, first = next(pieces)
         name = names.of_array(source)
         with ArrayFile(names.folder / name, form.form.column) as file:
             for _, block in chain([(source, first)], pieces):
                 lines = form.lines(block.attributes)
-                file.write(form.kind.to_array(block.pixels, form.state), lines)
+                file.write(form.kind.to_array(block.pixels, block.attributes, form.state), lines)
                 yield [name] * len(lines), lines
 
 
@@ -128,7 +129,7 @@ class FileNames:
 
     def of_records(self, attributes: pa.Table) -> list[str]:
         """Name records by the files or paths that they came from, or else by their ids."""
-        key = RECORD if self._form.kind.several else ID
+        key = RECORD if self._form.several else ID
         there = [name for name in self._columns if name in attributes.column_names]
         known = [attributes.column(name).to_pylist() for name in there]
         return [
