@@ -29,7 +29,7 @@ from ae_pipeline.params import PrepareParams, SourceParams
 from ae_pipeline.sources import build_source
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"__init__", "base", "encoded", "image_files", "image_headers", "audio_files", "lapped", "state"}
+PARTS = {"__init__", "base", "encoded", "image_files", "image_headers", "audio_clips", "audio_files", "lapped", "state"}
 # Kinds of several rows a record have the same contract in a file of their own: tests/sources/test_audio.py.
 SEVERAL = {"audio"}
 
