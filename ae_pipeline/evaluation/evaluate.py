@@ -81,7 +81,7 @@ def evaluate_codec(
         work = Path(folder)
         means = None if train is None else fit_means(train)
         trip = make_trip(codec_path, test, params, work / "codec")
-        rows = compare_rows(test, trip.decoded, header.scaling, means)
+        rows = compare_rows(test, trip.decoded, header.scaling, means, kind=header.kind)
         pictured = _pictured(test, trip.decoded, rows, header.scaling, seed)
         metrics = {**store_sizes(trip.store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
         metrics |= {
@@ -96,7 +96,7 @@ def evaluate_codec(
                 train, header.model.latent_size, header.quantiser.levels, header.scaling, work / "pca_codec"
             )
             trip = make_trip(work / "pca_codec", test, params, work / "pca")
-            pca_rows = compare_rows(test, trip.decoded, header.scaling, means)
+            pca_rows = compare_rows(test, trip.decoded, header.scaling, means, kind=header.kind)
             known = store_metrics(trip.store, pca_rows)
             names = (*pca_rows.means(), "r2", "bits_per_row", "bits_per_row_with_codec")
             metrics |= {f"pca_{name}": known[name] for name in names}
@@ -109,7 +109,8 @@ def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metri
     """Metrics of a store that `samples` were encoded into: what it takes, and what comes back."""
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode_store(store, Path(folder, "decoded"), device=device)
-        rows = compare_rows(samples, decoded, store.codec_header().scaling)
+        header = store.codec_header()
+        rows = compare_rows(samples, decoded, header.scaling, kind=header.kind)
         return {**store_metrics(store, rows), **samples.measure_range().as_metrics()}
 
 

@@ -8,9 +8,13 @@ tests/evaluation/test_metric_table.py finds a new one in each of these places.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from ae_pipeline.evaluation.records.measure import RecordMetric
+from ae_pipeline.evaluation.records.sound import LogMelDistance, SegmentalSnr, SoundSnr
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +88,7 @@ def psnr_of(mean_mse: float) -> float | None:
 
 @dataclass(frozen=True)
 class Metric:
-    """One line of the table. Without `of_rows` and `of_means` it is measured beside: of the store, or of the mean."""
+    """One line of the table. Without an `of_...` of its own it is measured beside: of the store, or of the mean."""
 
     name: str
     better: Literal["lower", "higher"]
@@ -97,6 +101,10 @@ class Metric:
     does not apply to such rows, and the metric is None."""
     of_means: Callable[[Mapping[str, Any]], float | None] | None = None
     """The metric, from the means of those that have a value for each row."""
+    of_records: RecordMetric | None = None
+    """It measures a whole record of several rows; the mean over all records is the metric. See records/measure.py."""
+    of_kind: str = ""
+    """The kind whose records `of_records` is for."""
     of_differences: bool = False
     """Whether `of_rows` needs decoded - original alone: of floats that is taken before it is rounded to float32."""
     of_vectors: bool = False
@@ -134,6 +142,8 @@ def _psnr(found: Mapping[str, Any]) -> float | None:
     return None if found["mse"] is None else psnr_of(found["mse"])
 
 
+_of_sound = partial(Metric, of_kind="audio", reports=("promotion", "bench"))
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -148,6 +158,10 @@ METRICS: dict[str, Metric] = {
         Metric("recall_at_10", "higher", "recall at 10", 4, of_vectors=True, reports=("bench",)),
         Metric("r2", "higher", "R2", 4, reports=()),
         Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=()),
+        # Whole clips of sound have these.
+        _of_sound("clip_snr", "higher", "SNR of a clip, dB", 2, of_records=SoundSnr, none="lossless", reports=()),
+        _of_sound("segmental_snr", "higher", "segmental SNR, dB", 2, of_records=SegmentalSnr),
+        _of_sound("log_mel_distance", "lower", "log-mel distance, dB", 2, of_records=LogMelDistance),
         Metric("bits_per_row", "lower", "bits per row", 1, reports=()),
         Metric("bits_per_row_with_codec", "lower", "with codec", 1, reports=()),
     )

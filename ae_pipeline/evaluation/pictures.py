@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -23,7 +24,7 @@ _MOST_CLASSES = 60
 
 
 def write_tables(folder: Path, evaluation: Evaluation) -> None:
-    """per_class.csv, error_histogram.csv and rate_distortion.csv."""
+    """per_class.csv, error_histogram.csv and rate_distortion.csv; of records with several rows also records.parquet."""
     # Without labels one line for all rows, so that `dvc plots` finds its table.
     write_csv(folder / "per_class.csv", evaluation.per_class() or [evaluation.means_of("all", slice(None))])
     counts, edges = np.histogram(evaluation.rows.values["mse"], _BINS)
@@ -32,6 +33,9 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
         [{"mse": float(edge), "rows": int(count)} for edge, count in zip(edges, counts, strict=False)],
     )
     write_csv(folder / "rate_distortion.csv", rate_distortion(evaluation.metrics))
+    if evaluation.rows.records is not None:
+        with finished_file(folder / "records.parquet") as temporary:
+            pq.write_table(evaluation.rows.records.table, temporary)
 
 
 def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str, float]] | None) -> None:

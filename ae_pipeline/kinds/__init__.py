@@ -7,6 +7,7 @@ vector           a record is a list of numbers, and its row these numbers
 audio            a record is a clip of sound, and its rows are its frames
 encoded          records that are the bytes of files in a column
 lapped           frames of sound that lap over each other
+audio_clips      clips put together from their frames
 audio_files      sound files, read piece by piece, and WAV files written
 image_files      image files opened with care; the inbox reads its pictures with it, too
 image_pixels     the pixels of a picture, and a file of them again

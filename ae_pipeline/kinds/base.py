@@ -171,6 +171,16 @@ class Kind(ABC):
         """
         raise NotImplementedError
 
+    def restored(self, pieces: Iterable[tuple[np.ndarray, pa.Table]], state: KindState) -> Iterator[np.ndarray]:
+        """The values of a record that has several rows, for metrics of whole records (evaluation/records/).
+
+        float64 pieces along the record's first axis, such as samples (n, channels) or lines (n, width, channels), as a
+        file that `write` makes has them, scaled so that the range of that file is 1 (or from -1 to 1). `pieces` as for
+        `write`. How the rows are cut decides how the record is, whatever the rows' values. Memory is that of a piece.
+        Raises IncompleteRecordError where rows are missing or not in order. Kinds without such metrics have none.
+        """
+        raise NotImplementedError
+
 
 def refuse_dtype(dtype: np.dtype, place: str, more: tuple[str, ...] = ()) -> None:
     """Raise DataError for numbers that no sample can have, but for `more`: nothing is cast without a word."""

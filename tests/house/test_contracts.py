@@ -164,8 +164,10 @@ def test_a_metric_says_what_it_is_called_and_which_way_is_better(name):
     assert metric.name == name
     assert metric.title
     assert metric.limit == f"{'max' if metric.better == 'lower' else 'min'}_{name}"
-    assert not (metric.of_rows and metric.of_means)
-    computed = metric.of_rows or metric.of_means
+    assert sum(bool(made) for made in (metric.of_rows, metric.of_means, metric.of_records)) <= 1
+    # Where a sweep reports a metric it is a column of every sweep; one of whole records is of some data alone.
+    assert bool(metric.of_kind) == bool(metric.of_records) <= ("sweep" not in metric.reports)
+    computed = metric.of_rows or metric.of_means or metric.of_records
     # What all vectors have together is measured by the benchmark itself.
     assert computed or set(metric.reports) <= ({"bench"} if metric.of_vectors else set()), f"{name}: {metric.reports}"
 

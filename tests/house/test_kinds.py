@@ -37,6 +37,7 @@ PARTS = {
     "image_headers",
     "image_pixels",
     "image_tiles",
+    "audio_clips",
     "audio_files",
     "lapped",
     "state",

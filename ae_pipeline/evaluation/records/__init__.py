@@ -1,0 +1,9 @@
+"""Metrics of whole records: of kinds that make several rows of a record, such as the frames of a clip.
+
+measure          what measures one record, piece by piece
+sound            SNR, segmental SNR and log-mel distance of clips
+errors           all records of a data set beside what came back of them; a line each, and the means
+
+To add one: a class as in `measure`, and a line with `of_records` and `of_kind` in METRICS (evaluation/metrics.py). Its
+kind gives the values of a record with `Kind.restored`.
+"""
