@@ -14,7 +14,6 @@ like come back as PNG, which loses nothing more.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,7 +37,15 @@ from ae_pipeline.kinds.base import (
 from ae_pipeline.kinds.encoded import ENCODED, as_column, bytes_of, is_encoded, kept_path, paths_of
 from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES, size_of
 from ae_pipeline.kinds.image_pixels import Pixels, file_of, is_picture, of_array, read_pixels
-from ae_pipeline.kinds.image_tiles import COLOUR_COLUMN, COLUMNS, Canvas, picture_of, put_together, tiles_of
+from ae_pipeline.kinds.image_tiles import (
+    COLOUR_COLUMN,
+    COLUMNS,
+    bands_of,
+    picture_from,
+    picture_of,
+    put_together,
+    tiles_of,
+)
 from ae_pipeline.kinds.state import Form, KindState
 from ae_pipeline.params.base import Section
 
@@ -185,14 +192,16 @@ class ImageKind(Kind):
             ((rows, _),) = pieces
             picture = rows[0]
         else:
-            source = iter(pieces)
-            first = next(source)
-            canvas = Canvas(picture_of(first[1], 0, tile), first[0])
-            for rows, attributes in chain([first], source):
-                canvas.add(rows, attributes)
-            picture = canvas.finished()
+            picture = picture_from(pieces, tile)
         with open(path, "xb") as file:
             file.write(file_of(picture))
+
+    def restored(self, pieces: Iterable[tuple[np.ndarray, pa.Table]], state: KindState) -> Iterator[np.ndarray]:
+        tile = _said(state).tile
+        assert tile is not None
+        for lines in bands_of(pieces, tile):
+            whole = lines.dtype.kind != "f"
+            yield lines / np.float64(np.iinfo(lines.dtype).max) if whole else lines.astype(np.float64)
 
 
 _PLAIN = ImageState(form=Form(sort="files"))

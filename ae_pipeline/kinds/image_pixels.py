@@ -55,7 +55,7 @@ class Pixels:
         return self.crop(0, 0, self.height, self.width)
 
     def brought_to(self, colour: str, place: str) -> "Pixels":
-        """This picture as `rgb` or `rgba`. Raises DataError where that would lose something."""
+        """Pixels as `rgb` or `rgba`. Raises DataError where that would lose something."""
         if self.colour == colour:
             return self
         if self.colour is None or self.dtype != "uint8" or _CHANNELS[colour] < _CHANNELS.get(self.colour, 1):

@@ -7,15 +7,16 @@ A picture's last tiles reach beyond it where its size is no multiple of theirs: 
 a codec little, and cut off again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import DataError, IncompleteRecordError
 from ae_pipeline.kinds.base import Piece, Several
 from ae_pipeline.kinds.image_pixels import GREY, MOST_PIXELS, RGB, RGBA, Pixels
 
@@ -47,13 +48,13 @@ def _pieces(pixels: Pixels, size: int, was: str | None) -> Iterator[Piece]:
     for top in range(0, pixels.height, high):
         for left in range(0, pixels.width, wide):
             block = pixels.crop(top, left, min(top + high, pixels.height), min(left + wide, pixels.width))
-            rows, tops, lefts = _cut(block, size)
+            rows, tops, lefts = cut(block, size)
             columns: dict[str, Any] = {TOP: tops + top, LEFT: lefts + left}
             columns |= {HEIGHT: np.full(len(rows), pixels.height), WIDTH: np.full(len(rows), pixels.width)}
             yield rows, columns | ({COLOUR: [was] * len(rows)} if was else {})
 
 
-def _cut(block: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cut(block: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A part of a picture as tiles (k, size, size[, channels]), its edges repeated; and where each lies: top, left."""
     height, width, *rest = block.shape
     down, across = -(-height // size), -(-width // size)
@@ -95,46 +96,45 @@ def picture_of(attributes: pa.Table, row: int, size: int) -> Picture:
     return Picture(height, width, colour, size)
 
 
-class Canvas:
-    """Puts the tiles of one picture together, piece by piece."""
+def bands_of(pieces: Iterable[tuple[np.ndarray, pa.Table]], size: int) -> Iterator[np.ndarray]:
+    """The lines of one picture, (n, width[, channels]), band by band as its tiles come: (k, size, size[, channels]).
 
-    def __init__(self, picture: Picture, tiles: np.ndarray):
-        self._picture, self._done = picture, 0
-        channels = {None: tiles.shape[3:], GREY: (), RGB: (3,), RGBA: (4,)}[picture.colour]
-        self._values = np.empty((picture.height, picture.width, *channels), tiles.dtype)
-
-    def add(self, tiles: np.ndarray, attributes: pa.Table) -> None:
-        """Tiles in order, (k, size, size[, channels]). Raises DataError where one is missing, or another picture's."""
-        self._check(attributes)
-        size, across = self._picture.size, self._picture.across
+    Raises IncompleteRecordError where one is missing, or another picture's; DataError for columns of no picture.
+    """
+    picture: Picture | None = None
+    done = 0
+    held: list[np.ndarray] = []
+    for tiles, attributes in pieces:
+        picture = picture or picture_of(attributes, 0, size)
+        _check(picture, attributes, done)
         start = 0
         while start < len(tiles):
-            down, right = divmod(self._done, across)
-            count = min(across - right, len(tiles) - start)
-            band = np.moveaxis(tiles[start : start + count], 0, 1)
-            band = band.reshape(size, count * size, *tiles.shape[3:])
-            target = self._values[down * size : (down + 1) * size, right * size : (right + count) * size]
-            target[...] = _as(band[: target.shape[0], : target.shape[1]], self._picture.colour)
-            start, self._done = start + count, self._done + count
+            down, right = divmod(done, picture.across)
+            count = min(picture.across - right, len(tiles) - start)
+            strip = np.moveaxis(tiles[start : start + count], 0, 1).reshape(size, count * size, *tiles.shape[3:])
+            high, wide = picture.height - down * size, picture.width - right * size
+            held.append(_as(strip[:high, :wide], picture.colour))
+            start, done = start + count, done + count
+            if done % picture.across == 0:
+                yield np.concatenate(held, axis=1) if len(held) > 1 else held[0]
+                held = []
+    _refuse_missing(picture, done)
 
-    def finished(self) -> np.ndarray:
-        """The picture. Raises DataError where tiles are missing."""
-        if self._done != self._picture.rows:
-            missing = f"a picture has {self._done:,} of its {self._picture.rows:,} tiles"
-            raise DataError(missing, advice="decode all rows of its record")
-        return self._values
 
-    def _check(self, attributes: pa.Table) -> None:
-        picture = self._picture
-        places = np.arange(self._done, self._done + len(attributes))
-        wanted: dict[str, Any] = {TOP: places // picture.across * picture.size}
-        wanted |= {LEFT: places % picture.across * picture.size, HEIGHT: picture.height, WIDTH: picture.width}
-        same = all((attributes.column(name).to_numpy() == values).all() for name, values in wanted.items())
-        if picture.colour is not None:
-            same = same and set(attributes.column(COLOUR).to_pylist()) == {picture.colour}
-        if not same or (len(places) and places[-1] >= picture.rows):
-            what = "a picture's tiles are not all there, or not in order"
-            raise DataError(what, advice="decode all rows of its record")
+def picture_from(pieces: Iterable[tuple[np.ndarray, pa.Table]], size: int) -> np.ndarray:
+    """One picture, (height, width[, channels]), from its tiles as for `bands_of`, which raises the same."""
+    source = iter(pieces)
+    first = next(source)
+    picture = picture_of(first[1], 0, size)
+    whole: np.ndarray | None = None
+    top = 0
+    for lines in bands_of(chain([first], source), size):
+        if whole is None:
+            whole = np.empty((picture.height, *lines.shape[1:]), lines.dtype)
+        whole[top : top + len(lines)] = lines
+        top += len(lines)
+    assert whole is not None
+    return whole
 
 
 def put_together(rows: np.ndarray, attributes: pa.Table, size: int) -> Iterator[np.ndarray]:
@@ -143,13 +143,28 @@ def put_together(rows: np.ndarray, attributes: pa.Table, size: int) -> Iterator[
     while start < len(rows):
         picture = picture_of(attributes, start, size)
         end = min(start + picture.rows, len(rows))
-        if end - start < picture.rows:
-            missing = f"a picture has {end - start:,} of its {picture.rows:,} tiles"
-            raise DataError(missing, advice="decode all rows of its record")
-        canvas = Canvas(picture, rows)
-        canvas.add(rows[start:end], attributes.slice(start, end - start))
-        yield canvas.finished()
+        _refuse_missing(picture, end - start)
+        yield picture_from([(rows[start:end], attributes.slice(start, end - start))], size)
         start = end
+
+
+def _check(picture: Picture, attributes: pa.Table, done: int) -> None:
+    """Raise IncompleteRecordError unless these tiles are the next ones of the picture, of which `done` were there."""
+    places = np.arange(done, done + len(attributes))
+    wanted: dict[str, Any] = {TOP: places // picture.across * picture.size}
+    wanted |= {LEFT: places % picture.across * picture.size, HEIGHT: picture.height, WIDTH: picture.width}
+    same = all((attributes.column(name).to_numpy() == values).all() for name, values in wanted.items())
+    if picture.colour is not None:
+        same = same and set(attributes.column(COLOUR).to_pylist()) == {picture.colour}
+    if not same or (len(places) and places[-1] >= picture.rows):
+        what = "a picture's tiles are not all there, or not in order"
+        raise IncompleteRecordError(what, advice="decode all rows of its record")
+
+
+def _refuse_missing(picture: Picture | None, done: int) -> None:
+    if picture is None or done != picture.rows:
+        what = f"a picture has {done:,} of its {picture.rows if picture else 1:,} tiles"
+        raise IncompleteRecordError(what, advice="decode all rows of its record")
 
 
 def _as(values: np.ndarray, colour: str | None) -> np.ndarray:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from handmade import random_codec
+from PIL import Image
 
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.blocks import Block, joined
@@ -16,7 +17,7 @@ from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation.evaluate import evaluate_codec
 from ae_pipeline.evaluation.gate import check_gate
-from ae_pipeline.evaluation.metrics import METRICS, Metric
+from ae_pipeline.evaluation.metrics import METRICS, Metric, ssim
 from ae_pipeline.evaluation.pictures import write_tables
 from ae_pipeline.evaluation.records.errors import measure_blocks, several_kind
 from ae_pipeline.evaluation.records.sound import LogMelDistance, SegmentalSnr, SoundSnr
@@ -230,3 +231,40 @@ def test_a_metric_of_records_that_is_added_is_where_the_others_are(clips, ae, tm
     code, out, _ = ae("evaluate", clips / "clips", "--store", tmp_path / "store", "--json")
     assert code == 0
     assert json.loads(out)["log_mel_distance"] == pytest.approx(metrics["log_mel_distance"])
+
+
+TILED = build_kind("image")
+
+
+@pytest.mark.parametrize(
+    ("size", "colour"), [((30, 41), None), ((30, 41, 3), None), ((9, 40, 3), "rgb"), ((2, 5), "rgb"), ((40, 3), None)]
+)
+def test_metrics_of_a_picture_are_those_of_all_its_pixels_at_once(size, colour):
+    state = TILED.State(form=Form(sort="files"), tile=8, colour=colour)
+    original = RANDOM.integers(0, 255, size, dtype=np.uint8)
+    (found,) = TILED.to_rows(pa.array([picture_file(original)]), str, state)
+    pieces = list(found.pieces)
+    rows = np.concatenate([rows for rows, _ in pieces])
+    columns = {name: np.concatenate([values[name] for _, values in pieces]) for name in pieces[0][1]}
+    noisy = np.clip(rows + RANDOM.integers(-9, 9, rows.shape), 0, 255).astype(np.uint8)
+    noisy[..., 1:] = noisy[..., :1] if colour and len(size) == 2 else noisy[..., 1:]
+    attributes = pa.table({"id": np.arange(len(rows)), "record": np.zeros(len(rows), int), **columns})
+    (file,) = TILED.from_rows(noisy, attributes, state).to_pylist()
+    decoded = np.asarray(Image.open(io.BytesIO(file["bytes"])))
+    blocks = [(Block(attributes, rows)[at : at + 5], Block(attributes, noisy)[at : at + 5]) for at in range(0, 90, 5)]
+    scaling = Scaling(offset=0.0, scale=255.0)
+    result = measure_blocks([pair for pair in blocks if len(pair[0])], scaling, "image", TILED, state)
+    (line,) = result.table.to_pylist()
+    x, y = (pixels[None] / 255 for pixels in (original, decoded))
+    np.testing.assert_allclose(line["picture_psnr"], -10 * np.log10(np.square(x - y).mean()))
+    np.testing.assert_allclose(line["picture_ssim"], ssim(original=x, decoded=y)[0])
+    assert np.isnan(line["picture_ssim"]) == (size[0] < 3)
+    assert result.means()["picture_psnr"] == line["picture_psnr"]
+    short = [(before[:-1], after[:-1]) for before, after in blocks if len(before)]
+    assert len(rows) == 1 or measure_blocks(short[-1:], scaling, "image", TILED, state).incomplete == 1
+
+
+def picture_file(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
