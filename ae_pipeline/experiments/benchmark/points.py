@@ -15,6 +15,12 @@ from ae_pipeline.evaluation.mean_answer import MeanAnswer
 from ae_pipeline.evaluation.metrics import Metrics, psnr_of, reported
 from ae_pipeline.evaluation.neighbours import Neighbours
 from ae_pipeline.evaluation.row_errors import joined, means_of, measure_rows
+from ae_pipeline.experiments.benchmark.whole_pictures import (
+    WholePictures,
+    rows_of_whole_pictures,
+    tile_of,
+    whole_pictures,
+)
 
 OURS = "autoencoder"
 """The family of our own points."""
@@ -124,6 +130,8 @@ class Rows:
     """(n, *shape), the samples' dtype."""
     scaling: Scaling
     """The map from pixels to [0, 1], for every error."""
+    pictures: WholePictures | None = None
+    """What the rows are tiles of, if they are."""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -180,9 +188,15 @@ class Rows:
 
 
 def take_rows(samples: SampleSet, rows: int, scaling: Scaling, folder: Path) -> Rows:
-    """The first `rows` rows of a data set, in memory; fewer than all of them are written to `folder`."""
-    taken = first_rows(samples, rows, folder)
-    return Rows(taken, taken.load().pixels, scaling)
+    """The first `rows` rows of a data set, in memory; fewer than all of them are written to `folder`.
+
+    Of tiles, those of whole pictures.
+    """
+    tile = tile_of(samples)
+    taken = first_rows(samples, rows if tile is None else rows_of_whole_pictures(samples, rows), folder)
+    loaded = taken.load()
+    pictures = None if tile is None else whole_pictures(loaded.pixels, loaded.attributes, tile)
+    return Rows(taken, loaded.pixels, scaling, pictures)
 
 
 def timed(work: Callable[[], _Result]) -> tuple[_Result, float]:

@@ -22,11 +22,13 @@ _COLOURS = {
     "WebP": "#2463a8",
     "AVIF": "#7048a8",
 }
+_BITS = ("bits_per_row", "bits_per_row_with_codec")
 _GREY = "#444444"
 _DISC = 13
 _IN_DISC: dict[str, Any] = {"color": "white", "fontsize": 8, "fontweight": "bold", "ha": "center", "va": "center"}
 # How the families of one codec are told apart: line and marker.
 _KINDS = {"mosaic": ("-", "o"), "files": (":", "x"), "files, header once": ("--", ".")}
+_KINDS |= {"whole pictures": ("-", "o"), "whole pictures, header once": ("--", ".")}
 _QUALITIES = {
     "psnr": "PSNR of the mean error, dB",
     "recall_at_10": "neighbours kept (recall at 10)",
@@ -44,6 +46,7 @@ def format_report(result: dict[str, Any]) -> str:
         f"{counts['measured']:,} rows of the test split, {result['samples']}, {result['date']}. Trained on "
         f"{counts['train']:,} rows. How everything is run and counted: docs/choosing.md.",
         "",
+        *_of_tiles(result),
         *_verdicts(result),
         "Bits are those with the codec. A mosaic or a compressed stream gives no row back without all of its "
         "neighbours; single files and latent stores do.",
@@ -54,7 +57,7 @@ def format_report(result: dict[str, Any]) -> str:
         "",
         "Of PCA and image codecs only settings that no other of the same kind beats.",
         "",
-        *_table(result["rows"]),
+        *_table(result["rows"], _pixels_of_a_row(result)),
         "",
         *_beside_mean(result),
         *(["## Left out", "", *(f"- {reason}" for reason in result["left_out"]), ""] if result["left_out"] else []),
@@ -63,6 +66,25 @@ def format_report(result: dict[str, Any]) -> str:
         _machine(result["machine"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _of_tiles(result: dict[str, Any]) -> list[str]:
+    """What a row is, where it is a tile of a picture."""
+    whole = result.get("pictures")  # results of before there was this have none
+    if not whole:
+        return []
+    return [
+        f"A row is a tile of {whole['tile']} x {whole['tile']} pixels, of {whole['pictures']:,} pictures with "
+        f"{whole['pixels']:,} pixels. Image codecs were given the pictures, a file each; errors are those of the "
+        f"tiles. Bits per row divided by {_pixels_of_a_row(result):,.1f} are bits per pixel.",
+        "",
+    ]
+
+
+def _pixels_of_a_row(result: dict[str, Any]) -> float | None:
+    """Pixels of pictures for each tile; what is repeated beyond their edges does not count."""
+    whole = result.get("pictures")
+    return whole and whole["pixels"] / result["row_counts"]["measured"]
 
 
 def _verdicts(result: dict[str, Any]) -> list[str]:
@@ -124,9 +146,17 @@ def _beside_mean(result: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
+def _table(rows: list[dict[str, Any]], pixels: float | None) -> list[str]:
     metrics = [metric for metric in reported("bench") if any(row.get(metric.name) is not None for row in rows)]
-    heads = ["bits per row", "with codec", *(metric.title for metric in metrics), "encode, rows/s", "decode, rows/s"]
+    of_pixels = ["bits per pixel", "with codec"] if pixels else []
+    heads = [
+        "bits per row",
+        "with codec",
+        *of_pixels,
+        *(metric.title for metric in metrics),
+        "encode, rows/s",
+        "decode, rows/s",
+    ]
     lines = [f"| | {' | '.join(heads)} |", f"|---{'|---:' * len(heads)}|"]
     for row in rows:
         name = f"**{row['name']}**" if row["family"] == OURS else row["name"]
@@ -134,6 +164,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
             name,
             f"{row['bits_per_row']:,.1f}",
             f"{row['bits_per_row_with_codec']:,.1f}",
+            *((f"{row[key] / pixels:.3f}" for key in _BITS) if pixels else ()),
             *(metric.words(row.get(metric.name)) for metric in metrics),
             f"{row['encode_rows_per_s']:,.0f}",
             f"{row['decode_rows_per_s']:,.0f}",

@@ -76,10 +76,17 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         "verdict_by_recall": asdict(judge(by_recall, len(rows))) if by_recall else None,
         "bd_rate_by_recall": [asdict(saving) for saving in savings(by_recall, len(rows))],
         "left_out": [*unfit, *left_out],
+        "pictures": _pictures(rows),
         "rows": [point.as_dict() for point in points],
     }
     write_reports(root / params.paths.reports, result)
     return result
+
+
+def _pictures(rows: Rows) -> dict[str, int] | None:
+    """What the rows are tiles of, in numbers."""
+    whole = rows.pictures
+    return None if whole is None else {"pictures": len(whole.pictures), "pixels": whole.pixels, "tile": whole.tile}
 
 
 def better_than_mean(points: list[Point], mean_mse: float) -> list[Point]:
