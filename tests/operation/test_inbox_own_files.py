@@ -1,12 +1,16 @@
 """An inbox takes the user's own files where its codec has a kind: vectors in their column, and arrays."""
 
+import io
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from handmade import random_codec
 from inboxes import run, settle, store_of, stored
+from PIL import Image
 
 from ae_pipeline.data.arrow_types import type_to_json
+from ae_pipeline.kinds.image import ImageState
 from ae_pipeline.kinds.state import Form, KindState, entry_of
 
 VECTORS = np.random.default_rng(3).normal(size=(40, 6))
@@ -39,3 +43,18 @@ def test_vectors_in_their_column_and_arrays(ae, box, tmp_path):
     found = pq.read_table(tmp_path / "x.parquet")
     assert found.column_names == ["id", "file_sha256", "word", "v"]
     assert found.schema.field("v").type == pa.list_(pa.float64())
+
+
+def test_pictures_that_become_several_rows_are_put_aside_with_the_way_out(box, tmp_path):
+    codec = tmp_path / "own-codec"
+    random_codec(codec, (8, 8), kind=entry_of("image", ImageState(form=Form(sort="files"), tile=8)))
+    picture = Image.fromarray(np.zeros((8, 8), np.uint8))
+    picture.save(box / "a.png")
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    pq.write_table(pa.table({"image": [file.getvalue()]}), box / "b.parquet")
+    settle(box)
+    done = run(tmp_path, codec)
+    assert (done.files, set(done.quarantined)) == ([], {"a.png", "b.parquet"})
+    for reason in done.quarantined.values():
+        assert "has records that become several rows each, which an inbox does not take; add it to a store" in reason

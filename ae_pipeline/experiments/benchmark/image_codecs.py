@@ -98,7 +98,7 @@ def _as_pictures(
 
 
 def _with_header_once(whole: Point, data: list[bytes], tiles: int, rows: Rows) -> Point:
-    """The same files without the prefix that all have, which counts as a codec; they hold `tiles` rows."""
+    """Count the prefix that all files have once, as a codec; the files hold `tiles` rows."""
     prefix = shared_prefix(data)
     own = whole.bits_per_row - 8 * prefix * len(data) / tiles
     return replace(

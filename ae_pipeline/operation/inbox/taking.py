@@ -9,6 +9,7 @@ import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from ae_pipeline.codec.header import CodecHeader
@@ -16,6 +17,7 @@ from ae_pipeline.data.idx import idx_name
 from ae_pipeline.data.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TargetError
+from ae_pipeline.evaluation.records.errors import several_kind
 from ae_pipeline.files import is_utf8, make_folder, sha256_file
 from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES
 from ae_pipeline.operation.inbox.batches import InboxRun, known_contents
@@ -30,6 +32,7 @@ from ae_pipeline.operation.inbox.images import ImageWriter, read_image
 from ae_pipeline.params.operation import InboxParams
 from ae_pipeline.sources.own_files.listing import ARRAY_SUFFIXES
 from ae_pipeline.sources.own_files.opening import open_data
+from ae_pipeline.sources.own_files.samples import OwnSamples
 from ae_pipeline.store.latent_store import LatentStore
 
 _CHANGING = "somebody changed it, or took it away, while it was read"
@@ -132,6 +135,7 @@ class Taking:
         if not is_utf8(file.name):
             raise DataError(f"{found.local} has a name that is not UTF-8, as names in a store are; rename it")
         if Path(file.name).suffix.lower() in IMAGE_SUFFIXES:
+            self._refuse_several(found.local)
             self._add_image(found)
             keys = [found.digest]
         else:
@@ -176,12 +180,24 @@ class Taking:
         elif not is_parquet(path) and not (self._kind and path.suffix.lower() in ARRAY_SUFFIXES):
             raise DataError(f"{path} is of no kind that is read; expected {_READ_KINDS}")
         samples = open_data(path, None if converted else self._kind, self._spec)
+        if isinstance(samples, OwnSamples):
+            self._refuse_several(path)
         if not converted and (lost := lost_key(file, samples.attributes_schema.names)):
             raise DataError(
                 f"{path} lies in the folder `{lost}`, whose key would be lost: an inbox makes no columns of folders; "
                 "add it to the file as a column, or rename the folder"
             )
         return FittedFile(samples, found.file.name, found.digest, self._columns, self._store, converted=converted)
+
+    @cached_property
+    def _makes_several(self) -> bool:
+        return several_kind(self._kind) is not None
+
+    def _refuse_several(self, path: Path) -> None:
+        """Raise DataError where the codec makes several rows of a record: an inbox numbers rows, not records."""
+        if self._makes_several:
+            what = f"{path} has records that become several rows each, which an inbox does not take"
+            raise DataError(f"{what}; add it to a store of its own with `ae-pipeline encode` and `append`")
 
     def _fetch(self, file: InboxFile) -> Path:
         local = self._inbox.fetch(file, self._work / "fetched")
