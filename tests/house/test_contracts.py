@@ -25,7 +25,14 @@ MODELS = get_args(ModelParams.model_fields["name"].annotation)
 SOURCES = get_args(SourceParams.model_fields["name"].annotation)
 # Files beside the entries, which they share.
 PARTS = {"__init__", "base", "linear", "mirrors", "neighbours"}
-SHAPES = {"dense": [(5,), (6, 5), (4, 3, 2)], "conv": [(6, 5), (7, 8, 3)], "patches": [(8, 8), (7, 6, 3)]}
+SHAPES = {
+    "dense": [(5,), (6, 5), (4, 3, 2)],
+    "conv": [(6, 5), (7, 8, 3)],
+    "patches": [(8, 8), (7, 6, 3)],
+    "grid": [(8, 8), (7, 6, 3)],
+}
+# Options that most models have, and these have not.
+WITHOUT = {"grid": ("hidden_norm", "latent_norm")}
 MODELS_AND_SHAPES = [(name, shape) for name in MODELS for shape in SHAPES.get(name, [(6, 5)])]
 LATENT_SIZE = 3
 MSE = TrainParams(loss="mse")
@@ -60,7 +67,8 @@ def test_a_codec_can_hold_every_model(name):
 
 def model_of(name, shape, **options):
     torch.manual_seed(0)
-    chosen = ModelParams.model_validate({"name": name, name: options}).options
+    had = {key: value for key, value in options.items() if key not in WITHOUT.get(name, ())}
+    chosen = ModelParams.model_validate({"name": name, name: had}).options
     return build_model(name, shape, LATENT_SIZE, chosen)
 
 

@@ -23,7 +23,8 @@ from ae_pipeline.experiments.benchmark.pca import measure_pca
 from ae_pipeline.experiments.benchmark.points import RECALL, Point, Rows, Tell, take_rows
 from ae_pipeline.experiments.benchmark.vector_codes import measure_vector_codes
 from ae_pipeline.experiments.benchmark.verdict import judge
-from ae_pipeline.experiments.presets import preset_params, suiting
+from ae_pipeline.experiments.benchmark.whole_pictures import tile_of
+from ae_pipeline.experiments.presets import TILES, preset_params, suiting
 from ae_pipeline.files import finished_file, make_folder, write_json
 from ae_pipeline.models import build_model
 from ae_pipeline.params import BENCHMARKS, Params
@@ -43,7 +44,9 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
     prepared = root / params.paths.prepared
     sets = {name: open_split(prepared, name) for name in ("train", "validation", "test")}
     kind = sets["train"].kind
-    suit = suiting(sets["train"].spec.shape, kind.name if kind else None)
+    named = kind.name if kind else None
+    named = TILES if tile_of(sets["train"]) else named
+    suit = suiting(sets["train"].spec.shape, named)
     asked = given or {name: preset_params(name, params) for name in suit}
     work = root / params.paths.work / BENCHMARKS
     make_folder(work)
