@@ -157,7 +157,7 @@ METRICS: dict[str, Metric] = {
         # nothing (mean_answer.py).
         Metric("recall_at_10", "higher", "recall at 10", 4, of_vectors=True, reports=("bench",)),
         Metric("r2", "higher", "R2", 4, reports=()),
-        Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=()),
+        Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=("bench",)),
         # Whole clips of sound have these.
         _of_sound("clip_snr", "higher", "SNR of a clip, dB", 2, of_records=SoundSnr, none="lossless", reports=()),
         _of_sound("segmental_snr", "higher", "segmental SNR, dB", 2, of_records=SegmentalSnr),

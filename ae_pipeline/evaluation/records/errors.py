@@ -29,6 +29,7 @@ from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.state import KindState
 from ae_pipeline.store.reading.own_form import RECORD, SOURCE_FILE, record_starts
 
+_BLOCK_ROWS = 2048
 Pair = tuple[Block, Block]
 """Rows of a record, and what came back of them."""
 
@@ -121,6 +122,28 @@ def _measure(
     return {**of_record, "rows": rows, "mse": lost / rows, **values}
 
 
+def whole_records(samples: SampleSet, most: int) -> int:
+    """How many of the first `most` rows are those of whole records; the rows of the first one if it has more."""
+    if samples.rows <= most:
+        return samples.rows
+    ends, done, last = [0], 0, None
+    for block in samples.all_blocks(_BLOCK_ROWS):
+        column = block.attributes.column(RECORD)
+        starts = np.flatnonzero(record_starts(block.attributes, last)) + done
+        ends += [int(start) for start in starts if start]
+        done, last = done + len(block), column[-1].as_py()
+        if ends[-1] and done >= most:
+            break
+    within = [end for end in ends[1:] if end <= most]
+    return max(within) if within else next(iter(ends[1:]), samples.rows)
+
+
+def record_bounds(attributes: pa.Table, before: Any = None) -> list[tuple[int, int]]:
+    """First row and end of each record among rows; `before` is the record of the row before them."""
+    starts = np.flatnonzero(record_starts(attributes, before))
+    return list(pairwise([0, *(int(start) for start in starts if start), len(attributes)]))
+
+
 def _by_record(blocks: Iterable[Pair]) -> Iterator[Iterator[Pair]]:
     """The rows of each record, piece by piece."""
     for _, pieces in groupby(_numbered(blocks), key=lambda piece: piece[0]):
@@ -131,9 +154,8 @@ def _numbered(blocks: Iterable[Pair]) -> Iterator[tuple[int, Pair]]:
     """Rows of one record each, and a number that tells records that follow each other apart."""
     number, last = 0, None
     for before, after in blocks:
-        starts = record_starts(before.attributes, last)
-        bounds = [0, *(int(start) for start in np.flatnonzero(starts) if start), len(before)]
-        for start, end in pairwise(bounds):
-            number += bool(starts[start])
+        column = before.attributes.column(RECORD)
+        for start, end in record_bounds(before.attributes, last):
+            number += start > 0 or column[0].as_py() != last
             yield number, (before[start:end], after[start:end])
-        last = before.attributes.column(RECORD)[-1].as_py()
+        last = column[-1].as_py()
