@@ -10,6 +10,7 @@ there is left out and counted, as the last one of the first so many rows of a da
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, groupby, pairwise, tee
 from typing import Any
@@ -40,8 +41,10 @@ class RecordMetrics:
 
     table: pa.Table
     """A line for each: `record` and `source_file` where the data has it, `rows`, `mse` over its rows, its metrics."""
-    incomplete: int
+    incomplete: int = 0
     """Records that were left out, because not all of their rows were there."""
+    places: tuple[int, ...] = ()
+    """Which record of the data set each line is, the first one is 0."""
 
     def means(self) -> Metrics:
         """Number of records, and the mean of each metric over the records that it applies to; None: to none, or all of
@@ -80,15 +83,15 @@ def measure_records(
 def measure_blocks(blocks: Iterable[Pair], scaling: Scaling, name: str, kind: Kind, state: KindState) -> RecordMetrics:
     """`measure_records` for blocks of rows, with all of their attributes, of the kind of this name."""
     metrics = [metric for metric in METRICS.values() if metric.of_records is not None and metric.of_kind == name]
-    lines: list[dict[str, Any]] = []
-    incomplete = 0
-    for pieces in _by_record(blocks):
-        try:
-            lines.append(_measure(pieces, scaling, metrics, kind, state))
-        except IncompleteRecordError:
-            incomplete += 1
+    lines: dict[int, dict[str, Any]] = {}
+    records = 0
+    for place, pieces in enumerate(split_records(blocks)):
+        records += 1
+        with suppress(IncompleteRecordError):
+            lines[place] = _measure(pieces, scaling, metrics, kind, state)
     names = ["rows", "mse", *(metric.name for metric in metrics)]
-    return RecordMetrics(pa.Table.from_pylist(lines) if lines else pa.table({name: [] for name in names}), incomplete)
+    table = pa.Table.from_pylist(list(lines.values())) if lines else pa.table({name: [] for name in names})
+    return RecordMetrics(table, records - len(lines), tuple(lines))
 
 
 def _measure(
@@ -107,11 +110,7 @@ def _measure(
 
     measures = {metric.name: metric.of_records(columns) for metric in metrics if metric.of_records is not None}
     if measures:
-        # Both are cut alike, so that neither gets ahead of the other by more than a block.
-        ours, theirs = tee(counted())
-        originals = kind.restored(((before.pixels, before.attributes) for before, _ in ours), state)
-        answers = kind.restored(((after.pixels, before.attributes) for before, after in theirs), state)
-        for original, decoded in zip(originals, answers, strict=True):
+        for original, decoded in restored(counted(), kind, state):
             for measure in measures.values():
                 measure.add(original, decoded)
     else:
@@ -120,6 +119,15 @@ def _measure(
     of_record = {key: columns[key] for key in (RECORD, SOURCE_FILE) if key in columns}
     values = {name: measure.value() for name, measure in measures.items()}
     return {**of_record, "rows": rows, "mse": lost / rows, **values}
+
+
+def restored(pieces: Iterator[Pair], kind: Kind, state: KindState) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A record and what came back of it, piece by piece, as `Kind.restored` gives them."""
+    # Both are cut alike, so that neither gets ahead of the other by more than a block.
+    ours, theirs = tee(pieces)
+    originals = kind.restored(((before.pixels, before.attributes) for before, _ in ours), state)
+    answers = kind.restored(((after.pixels, before.attributes) for before, after in theirs), state)
+    yield from zip(originals, answers, strict=True)
 
 
 def whole_records(samples: SampleSet, most: int) -> int:
@@ -144,7 +152,7 @@ def record_bounds(attributes: pa.Table, before: Any = None) -> list[tuple[int, i
     return list(pairwise([0, *(int(start) for start in starts if start), len(attributes)]))
 
 
-def _by_record(blocks: Iterable[Pair]) -> Iterator[Iterator[Pair]]:
+def split_records(blocks: Iterable[Pair]) -> Iterator[Iterator[Pair]]:
     """The rows of each record, piece by piece."""
     for _, pieces in groupby(_numbered(blocks), key=lambda piece: piece[0]):
         yield (pair for _, pair in pieces)
