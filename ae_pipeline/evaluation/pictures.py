@@ -249,7 +249,7 @@ def scale_bits(axis: Any) -> None:
     """Bits on x: logarithmic, and written out."""
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_major_formatter("{x:,.10g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -28,6 +28,7 @@ _DISC = 13
 _IN_DISC: dict[str, Any] = {"color": "white", "fontsize": 8, "fontweight": "bold", "ha": "center", "va": "center"}
 # How the families of one codec are told apart: line and marker.
 _KINDS = {"packets": ("-", "o"), "mosaic": ("-", "o"), "files": (":", "x"), "files, header once": ("--", ".")}
+_BITS = ("bits_per_row", "bits_per_row_with_codec")
 _QUALITIES = {
     "psnr": "PSNR of the mean error, dB",
     "recall_at_10": "neighbours kept (recall at 10)",
@@ -190,13 +191,13 @@ def draw(result: dict[str, Any]) -> Figure:
     names = ", ".join(f"{number} {name}" for name, number in _numbers(result["rows"]).items())
     figure.suptitle(f"{title}\nautoencoder: {names}" if names else title, fontsize=12)
     titles = ("without codec", f"with codec, shared by {counts['measured']:,} rows")
+    rows, unit = _in_kbit(result)
     for line, quality in zip(panels, qualities, strict=True):
-        for axis, key, title in zip(line, ("bits_per_row", "bits_per_row_with_codec"), titles, strict=True):
-            _draw_panel(axis, result["rows"], key, quality)
-            label(axis, title, "bits per row", _QUALITIES[quality])
+        line[0].yaxis.set_inverted(METRICS[quality].better == "lower")
+        for axis, key, title in zip(line, _BITS, titles, strict=True):
+            _draw_panel(axis, rows, key, quality, unit)
+            label(axis, title, unit, _QUALITIES[quality])
             axis.label_outer()
-        if METRICS[quality].better == "lower":
-            line[0].invert_yaxis()
     handles, labels = panels[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     return figure
@@ -207,7 +208,15 @@ def _qualities(rows: list[dict[str, Any]]) -> list[str]:
     return [name for name in others if any(row.get(name) is not None for row in rows)] or ["psnr"]
 
 
-def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str, quality: str) -> None:
+def _in_kbit(result: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """All points, with the unit that their bits are drawn in: of sound kbit/s."""
+    if not _are_sound(result):
+        return result["rows"], "bits per row"
+    scale = result["rows_per_second"] / 1000
+    return [row | {key: row[key] * scale for key in _BITS} for row in result["rows"]], "kbit/s"
+
+
+def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str, quality: str, unit: str) -> None:
     numbers = _numbers(rows)
     for family, points in grouped(_shown(rows), itemgetter("family")).items():
         best = front(points, bits=itemgetter(key), error=lambda row: METRICS[quality].loss(row[quality]))
@@ -233,7 +242,7 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str, quality: str) -
     if lossless:
         least = min(lossless, key=lambda row: row[key])
         axis.axvline(least[key], color=_GREY, linestyle="-.", linewidth=1)
-        words = f"lossless: {least['name']}, {least[key]:,.0f} bits"
+        words = f"lossless: {least['name']}, {least[key]:,.0f} {unit.removesuffix(' per row')}"
         # To the left: most of the picture is there, and a long name beyond its edge would squeeze it.
         note(axis, words, (least[key], axis.get_ylim()[0]), (-5, 6), fontsize=8, ha="right", color=_GREY)
     scale_bits(axis)
