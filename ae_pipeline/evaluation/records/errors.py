@@ -136,20 +136,19 @@ def whole_records(samples: SampleSet, most: int) -> int:
         return samples.rows
     ends, done, last = [0], 0, None
     for block in samples.all_blocks(_BLOCK_ROWS):
-        column = block.attributes.column(RECORD)
         starts = np.flatnonzero(record_starts(block.attributes, last)) + done
         ends += [int(start) for start in starts if start]
-        done, last = done + len(block), column[-1].as_py()
+        done, last = done + len(block), block.attributes
         if ends[-1] and done >= most:
             break
     within = [end for end in ends[1:] if end <= most]
     return max(within) if within else next(iter(ends[1:]), samples.rows)
 
 
-def record_bounds(attributes: pa.Table, before: Any = None) -> list[tuple[int, int]]:
-    """First row and end of each record among rows; `before` is the record of the row before them."""
-    starts = np.flatnonzero(record_starts(attributes, before))
-    return list(pairwise([0, *(int(start) for start in starts if start), len(attributes)]))
+def record_bounds(attributes: pa.Table) -> list[tuple[int, int]]:
+    """First row and end of each record among rows, of which the first one begins a record."""
+    starts = np.flatnonzero(record_starts(attributes))
+    return list(pairwise([*starts.tolist(), len(attributes)]))
 
 
 def split_records(blocks: Iterable[Pair]) -> Iterator[Iterator[Pair]]:
@@ -162,8 +161,8 @@ def _numbered(blocks: Iterable[Pair]) -> Iterator[tuple[int, Pair]]:
     """Rows of one record each, and a number that tells records that follow each other apart."""
     number, last = 0, None
     for before, after in blocks:
-        column = before.attributes.column(RECORD)
-        for start, end in record_bounds(before.attributes, last):
-            number += start > 0 or column[0].as_py() != last
+        starts = record_starts(before.attributes, last)
+        for start, end in record_bounds(before.attributes):
+            number += bool(starts[start])
             yield number, (before[start:end], after[start:end])
-        last = column[-1].as_py()
+        last = before.attributes
