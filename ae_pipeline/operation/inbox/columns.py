@@ -221,7 +221,7 @@ class FittedFile(SampleSet):
         return cast
 
     def _records_of(self, column: pa.ChunkedArray, kind: pa.DataType) -> Any:
-        """Records are called by their file, with their number in it if it may have several."""
+        """Records are called by their file, with the number of their first row if it may have several."""
         if self._records == "file":
             return pa.repeat(pa.scalar(self.name, kind), len(column))
         return pc.binary_join_element_wise(self.name, column.cast(pa.string()), "#").cast(kind)
