@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from handmade import random_codec
 from inboxes import run, settle, store_of, stored
+from killing import killed_at_every_step
 
 from ae_pipeline.data.arrow_types import type_to_json
 from ae_pipeline.kinds import build_kind
@@ -103,6 +104,35 @@ def test_clips_in_parquet_and_as_files_share_a_store(ae, box, tmp_path):
     table = pq.read_table(tmp_path / "x.parquet")
     assert table["word"].to_pylist() == ["a", "b", "c", None]
     assert [clip["path"] for clip in table["audio"].to_pylist()] == ["0.wav", "1.wav", "2.wav", None]
+
+
+SCRIPT = """
+from ae_pipeline.operation.inbox.run import encode_inbox
+from ae_pipeline.params import Params
+
+PARAMS = Params.model_validate({"encode": {"device": "cpu"}})
+
+def run(folder):
+    encode_inbox(PARAMS, folder, folder / "codec")
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_every_clip_is_in_the_store_once(tmp_path):
+    template = tmp_path / "template"
+    box = template / "data/inbox"
+    codec_of(template / "codec", Form(sort="files"))
+    put(box / "a.wav", 100)
+    put(box / "b.wav", 300, 2)
+    settle(box)
+    left = killed_at_every_step(SCRIPT, template, tmp_path / "killed")
+    assert len(left) > 20
+    for folder in left:
+        done = run(folder, folder / "codec")
+        rows = stored(store_of(folder, folder / "codec"))
+        assert rows["id"].to_pylist() == ["a.wav#0", "a.wav#1", *(f"b.wav#{number}" for number in range(10))]
+        again = run(folder, folder / "codec")
+        assert (again.snapshot, again.files) == (done.snapshot, [])
 
 
 def test_a_codec_of_pictures_takes_no_clips(codec, box, tmp_path):
