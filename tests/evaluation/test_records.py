@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -172,6 +173,32 @@ def test_what_came_back_whole_has_no_snr_and_perfect_others():
     means = measure_blocks([(block, block)], SCALING, "audio", KIND, STATE).means()
     assert (means["clip_snr"], means["segmental_snr"], means["log_mel_distance"]) == (None, 35, 0)
     assert METRICS["clip_snr"].words(means["clip_snr"]) == "lossless"
+
+
+def test_memory_is_that_of_a_piece_however_long_a_clip_is():
+    def blocks(count):
+        _, block = rows_of(sounds(6400)[0], 0)
+        for number in range(count):
+            columns = block.attributes.to_pydict()
+            columns["frame"] = [frame + 100 * number for frame in columns["frame"]]
+            columns["clip_samples"] = [6400 * count] * 100
+            attributes = pa.table(columns, schema=block.attributes.schema)
+            yield Block(attributes, block.pixels.copy()), Block(attributes, block.pixels + np.float32(0.01))
+
+    peaks = []
+    for count in (10, 10, 80):  # the first time loads what is needed
+        tracemalloc.start()
+        assert measure_blocks(blocks(count), SCALING, "audio", KIND, STATE).means()["records_incomplete"] == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1]
+
+
+def test_records_of_a_kind_without_metrics_have_their_error_alone():
+    _, block = rows_of(sounds(900)[0], 0)
+    found = measure_blocks([(block, block)], SCALING, "somebodys", KIND, STATE)
+    assert found.table.to_pylist() == [{"record": 0, "source_file": "0.wav", "rows": 15, "mse": 0}]
+    assert found.means() == {"records": 1, "records_incomplete": 0}
 
 
 def test_records_of_one_row_each_have_none():

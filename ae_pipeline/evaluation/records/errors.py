@@ -9,10 +9,11 @@ Rows come block by block, and those of a record follow each other. A kind puts t
 there is left out and counted, as the last one of the first so many rows of a data set.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, groupby, pairwise, tee
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -123,11 +124,21 @@ def _measure(
 
 def restored(pieces: Iterator[Pair], kind: Kind, state: KindState) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """A record and what came back of it, piece by piece, as `Kind.restored` gives them."""
-    # Both are cut alike, so that neither gets ahead of the other by more than a block.
-    ours, theirs = tee(pieces)
-    originals = kind.restored(((before.pixels, before.attributes) for before, _ in ours), state)
-    answers = kind.restored(((after.pixels, before.attributes) for before, after in theirs), state)
-    yield from zip(originals, answers, strict=True)
+    waiting: tuple[deque[Pair], deque[Pair]] = (deque(), deque())
+
+    def side(number: int) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """Both are cut alike, so that neither gets ahead by more than a block; itertools.tee would keep 57 of them."""
+        while True:
+            if not waiting[number]:
+                pair = next(pieces, None)
+                if pair is None:
+                    return
+                for queue in waiting:
+                    queue.append(pair)
+            pair = waiting[number].popleft()
+            yield pair[number].pixels, pair[0].attributes
+
+    yield from zip(kind.restored(side(0), state), kind.restored(side(1), state), strict=True)
 
 
 def whole_records(samples: SampleSet, most: int) -> int:
