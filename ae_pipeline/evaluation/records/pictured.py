@@ -75,7 +75,7 @@ def _choose(values: list[float], metric: str, seed: int) -> dict[int, str]:
 
 
 def _noting(pieces: Iterator[Pair], columns: dict[str, Any]) -> Iterator[Pair]:
-    """The same pieces; the columns of the first row are put into `columns`."""
+    """Gives the pieces on, and puts the columns of the first row into `columns`."""
     for before, after in pieces:
         if not columns:
             columns |= {name: before.attributes.column(name)[0].as_py() for name in before.attributes.column_names}

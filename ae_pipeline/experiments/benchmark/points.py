@@ -103,7 +103,7 @@ class Point:
     store_bits_per_row: float | None = None
     """Bits of a store's Parquet files as a whole: latents, ids, attributes, errors and footers."""
     rows_per_second: float | None = None
-    """Of sound: how many rows a second of it has, so that bits per row are kbit/s, too."""
+    """How many rows a second of sound has, so that its bits per row are kbit/s, too."""
     quality: Quality = MSE
     """What it is judged by."""
 

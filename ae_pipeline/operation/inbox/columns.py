@@ -231,7 +231,7 @@ class FittedFile(SampleSet):
 
 
 def _with_text(columns: pa.Schema, name: str) -> pa.Schema:
-    """The same columns, but for that one, which is a text."""
+    """Columns with this one as a text."""
     place = columns.get_field_index(name)
     return columns.set(place, columns.field(place).with_type(pa.string()))
 
