@@ -135,7 +135,7 @@ def _psnr(found: Mapping[str, Any]) -> float | None:
 
 
 _of_sound = partial(Metric, of_kind="audio", reports=("promotion", "bench"))
-_of_pictures = partial(Metric, of_kind="image", reports=())
+_of_pictures = partial(Metric, of_kind="image", reports=("bench",))
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -150,7 +150,7 @@ METRICS: dict[str, Metric] = {
         # nothing (mean_answer.py).
         Metric("recall_at_10", "higher", "recall at 10", 4, of_vectors=True, reports=("bench",)),
         Metric("r2", "higher", "R2", 4, reports=()),
-        Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=()),
+        Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=("bench",)),
         # Whole clips of sound have these.
         _of_sound("clip_snr", "higher", "SNR of a clip, dB", 2, of_records=SoundSnr, none="lossless", reports=()),
         _of_sound("segmental_snr", "higher", "segmental SNR, dB", 2, of_records=SegmentalSnr),

@@ -42,6 +42,10 @@ def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str,
     """One PNG per question; docs/your-data.md names them."""
     if evaluation.pictured[0].original.ndim in (3, 4):
         save_figure(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
+    if evaluation.sounds:
+        from ae_pipeline.evaluation.records.sound_pictures import draw_sounds
+
+        save_figure(draw_sounds(evaluation.sounds), folder / "sounds.png")
     if evaluation.metrics.get("recall_at_10") is not None:
         save_figure(_neighbours(evaluation.metrics), folder / "neighbours.png")
     if evaluation.rows.by_value is not None:
@@ -245,7 +249,7 @@ def scale_bits(axis: Any) -> None:
     """Bits on x: logarithmic, and written out."""
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_major_formatter("{x:,.10g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 

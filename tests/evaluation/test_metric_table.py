@@ -253,7 +253,10 @@ def test_without_a_place_in_reports_it_is_in_metrics_json_alone():
         "ssim",
         "cosine",
         "recall_at_10",
+        "snr",
         *of_clips,
+        "picture_psnr",
+        "picture_ssim",
         "largest",
     ]
 

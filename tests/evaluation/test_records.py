@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation.evaluate import evaluate_codec
 from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.metrics import METRICS, Metric, ssim
-from ae_pipeline.evaluation.pictures import write_tables
+from ae_pipeline.evaluation.pictures import write_pictures, write_tables
 from ae_pipeline.evaluation.records.errors import measure_blocks, several_kind
 from ae_pipeline.evaluation.records.sound import LogMelDistance, SegmentalSnr, SoundSnr
 from ae_pipeline.kinds import build_kind
@@ -174,6 +175,32 @@ def test_what_came_back_whole_has_no_snr_and_perfect_others():
     assert METRICS["clip_snr"].words(means["clip_snr"]) == "lossless"
 
 
+def test_memory_is_that_of_a_piece_however_long_a_clip_is():
+    def blocks(count):
+        _, block = rows_of(sounds(6400)[0], 0)
+        for number in range(count):
+            columns = block.attributes.to_pydict()
+            columns["frame"] = [frame + 100 * number for frame in columns["frame"]]
+            columns["clip_samples"] = [6400 * count] * 100
+            attributes = pa.table(columns, schema=block.attributes.schema)
+            yield Block(attributes, block.pixels.copy()), Block(attributes, block.pixels + np.float32(0.01))
+
+    peaks = []
+    for count in (10, 10, 80):  # the first time loads what is needed
+        tracemalloc.start()
+        assert measure_blocks(blocks(count), SCALING, "audio", KIND, STATE).means()["records_incomplete"] == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1]
+
+
+def test_records_of_a_kind_without_metrics_have_their_error_alone():
+    _, block = rows_of(sounds(900)[0], 0)
+    found = measure_blocks([(block, block)], SCALING, "somebodys", KIND, STATE)
+    assert found.table.to_pylist() == [{"record": 0, "source_file": "0.wav", "rows": 15, "mse": 0}]
+    assert found.means() == {"records": 1, "records_incomplete": 0}
+
+
 def test_records_of_one_row_each_have_none():
     assert several_kind(None) is None
     assert several_kind(entry_of("vector", KindState(form=Form(sort="files")))) is None
@@ -201,6 +228,8 @@ def clips(tmp_path_factory):
     (folder / "clips").mkdir()
     for number, samples in enumerate((4000, 800, 1600)):
         soundfile.write(folder / f"clips/{number}.wav", sounds(samples, 1 + number % 2)[0], RATE)
+    soundfile.write(folder / "clips/silent.wav", np.zeros(160), RATE)
+    soundfile.write(folder / "clips/without.wav", np.zeros(0), RATE)
     random_codec(folder / "codec", (64,), "float32", kind=entry_of("audio", STATE))
     random_codec(folder / "another", (64,), "float32", seed=1, kind=entry_of("audio", STATE))
     return folder
@@ -213,16 +242,16 @@ def test_a_metric_of_records_that_is_added_is_where_the_others_are(clips, ae, tm
     samples = open_data(clips / "clips", entry_of("audio", STATE), KIND_SPEC)
     evaluation = evaluate_codec(clips / "codec", samples, CPU, train=samples)
     metrics = evaluation.metrics
-    assert metrics["records"] == 3
-    assert metrics["seconds"] == metrics["pca_seconds"] == pytest.approx((0.5 + 0.1 + 0.2) / 3)
+    assert metrics["records"] == 5
+    assert metrics["seconds"] == metrics["pca_seconds"] == pytest.approx((0.5 + 0.1 + 0.2 + 0.02) / 5)
     assert {"clip_snr", "segmental_snr", "log_mel_distance", "pca_log_mel_distance"} <= metrics.keys()
     # A frame is no vector that anybody searches.
     assert not metrics.keys() & {"cosine", "recall_at_10", "pca_cosine", "pca_recall_at_10"}
     write_tables(tmp_path, evaluation)
     table = pq.read_table(tmp_path / "records.parquet")
     assert table.column_names[:4] == ["record", "source_file", "rows", "mse"]
-    assert table.column("seconds").to_pylist() == [0.5, 0.1, 0.2]
-    with pytest.raises(GateError, match=r"seconds is 0.266667, the gate asks for at most 0.1"):
+    assert table.column("seconds").to_pylist() == [0.5, 0.1, 0.2, 0.02, 0]
+    with pytest.raises(GateError, match=r"seconds is 0.164, the gate asks for at most 0.1"):
         check_gate(metrics, GateParams(beat_pca=False, max_seconds=0.1))
     verdict = compare_codecs(clips / "codec", clips / "another", samples, PromotionParams(), CPU)
     assert verdict.as_dict()["challenger"]["seconds"] == metrics["seconds"]
@@ -231,6 +260,29 @@ def test_a_metric_of_records_that_is_added_is_where_the_others_are(clips, ae, tm
     code, out, _ = ae("evaluate", clips / "clips", "--store", tmp_path / "store", "--json")
     assert code == 0
     assert json.loads(out)["log_mel_distance"] == pytest.approx(metrics["log_mel_distance"])
+
+
+@pytest.mark.slow
+def test_the_report_shows_clips_and_no_frames_as_pictures(clips, tmp_path):
+    samples = open_data(clips / "clips", entry_of("audio", STATE), KIND_SPEC)
+    evaluation = evaluate_codec(clips / "codec", samples, CPU)
+    chosen = {clip.title: clip for clip in evaluation.sounds}
+    table = evaluation.rows.records.table
+    distances = dict(zip(table["source_file"].to_pylist(), table["log_mel_distance"].to_pylist(), strict=True))
+    del distances["without.wav"]
+    assert chosen["worst"].columns["source_file"] == max(distances, key=distances.get)
+    assert chosen["best"].columns["source_file"] == min(distances, key=distances.get)
+    for clip in evaluation.sounds:
+        original, _ = soundfile.read(clips / "clips" / clip.columns["source_file"], always_2d=True)
+        np.testing.assert_array_equal(clip.original, original)
+        assert clip.decoded.shape == original.shape
+    write_pictures(tmp_path, evaluation, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"sounds.png", "error_histogram.png", "rate_distortion.png"}
+    with Image.open(tmp_path / "sounds.png") as picture:
+        grey = np.asarray(picture.convert("L"))
+    assert 0.05 < (grey < 250).mean() < 0.9
+    write_pictures(tmp_path / "again", evaluation, None)
+    assert (tmp_path / "again/sounds.png").read_bytes() == (tmp_path / "sounds.png").read_bytes()
 
 
 TILED = build_kind("image")

@@ -1,7 +1,5 @@
 """An inbox takes the user's own files where its codec has a kind: vectors in their column, and arrays."""
 
-import io
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,16 +43,21 @@ def test_vectors_in_their_column_and_arrays(ae, box, tmp_path):
     assert found.schema.field("v").type == pa.list_(pa.float64())
 
 
-def test_pictures_that_become_several_rows_are_put_aside_with_the_way_out(box, tmp_path):
+def test_pictures_of_many_sizes_are_taken_as_tiles_and_come_back(ae, box, tmp_path):
     codec = tmp_path / "own-codec"
     random_codec(codec, (8, 8), kind=entry_of("image", ImageState(form=Form(sort="files"), tile=8)))
-    picture = Image.fromarray(np.zeros((8, 8), np.uint8))
-    picture.save(box / "a.png")
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    pq.write_table(pa.table({"image": [file.getvalue()]}), box / "b.parquet")
+    sizes = {"a.png": (8, 8), "b/c.png": (20, 9), "d.png": (1, 1)}
+    for name, size in sizes.items():
+        (box / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros(size, np.uint8)).save(box / name)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(box / "colour.png")
+    (box / "cut.png").write_bytes(b"no picture")
     settle(box)
     done = run(tmp_path, codec)
-    assert (done.files, set(done.quarantined)) == ([], {"a.png", "b.parquet"})
-    for reason in done.quarantined.values():
-        assert "has records that become several rows each, which an inbox does not take; add it to a store" in reason
+    assert (done.files, done.rows) == (["a.png", "b/c.png", "d.png"], 1 + 6 + 1)
+    assert set(done.quarantined) == {"colour.png", "cut.png"}
+    assert "is uint8 8x8x3, expected uint8 8x8" in done.quarantined["colour.png"]
+    store = store_of(tmp_path, codec)
+    assert ae("verify", store)[0] == 0
+    assert ae("decode", store, "--out", tmp_path / "out")[0] == 0
+    assert {name: Image.open(tmp_path / "out" / name).size[::-1] for name in sizes} == sizes

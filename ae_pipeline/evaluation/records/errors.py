@@ -9,9 +9,11 @@ Rows come block by block, and those of a record follow each other. A kind puts t
 there is left out and counted, as the last one of the first so many rows of a data set.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, groupby, pairwise, tee
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.state import KindState
 from ae_pipeline.store.reading.own_form import RECORD, SOURCE_FILE, record_starts
 
+_BLOCK_ROWS = 2048
 Pair = tuple[Block, Block]
 """Rows of a record, and what came back of them."""
 
@@ -39,8 +42,10 @@ class RecordMetrics:
 
     table: pa.Table
     """A line for each: `record` and `source_file` where the data has it, `rows`, `mse` over its rows, its metrics."""
-    incomplete: int
+    incomplete: int = 0
     """Records that were left out, because not all of their rows were there."""
+    places: tuple[int, ...] = ()
+    """Which record of the data set each line is, the first one is 0."""
 
     def means(self) -> Metrics:
         """Number of records, and the mean of each metric over the records that it applies to; None: to none, or all of
@@ -79,15 +84,15 @@ def measure_records(
 def measure_blocks(blocks: Iterable[Pair], scaling: Scaling, name: str, kind: Kind, state: KindState) -> RecordMetrics:
     """`measure_records` for blocks of rows, with all of their attributes, of the kind of this name."""
     metrics = [metric for metric in METRICS.values() if metric.of_records is not None and metric.of_kind == name]
-    lines: list[dict[str, Any]] = []
-    incomplete = 0
-    for pieces in _by_record(blocks):
-        try:
-            lines.append(_measure(pieces, scaling, metrics, kind, state))
-        except IncompleteRecordError:
-            incomplete += 1
+    lines: dict[int, dict[str, Any]] = {}
+    records = 0
+    for place, pieces in enumerate(split_records(blocks)):
+        records += 1
+        with suppress(IncompleteRecordError):
+            lines[place] = _measure(pieces, scaling, metrics, kind, state)
     names = ["rows", "mse", *(metric.name for metric in metrics)]
-    return RecordMetrics(pa.Table.from_pylist(lines) if lines else pa.table({name: [] for name in names}), incomplete)
+    table = pa.Table.from_pylist(list(lines.values())) if lines else pa.table({name: [] for name in names})
+    return RecordMetrics(table, records - len(lines), tuple(lines))
 
 
 def _measure(
@@ -106,11 +111,7 @@ def _measure(
 
     measures = {metric.name: metric.of_records(columns) for metric in metrics if metric.of_records is not None}
     if measures:
-        # Both are cut alike, so that neither gets ahead of the other by more than a block.
-        ours, theirs = tee(counted())
-        originals = kind.restored(((before.pixels, before.attributes) for before, _ in ours), state)
-        answers = kind.restored(((after.pixels, before.attributes) for before, after in theirs), state)
-        for original, decoded in zip(originals, answers, strict=True):
+        for original, decoded in restored(counted(), kind, state):
             for measure in measures.values():
                 measure.add(original, decoded)
     else:
@@ -121,7 +122,47 @@ def _measure(
     return {**of_record, "rows": rows, "mse": lost / rows, **values}
 
 
-def _by_record(blocks: Iterable[Pair]) -> Iterator[Iterator[Pair]]:
+def restored(pieces: Iterator[Pair], kind: Kind, state: KindState) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A record and what came back of it, piece by piece, as `Kind.restored` gives them."""
+    waiting: tuple[deque[Pair], deque[Pair]] = (deque(), deque())
+
+    def side(number: int) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """Both are cut alike, so that neither gets ahead by more than a block; itertools.tee would keep 57 of them."""
+        while True:
+            if not waiting[number]:
+                pair = next(pieces, None)
+                if pair is None:
+                    return
+                for queue in waiting:
+                    queue.append(pair)
+            pair = waiting[number].popleft()
+            yield pair[number].pixels, pair[0].attributes
+
+    yield from zip(kind.restored(side(0), state), kind.restored(side(1), state), strict=True)
+
+
+def whole_records(samples: SampleSet, most: int) -> int:
+    """How many of the first `most` rows are those of whole records; the rows of the first one if it has more."""
+    if samples.rows <= most:
+        return samples.rows
+    ends, done, last = [0], 0, None
+    for block in samples.all_blocks(_BLOCK_ROWS):
+        starts = np.flatnonzero(record_starts(block.attributes, last)) + done
+        ends += [int(start) for start in starts if start]
+        done, last = done + len(block), block.attributes
+        if ends[-1] and done >= most:
+            break
+    within = [end for end in ends[1:] if end <= most]
+    return max(within) if within else next(iter(ends[1:]), samples.rows)
+
+
+def record_bounds(attributes: pa.Table) -> list[tuple[int, int]]:
+    """First row and end of each record among rows, of which the first one begins a record."""
+    starts = np.flatnonzero(record_starts(attributes))
+    return list(pairwise([*starts.tolist(), len(attributes)]))
+
+
+def split_records(blocks: Iterable[Pair]) -> Iterator[Iterator[Pair]]:
     """The rows of each record, piece by piece."""
     for _, pieces in groupby(_numbered(blocks), key=lambda piece: piece[0]):
         yield (pair for _, pair in pieces)
@@ -132,8 +173,7 @@ def _numbered(blocks: Iterable[Pair]) -> Iterator[tuple[int, Pair]]:
     number, last = 0, None
     for before, after in blocks:
         starts = record_starts(before.attributes, last)
-        bounds = [0, *(int(start) for start in np.flatnonzero(starts) if start), len(before)]
-        for start, end in pairwise(bounds):
+        for start, end in record_bounds(before.attributes):
             number += bool(starts[start])
             yield number, (before[start:end], after[start:end])
-        last = before.attributes.column(RECORD)[-1].as_py()
+        last = before.attributes

@@ -20,7 +20,8 @@ from ae_pipeline.experiments.benchmark.image_codecs import measure_image_codecs
 from ae_pipeline.experiments.benchmark.lossless import measure_lossless
 from ae_pipeline.experiments.benchmark.ours import measure_preset, trained_codec
 from ae_pipeline.experiments.benchmark.pca import measure_pca
-from ae_pipeline.experiments.benchmark.points import RECALL, Point, Rows, Tell, take_rows
+from ae_pipeline.experiments.benchmark.points import LOG_MEL, RECALL, Point, Rows, Tell, snr_quality, take_rows
+from ae_pipeline.experiments.benchmark.sound_codecs import measure_sound_codecs
 from ae_pipeline.experiments.benchmark.vector_codes import measure_vector_codes
 from ae_pipeline.experiments.benchmark.verdict import judge
 from ae_pipeline.experiments.benchmark.whole_pictures import tile_of
@@ -60,10 +61,12 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
     with tempfile.TemporaryDirectory() as folder:
         rows = take_rows(sets["test"], most, fit_scaling(sets["train"]), Path(folder))
         points, left_out = measure(rows, sets["train"], codecs, params, tell)
-        mean_mse = rows.mean_mse()
+        mean_mse, rows_per_second = rows.mean_mse, rows.rows_per_second
         found = rows.samples.measure_range()
     useful = better_than_mean(points, mean_mse)
-    by_recall = RECALL.of(useful)
+    by_recall, by_ear = RECALL.of(useful), LOG_MEL.of(useful)
+    if rows.are_sound:
+        useful = snr_quality(mean_mse).of(useful)
     result = {
         "data_set": params.source.name,
         "samples": rows.samples.spec.describe(),
@@ -73,11 +76,14 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         "git": git,
         "image_effort": params.bench.image_effort,
         "mean_mse": mean_mse,
+        "rows_per_second": rows_per_second,
         "warnings": found.warnings("the test split", rows.scaling.offset, rows.scaling.scale),
         "verdict": asdict(judge(useful, len(rows), params.bench.image_effort)),
         "bd_rate": [asdict(saving) for saving in savings(useful, len(rows))],
         "verdict_by_recall": asdict(judge(by_recall, len(rows))) if by_recall else None,
         "bd_rate_by_recall": [asdict(saving) for saving in savings(by_recall, len(rows))],
+        "verdict_by_log_mel_distance": asdict(judge(by_ear, len(rows))) if by_ear else None,
+        "bd_rate_by_log_mel_distance": [asdict(saving) for saving in savings(by_ear, len(rows))],
         "left_out": [*unfit, *left_out],
         "pictures": _pictures(rows),
         "rows": [point.as_dict() for point in points],
@@ -128,13 +134,15 @@ def measure(
     for point in points:
         tell(point)
     pca, no_pca = measure_pca(rows, train, params.bench, params.encode, tell)
-    images, no_images = measure_image_codecs(rows, params.bench, tell)
-    points += [*pca, *images]
-    left_out = [*no_lossless, *no_pca, *no_images]
+    points, left_out = [*points, *pca], [*no_lossless, *no_pca]
+    if rows.are_sound:
+        others, no_others = measure_sound_codecs(rows, tell)
+    else:
+        others, no_others = measure_image_codecs(rows, params.bench, tell)
     if rows.are_vectors:
         codes, no_codes = measure_vector_codes(rows, train, params.bench, params.encode.row_group_rows, tell)
-        points, left_out = [*points, *codes], [*left_out, *no_codes]
-    return points, left_out
+        others, no_others = [*others, *codes], [*no_others, *no_codes]
+    return [*points, *others], [*left_out, *no_others]
 
 
 def write_reports(reports: Path, result: dict[str, Any]) -> None:
@@ -175,7 +183,7 @@ def _codec_versions() -> dict[str, str]:
     from PIL import features
 
     found = {name: features.version(name) for name in ("libjpeg_turbo", "webp", "avif")}
-    for package in ("pillow", "brotli", "pillow-jxl-plugin", "faiss-cpu"):
+    for package in ("pillow", "brotli", "pillow-jxl-plugin", "faiss-cpu", "soundfile", "soxr"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

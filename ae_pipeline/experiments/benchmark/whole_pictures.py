@@ -13,10 +13,9 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.kinds import open_kind
 from ae_pipeline.kinds.image import ImageState
 from ae_pipeline.kinds.image_tiles import COLOUR, COLUMNS, cut, put_together
-from ae_pipeline.store.reading.own_form import RECORD, record_starts
+from ae_pipeline.store.reading.own_form import RECORD
 
 _IMAGE = "image"
-_BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,6 @@ def tile_of(samples: SampleSet) -> int | None:
     names = samples.attributes_schema.names
     known = all(name in names for name in (RECORD, *COLUMNS.names))
     return state.tile if isinstance(state, ImageState) and known else None
-
-
-def rows_of_whole_pictures(samples: SampleSet, most: int) -> int:
-    """How many of the first `most` rows are whole pictures; at least those of the first one."""
-    whole, before, done = 0, None, 0
-    for block in samples.all_blocks(_BLOCK_ROWS):
-        starts = done + np.flatnonzero(record_starts(block.attributes, before))
-        before = block.attributes.column(RECORD)[-1].as_py()
-        done += len(block)
-        for start in (int(start) for start in starts if start):
-            if start > most:
-                return whole or start
-            whole = start
-    return done if done <= most or not whole else whole
 
 
 def whole_pictures(pixels: np.ndarray, attributes: pa.Table, tile: int) -> WholePictures:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +124,15 @@ class OwnSamples(SampleSet):
     @property
     def has_ids(self) -> bool:
         return self._kept.has_ids and not self._several
+
+    @property
+    def record_names(self) -> Literal["numbers", "file"] | None:
+        """What records of several rows are called where they have no ids: by their numbers, or by their file, which is
+        one record. None for ids, and where a record is a row.
+        """
+        if not self._several or self._kept.has_ids:
+            return None
+        return "file" if self._sort == SINGLE else "numbers"
 
     @cached_property
     def attributes_schema(self) -> pa.Schema:

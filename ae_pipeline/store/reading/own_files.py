@@ -85,7 +85,7 @@ def _pieces(blocks: Iterable[Block], progress: Progress) -> Iterator[tuple[int, 
         for start, end in pairwise(bounds):
             number += bool(starts[start])
             yield number, block[start:end]
-        before = block.attributes.column(RECORD)[-1].as_py()
+        before = block.attributes
         progress(len(block))
 
 
@@ -123,8 +123,8 @@ class FileNames:
         self.folder, self.count = folder, 0
         self._form = form
         paths = [name for name in form.kind.folded(form.state) if name.endswith("_path")]
-        # An inbox calls pictures by their path: that is their id.
-        self._columns = [SOURCE_FILE, ID] if form.form.sort == "files" else paths
+        # An inbox calls pictures and clips by their path: that is their id, or record.
+        self._columns = [SOURCE_FILE, RECORD if form.several else ID] if form.form.sort == "files" else paths
         self._tried: dict[str, int] = {}
 
     def of_records(self, attributes: pa.Table) -> list[str]:

@@ -24,6 +24,8 @@ from ae_pipeline.store.latent_store import LatentStore
 
 SOURCE_FILE, RECORD = "source_file", "record"
 _LABEL, _FOLDER = "label", "folder"
+# Columns that change from one record to the next; the second one says which file of an inbox brought a row.
+_SAYS_RECORD = (RECORD, "file_sha256")
 _ROW_GROUP_ROWS = 8192
 _PLAIN = "decode with --format rows, and put the right codec back"
 
@@ -53,7 +55,7 @@ class OwnForm:
     def needed(self, store: LatentStore) -> list[str]:
         """Columns of the store that making and naming records takes, whether they are among `attributes` or not."""
         known = [column.name for column in store.manifest.columns]
-        return [name for name in (RECORD, SOURCE_FILE, *self.kind.folded(self.state)) if name in known]
+        return [name for name in (*_SAYS_RECORD, SOURCE_FILE, *self.kind.folded(self.state)) if name in known]
 
     @property
     def ending(self) -> str | None:
@@ -106,11 +108,20 @@ class OwnForm:
         return attributes.select(kept).rename_columns([self._name(name) for name in kept])
 
 
-def record_starts(attributes: pa.Table, before: Any = None) -> np.ndarray:
-    """(n,) Whether each row is the first of its record; `before` is the record of the row before these."""
-    records = attributes.column(RECORD)
-    changes = pc.not_equal(records.slice(1), records.slice(0, len(records) - 1)).to_numpy().astype(bool)
-    return np.concatenate([[before is None or records[0].as_py() != before], changes])
+def record_starts(attributes: pa.Table, before: pa.Table | None = None) -> np.ndarray:
+    """(n,) Whether each row is the first of its record; `before` has the columns of the rows before these.
+
+    In an inbox's store, records of two files may have one name, of which one replaced the other.
+    """
+    starts = np.zeros(len(attributes), bool)
+    starts[:1] = before is None
+    for name in _SAYS_RECORD:
+        if name in attributes.column_names and len(attributes):
+            values = attributes.column(name)
+            starts[1:] |= pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy().astype(bool)
+            if before is not None:
+                starts[0] |= values[0].as_py() != before.column(name)[-1].as_py()
+    return starts
 
 
 class Gathering:
@@ -121,7 +132,7 @@ class Gathering:
 
     def add(self, block: Block) -> Block | None:
         """The records that are whole once these rows are there, if any: the last one may go on."""
-        before = self._held[-1].attributes.column(RECORD)[-1].as_py() if self._held else None
+        before = self._held[-1].attributes if self._held else None
         starts = np.flatnonzero(record_starts(block.attributes, before))
         if not len(starts):
             self._held.append(block)
