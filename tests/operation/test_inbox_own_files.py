@@ -9,6 +9,7 @@ from PIL import Image
 
 from ae_pipeline.data.arrow_types import type_to_json
 from ae_pipeline.kinds.image import ImageState
+from ae_pipeline.kinds.image_files import size_of
 from ae_pipeline.kinds.state import Form, KindState, entry_of
 
 VECTORS = np.random.default_rng(3).normal(size=(40, 6))
@@ -60,4 +61,4 @@ def test_pictures_of_many_sizes_are_taken_as_tiles_and_come_back(ae, box, tmp_pa
     store = store_of(tmp_path, codec)
     assert ae("verify", store)[0] == 0
     assert ae("decode", store, "--out", tmp_path / "out")[0] == 0
-    assert {name: Image.open(tmp_path / "out" / name).size[::-1] for name in sizes} == sizes
+    assert {name: size_of(tmp_path / "out" / name) for name in sizes} == sizes
