@@ -1,0 +1,152 @@
+"""The settings that suit a person's data: what `init` writes into params.yaml, and why.
+
+The preset is the one of middle quality that takes the fewest bits for these rows, its codec counted. How many those are
+is not known before a training; they are taken for a share of PCA's at the same weight of the rate (klt.py).
+"""
+
+from dataclasses import dataclass, replace
+from math import floor
+from typing import Any
+
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.experiments.presets import preset_values, suiting
+from ae_pipeline.params import LARGEST_PCA, Params, flattened
+from ae_pipeline.params.base import replaced
+from ae_pipeline.workspace.looking.klt import Klt
+from ae_pipeline.workspace.looking.outlook import Speed, codec_bytes
+
+# Presets of middle quality, by kind: the small codec first.
+_MIDDLE = {"image": ("compact_balanced", "balanced"), "vector": ("vector",), "audio": ("sound",)}
+# What presets took beside PCA at the same train.rate_weight, bits and mean squared error: on MNIST, embeddings of texts
+# and speech (docs/choosing.md has the rule).
+_MEASURED = {"compact_balanced": (0.37, 0.74), "balanced": (0.30, 0.74), "vector": (0.9, 0.74), "sound": (0.81, 1.19)}
+# Values of the rows that the presets for images were tuned on, and how far others may be from that.
+_TUNED_VALUES, _TUNED_WITHIN = 784, 2.0
+# Latents of an autoencoder for each component that takes bits in PCA: on MNIST, at two qualities, 22 of 105, 36 of 184.
+_LATENTS_PER_COMPONENT, _LEAST_LATENTS = 0.2, 4
+_MOST_TRAINING_SECONDS, _LEAST_EPOCHS, _EPOCHS_STEP = 300, 10, 5
+_NETWORK = ("model.", "train.", "quantiser.", "encode.")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings by their paths in params.yaml, but for those of the source."""
+
+    settings: dict[str, Any]
+    preset: str | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def params(self) -> Params:
+        """All settings, those that are not chosen at their defaults."""
+        return replaced(Params(), self.settings)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a codec will probably take, and leave."""
+
+    bits: float
+    """A row, without the codec."""
+    mse: float
+    codec_bytes: int
+
+
+def choose(kind: str, spec: SampleSpec | None, rows: int, klt: Klt | None) -> Choice:
+    """The settings for rows of a kind; without `spec` their shape is not known, and without `klt` there are too few."""
+    names = _presets(kind, spec)
+    if not names:
+        return Choice(plain_network(), None, (f"the kind `{kind}` has no preset: a plain network",))
+    found = [_adapted(name, spec, klt) for name in names]
+    chosen = found[0]
+    if spec is not None and klt is not None and len(found) > 1:
+        totals = [_total_bits(choice, spec, rows, klt) for choice in found]
+        chosen = found[totals.index(min(totals))]
+        reason = f"the smallest for {rows:,} rows of the presets {', '.join(names)}, codec counted"
+        chosen = replace(chosen, reasons=(f"preset `{chosen.preset}`: {reason}", *chosen.reasons))
+    else:
+        chosen = replace(chosen, reasons=(f"preset `{chosen.preset}`: for the kind `{kind}`", *chosen.reasons))
+    return _with_gate(chosen, kind, spec, klt)
+
+
+def expected(choice: Choice, spec: SampleSpec, klt: Klt) -> Expected:
+    """See the module: a guess, as good as the data are like those that the shares were measured on."""
+    params = choice.params
+    linear = klt.at(params.train.rate_weight)
+    bits, mse = _MEASURED.get(choice.preset or "", (1.0, 1.0))
+    return Expected(bits * linear.bits, mse * linear.mse, codec_bytes(params, spec, max(1, linear.components)))
+
+
+def within_minutes(choice: Choice, speed: Speed, rows: int) -> Choice:
+    """Fewer epochs where the preset's would take more than five minutes."""
+    epochs = choice.params.train.epochs
+    able = floor(_MOST_TRAINING_SECONDS / max(speed.seconds(rows, 1), 1e-9))
+    if able >= epochs:
+        return choice
+    fewer = max(_LEAST_EPOCHS, able // _EPOCHS_STEP * _EPOCHS_STEP)
+    if fewer >= epochs:
+        return choice
+    reason = f"train.epochs {fewer} of the preset's {epochs}: about five minutes here; more make it a little better"
+    return replace(choice, settings={**choice.settings, "train.epochs": fewer}, reasons=(*choice.reasons, reason))
+
+
+def plain_network() -> dict[str, Any]:
+    """Settings of a network that takes rows of any shape, where params.yaml has one for pictures."""
+    return {path: value for path, value in flattened(Params().model_dump()).items() if path.startswith(_NETWORK)}
+
+
+def _presets(kind: str, spec: SampleSpec | None) -> list[str]:
+    """Those of middle quality that take such rows; the first that suits, where none of them does."""
+    wanted = _MIDDLE.get(kind, ())
+    if spec is None or not wanted:
+        return list(wanted)
+    able = suiting(spec.shape, kind)
+    return [name for name in wanted if name in able] or able[:1]
+
+
+def _adapted(name: str, spec: SampleSpec | None, klt: Klt | None) -> Choice:
+    """A preset, with what must be otherwise for rows that are not like those that it was tuned on."""
+    settings = preset_values(name)
+    reasons = []
+    latents = settings["train.latent_size"]
+    if spec is None:
+        return Choice(settings, name)
+    ratio = spec.size / _TUNED_VALUES
+    if name in ("compact_balanced", "balanced") and not 1 / _TUNED_WITHIN <= ratio <= _TUNED_WITHIN:
+        # One bit is worth the same squared error of a row, of which the MSE is the mean over its values.
+        settings["train.rate_weight"] = float(f"{settings['train.rate_weight'] / ratio:.2g}")
+        reasons.append(
+            f"train.rate_weight {settings['train.rate_weight']:g}: the preset's, for rows of {spec.size} values"
+        )
+        if klt is not None:
+            worth = klt.at(settings["train.rate_weight"]).components
+            settings["train.latent_size"] = max(_LEAST_LATENTS, round(_LATENTS_PER_COMPONENT * worth))
+            reasons.append(f"train.latent_size {settings['train.latent_size']}: PCA would use {worth} components")
+    if settings["train.latent_size"] > max(1, spec.size - 1) and latents != spec.size:
+        settings["train.latent_size"] = max(1, spec.size - 1)
+        reasons.append(f"train.latent_size {settings['train.latent_size']}: rows have {spec.size} values")
+    if settings.get("model.dense.linear_path") and spec.size > LARGEST_PCA:
+        settings["model.dense.linear_path"] = False
+        reasons.append(f"model.dense.linear_path false: PCA is not computed for more than {LARGEST_PCA} values")
+    return Choice(settings, name, tuple(reasons))
+
+
+def _total_bits(choice: Choice, spec: SampleSpec, rows: int, klt: Klt) -> float:
+    found = expected(choice, spec, klt)
+    return found.bits + 8 * found.codec_bytes / max(1, rows)
+
+
+def _with_gate(choice: Choice, kind: str, spec: SampleSpec | None, klt: Klt | None) -> Choice:
+    """Whether PCA of the same latent size is to be beaten: where a codec trained for few bits should."""
+    beaten, why = kind == "image", f"PCA of as many latents takes more bits, and is no measure for {kind}"
+    if beaten and spec is not None and spec.size > LARGEST_PCA:
+        beaten, why = False, f"PCA is not computed for more than {LARGEST_PCA} values"
+    elif beaten and klt is not None and spec is not None:
+        params = choice.params
+        if klt.without_rate(params.train.latent_size) < expected(choice, spec, klt).mse:
+            beaten, why = False, "PCA of as many latents keeps more here, in many more bits"
+    elif beaten:
+        beaten, why = False, "there are too few rows to tell"
+    settings = {**choice.settings, "evaluate.gate.beat_pca": beaten, "evaluate.gate.max_mse": None}
+    reason = "gate: better than PCA of the same latent size" if beaten else f"gate: beat_pca false: {why}"
+    return replace(choice, settings=settings, reasons=(*choice.reasons, reason))
