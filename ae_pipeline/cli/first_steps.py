@@ -37,10 +37,13 @@ def inspect(
     from ae_pipeline.workspace.looking.plain import as_json as plain
     from ae_pipeline.workspace.looking.report import describe
 
-    looked = look(path, kind, column)
+    try:
+        looked = look(path, kind, column)
+    except DataError as error:
+        raise error.renamed({"set source.files.path to": "give", "source.files.path": "PATH"}) from None
     show(plain(looked), describe(looked), as_json=as_json)
     if looked.nothing_can_be_read:
-        raise DataError(f"none of the records that were looked at can be read; see what was said of {path}")
+        raise DataError(f"no record of {path} can be read; above stands why")
 
 
 def init(

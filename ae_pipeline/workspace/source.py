@@ -103,9 +103,9 @@ def _looked_at(name: str, data: str, kind: str | None, column: str | None) -> Ch
         looked = look(data, kind, column)
     except DataError as error:
         raise error.renamed({f"source.{name}.path": "--data"}) from None
-    if looked.choice is None:
+    if looked.choice is None or looked.problems:
         why = next(trouble(looked), None) or f"the kind `{looked.guess.kind}` is not there yet"
-        raise DataError(f"no codec can be trained on {data}: {why}", advice=f"see `ae-pipeline inspect {data}`")
+        raise DataError(f"no codec can be trained on {data}: {why}")
     chosen = {f"source.{name}.kind": looked.guess.kind, **looked.choice.settings}
     if looked.guess.column is not None:
         chosen[f"source.{name}.column"] = looked.guess.column

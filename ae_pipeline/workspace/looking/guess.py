@@ -65,14 +65,17 @@ class Found:
     def describe(self) -> str:
         """How many of each sort, with one name each."""
         words = {_IMAGE: "pictures", _AUDIO: "sounds"}
+        found = ((words.get(sort, sort), files) for sort, files in self.files.items())
         return ", ".join(
-            f"{len(files):,} {words.get(sort, sort)} ({files[0].name})" for sort, files in self.files.items()
+            f"{len(files):,} {word if len(files) > 1 else word.removesuffix('s')} ({files[0].name})"
+            for word, files in found
         )
 
     def glob(self, sort: str) -> str:
-        """A glob for the files of one sort, as far as their endings tell them apart."""
+        """A glob for the files of one sort, or for most of them, in quotation marks."""
         endings = Counter(PurePosixPath(file.name).suffix for file in self.files[sort])
-        return f"{self.path.rstrip('/')}/**/*{endings.most_common(1)[0][0]}"
+        folder = self.path.rstrip("/") if Path(self.path).is_dir() else "FOLDER"
+        return f"'{folder}/**/*{endings.most_common(1)[0][0]}'"
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def guess_kind(found: Found, kind: str | None = None, column: str | None = None)
     if not readable:
         return _of_no_kind(found)
     if len(readable) > 1:
-        globs = " or ".join(f"'{found.glob(sort)}'" for sort in readable)
+        globs = " or ".join(map(found.glob, readable))
         what = f"{found.path} has several sorts of files: {found.describe()}"
         raise DataError(
             what, advice=f"name those of one sort by a glob, {globs}, or put them into a folder of their own"

@@ -70,6 +70,11 @@ class Klt:
         bits = sum(_entropy(column) for column in integers.T if column.any())
         return LinearCodec(bits, error / self.values, int((self._variances > theta).sum()))
 
+    def alone_at(self, rate_weight: float) -> float:
+        """Bits a row where each value is quantised by itself, with the same step; PCA saves what they share."""
+        step = math.sqrt(12 * rate_weight * self.values / (2 * math.log(2)))
+        return sum(_entropy(column) for column in np.rint(self._held_out / step).T if column.any())
+
     def at_error(self, mse: float, rate_weight: float) -> LinearCodec | None:
         """What it takes at this error, read between weights around `rate_weight`; None: it does not get there."""
         before: LinearCodec | None = None

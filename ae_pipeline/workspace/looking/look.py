@@ -29,6 +29,7 @@ from ae_pipeline.workspace.looking.worth import Worth, measure_worth
 
 # Of all records, what the source `files` and the stage `prepare` leave to train and validate with; and to train with.
 _TRAIN_SHARE = 0.9
+_LEAST_RECORDS = 2
 _NAMED = 5
 
 
@@ -50,7 +51,9 @@ class Looked:
     passed_over: tuple[str, ...] = ()
     """Files that no data go by the names of, such as hidden ones."""
     problems: list[str] = field(default_factory=list)
-    """Why reading all of it would end before any record is looked at."""
+    """Why nothing can be trained on these files as they are."""
+    fit_problem: str | None = None
+    """What the kind says of all records together: a setting of `source.files.settings` is needed."""
     choice: Choice | None = None
     speed: Speed | None = None
     worth: Worth | None = None
@@ -85,7 +88,7 @@ class Looked:
     @property
     def nothing_can_be_read(self) -> bool:
         """Whether there are records, of which none that was looked at is whole."""
-        return self.table is None and not self.problems and not self.tally.readable
+        return self.table is None and self.fit_problem is None and not self.tally.readable
 
 
 def look(path: str, kind: str | None = None, column: str | None = None) -> Looked:
@@ -111,7 +114,7 @@ def look(path: str, kind: str | None = None, column: str | None = None) -> Looke
             _read(looked, reader)
     if looked.spec is not None:
         _judge(looked)
-    elif not looked.nothing_can_be_read:
+    elif looked.fit_problem is not None:
         looked.choice = choose(guess.kind, None, looked.records, None)
     return looked
 
@@ -127,7 +130,7 @@ def _listing_problems(path: str, kind: Kind, found: Found, listing: Listing) -> 
             return [str(error)]
         sort = next(sort for sort, files in found.files.items() if files and files[0].name in names)
         what = f"{len(others):,} file(s) that the kind does not read ({named(others, _NAMED)})"
-        return [f"{what}: move them elsewhere, or name the others by a glob such as '{found.glob(sort)}'"]
+        return [f"{what}: move them elsewhere, or name the others by a glob such as {found.glob(sort)}"]
     return []
 
 
@@ -139,8 +142,10 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
         looked.records = sum(reader.count(file) for file in listing.files) + len(reader.broken)
         for name, error in reader.broken.items():
             looked.tally.leave_out(error, name)
-        if reader.form is not None:
-            reader.state = kind.fit(reader.form, kind.Options(), reader.sources())
+        if looked.records < _LEAST_RECORDS:
+            looked.problems.append(f"{looked.records} record(s) are too few: one is needed to train, and one to test")
+        if reader.form is not None and not _fit(looked, reader):
+            return None
         several = kind.row_columns(reader.state) if kind.several and reader.state else None
         kept = Kept(reader.schema, listing.files[0], None, several)
         own = () if several is None else several.names
@@ -149,6 +154,16 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
         looked.problems.append(str(error))
         return None
     return reader
+
+
+def _fit(looked: Looked, reader: Reader) -> bool:
+    """Fit the kind's state; False where it says that it needs a setting, which is noted."""
+    assert reader.form is not None
+    try:
+        reader.state = reader.kind.fit(reader.form, reader.kind.Options(), reader.sources())
+    except DataError as error:
+        looked.fit_problem = str(error)
+    return looked.fit_problem is None
 
 
 def _read(looked: Looked, reader: Reader) -> None:
@@ -192,7 +207,7 @@ def _judge(looked: Looked) -> None:
         params = choice.params
         whole = looked.guess.listing.sort == SINGLE and len(tally.sizes) == 1
         file_bits = 8 * looked.nbytes / total if whole else None
-        expects = expected(choice, spec, klt)
+        expects = expected(choice, spec, total, klt)
         looked.worth = measure_worth(expects, spec, rows, klt, params.train.rate_weight, file_bits, kind)
 
 

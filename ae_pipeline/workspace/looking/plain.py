@@ -31,7 +31,11 @@ def as_json(looked: Looked) -> dict[str, Any]:
         "missing": dict(missing),
         "repeated": tally.repeated,
         "columns": table.columns if table else looked.columns,
-        "problems": [*looked.problems, *(table.broken if table else ())],
+        "problems": [
+            *looked.problems,
+            *([looked.fit_problem] if looked.fit_problem else []),
+            *(table.broken if table else ()),
+        ],
         "refused": _reasons(looked.refused),
         "cannot_be_read": _reasons(looked.left_out),
         "passed_over": list(looked.passed_over),

@@ -12,6 +12,8 @@ from ae_pipeline.workspace.looking.worth import Worth
 _NAMED = 5
 _SIZES = 4
 _MINUTE, _HOUR = 60, 3600
+# A codec is expected to know little where this share of the variance is left.
+_LITTLE = 0.7
 Line = tuple[str, str]
 """A name, and what stands beside it; without a name it belongs to the line above."""
 
@@ -39,6 +41,8 @@ def chosen_lines(looked: Looked) -> list[str]:
 def trouble(looked: Looked) -> Iterator[str]:
     """Why `dvc repro` would stop at reading this data, as far as was looked."""
     yield from looked.problems
+    if looked.fit_problem is not None:
+        yield looked.fit_problem
     for reason in looked.refused:
         yield f"{_records(reason)} would end the reading: {reason.example}"
     for reason in looked.left_out:
@@ -50,6 +54,9 @@ def verdict(looked: Looked) -> str:
     """Whether an autoencoder pays, with the numbers of rows."""
     worth, rows = looked.worth, looked.rows
     assert worth is not None
+    if worth.expected.mse > _LITTLE * worth.mean_mse:
+        left = worth.expected.mse / worth.mean_mse
+        return f"probably not: rows have little in common, and {left:.0%} of what tells them apart would be lost"
     at = worth.break_even
     never = [other.name for other in worth.alternatives if other.pays_from is None]
     if at is None:
@@ -84,7 +91,7 @@ def _of_files(looked: Looked) -> Iterator[Line]:
 
 def _of_records(looked: Looked) -> Iterator[Line]:
     tally = looked.tally
-    some = tally.records < looked.records
+    some = 0 < tally.records < looked.records
     what_follows = f"; what follows is of {tally.records:,} of them{_where(looked)}" if some else ""
     yield "records", f"{looked.records:,}{what_follows}"
     if looked.spec is not None:
@@ -104,7 +111,8 @@ def _of_refusals(looked: Looked) -> Iterator[Line]:
     unreadable = (f"{_records(reason)}: {reason.example}" for reason in looked.left_out)
     yield from _group("cannot be read", unreadable)
     refused = (f"{_records(reason)}: {reason.example}" for reason in looked.refused)
-    yield from _group("refused", [*looked.problems, *refused])
+    problems = [*looked.problems, *([looked.fit_problem] if looked.fit_problem else [])]
+    yield from _group("refused", [*problems, *refused])
 
 
 def _of_choice(looked: Looked) -> Iterator[Line]:
@@ -118,7 +126,9 @@ def _of_choice(looked: Looked) -> Iterator[Line]:
     if looked.guess.kind == "audio":
         yield "", "for sound that people listen to, Opus is better at the same bits: it spends them on what is heard"
     if looked.spec is not None:
-        yield "pays", verdict(looked) if looked.worth else "probably not: there are too few rows, or they are all alike"
+        yield "pays", verdict(looked) if looked.worth else "not known: there are too few rows, or they are all alike"
+    if looked.problems:
+        return
     kind = f" --kind {looked.guess.kind}" if looked.guess.why == "as asked" else ""
     column = f" --column {shlex.quote(looked.guess.column)}" if looked.guess.column else ""
     yield "next", f"ae-pipeline init FOLDER --data {shlex.quote(looked.path)}{kind}{column}"
@@ -131,7 +141,7 @@ def _of_worth(worth: Worth) -> Iterator[Line]:
     others = []
     for other in worth.alternatives:
         ours = "always smaller" if other.pays_from is None else f"ours is smaller {_from_rows(other.pays_from)}"
-        others.append(f"{other.name} takes {other.bits:,.0f} bits a row: {ours}")
+        others.append(f"{other.name}: {other.bits:,.0f} bits a row; {ours}")
     yield from _group("beside that", others)
 
 

@@ -5,7 +5,7 @@ Values are looked at in an order in which any beginning of it is spread over all
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,7 @@ from ae_pipeline.sources.own_files.records import Reader, Records, Tables
 MOST_RECORDS = 10_000
 """Records that are looked at."""
 _PLACES = 25
-# An .npz is unpacked whole for each place.
-_PLACES_IN_PACKED = 1
+_PACKED = ".npz"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,11 @@ def plan(reader: Reader, files: Sequence[FoundFile], most: int = MOST_RECORDS) -
     """What to look at, at most about `most` records, in the order in which to do it."""
     units = [unit for file in files if file.name not in reader.broken for unit in _units(reader, file)]
     total = sum(unit.records for unit in units)
-    chosen = units if total <= most else _spread(units, total, most, cuts=isinstance(reader, Arrays))
+    cuts = isinstance(reader, Arrays)
+    if total > most:
+        chosen = _spread(units, total, most, cuts=cuts)
+    else:
+        chosen = [piece for unit in units for piece in (_cut(unit, -(-total // _PLACES)) if cuts else [unit])]
     random.Random(0).shuffle(chosen)  # noqa: S311 (no secret)
     return chosen
 
@@ -60,10 +63,21 @@ def read(reader: Reader, stretch: Stretch) -> Iterator[Records]:
     groups = None if stretch.row_group is None else [stretch.row_group]
     left = stretch.records
     for records in reader.read(file, groups, stretch.first):
-        yield records
-        left -= len(records.columns) if records.values is None else len(records.values)
+        assert records.values is not None
+        yield _first(records, reader, left)
+        left -= len(records.values)
         if left <= 0:
             return
+
+
+def _first(records: Records, reader: Reader, most: int) -> Records:
+    """The first records of a block."""
+    assert records.values is not None
+    if len(records.values) <= most:
+        return records
+    values = records.values[:most]
+    rows = reader.kind.to_rows(values, records.name, reader.state)
+    return replace(records, rows=rows, values=values, columns=records.columns.slice(0, most))
 
 
 def rows_of(records: Records, reader: Reader) -> Iterator[Row]:
@@ -113,6 +127,13 @@ def _units(reader: Reader, file: FoundFile) -> Iterator[Stretch]:
         first += rows
 
 
+def _cut(unit: Stretch, records: int) -> Iterator[Stretch]:
+    """Pieces of so many records; an .npz stays whole, as it is unpacked for each piece."""
+    step = records if unit.file.path.suffix.lower() != _PACKED else unit.records
+    for first in range(unit.first, unit.end, step):
+        yield Stretch(unit.file, first, min(unit.end, first + step))
+
+
 def _row_groups(path: Path) -> list[int]:
     with open_parquet(path) as parquet:
         metadata = parquet.metadata
@@ -129,7 +150,7 @@ def _spread(units: list[Stretch], total: int, most: int, *, cuts: bool) -> list[
     for at in np.linspace(0, total - size, _PLACES).astype(int):
         number = int(np.searchsorted(ends, at, side="right"))
         unit = units[number]
-        inside = int(at - (ends[number] - unit.records)) if cuts and unit.file.path.suffix.lower() != ".npz" else 0
+        inside = int(at - (ends[number] - unit.records)) if cuts and unit.file.path.suffix.lower() != _PACKED else 0
         first = unit.first + inside
         found.setdefault((number, inside), Stretch(unit.file, first, min(unit.end, first + size), unit.row_group))
     # Fewer places than were wanted have more records each.

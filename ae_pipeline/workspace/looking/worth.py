@@ -42,6 +42,8 @@ class Worth:
     """What is expected of our codec, beside the others."""
 
     expected: Expected
+    mean_mse: float
+    """What answering each value's mean leaves."""
     alternatives: tuple[Alternative, ...]
 
     @property
@@ -74,7 +76,7 @@ def measure_worth(
             if form.name in _FORMATS and form.missing() is None:
                 bits = _image_bits(form, rows, expects.mse)
                 others += [] if bits is None else [Alternative(f"{form.name} at equal error", bits)]
-    return Worth(expects, tuple(_compared(other, expects) for other in others))
+    return Worth(expects, klt.mean_mse, tuple(_compared(other, expects) for other in others))
 
 
 def _compared(other: Alternative, ours: Expected) -> Alternative:
