@@ -285,7 +285,7 @@ def test_few_rows_get_the_small_codec_and_very_many_the_large_one():
     klt = Klt(low_rank(600, 784, 200), 0.0, 1.0)
     few, many = (choose("image", spec, rows, klt) for rows in (5000, 10**9))
     assert (few.preset, many.preset) == ("compact_balanced", "balanced")
-    assert few.params.train.batch_size == 128
+    assert few.params.train.batch_size == 64
     assert choose("image", spec, 60_000, klt).params.train.batch_size == 256
     assert few.params.train.rate_weight == preset_params("compact_balanced").train.rate_weight
     assert "codec counted" in few.reasons[0]

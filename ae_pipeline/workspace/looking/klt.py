@@ -23,9 +23,9 @@ class LinearCodec:
     bits: float
     """Bits a row: the entropy of each component's integers."""
     mse: float
-    """Of values in [0, 1]."""
+    """Mean squared error of values in [0, 1]."""
     components: int
-    """Those whose variance is more than the error that is left of each: the ones that take bits."""
+    """How many have more variance than the error that is left of each: the ones that take bits."""
 
 
 class Klt:

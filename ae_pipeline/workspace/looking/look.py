@@ -27,7 +27,7 @@ from ae_pipeline.workspace.looking.tables import TableLook, look_at_table
 from ae_pipeline.workspace.looking.tally import Reason, Tally
 from ae_pipeline.workspace.looking.worth import Worth, measure_worth
 
-# Of all records, what the source `files` and the stage `prepare` leave to train and validate with; and to train with.
+# The share of all records that is not held out for the test.
 _TRAIN_SHARE = 0.9
 _LEAST_RECORDS = 2
 _NAMED = 5
@@ -212,7 +212,7 @@ def _judge(looked: Looked) -> None:
 
 
 def training_seconds(looked: Looked) -> float | None:
-    """Of the training that is chosen, on this machine; None: it was not tried."""
+    """How long the training that is chosen takes on this machine; None: it was not tried."""
     if looked.speed is None or looked.choice is None:
         return None
     return looked.speed.seconds(round(_TRAIN_SHARE * looked.rows), looked.choice.params.train.epochs)

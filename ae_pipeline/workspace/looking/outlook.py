@@ -32,10 +32,10 @@ _MOST_SECONDS, _FEW = 12.0, 3
 
 @dataclass(frozen=True)
 class Speed:
-    """Of a training, on this machine, with the threads that it has now."""
+    """How fast a training is on this machine, with the threads that it has now."""
 
     seconds_per_row: float
-    """Of each epoch."""
+    """What each epoch takes for a row."""
 
     def seconds(self, rows: int, epochs: int) -> float:
         """A training of so many rows, validation rows among them."""

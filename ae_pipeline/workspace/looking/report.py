@@ -156,6 +156,10 @@ def _of_table(looked: Looked) -> Iterator[Line]:
     else:
         yield "columns", "not looked at: write the data as Parquet, and they are"
     yield "refused", f"the kind `{kind}` is not supported yet: it comes with exact coding"
+    if len(table.numbers) > 1:
+        names = named(table.numbers, _NAMED)
+        advice = "written as one column of lists, such as embeddings are, they can be taken as the kind `vector`"
+        yield "numbers", f"{names}: {advice}; all get one scaling, so they should be of one unit"
 
 
 def _nulls(count: int | None) -> str:

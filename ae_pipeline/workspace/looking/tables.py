@@ -9,7 +9,7 @@ from ae_pipeline.sources.own_files.listing import TABLE, Listing
 
 @dataclass
 class TableLook:
-    """Of Parquet files: their rows and columns. Of others, which are not opened, nothing."""
+    """Rows and columns of Parquet files; other files are not opened."""
 
     records: int = 0
     columns: dict[str, str] = field(default_factory=dict)
@@ -18,6 +18,13 @@ class TableLook:
     """Missing values of each column, as the files say; None where they do not."""
     is_parquet: bool = False
     broken: list[str] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> list[str]:
+        """Columns of one number a row, by name."""
+        return [
+            name for name, kind in self.columns.items() if kind.startswith(("int", "uint", "float", "double", "half"))
+        ]
 
 
 def look_at_table(listing: Listing) -> TableLook:

@@ -22,7 +22,7 @@ _ZSTD_LEVEL, _ZSTD_BYTES = 19, 8 << 20
 # Our bits beside PCA's where searches find as many neighbours: docs/kinds/vector.md.
 _OF_PCA_AT_RECALL = 0.91
 _FORMATS = ("WebP", "AVIF")
-_MOSAIC_PIXELS, _MOSAIC_SIDE = 1 << 19, 4096
+_MOSAIC_PIXELS, _MOSAIC_SIDE = 1 << 18, 4096
 
 
 @dataclass(frozen=True)
