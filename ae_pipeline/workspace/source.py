@@ -41,6 +41,7 @@ class ChosenSource:
             if not is_utf8(place):
                 raise ConfigError(f"{place} is not UTF-8, as params.yaml must be; rename it, or name a link to it")
             settings[f"source.{self.name}.{_place(self.name)}"] = place
+            _refuse_inside(workspace, Path(self.data), self.name)
         if self.name != _MNIST:
             settings["evaluate.gate.max_mse"] = None  # what stands there is good enough for MNIST
         return settings | self.chosen
@@ -146,6 +147,15 @@ def _refuse_unread(name: str, data: str) -> None:
 
 def _place(name: str) -> str | None:
     return next((option for option in _PLACES if option in SOURCES[name].model_fields), None)
+
+
+def _refuse_inside(workspace: Path, data: Path, name: str) -> None:
+    """Raise ConfigError for a workspace in a folder of which every file is data."""
+    if name in _asking() and data.is_dir() and workspace.resolve().is_relative_to(data.resolve()):
+        raise ConfigError(
+            f"{workspace} lies in {data}, of which every file is data; choose a folder elsewhere, or name the data by "
+            "a glob, such as --data 'photos/**/*.png'"
+        )
 
 
 def _from_workspace(data: str, workspace: Path) -> str:

@@ -120,6 +120,12 @@ def test_of_several_columns_one_is_named_and_what_would_be_refused_is_warned_of(
     assert ae("check") == (0, "", "")
 
 
+def test_a_workspace_among_its_own_data_is_refused(ae, tmp_path):
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32))
+    assert refused(ae("init", "ws", "--data", "."), "ws lies in ., of which every file is data; choose a folder")
+    assert ae("init", "ws", "--data", "*.npy")[0] == 0
+
+
 def test_a_look_at_data_does_not_come_before_the_refusal_to_write_over(ae, tmp_path):
     (tmp_path / "ws").mkdir()
     (tmp_path / "ws/dvc.yaml").write_text("mine")

@@ -4,7 +4,7 @@ The preset is the one of middle quality that takes the fewest bits for these row
 is not known before a training; they are taken for a share of PCA's at the same weight of the rate (klt.py).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import floor, log, log2
 from typing import Any
 
@@ -15,14 +15,37 @@ from ae_pipeline.params.base import replaced
 from ae_pipeline.workspace.looking.klt import Klt
 from ae_pipeline.workspace.looking.outlook import Speed, codec_bytes
 
-# Presets of middle quality, by kind: the small codec first.
-_MIDDLE = {"image": ("compact_balanced", "balanced"), "vector": ("vector",), "audio": ("sound",)}
-# What presets took beside PCA at the same train.rate_weight, bits and mean squared error: on MNIST, embeddings of texts
-# and speech (docs/choosing.md has the rule).
-# Those trainings had tens of thousands of rows. For each e-th part of that, this share of PCA's error is added: with
-# 1,200 pictures of MNIST the error was 1.36 times PCA's, with 500 vectors 1.45 times.
+
+@dataclass(frozen=True)
+class Way:
+    """A preset, perhaps changed, and what it took beside PCA at the same `train.rate_weight`.
+
+    That was measured on MNIST, on embeddings of texts and on speech, with tens of thousands of rows
+    (docs/choosing.md has the rule).
+    """
+
+    preset: str
+    bits: float
+    """Its bits, as a share of PCA's."""
+    mse: float
+    """Its mean squared error, as a share of PCA's."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    words: str = ""
+    """What the changes are, after the preset's name."""
+
+
+# Ways of middle quality, by kind: the small codec first.
+_MIDDLE = {
+    "image": (Way("compact_balanced", 0.37, 0.74), Way("balanced", 0.30, 0.74)),
+    "vector": (
+        Way("vector", 0.95, 0.74, {"model.dense.hidden_sizes": []}, " without hidden layer"),
+        Way("vector", 0.90, 0.74),
+    ),
+    "audio": (Way("sound", 0.81, 1.19),),
+}
+# For each e-th part of these rows, this share of PCA's error is added: with 1,200 pictures of MNIST the error was 1.36
+# times PCA's, with 500 vectors 1.45 times.
 _MANY_ROWS, _LOST_BY_FEW = 20_000, 0.22
-_MEASURED = {"compact_balanced": (0.37, 0.74), "balanced": (0.30, 0.74), "vector": (0.9, 0.74), "sound": (0.81, 1.19)}
 # Values of the rows that the presets for images were tuned on, and how far others may be from that.
 _TUNED_VALUES, _TUNED_WITHIN = 784, 2.0
 # Values have nothing in common where PCA takes more than this share of what they take one by one: as in noise.
@@ -33,7 +56,7 @@ TRAINED = 0.81
 """The share of all rows that is trained on: a tenth is held out for the test, and a tenth of the rest to validate."""
 # 20,000 vectors: 700 steps end at 395 bits, 3,200 at 231, with the sum that is made small a fifth smaller.
 _LEAST_STEPS, _LEAST_BATCH = 5000, 16
-_MOST_TRAINING_SECONDS, _LEAST_EPOCHS, _EPOCHS_STEP = 300, 10, 5
+_MOST_TRAINING_SECONDS, _LEAST_EPOCHS, _EPOCHS_STEP = 300, 3, 5
 _NETWORK = ("model.", "train.", "quantiser.", "encode.")
 
 
@@ -42,8 +65,13 @@ class Choice:
     """Settings by their paths in params.yaml, but for those of the source."""
 
     settings: dict[str, Any]
-    preset: str | None = None
+    way: Way | None = None
     reasons: tuple[str, ...] = ()
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that the settings are made of; None for a kind without one."""
+        return self.way.preset if self.way else None
 
     @property
     def params(self) -> Params:
@@ -63,18 +91,21 @@ class Expected:
 
 def choose(kind: str, spec: SampleSpec | None, rows: int, klt: Klt | None) -> Choice:
     """The settings for rows of a kind; without `spec` their shape is not known, and without `klt` there are too few."""
-    names = _presets(kind, spec)
-    if not names:
-        return Choice(plain_network(), None, (f"the kind `{kind}` has no preset: a plain network",))
-    found = [_adapted(name, spec, klt) for name in names]
-    chosen = found[0]
+    ways = _ways(kind, spec)
+    if not ways:
+        return _plain(kind, spec)
+    found = [_adapted(way, spec, klt) for way in ways]
+    chosen, why = found[0], f"for the kind `{kind}`"
     if spec is not None and klt is not None and len(found) > 1:
         totals = [_total_bits(choice, spec, rows, klt) for choice in found]
         chosen = found[totals.index(min(totals))]
-        reason = f"the smallest for {rows:,} rows of the presets {', '.join(names)}, codec counted"
-        chosen = replace(chosen, reasons=(f"preset `{chosen.preset}`: {reason}", *chosen.reasons))
-    else:
-        chosen = replace(chosen, reasons=(f"preset `{chosen.preset}`: for the kind `{kind}`", *chosen.reasons))
+        others = ", ".join(
+            f"`{choice.way.preset}`{choice.way.words}" for choice in found if choice.way and choice is not chosen
+        )
+        why = f"smaller than {others} for {rows:,} rows, codec counted"
+    assert chosen.way is not None
+    reason = f"preset `{chosen.preset}`{chosen.way.words}: {why}"
+    chosen = replace(chosen, reasons=(reason, *chosen.reasons))
     return _with_gate(_with_steps(chosen, rows), kind, spec, rows, klt)
 
 
@@ -82,7 +113,8 @@ def expected(choice: Choice, spec: SampleSpec, rows: int, klt: Klt) -> Expected:
     """See the module: a guess, as good as the data are like those that the shares were measured on."""
     params = choice.params
     linear = klt.at(params.train.rate_weight)
-    bits, mse = _MEASURED.get(choice.preset or "", (1.0, 1.0))
+    assert choice.way is not None
+    bits, mse = choice.way.bits, choice.way.mse
     if linear.bits > _IN_COMMON * klt.alone_at(params.train.rate_weight):
         bits = 1.0
     mse += _LOST_BY_FEW * max(0.0, log(_MANY_ROWS / max(rows, 1)))
@@ -95,36 +127,39 @@ def within_minutes(choice: Choice, speed: Speed, rows: int) -> Choice:
     able = floor(_MOST_TRAINING_SECONDS / max(speed.seconds(rows, 1), 1e-9))
     if able >= epochs:
         return choice
-    fewer = max(_LEAST_EPOCHS, able // _EPOCHS_STEP * _EPOCHS_STEP)
+    fewer = max(_LEAST_EPOCHS, able // _EPOCHS_STEP * _EPOCHS_STEP if able > 2 * _EPOCHS_STEP else able)
     if fewer >= epochs:
         return choice
     reason = f"train.epochs {fewer} of the preset's {epochs}: about five minutes here; more make it a little better"
     return replace(choice, settings={**choice.settings, "train.epochs": fewer}, reasons=(*choice.reasons, reason))
 
 
-def plain_network() -> dict[str, Any]:
-    """Settings of a network that takes rows of any shape, where params.yaml has one for pictures."""
-    return {path: value for path, value in flattened(Params().model_dump()).items() if path.startswith(_NETWORK)}
+def _plain(kind: str, spec: SampleSpec | None) -> Choice:
+    """A network that takes rows of any shape, where params.yaml has one for pictures."""
+    settings = {path: value for path, value in flattened(Params().model_dump()).items() if path.startswith(_NETWORK)}
+    if spec is not None:
+        settings["train.latent_size"] = max(1, min(settings["train.latent_size"], spec.size - 1))
+    return Choice(settings, None, (f"the kind `{kind}` has no preset: a plain network",))
 
 
-def _presets(kind: str, spec: SampleSpec | None) -> list[str]:
-    """The presets of middle quality that take such rows; where none of them does, the first that suits."""
+def _ways(kind: str, spec: SampleSpec | None) -> list[Way]:
+    """The ways of middle quality that take such rows; where none of them does, the first preset that suits."""
     wanted = _MIDDLE.get(kind, ())
     if spec is None or not wanted:
         return list(wanted)
     able = suiting(spec.shape, kind)
-    return [name for name in wanted if name in able] or able[:1]
+    return [way for way in wanted if way.preset in able] or [Way(able[0], 1.0, 1.0)]
 
 
-def _adapted(name: str, spec: SampleSpec | None, klt: Klt | None) -> Choice:
+def _adapted(way: Way, spec: SampleSpec | None, klt: Klt | None) -> Choice:
     """A preset, with what must be otherwise for rows that are not like those that it was tuned on."""
-    settings = preset_values(name)
+    settings = preset_values(way.preset) | way.changes
     reasons = []
     latents = settings["train.latent_size"]
     if spec is None:
-        return Choice(settings, name)
+        return Choice(settings, way)
     ratio = spec.size / _TUNED_VALUES
-    if name in ("compact_balanced", "balanced") and not 1 / _TUNED_WITHIN <= ratio <= _TUNED_WITHIN:
+    if way in _MIDDLE["image"] and not 1 / _TUNED_WITHIN <= ratio <= _TUNED_WITHIN:
         # One bit is worth the same squared error of a row, of which the MSE is the mean over its values.
         settings["train.rate_weight"] = float(f"{settings['train.rate_weight'] / ratio:.2g}")
         reasons.append(
@@ -140,7 +175,7 @@ def _adapted(name: str, spec: SampleSpec | None, klt: Klt | None) -> Choice:
     if settings.get("model.dense.linear_path") and spec.size > LARGEST_PCA:
         settings["model.dense.linear_path"] = False
         reasons.append(f"model.dense.linear_path false: PCA is not computed for more than {LARGEST_PCA} values")
-    return Choice(settings, name, tuple(reasons))
+    return Choice(settings, way, tuple(reasons))
 
 
 def _total_bits(choice: Choice, spec: SampleSpec, rows: int, klt: Klt) -> float:
@@ -163,13 +198,13 @@ def _with_steps(choice: Choice, rows: int) -> Choice:
 
 def _with_gate(choice: Choice, kind: str, spec: SampleSpec | None, rows: int, klt: Klt | None) -> Choice:
     """Whether PCA of the same latent size is to be beaten: where a codec trained for few bits should."""
-    beaten, why = kind == "image", f"PCA of as many latents takes more bits, and is no measure for {kind}"
+    beaten, why = kind == "image", "PCA of as many latents has less error, in many more bits"
     if beaten and spec is not None and spec.size > LARGEST_PCA:
         beaten, why = False, f"PCA is not computed for more than {LARGEST_PCA} values"
     elif beaten and klt is not None and spec is not None:
         params = choice.params
         if klt.without_rate(params.train.latent_size) < expected(choice, spec, rows, klt).mse:
-            beaten, why = False, "PCA of as many latents keeps more here, in many more bits"
+            beaten, why = False, "PCA of as many latents has less error here, in many more bits"
     elif beaten:
         beaten, why = False, "there are too few rows to tell"
     settings = {**choice.settings, "evaluate.gate.beat_pca": beaten, "evaluate.gate.max_mse": None}

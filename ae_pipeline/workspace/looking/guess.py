@@ -234,7 +234,9 @@ def _of_table(found: Found, files: Sequence[FoundFile], column: str | None) -> G
         return Guess(kind, f"by `{PIXELS}`, this package's own layout, of {spec.describe()}", listing, column)
     if column is not None and column not in schema.names:
         raise DataError(f"has no column `{column}`", place=file.path, advice=f"name one of {', '.join(schema.names)}")
-    able = dict(_columns_of_kinds(file, schema))
+    found_columns = dict(_columns_of_kinds(file, schema))
+    # A kind of another package is meant where none of this package's own is.
+    able = {name: kind for name, kind in found_columns.items() if kind in KINDS or column} or found_columns
     if column is not None and column not in able:
         what = f"has `{column}` of type {schema.field(column).type}, which no kind reads as records"
         raise DataError(what, place=file.path, advice=f"name one of {', '.join(able)}" if able else _coming(schema))
