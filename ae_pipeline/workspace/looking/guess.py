@@ -1,37 +1,31 @@
-"""What the files at a path are, and which kind reads them: by their endings, columns, shapes and first bytes.
+"""Which kind reads the files that were found: by their endings, columns, shapes and first bytes.
 
 found = find("photos")                        # DataError where there is nothing
 guess = guess_kind(found)                     # DataError where it is not clear
 guess.kind, guess.why, guess.listing
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from ae_pipeline.data.idx import idx_name
 from ae_pipeline.data.parquet.reader import open_parquet
 from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.data.sample_schema import spec_of, stated_spec
-from ae_pipeline.errors import ConfigError, DataError, named
+from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.kinds import KINDS, build_kind, kind_names
 from ae_pipeline.kinds.audio_files import SOUND_SUFFIXES
-from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.encoded import bytes_of, is_encoded
 from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES
 from ae_pipeline.sources.own_files.arrays import records_of_array
-from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, TABLE, FoundFile, Listing, all_files, sort_of
+from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, TABLE, FoundFile, Listing, sort_of
+from ae_pipeline.workspace.looking.found import IDX, OTHERS, TABLES, TEXTS, Found, every_kind
 
-IDX, TABLES, TEXTS, OTHERS = "IDX files", "tables", "texts", "other files"
-"""Sorts of files beside those of the source `files`: MNIST's format, what kinds to come would read, and the rest."""
 TABLE_KIND, TEXT_KIND = "table", "text"
 COMING = (TABLE_KIND, TEXT_KIND)
 """Kinds that are recognised and not there yet."""
-_TABLE_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".arrow", ".feather", ".orc", ".xlsx", ".xls", ".avro")
-_TEXT_ENDINGS = (".txt", ".md", ".html", ".htm", ".xml", ".log", ".tex", ".rst")
 _SORT_OF_KIND = {TABLES: TABLE_KIND, TEXTS: TEXT_KIND}
 _IMAGE, _VECTOR, _AUDIO = "image", "vector", "audio"
 _NAMED = 5
@@ -46,39 +40,6 @@ _RIFF = {b"WEBP": _IMAGE, b"WAVE": _AUDIO}
 
 
 @dataclass(frozen=True)
-class Found:
-    """All files at a path, by what they can be: a kind's single records, or one of the other sorts."""
-
-    path: str
-    files: dict[str, list[FoundFile]]
-    left_out: tuple[str, ...]
-
-    @property
-    def readable(self) -> list[str]:
-        """Sorts that some kind may read."""
-        return [sort for sort in self.files if sort not in (IDX, TABLES, TEXTS, OTHERS)]
-
-    def unread(self, sort: str) -> list[FoundFile]:
-        """Files of no sort that a kind reads, beside those of `sort`."""
-        return [file for other, files in self.files.items() if other != sort for file in files]
-
-    def describe(self) -> str:
-        """How many of each sort, with one name each."""
-        words = {_IMAGE: "pictures", _AUDIO: "sounds"}
-        found = ((words.get(sort, sort), files) for sort, files in self.files.items())
-        return ", ".join(
-            f"{len(files):,} {word if len(files) > 1 else word.removesuffix('s')} ({files[0].name})"
-            for word, files in found
-        )
-
-    def glob(self, sort: str) -> str:
-        """A glob for the files of one sort, or for most of them, in quotation marks."""
-        endings = Counter(PurePosixPath(file.name).suffix for file in self.files[sort])
-        folder = self.path.rstrip("/") if Path(self.path).is_dir() else "FOLDER"
-        return f"'{folder}/**/*{endings.most_common(1)[0][0]}'"
-
-
-@dataclass(frozen=True)
 class Guess:
     """A kind, why it was taken, and the files that it would read."""
 
@@ -87,23 +48,6 @@ class Guess:
     listing: Listing
     column: str | None = None
     """The column to be named, where there are several that can be records."""
-
-
-def find(path: str) -> Found:
-    """All files that a path means: a file, a folder or a glob. Raises DataError where there are none."""
-    if "://" in path:
-        raise DataError(f"{path} is a URL, and files are read from this machine's own folders; copy them here first")
-    files, left_out = all_files(path)
-    if not files:
-        more = f" but {named(left_out, _NAMED)}, and no data goes by such names" if left_out else ""
-        raise DataError(
-            f"there are no files at {path}{more}; name a file, a folder or a glob such as 'photos/**/*.png'"
-        )
-    suffixes = {suffix: name for name, kind in _kinds() for suffix in kind.suffixes}
-    sorts: dict[str, list[FoundFile]] = {}
-    for file in files:
-        sorts.setdefault(_sort(file, suffixes), []).append(file)
-    return Found(path, sorts, tuple(left_out))
 
 
 def guess_kind(found: Found, kind: str | None = None, column: str | None = None) -> Guess:
@@ -139,29 +83,6 @@ def checked_kind(kind: str) -> str:
         what = "the kind {!r} is not there yet" if kind in COMING else "no kind {!r}"
         raise ConfigError(f"{what.format(kind)}; expected one of {', '.join(kind_names())}")
     return kind
-
-
-def _kinds() -> Iterator[tuple[str, Kind]]:
-    """Every kind that can be had, those of this package first."""
-    for name in kind_names():
-        try:
-            yield name, build_kind(name)
-        except ConfigError:
-            if name in KINDS:
-                raise
-
-
-def _sort(file: FoundFile, suffixes: dict[str, str]) -> str:
-    ending = PurePosixPath(file.name).suffix.lower()
-    if ending in suffixes:
-        return suffixes[ending]
-    if idx_name(PurePosixPath(file.name).name):
-        return IDX
-    if ending in _TABLE_ENDINGS:
-        return TABLES
-    if ending in _TEXT_ENDINGS:
-        return TEXTS
-    return sort_of(file.path, ()) or OTHERS
 
 
 def _listing(found: Found, sort: str, files: Iterable[FoundFile]) -> Listing:
@@ -269,7 +190,7 @@ def _columns_of_kinds(file: FoundFile, schema: pa.Schema) -> Iterator[tuple[str,
         if is_encoded(field.type):
             if kind := _kind_of_bytes(file.path, field.name):
                 yield field.name, kind
-        elif kind := next((name for name, kind in _kinds() if kind.takes(field.type)), None):
+        elif kind := next((name for name, kind in every_kind() if kind.takes(field.type)), None):
             yield field.name, kind
 
 

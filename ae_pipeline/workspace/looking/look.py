@@ -19,7 +19,8 @@ from ae_pipeline.sources.own_files.listing import SINGLE, Listing, list_files
 from ae_pipeline.sources.own_files.readers import open_reader
 from ae_pipeline.sources.own_files.records import Reader
 from ae_pipeline.workspace.looking.choice import Choice, choose, expected, within_minutes
-from ae_pipeline.workspace.looking.guess import COMING, Found, Guess, find, guess_kind
+from ae_pipeline.workspace.looking.found import Found, find
+from ae_pipeline.workspace.looking.guess import COMING, Guess, guess_kind
 from ae_pipeline.workspace.looking.klt import Klt
 from ae_pipeline.workspace.looking.outlook import Speed, measure_speed
 from ae_pipeline.workspace.looking.sampling import plan, read, rows_of
