@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from handmade import write_rows
 from PIL import Image
 
 from ae_pipeline.data.pixels import SampleSpec
@@ -193,6 +194,9 @@ def test_a_record_that_is_refused_hides_no_other(tmp_path):
     assert (found.tally.records, found.tally.readable) == (300, 298)
     assert [reason.records for reason in found.refused] == [2]
     assert found.refused[0].example.startswith("a.npy: row 2 (the first one is 0) has values that are NaN")
+    write_rows(tmp_path / "b.parquet", np.zeros((9, 4, 4), np.uint8))
+    found = look("b.parquet", "vector")
+    assert [(reason.records, "shape [9, 4, 4]" in reason.example) for reason in found.refused] == [(9, True)]
 
 
 def test_records_of_several_rows_are_counted_as_records_and_rows(tmp_path):

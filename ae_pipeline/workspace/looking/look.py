@@ -170,18 +170,19 @@ def _fit(looked: Looked, reader: Reader) -> bool:
 def _read(looked: Looked, reader: Reader) -> None:
     files = looked.guess.listing.files
     stretches = plan(reader, files)
-    before = looked.tally.reasons
-    looked.tally = tally = Tally(sum(stretch.records for stretch in stretches), reasons=before)
+    planned = sum(stretch.records for stretch in stretches)
+    looked.tally = tally = Tally(planned, reasons=looked.tally.reasons)
     for stretch in stretches:
-        place = str(stretch.file.path)
+        place, before = str(stretch.file.path), tally.records
         try:
             for records in read(reader, stretch):
                 tally.add_block(records)
                 for number, row in enumerate(rows_of(records, reader)):
                     tally.add(row, records.name(number), place)
         except DataError as error:
-            tally.records += stretch.records
-            tally.leave_out(error, place, refused=True)
+            left = stretch.records - (tally.records - before)
+            tally.records += left
+            tally.leave_out(error, place, refused=True, records=left)
         if tally.is_full:
             break
 

@@ -55,7 +55,7 @@ def verdict(looked: Looked) -> str:
     worth, rows = looked.worth, looked.rows
     assert worth is not None
     if worth.expected.mse > _LITTLE * worth.mean_mse:
-        left = worth.expected.mse / worth.mean_mse
+        left = min(1.0, worth.expected.mse / worth.mean_mse)
         return f"probably not: rows have little in common, and {left:.0%} of what tells them apart would be lost"
     at = worth.break_even
     never = [other.name for other in worth.alternatives if other.pays_from is None]

@@ -99,16 +99,16 @@ class Tally:
             self.repeated_example = self.repeated_example or f"{name} is as {self._digests[digest]}"
         self._digests.setdefault(digest, name)
 
-    def leave_out(self, error: DataError, file: str, *, refused: bool = False) -> None:
-        """Count a record, or a file, that is not taken; those of one reason are one group."""
+    def leave_out(self, error: DataError, file: str, *, refused: bool = False, records: int = 1) -> None:
+        """Count records of a file, or the file, that are not taken; those of one reason are one group."""
         can_be_left_out = not (refused or is_refused(error))
         # The reason without names and numbers, which differ from record to record.
         text = error.finding if error.place is not None else str(error)
         key = _NUMBER.sub("#", text.replace(file, ""))[:_REASON] + ("" if can_be_left_out else "!")
         if key in self.reasons:
-            self.reasons[key].records += 1
+            self.reasons[key].records += records
         else:
-            self.reasons[key] = Reason(1, str(error), can_be_left_out)
+            self.reasons[key] = Reason(records, str(error), can_be_left_out)
 
     @property
     def spec(self) -> SampleSpec | None:
