@@ -110,7 +110,7 @@ def _looked_at(name: str, data: str, kind: str | None, column: str | None) -> Ch
     chosen = {f"source.{name}.kind": looked.guess.kind, **looked.choice.settings}
     if looked.guess.column is not None:
         chosen[f"source.{name}.column"] = looked.guess.column
-    return ChosenSource(name, data, chosen, tuple(chosen_lines(looked)), tuple(trouble(looked)))
+    return ChosenSource(name, data, chosen, tuple(chosen_lines(looked)), (*trouble(looked), *looked.notes))
 
 
 def _reader_of(data: str, names: list[str]) -> str | None:

@@ -165,6 +165,19 @@ def test_missing_and_infinite_values_are_counted_and_other_columns_named(tmp_pat
     assert found.problems == []
 
 
+def test_ids_that_are_there_twice_and_outliers_are_told(tmp_path):
+    found = look(table(tmp_path / "a.parquet", v=lists(), id=[*range(298), 5, 6]))
+    assert [(reason.records, reason.can_be_left_out) for reason in found.refused] == [(2, False)]
+    assert "has the id 5, which another one has, too" in found.refused[0].example
+    assert found.notes == []
+    far = VECTORS.astype(np.float32)
+    far[17, 3] = 1e9
+    np.save(tmp_path / "far.npy", far)
+    found = look("far.npy")
+    assert "of the range by which values are scaled" in found.notes[0]
+    assert "note  " in describe(found)
+
+
 def test_of_many_records_some_from_everywhere_are_looked_at(tmp_path):
     rows = np.arange(2 * 4000, dtype=np.float32).reshape(-1, 2)
     np.save(tmp_path / "a.npy", rows)

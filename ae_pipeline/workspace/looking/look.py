@@ -55,6 +55,8 @@ class Looked:
     """Why nothing can be trained on these files as they are."""
     fit_problem: str | None = None
     """What the kind says of all records together: a setting of `source.files.settings` is needed."""
+    notes: list[str] = field(default_factory=list)
+    """What to know of the values."""
     choice: Choice | None = None
     speed: Speed | None = None
     worth: Worth | None = None
@@ -194,6 +196,7 @@ def _judge(looked: Looked) -> None:
     rows = tally.kept()
     looked.value_range = tally.value_range()
     offset, scale = scaled_by(spec.dtype, looked.value_range)
+    looked.notes += looked.value_range.warnings("the data", offset, scale)
     try:
         klt = Klt(rows, offset, scale)
     except ValueError:  # too few

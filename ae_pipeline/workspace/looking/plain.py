@@ -38,6 +38,7 @@ def as_json(looked: Looked) -> dict[str, Any]:
         ],
         "refused": _reasons(looked.refused),
         "cannot_be_read": _reasons(looked.left_out),
+        "notes": looked.notes,
         "passed_over": list(looked.passed_over),
         "preset": choice.preset if choice else None,
         "settings": choice.settings if choice else None,

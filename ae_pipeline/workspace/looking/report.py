@@ -113,6 +113,7 @@ def _of_refusals(looked: Looked) -> Iterator[Line]:
     refused = (f"{_records(reason)}: {reason.example}" for reason in looked.refused)
     problems = [*looked.problems, *([looked.fit_problem] if looked.fit_problem else [])]
     yield from _group("refused", [*problems, *refused])
+    yield from _group("note", looked.notes)
 
 
 def _of_choice(looked: Looked) -> Iterator[Line]:

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.sample_schema import ROW_ID
 from ae_pipeline.data.value_range import ValueRange, range_of
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.base import Row, Several, tensor_shape
+from ae_pipeline.kinds.base import Place, Row, Several, tensor_shape
 from ae_pipeline.sources.own_files.records import Records
 from ae_pipeline.workspace.looking.sampling import is_refused
 
@@ -59,6 +60,7 @@ class Tally:
     repeated: int = 0
     repeated_example: str | None = None
     _digests: dict[bytes, str] = field(default_factory=dict)
+    _ids: set[Any] = field(default_factory=set)
     _kept: dict[SampleSpec, list[np.ndarray]] = field(default_factory=dict)
     _kept_bytes: int = 0
     _every: int = 1
@@ -70,6 +72,8 @@ class Tally:
 
     def add_block(self, records: Records) -> None:
         """Count what is missing in some records, as they stand in their file."""
+        if ROW_ID in records.columns.column_names:
+            self._add_ids(records.columns.column(ROW_ID).drop_null().to_pylist(), records.name)
         for name in records.columns.column_names:
             self.missing[name] += _missing_in(records.columns.column(name))
         values = records.values
@@ -78,6 +82,13 @@ class Tally:
         elif values is not None:
             inner = values.storage if tensor_shape(values.type) is not None else values
             self.missing[RECORDS] += _missing_in(inner)
+
+    def _add_ids(self, ids: list[Any], name: Place) -> None:
+        for number, row_id in enumerate(ids):
+            if row_id in self._ids:
+                what = f"{name(number)} has the id {row_id}, which another one has, too"
+                self._count_reason("ids", DataError(what), 1, can_be_left_out=False)
+            self._ids.add(row_id)
 
     def add(self, row: Row, name: str, file: str) -> None:
         """Count what became of one record, which is called `name` and stands in `file`."""
@@ -105,6 +116,9 @@ class Tally:
         # The reason without names and numbers, which differ from record to record.
         text = error.finding if error.place is not None else str(error)
         key = _NUMBER.sub("#", text.replace(file, ""))[:_REASON] + ("" if can_be_left_out else "!")
+        self._count_reason(key, error, records, can_be_left_out=can_be_left_out)
+
+    def _count_reason(self, key: str, error: DataError, records: int, *, can_be_left_out: bool) -> None:
         if key in self.reasons:
             self.reasons[key].records += records
         else:
