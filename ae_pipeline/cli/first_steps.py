@@ -19,10 +19,10 @@ _NEXT = """made {workspace}: {count} files for source `{source}`; git repository
   ae-pipeline serve       # the flows on their schedules, with Prefect's and MLflow's pages"""
 Kind = Annotated[
     str | None,
-    typer.Option(help="What a record is: image, vector, audio, or a kind of another package. [default: guessed]"),
+    typer.Option(help="What a record is: image, vector, audio, or a kind of another package; default: guessed."),
 ]
 Column = Annotated[
-    str | None, typer.Option(help="The column (Parquet) or array (.npz) with the records. [default: the only one]")
+    str | None, typer.Option(help="The column (Parquet) or array (.npz) with the records; default: the only one.")
 ]
 
 

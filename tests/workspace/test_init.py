@@ -93,7 +93,7 @@ def test_a_kind_is_set_with_a_network_that_takes_its_rows(ae, tmp_path):
     assert (values["evaluate"]["gate"]["beat_pca"], values["evaluate"]["gate"]["max_mse"]) == (False, None)
     refusal = ae("init", "pictures", "--data", "vectors.npy", "--kind", "image")
     assert refused(refusal, "vectors.npy has shape [20, 16], expected (pictures, height, width)")
-    np.save(tmp_path / "pictures.npy", np.random.default_rng(0).integers(0, 9, (20, 6, 5), dtype=np.uint8))
+    np.save(tmp_path / "pictures.npy", np.random.default_rng(0).integers(0, 256, (20, 6, 5), dtype=np.uint8))
     code, out, err = ae("init", "pictures", "--data", "pictures.npy")
     assert (code, err) == (0, "")
     assert "  kind image: by the shape of pictures.npy, 20x6x5\n  preset `compact_balanced`: " in out

@@ -239,6 +239,15 @@ def test_tables_and_texts_are_recognised_and_not_taken(tmp_path, ae):
     assert "the kind `table` is not there yet" in err
 
 
+def test_files_that_cannot_be_opened_are_one_group(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.parquet").write_bytes(b"nothing")
+    table(tmp_path / "whole.parquet", v=lists())
+    found = look("*.parquet")
+    assert (found.records, found.tally.readable) == (303, 300)
+    assert [reason.records for reason in found.left_out] == [3]
+
+
 def test_where_all_is_broken_the_reason_stands_above_an_error(tmp_path, ae):
     for number in range(3):
         picture(tmp_path / f"p/{number}.png").write_bytes(b"nothing")

@@ -143,8 +143,9 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
     try:
         reader = open_reader(listing, kind, looked.guess.column or column, work)
         looked.records = sum(reader.count(file) for file in listing.files) + len(reader.broken)
+        paths = {file.name: str(file.path) for file in listing.files}
         for name, error in reader.broken.items():
-            looked.tally.leave_out(error, name)
+            looked.tally.leave_out(error, paths[name])
         if looked.records < _LEAST_RECORDS:
             looked.problems.append(f"{looked.records} record(s) are too few: one is needed to train, and one to test")
         if reader.form is not None and not _fit(looked, reader):
