@@ -239,6 +239,13 @@ def test_tables_and_texts_are_recognised_and_not_taken(tmp_path, ae):
     assert "the kind `table` is not there yet" in err
 
 
+def test_rows_that_are_too_large_to_try_are_told(tmp_path):
+    np.save(tmp_path / "large.npy", np.zeros((2, 2100, 2100), np.uint8))
+    found = look("large.npy")
+    assert found.speed is None
+    assert "rows have 4,410,000 values, for which no training is tried here" in describe(found)
+
+
 def test_files_that_cannot_be_opened_are_one_group(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.parquet").write_bytes(b"nothing")

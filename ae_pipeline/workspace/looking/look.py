@@ -22,10 +22,10 @@ from ae_pipeline.workspace.looking.choice import Choice, choose, expected, withi
 from ae_pipeline.workspace.looking.found import Found, find
 from ae_pipeline.workspace.looking.guess import COMING, Guess, guess_kind
 from ae_pipeline.workspace.looking.klt import Klt
-from ae_pipeline.workspace.looking.outlook import Speed, measure_speed
+from ae_pipeline.workspace.looking.outlook import LARGEST_TRIED, Speed, measure_speed
 from ae_pipeline.workspace.looking.sampling import plan, read, rows_of
 from ae_pipeline.workspace.looking.tables import TableLook, look_at_table
-from ae_pipeline.workspace.looking.tally import Reason, Tally
+from ae_pipeline.workspace.looking.tally import MOST_BYTES, Reason, Tally
 from ae_pipeline.workspace.looking.worth import Worth, measure_worth
 
 # The share of all records that is not held out for the test.
@@ -177,11 +177,17 @@ def _read(looked: Looked, reader: Reader) -> None:
     looked.tally = tally = Tally(planned, reasons=looked.tally.reasons)
     for stretch in stretches:
         place, before = str(stretch.file.path), tally.records
+        # Each place has its share of the bytes, so that large records are not all of one place.
+        enough = tally.nbytes + MOST_BYTES // len(stretches)
         try:
             for records in read(reader, stretch):
                 tally.add_block(records)
                 for number, row in enumerate(rows_of(records, reader)):
                     tally.add(row, records.name(number), place)
+                    if tally.nbytes >= enough:
+                        break
+                if tally.nbytes >= enough:
+                    break
         except DataError as error:
             left = stretch.records - (tally.records - before)
             tally.records += left
@@ -198,6 +204,11 @@ def _judge(looked: Looked) -> None:
     looked.value_range = tally.value_range()
     offset, scale = scaled_by(spec.dtype, looked.value_range)
     looked.notes += looked.value_range.warnings("the data", offset, scale)
+    if spec.size > LARGEST_TRIED:
+        looked.notes.append(
+            f"rows have {spec.size:,} values, for which no training is tried here, and none may fit into memory: make "
+            "them smaller, or cut them into pieces, first"
+        )
     try:
         klt = Klt(rows, offset, scale)
     except ValueError:  # too few

@@ -26,6 +26,8 @@ _HEADER_BYTES, _LATENT_BYTES = 3500, 42
 _INTEGER_SHARE = 0.12
 # Batches that are timed, so many that what the precision chooses is as in a training; their values, and rows at least.
 _BATCHES, _MOST_VALUES, _LEAST_BATCH = 34, 1 << 24, 2
+LARGEST_TRIED = 1 << 22
+"""Values of a row up to which a training is tried."""
 # Above so many seconds for those batches, a few tell enough.
 _MOST_SECONDS, _FEW = 12.0, 3
 
@@ -69,7 +71,7 @@ def measure_speed(params: Params, spec: SampleSpec, rows: np.ndarray, total: int
 
     `total` are the rows of the training that is meant. None: rows are too large to try it, or too few.
     """
-    if spec.size > _MOST_VALUES // 4 or total < _LEAST_BATCH:
+    if spec.size > LARGEST_TRIED or total < _LEAST_BATCH:
         return None
     batch = max(_LEAST_BATCH, min(params.train.batch_size, _MOST_VALUES // (4 * spec.size), total))
     wanted = min(total, _BATCHES * batch, max(_FEW * batch, _MOST_VALUES // spec.size))
