@@ -8,6 +8,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.value_range import ValueRange, scaled_by
@@ -150,10 +152,9 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
             looked.problems.append(f"{looked.records} record(s) are too few: one is needed to train, and one to test")
         if reader.form is not None and not _fit(looked, reader):
             return None
-        several = kind.row_columns(reader.state) if kind.several and reader.state else None
-        kept = Kept(reader.schema, listing.files[0], None, several)
-        own = () if several is None else several.names
-        looked.columns = {field.name: str(field.type) for field in kept.schema if field.name not in own}
+        several = kind.row_columns(reader.state) if reader.state else pa.schema([])
+        kept = Kept(reader.schema, listing.files[0], None, several if several.names else None)
+        looked.columns = {field.name: str(field.type) for field in kept.schema if field.name not in several.names}
     except DataError as error:
         looked.problems.append(str(error))
         return None
