@@ -16,7 +16,7 @@ from ae_pipeline.cli.champion import compare, history, promote, rollback, tracki
 from ae_pipeline.cli.codecs import encode, evaluate, info
 from ae_pipeline.cli.decode import decode
 from ae_pipeline.cli.experiments import bench, preset, sweep
-from ae_pipeline.cli.init import init
+from ae_pipeline.cli.first_steps import init, inspect
 from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
 from ae_pipeline.cli.store import append, repair, vacuum, verify
 from ae_pipeline.errors import ConfigError, TargetError, exit_code_of, warn
@@ -42,7 +42,19 @@ def options(
 
 
 # They load PyTorch.
-_COMPUTING = {"encode", "decode", "evaluate", "stage", "append", "verify", "repair", "sweep", "bench"}
+_COMPUTING = {
+    "encode",
+    "decode",
+    "evaluate",
+    "stage",
+    "append",
+    "verify",
+    "repair",
+    "sweep",
+    "bench",
+    "inspect",
+    "init",
+}
 
 
 def main() -> None:
@@ -63,7 +75,7 @@ def _run() -> None:
 
 
 # Help lists commands in the order in which they are added.
-for _first in (init, encode, info, evaluate):
+for _first in (inspect, init, encode, info, evaluate):
     app.command()(_first)
 
 

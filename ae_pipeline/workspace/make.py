@@ -39,7 +39,7 @@ def make_workspace(folder: Path, source: ChosenSource) -> MadeWorkspace:
     in the way, or one cannot be written; ConfigError for settings that params.yaml does not take.
     """
     contents = _contents(folder, source)
-    _refuse_what_is_there(folder, list(contents))
+    refuse_what_is_there(folder)
     if folder.exists():
         with _undone_by_an_error(folder, list(contents)) as written:
             _write(folder, contents, written)
@@ -52,11 +52,7 @@ def make_workspace(folder: Path, source: ChosenSource) -> MadeWorkspace:
 
 
 def _contents(folder: Path, source: ChosenSource) -> dict[str, bytes]:
-    root = originals()
-    try:
-        contents = {path.as_posix(): (root / path).read_bytes() for path in listed(root)}
-    except FileNotFoundError as error:
-        raise TargetError(f"this installation of ae-pipeline is not whole: {error}; install it again") from None
+    contents = {name: (originals() / name).read_bytes() for name in _names()}
     with tempfile.TemporaryDirectory() as work:
         params = Path(work, _PARAMS)
         params.write_bytes(contents[_PARAMS])
@@ -65,7 +61,17 @@ def _contents(folder: Path, source: ChosenSource) -> dict[str, bytes]:
     return contents
 
 
-def _refuse_what_is_there(folder: Path, names: list[str]) -> None:
+def _names() -> list[str]:
+    """Paths in a workspace. Raises TargetError where this installation lacks one of the files."""
+    try:
+        return [path.as_posix() for path in listed(originals())]
+    except FileNotFoundError as error:
+        raise TargetError(f"this installation of ae-pipeline is not whole: {error}; install it again") from None
+
+
+def refuse_what_is_there(folder: Path) -> None:
+    """Raise TargetError where a file of a workspace would be written over."""
+    names = _names()
     if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
         raise TargetError(f"{folder} is no folder; choose another place")
     there = [name for name in names if os.path.lexists(folder / name)]

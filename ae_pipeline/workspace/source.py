@@ -1,14 +1,12 @@
-"""Which source a new workspace reads, and what params.yaml says of it."""
+"""Which source a new workspace reads, and what params.yaml says of it and of the codec to train."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import ConfigError, DataError
-from ae_pipeline.experiments.presets import preset_values
 from ae_pipeline.files import is_utf8
 from ae_pipeline.kinds import kind_names
-from ae_pipeline.params import Params, flattened
 from ae_pipeline.params.options import SOURCES, SourceParams
 from ae_pipeline.sources import build_source
 
@@ -16,20 +14,21 @@ _PLACES = ("path", "folder")
 """The option by which a source is told where the user's data lies: those that have one of them read it."""
 _MNIST = "mnist"
 _IDX = "idx"
-_IMAGE = "image"
-# Kinds with a preset of their own.
-_PRESETS = {"audio": "sound"}
 
 
 @dataclass(frozen=True)
 class ChosenSource:
-    """A source, and where the user's data lies if it reads that."""
+    """A source, where the user's data lies if it reads that, and the settings that suit them."""
 
     name: str
     data: str | None = None
     """A path from the current folder, or a URL."""
-    kind: str | None = None
-    """What a record of the data is, for a source that asks; None: what params.yaml says."""
+    chosen: dict[str, Any] = field(default_factory=dict)
+    """Values of params.yaml, by dotted path, that a look at the data has chosen."""
+    reasons: tuple[str, ...] = ()
+    """Why, a line each."""
+    warnings: tuple[str, ...] = ()
+    """What of the data would be refused, as far as was looked."""
 
     def settings(self, workspace: Path) -> dict[str, Any]:
         """The values that params.yaml gets, by dotted path; a path to data in the workspace is one from there.
@@ -42,65 +41,92 @@ class ChosenSource:
             if not is_utf8(place):
                 raise ConfigError(f"{place} is not UTF-8, as params.yaml must be; rename it, or name a link to it")
             settings[f"source.{self.name}.{_place(self.name)}"] = place
+            _refuse_inside(workspace, Path(self.data), self.name)
         if self.name != _MNIST:
             settings["evaluate.gate.max_mse"] = None  # what stands there is good enough for MNIST
-        if self.kind is not None:
-            settings[f"source.{self.name}.kind"] = self.kind
-        if self.kind in _PRESETS:
-            settings |= preset_values(_PRESETS[self.kind])
-            # PCA of as many latents takes three times the bits here: nothing to be held against.
-            settings["evaluate.gate.beat_pca"] = False
-        elif self.kind not in (None, _IMAGE):
-            settings |= _plain_network()
-        return settings
+        return settings | self.chosen
 
 
-def choose_source(name: str | None, data: str | None, kind: str | None = None) -> ChosenSource:
-    """The source of this name, or, without one, the only one that can read `data`, which holds records of `kind`.
+def choose_source(
+    name: str | None, data: str | None, kind: str | None = None, column: str | None = None
+) -> ChosenSource:
+    """The source of this name, or, without one, the one that can read `data`, which holds records of `kind`.
 
-    Raises ConfigError where these do not go together or leave a choice, DataError where the source refuses `data`.
+    A source of kinds has its data looked at, which takes some seconds. Raises ConfigError where options do not go
+    together or leave a choice, DataError where no source can read `data`.
     """
-    if kind is None:
-        return _choose(name, data)
-    if kind not in kind_names():
-        raise ConfigError(f"no kind {kind!r}; expected one of {', '.join(kind_names())}")
-    asking = [known for known, options in SOURCES.items() if "kind" in options.model_fields]
-    if name is not None and name not in asking:
-        raise ConfigError(f"source `{name}` has no kinds; leave out --kind, or name source {' or '.join(asking)}")
-    return replace(_choose(name or asking[0], data, kind), kind=kind)
+    _check(name, data, kind, column)
+    if data is None:
+        assert name is not None
+        return ChosenSource(name)
+    asking = _asking()
+    if name is None and kind is None and column is None:
+        name = _reader_of(data, [known for known in SOURCES if _place(known) and known not in asking])
+    if name is None or name in asking:
+        return _looked_at(name or asking[0], data, kind, column)
+    _refuse_unread(name, data)
+    return ChosenSource(name, data)
 
 
-def _choose(name: str | None, data: str | None, kind: str | None = None) -> ChosenSource:
+def _check(name: str | None, data: str | None, kind: str | None, column: str | None) -> None:
+    """Raise ConfigError where options do not go together."""
     readers = [known for known in SOURCES if _place(known)]
     others = ", ".join(known for known in SOURCES if known not in readers)
     if name is not None and name not in SOURCES:
         raise ConfigError(f"no source {name!r}; expected one of {', '.join(SOURCES)}")
-    if data is None:
-        if name is None:
-            raise ConfigError(
-                f"nothing says where the data comes from; add --data PATH, or --source and one of {others}"
-            )
-        if name in readers:
-            raise ConfigError(f"source `{name}` reads data of yours; add --data PATH")
-        return ChosenSource(name)
-    if name is not None and name not in readers:
+    if kind is not None and kind not in kind_names():
+        from ae_pipeline.workspace.looking.guess import checked_kind
+
+        checked_kind(kind)
+    if (kind or column) and name is not None and name not in _asking():
+        option = "--kind" if kind else "--column"
+        what = "kinds" if kind else "columns to choose from"
+        raise ConfigError(f"source `{name}` has no {what}; leave out {option}, or name source {' or '.join(_asking())}")
+    if data is None and name is None:
+        raise ConfigError(f"nothing says where the data comes from; add --data PATH, or --source and one of {others}")
+    if data is None and (name in readers or kind or column):
+        raise ConfigError(f"source `{name}` reads data of yours; add --data PATH")
+    if data is not None and name is not None and name not in readers:
         raise ConfigError(f"source `{name}` has data of its own; leave out --data, or --source {name}")
-    return ChosenSource(_reader_of(data, readers if name is None else [name], kind), data)
 
 
-def _reader_of(data: str, names: list[str], kind: str | None) -> str:
+def _asking() -> list[str]:
+    """Sources whose records are of a kind."""
+    return [known for known, options in SOURCES.items() if "kind" in options.model_fields]
+
+
+def _looked_at(name: str, data: str, kind: str | None, column: str | None) -> ChosenSource:
+    """Look at the data, and choose what suits them. Raises DataError where they are of no kind, or none can be read."""
+    from ae_pipeline.workspace.looking.look import look
+    from ae_pipeline.workspace.looking.report import chosen_lines, trouble
+
+    try:
+        looked = look(data, kind, column)
+    except DataError as error:
+        raise error.renamed({f"source.{name}.path": "--data"}) from None
+    if looked.choice is None or looked.problems:
+        why = next(trouble(looked), None) or f"the kind `{looked.guess.kind}` is not there yet"
+        raise DataError(f"no codec can be trained on {data}: {why}")
+    chosen = {f"source.{name}.kind": looked.guess.kind, **looked.choice.settings}
+    if looked.guess.column is not None:
+        chosen[f"source.{name}.column"] = looked.guess.column
+    return ChosenSource(name, data, chosen, tuple(chosen_lines(looked)), (*trouble(looked), *looked.notes))
+
+
+def _reader_of(data: str, names: list[str]) -> str | None:
+    """The source that can read the data; None: none can. Raises DataError for IDX files that lack some."""
     refusals, able = {}, []
     for name in names:
         try:
-            _ask(name, data, kind)
+            _refuse_unread(name, data)
             able.append(name)
         except DataError as error:
-            refusals[name] = error.renamed({f"source.{name}.{_place(name)}": "--data"})
-    if not able:
-        raise refusals[_IDX if _IDX in refusals and (len(names) == 1 or _has_idx_files(data)) else names[0]]
+            refusals[name] = error
     if len(able) > 1:
         raise ConfigError(f"sources {', '.join(able)} can read {data}; say which with --source")
-    return able[0]
+    if not able and _IDX in refusals and _has_idx_files(data):
+        raise refusals[_IDX]
+    return able[0] if able else None
 
 
 def _has_idx_files(data: str) -> bool:
@@ -110,21 +136,26 @@ def _has_idx_files(data: str) -> bool:
     return Path(data).is_dir() and any(idx_name(item.name) for item in Path(data).iterdir() if item.is_file())
 
 
-def _ask(name: str, data: str, kind: str | None) -> None:
+def _refuse_unread(name: str, data: str) -> None:
     """Raise DataError if the source cannot read what lies there, as far as it can tell at once."""
-    says = {} if kind is None else {"kind": kind}
     place = data if "://" in data else str(Path(data).absolute())
-    build_source(SourceParams.model_validate({"name": name, name: {_place(name): place, **says}})).announce()
-
-
-def _plain_network() -> dict[str, Any]:
-    """Settings of a network that takes rows of any shape, where params.yaml has one for pictures."""
-    sections = ("model.", "train.", "quantiser.", "encode.")
-    return {path: value for path, value in flattened(Params().model_dump()).items() if path.startswith(sections)}
+    try:
+        build_source(SourceParams.model_validate({"name": name, name: {_place(name): place}})).announce()
+    except DataError as error:
+        raise error.renamed({f"source.{name}.{_place(name)}": "--data"}) from None
 
 
 def _place(name: str) -> str | None:
     return next((option for option in _PLACES if option in SOURCES[name].model_fields), None)
+
+
+def _refuse_inside(workspace: Path, data: Path, name: str) -> None:
+    """Raise ConfigError for a workspace in a folder of which every file is data."""
+    if name in _asking() and data.is_dir() and workspace.resolve().is_relative_to(data.resolve()):
+        raise ConfigError(
+            f"{workspace} lies in {data}, of which every file is data; choose a folder elsewhere, or name the data by "
+            "a glob, such as --data 'photos/**/*.png'"
+        )
 
 
 def _from_workspace(data: str, workspace: Path) -> str:

@@ -5,12 +5,13 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from clone import ROOT, read_yaml
 
 from ae_pipeline.data.idx import write_idx
 from ae_pipeline.errors import TargetError
-from ae_pipeline.params import Params
 from ae_pipeline.workspace.files import listed
 from ae_pipeline.workspace.make import make_workspace
 from ae_pipeline.workspace.source import ChosenSource
@@ -88,15 +89,47 @@ def test_a_kind_is_set_with_a_network_that_takes_its_rows(ae, tmp_path):
     assert values["source"]["files"]["path"] == str(tmp_path / "vectors.npy")
     assert values["source"]["files"]["kind"] == "vector"
     assert values["model"]["name"] == "dense"
-    assert {name: values[name] for name in ("train", "quantiser", "encode")} == {
-        name: getattr(Params(), name).model_dump() for name in ("train", "quantiser", "encode")
-    }
-    assert ae("init", "pictures", "--data", "vectors.npy", "--kind", "image")[0] == 0
-    assert read_yaml(tmp_path / "pictures/params.yaml")["model"]["name"] == "patches"
+    assert (values["train"]["latent_size"], values["encode"]["layout"]) == (15, "coded")
+    assert (values["evaluate"]["gate"]["beat_pca"], values["evaluate"]["gate"]["max_mse"]) == (False, None)
+    refusal = ae("init", "pictures", "--data", "vectors.npy", "--kind", "image")
+    assert refused(refusal, "vectors.npy has shape [20, 16], expected (pictures, height, width)")
+    np.save(tmp_path / "pictures.npy", np.random.default_rng(0).integers(0, 256, (20, 6, 5), dtype=np.uint8))
+    code, out, err = ae("init", "pictures", "--data", "pictures.npy")
+    assert (code, err) == (0, "")
+    assert "  kind image: by the shape of pictures.npy, 20x6x5\n  preset `compact_balanced`: " in out
+    values = read_yaml(tmp_path / "pictures/params.yaml")
+    assert (values["source"]["files"]["kind"], values["model"]["name"]) == ("image", "patches")
     assert refused(
         ae("init", "no", "--data", "vectors.npy", "--kind", "sound"), "no kind 'sound'; expected one of image, vector"
     )
     assert refused(ae("init", "no", "--source", "idx", "--data", "x", "--kind", "image"), "source `idx` has no kinds")
+
+
+def test_of_several_columns_one_is_named_and_what_would_be_refused_is_warned_of(ae, tmp_path, monkeypatch):
+    vectors = np.random.default_rng(0).normal(size=(40, 4))
+    lists = [*map(list, vectors[:39]), [float("nan")] * 4]
+    pq.write_table(pa.table({"a": list(map(list, vectors)), "b": lists}), tmp_path / "v.parquet")
+    assert refused(ae("init", "ws", "--data", "v.parquet"), "several columns that can be records", "--column")
+    assert refused(ae("init", "ws", "--source", "idx", "--data", "v.parquet", "--column", "a"), "`idx` has no columns")
+    assert refused(ae("init", "ws", "--source", "files", "--column", "a"), "add --data PATH")
+    code, _, err = ae("init", "ws", "--data", "v.parquet", "--column", "b")
+    assert code == 0
+    assert err.startswith("warning: 1 record would end the reading: ")
+    assert read_yaml(tmp_path / "ws/params.yaml")["source"]["files"]["column"] == "b"
+    monkeypatch.chdir(tmp_path / "ws")
+    assert ae("check") == (0, "", "")
+
+
+def test_a_workspace_among_its_own_data_is_refused(ae, tmp_path):
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32))
+    assert refused(ae("init", "ws", "--data", "."), "ws lies in ., of which every file is data; choose a folder")
+    assert ae("init", "ws", "--data", "*.npy")[0] == 0
+
+
+def test_a_look_at_data_does_not_come_before_the_refusal_to_write_over(ae, tmp_path):
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws/dvc.yaml").write_text("mine")
+    assert refused(ae("init", "ws", "--data", "gone"), "ws has dvc.yaml already")
 
 
 def test_data_that_the_source_refuses_and_options_that_do_not_go_together_make_nothing(ae, tmp_path):
@@ -108,7 +141,7 @@ def test_data_that_the_source_refuses_and_options_that_do_not_go_together_make_n
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/a.txt").write_text("no data")
     refusal = ae("init", "ws", "--data", "notes")
-    assert refused(refusal, "has 1 file(s) that this kind does not read (a.txt)")
+    assert refused(refusal, "no codec can be trained on notes: the kind `text` is not there yet")
     assert "IDX" not in refusal[2]
     assert "train images" not in refusal[2]
     assert refused(ae("init", "ws"), "add --data PATH, or --source and one of mnist, fashion_mnist, synthetic")

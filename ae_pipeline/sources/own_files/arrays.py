@@ -28,6 +28,8 @@ from ae_pipeline.sources.own_files.records import Reader, Records, describe_type
 _ENDING = ".npy"
 _AGAIN = "make or fetch it again"
 _PIECE = 1 << 20
+# What a damaged file raises.
+_BROKEN = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 # Values that are read at once, but a whole row at least.
 _BLOCK_BYTES = 32 << 20
 
@@ -74,10 +76,8 @@ class Arrays(Reader):
         for file in files:
             try:
                 headers = _headers(file.path)
-            except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-                self.broken[file.name] = DataError(
-                    f"is not a readable NumPy file: {first_line(error)}", place=file.path, advice=_AGAIN
-                )
+            except _BROKEN as error:
+                self.broken[file.name] = _unreadable(file.path, error)
                 continue
             name = _name_of_records(file.path, headers, column)
             kind.refuse_array(headers[name].shape, headers[name].dtype, str(file.path))
@@ -102,7 +102,7 @@ class Arrays(Reader):
         for start, values, columns in self._blocks(file, first, end):
             rows = self.kind.to_rows(values, row_place(file.path, start), self.state)
             rounding = self.kind.rounding(values)
-            yield Records(rows, columns, start, row_place(file.name, start), rounding)
+            yield Records(rows, columns, start, row_place(file.name, start), rounding, values)
 
     def _blocks(self, file: FoundFile, first: int, end: int | None) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
         """Number of the first record, records, and columns beside them, of some records each."""
@@ -123,6 +123,20 @@ class Arrays(Reader):
                     values,
                     pa.table({key: pa.array(found[key]) for key in self.schema.names}, schema=self.schema),
                 )
+
+
+def records_of_array(path: Path, column: str | None) -> tuple[str, tuple[int, ...]]:
+    """Name (empty for .npy) and shape of the array that holds a file's records. Raises DataError where none does."""
+    try:
+        headers = _headers(path)
+    except _BROKEN as error:
+        raise _unreadable(path, error) from None
+    name = _name_of_records(path, headers, column)
+    return name, headers[name].shape
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"is not a readable NumPy file: {first_line(error)}", place=path, advice=_AGAIN)
 
 
 def _headers(path: Path) -> dict[str, _Header]:

@@ -44,17 +44,25 @@ def list_files(path: str, suffixes: Sequence[str]) -> Listing:
 
     Raises DataError where there is none, for files of several sorts, and for what cannot be read at all.
     """
+    found, left_out = all_files(path)
+    if not found:
+        more = f" ({named(left_out, _NAMED)} left out, as no data goes by such names)" if left_out else ""
+        raise DataError(f"there are no files at {path}{more}; set source.files.path to a file, a folder or a glob")
+    sort = _one_sort(path, found, suffixes)
+    _refuse_other_keys(found)
+    return Listing(sort, tuple(found), tuple(left_out))
+
+
+def all_files(path: str) -> tuple[list[FoundFile], list[str]]:
+    """Every file that `path` means, whatever it is, and the names of what is left out; both sorted by name.
+
+    Raises DataError where there is nothing at `path`, and for what is neither a file nor a folder.
+    """
     root, starts = starts_of(path)
     walk = _Walk(root)
     for start in starts:
         walk.begin(start, found_by_glob=not Path(path).exists())
-    found = sorted(walk.files, key=lambda file: file.name)
-    if not found:
-        more = f" ({named(walk.left_out, _NAMED)} left out, as no data goes by such names)" if walk.left_out else ""
-        raise DataError(f"there are no files at {path}{more}; set source.files.path to a file, a folder or a glob")
-    sort = _one_sort(path, found, suffixes)
-    _refuse_other_keys(found)
-    return Listing(sort, tuple(found), tuple(sorted(walk.left_out)))
+    return sorted(walk.files, key=lambda file: file.name), sorted(walk.left_out)
 
 
 def starts_of(path: str) -> tuple[Path, list[Path]]:
@@ -120,7 +128,8 @@ class _Walk:
         return tuple(keys)
 
 
-def _sort_of(file: Path, suffixes: Sequence[str]) -> str | None:
+def sort_of(file: Path, suffixes: Sequence[str]) -> str | None:
+    """What a file can be for a kind of these `suffixes`: SINGLE, TABLE or ARRAY; None: it reads no such file."""
     ending = file.suffix.lower()
     if ending in suffixes:
         return SINGLE
@@ -133,7 +142,7 @@ def _one_sort(path: str, files: Sequence[FoundFile], suffixes: Sequence[str]) ->
     sorts = Counter[str | None]()
     first: dict[str | None, str] = {}
     for file in files:
-        sort = _sort_of(file.path, suffixes)
+        sort = sort_of(file.path, suffixes)
         sorts[sort] += 1
         first.setdefault(sort, file.name)
     wanted = f"*{', *'.join((*suffixes, '.parquet', *ARRAY_SUFFIXES))}"

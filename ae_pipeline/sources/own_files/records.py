@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.data.arrow_types import type_to_json
@@ -39,6 +40,8 @@ class Records:
     name: Place
     rounding: tuple[float, int] = (0.0, 0)
     """What `Kind.rounding` says of these records."""
+    values: pa.Array | np.ndarray | None = None
+    """The records as they stand in the file; None for a file that is one record."""
 
 
 class Reader(ABC):
@@ -147,7 +150,8 @@ class Tables(Reader):
                 for name, beside in self.kind.beside(values).items():
                     columns = columns.append_column(f"{self._column}_{name}", beside)
             rows = self.kind.to_rows(values, row_place(file.path, first), self.state)
-            yield Records(rows, columns, first, row_place(file.name, first), self.kind.rounding(values))
+            rounding = self.kind.rounding(values)
+            yield Records(rows, columns, first, row_place(file.name, first), rounding, values)
             first += len(table)
 
 

@@ -1,0 +1,236 @@
+"""All that can be said of a person's data without training on them.
+
+looked = look("photos")          # DataError where there is nothing, or several kinds at once
+looked.kind, looked.records, looked.choice, looked.refused
+"""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from ae_pipeline.codec.header import Scaling
+from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.value_range import ValueRange, scaled_by
+from ae_pipeline.errors import DataError, named
+from ae_pipeline.kinds import build_kind
+from ae_pipeline.kinds.base import Kind
+from ae_pipeline.sources.own_files.columns import Kept
+from ae_pipeline.sources.own_files.listing import SINGLE, Listing, list_files
+from ae_pipeline.sources.own_files.readers import open_reader
+from ae_pipeline.sources.own_files.records import Reader
+from ae_pipeline.workspace.looking.choice import Choice, choose, expected, within_minutes
+from ae_pipeline.workspace.looking.found import Found, find
+from ae_pipeline.workspace.looking.guess import COMING, Guess, guess_kind
+from ae_pipeline.workspace.looking.klt import Klt
+from ae_pipeline.workspace.looking.outlook import LARGEST_TRIED, Speed, measure_speed
+from ae_pipeline.workspace.looking.sampling import plan, read, rows_of
+from ae_pipeline.workspace.looking.tables import TableLook, look_at_table
+from ae_pipeline.workspace.looking.tally import MOST_BYTES, Reason, Tally
+from ae_pipeline.workspace.looking.worth import Worth, measure_worth
+
+# The share of all records that is not held out for the test.
+_TRAIN_SHARE = 0.9
+_LEAST_RECORDS = 2
+_NAMED = 5
+
+
+@dataclass
+class Looked:
+    """What `inspect` says. Values are of the records that were looked at: `tally.records` of `records`."""
+
+    path: str
+    guess: Guess
+    files: int
+    nbytes: int
+    records: int = 0
+    tally: Tally = field(default_factory=lambda: Tally(0))
+    value_range: ValueRange | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    """Columns that are kept beside the records, and their types."""
+    table: TableLook | None = None
+    """For tables and texts, which are not read yet."""
+    passed_over: tuple[str, ...] = ()
+    """Files that no data go by the names of, such as hidden ones."""
+    problems: list[str] = field(default_factory=list)
+    """Why nothing can be trained on these files as they are."""
+    fit_problem: str | None = None
+    """What the kind says of all records together: a setting of `source.files.settings` is needed."""
+    notes: list[str] = field(default_factory=list)
+    """What to know of the values."""
+    choice: Choice | None = None
+    speed: Speed | None = None
+    worth: Worth | None = None
+
+    @property
+    def spec(self) -> SampleSpec | None:
+        """Shape and dtype of most rows."""
+        return self.tally.spec
+
+    @property
+    def rows(self) -> int:
+        """Rows of all records, as far as those that were looked at tell."""
+        tally = self.tally
+        return round(self.records * tally.rows / tally.records) if tally.records else 0
+
+    @property
+    def refused(self) -> list[Reason]:
+        """Why records end the reading, but for those that can be left out."""
+        found = [reason for reason in self.tally.reasons.values() if not reason.can_be_left_out]
+        sizes = self.tally.sizes
+        if len(sizes) > 1:
+            others = sum(sizes.values()) - sizes.most_common(1)[0][1]
+            (_, odd) = sizes.most_common(2)[1][0], sizes.most_common(2)[1][0]
+            found.append(Reason(others, f"{self.tally.examples[odd]} is {odd.describe()}, and most are not", False))
+        return found
+
+    @property
+    def left_out(self) -> list[Reason]:
+        """Why records cannot be read."""
+        return [reason for reason in self.tally.reasons.values() if reason.can_be_left_out]
+
+    @property
+    def nothing_can_be_read(self) -> bool:
+        """Whether there are records, of which none that was looked at is whole."""
+        return self.table is None and self.fit_problem is None and not self.tally.readable
+
+
+def look(path: str, kind: str | None = None, column: str | None = None) -> Looked:
+    """Look at the data at a path, which `source.files.path` takes.
+
+    Memory does not grow with the number of records. Raises DataError where there is nothing, or it is not clear which
+    kind is meant; ConfigError for a kind that there is not.
+    """
+    found = find(path)
+    guess = guess_kind(found, kind, column)
+    files = guess.listing.files
+    looked = Looked(path, guess, len(files), sum(file.path.stat().st_size for file in files))
+    looked.passed_over = guess.listing.left_out
+    if guess.kind in COMING:
+        looked.table = look_at_table(guess.listing)
+        looked.records = looked.table.records
+        return looked
+    opened = build_kind(guess.kind)
+    looked.problems += _listing_problems(path, opened, found, guess.listing)
+    with tempfile.TemporaryDirectory(prefix="ae-pipeline-") as work:
+        reader = _open(looked, opened, column, Path(work))
+        if reader is not None:
+            _read(looked, reader)
+    if looked.spec is not None:
+        _judge(looked)
+    elif looked.fit_problem is not None:
+        looked.choice = choose(guess.kind, None, looked.records, None)
+    return looked
+
+
+def _listing_problems(path: str, kind: Kind, found: Found, listing: Listing) -> list[str]:
+    """What the source would say of the files before it opens one."""
+    try:
+        list_files(path, kind.suffixes)
+    except DataError as error:
+        names = {file.name for file in listing.files}
+        others = [file.name for files in found.files.values() for file in files if file.name not in names]
+        if not others:
+            return [str(error)]
+        sort = next(sort for sort, files in found.files.items() if files and files[0].name in names)
+        what = f"{len(others):,} file(s) that the kind does not read ({named(others, _NAMED)})"
+        return [f"{what}: move them elsewhere, or name the others by a glob such as {found.glob(sort)}"]
+    return []
+
+
+def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader | None:
+    """The reader of the files, its kind fitted; None where the files do not go together, which is noted."""
+    listing = looked.guess.listing
+    try:
+        reader = open_reader(listing, kind, looked.guess.column or column, work)
+        looked.records = sum(reader.count(file) for file in listing.files) + len(reader.broken)
+        paths = {file.name: str(file.path) for file in listing.files}
+        for name, error in reader.broken.items():
+            looked.tally.leave_out(error, paths[name])
+        if looked.records < _LEAST_RECORDS:
+            looked.problems.append(f"{looked.records} record(s) are too few: one is needed to train, and one to test")
+        if reader.form is not None and not _fit(looked, reader):
+            return None
+        several = kind.row_columns(reader.state) if reader.state else pa.schema([])
+        kept = Kept(reader.schema, listing.files[0], None, several if several.names else None)
+        looked.columns = {field.name: str(field.type) for field in kept.schema if field.name not in several.names}
+    except DataError as error:
+        looked.problems.append(str(error))
+        return None
+    return reader
+
+
+def _fit(looked: Looked, reader: Reader) -> bool:
+    """Fit the kind's state; False where it says that it needs a setting, which is noted."""
+    assert reader.form is not None
+    try:
+        reader.state = reader.kind.fit(reader.form, reader.kind.Options(), reader.sources())
+    except DataError as error:
+        looked.fit_problem = str(error)
+    return looked.fit_problem is None
+
+
+def _read(looked: Looked, reader: Reader) -> None:
+    files = looked.guess.listing.files
+    stretches = plan(reader, files)
+    planned = sum(stretch.records for stretch in stretches)
+    looked.tally = tally = Tally(planned, reasons=looked.tally.reasons)
+    for stretch in stretches:
+        place, before = str(stretch.file.path), tally.records
+        # Each place has its share of the bytes, so that large records are not all of one place.
+        enough = tally.nbytes + MOST_BYTES // len(stretches)
+        try:
+            for records in read(reader, stretch):
+                tally.add_block(records)
+                for number, row in enumerate(rows_of(records, reader)):
+                    tally.add(row, records.name(number), place)
+                    if tally.nbytes >= enough:
+                        break
+                if tally.nbytes >= enough:
+                    break
+        except DataError as error:
+            left = stretch.records - (tally.records - before)
+            tally.records += left
+            tally.leave_out(error, place, refused=True, records=left)
+        if tally.is_full:
+            break
+
+
+def _judge(looked: Looked) -> None:
+    """What suits these rows, how long it takes, and whether it pays."""
+    tally, spec = looked.tally, looked.spec
+    assert spec is not None
+    rows = tally.kept()
+    looked.value_range = tally.value_range()
+    offset, scale = scaled_by(spec.dtype, looked.value_range)
+    looked.notes += looked.value_range.warnings("the data", offset, scale)
+    if spec.size > LARGEST_TRIED:
+        looked.notes.append(
+            f"rows have {spec.size:,} values, for which no training is tried here, and none may fit into memory: make "
+            "them smaller, or cut them into pieces, first"
+        )
+    try:
+        klt = Klt(rows, offset, scale)
+    except ValueError:  # too few
+        klt = None
+    kind, total = looked.guess.kind, looked.rows
+    choice = choose(kind, spec, total, klt)
+    trained = round(_TRAIN_SHARE * total)
+    looked.speed = measure_speed(choice.params, spec, rows, trained, Scaling(offset=offset, scale=scale))
+    if looked.speed is not None:
+        choice = within_minutes(choice, looked.speed, trained)
+    looked.choice = choice
+    if klt is not None and choice.preset is not None and klt.mean_mse > 0:
+        params = choice.params
+        whole = looked.guess.listing.sort == SINGLE and len(tally.sizes) == 1
+        file_bits = 8 * looked.nbytes / total if whole else None
+        expects = expected(choice, spec, total, klt)
+        looked.worth = measure_worth(expects, spec, rows, klt, params.train.rate_weight, file_bits, kind)
+
+
+def training_seconds(looked: Looked) -> float | None:
+    """How long the training that is chosen takes on this machine; None: it was not tried."""
+    if looked.speed is None or looked.choice is None:
+        return None
+    return looked.speed.seconds(round(_TRAIN_SHARE * looked.rows), looked.choice.params.train.epochs)
