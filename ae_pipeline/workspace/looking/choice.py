@@ -9,7 +9,7 @@ from math import floor, log, log2
 from typing import Any
 
 from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.experiments.presets import preset_values, suiting
+from ae_pipeline.experiments.presets import TILES, preset_values, suiting
 from ae_pipeline.params import LARGEST_PCA, Params, flattened
 from ae_pipeline.params.base import replaced
 from ae_pipeline.workspace.looking.klt import Klt
@@ -41,6 +41,7 @@ _MIDDLE = {
         Way("vector", 0.95, 0.74, {"model.dense.hidden_sizes": []}, " without hidden layer"),
         Way("vector", 0.90, 0.74),
     ),
+    TILES: (Way("tiles", 1.0, 1.0),),
     "audio": (Way("sound", 0.81, 1.19),),
 }
 # For each e-th part of these rows, this share of PCA's error is added: with 1,200 pictures of MNIST the error was 1.36
