@@ -96,7 +96,8 @@ def _of_records(looked: Looked) -> Iterator[Line]:
     yield "records", f"{looked.records:,}{what_follows}"
     if looked.spec is not None:
         several = looked.rows != looked.records and tally.rows != tally.readable
-        rows = f"{'about ' if some else ''}{looked.rows:,}, each " if several else ""
+        each = "each " if len(tally.sizes) == 1 else "in records: "
+        rows = f"{'about ' if some else ''}{looked.rows:,}, {each}" if several else ""
         yield "rows", f"{rows}{describe_sizes(tally.sizes.most_common(), _SIZES)}"
     if looked.value_range is not None:
         yield "values", looked.value_range.describe().removeprefix("values from ")
