@@ -18,6 +18,7 @@ for _name, _value in {
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from clone import Clone
 from drifting import DRIFT_PARAMS, encoded
 from guarding import SWITCH, Guard
 from handmade import random_codec, write_rows
-from ready import share
+from ready import share, shared
 from real_mnist import real_mnist
 
 from ae_pipeline.cli.main import main
@@ -42,7 +43,8 @@ from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import DownloadError
 from ae_pipeline.evaluation.baselines import build_pca_codec
 from ae_pipeline.evaluation.drift.fit import fit_reference
-from ae_pipeline.params import Params
+from ae_pipeline.operation.tracking.location import settle_location
+from ae_pipeline.params import Params, load_params
 from ae_pipeline.params.operation import DriftParams
 from ae_pipeline.sources import build_source
 from ae_pipeline.training.build import build_codec
@@ -183,10 +185,13 @@ def mark(tmp_path):
 @pytest.fixture(scope="session")
 def published(tiny_params, tmp_path_factory):
     """A workspace that published three trainings, each better than the one before: versions 1, 2 and 3."""
-    from trainings import publish_three
+    from trainings import published_three
 
     root = tmp_path_factory.mktemp("published")
-    params = publish_three(root, tiny_params)
+    # Made once for all processes of a test run; each has a store of its own, whose addresses lead to itself.
+    shutil.copytree(shared("published", partial(published_three, params=tiny_params)), root, dirs_exist_ok=True)
+    settle_location(root / "mlruns/mlflow.db", ("ae-pipeline",))
+    params = load_params(root / "params.yaml")
     shutil.copytree(root / "mlruns", root / "as_published")
     return root, params
 
@@ -225,6 +230,15 @@ def guard(tmp_path_factory):
     yield guard
     assert guard.calls == []
     assert {line.split()[1] for line in guard.switches} <= {"false"}
+
+
+@pytest.fixture(scope="module")
+def warm_commands(tmp_path_factory):
+    """Commands and scripts that this process starts begin with the libraries loaded; see tests/support/warm.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**Guard(tmp_path_factory.mktemp("warm")).environment, **warm.environment()}.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -18,19 +18,19 @@ _BLOCK_ROWS = 2048
 def write_splits(splits: dict[str, RawSplit], folder: Path, params: PrepareParams) -> dict[str, SampleSet]:
     """Write `train`, `validation` and `test` into `folder`: the same bytes for the same data and parameters.
 
-    Validation rows are drawn from the source's train rows by `params.seed`; every row keeps its id and the source's
-    order. Rows of one record stay together, in their split and in their shard. Raises DataError if a split would be
-    empty.
+    Validation rows are drawn from the source's train rows by `params.seed`: about the wanted share, at least one, and
+    not all. Every row keeps its id and the source's order. Rows of one record stay together, in their split and in
+    their shard. Raises DataError if a split would be empty.
     """
     train, test = splits["train"], splits["test"]
     starts = _record_starts(train)
     records, what = len(starts), "rows" if train.record is None else "records"
-    count = round(params.validation_fraction * records)
-    if not 0 < count < records:
+    if records < 2:
         raise DataError(
-            f"the source has {records} train {what}; prepare.validation_fraction of {params.validation_fraction:g} "
-            f"leaves {records - count} to train and {count} to validate, expected at least 1 each"
+            f"the source has {records} train {what.removesuffix('s')}, expected at least 2: one to train and one to "
+            "validate; name more data, or set a smaller share for the test (source.files.test_fraction)"
         )
+    count = min(max(round(params.validation_fraction * records), 1), records - 1)
     of_records = np.zeros(records, bool)
     of_records[np.random.default_rng(params.seed).choice(records, count, replace=False)] = True
     drawn = np.repeat(of_records, np.diff(starts, append=len(train.pixels)))

@@ -7,6 +7,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+import warm
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
 from ae_pipeline.files import arrow_file, recorded_name
@@ -14,6 +15,8 @@ from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.format.manifest import read_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
+
+pytestmark = pytest.mark.usefixtures("warm_commands")
 
 ODD = os.fsdecode(b"caf\xe9")
 ASCII = {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
@@ -38,7 +41,7 @@ def odd(tmp_path):
 def run(cwd, *arguments, code=0, environment=ASCII):
     done = subprocess.run(
         [sys.executable, "-m", "ae_pipeline", *arguments], capture_output=True, text=True, check=False, cwd=cwd,
-        env={**os.environ, **environment},
+        env={**os.environ, **warm.environment(**environment)},
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

@@ -26,7 +26,7 @@ from ae_pipeline.store.format.verified_file import VerifiedFile
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.appending import append_samples
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_commands")]
 
 HUGE = 3 << 30
 # Runs a command of the command line, and says what it took beside that. Reading 3 GiB takes 3 GiB.

@@ -81,12 +81,20 @@ def test_big_endian_and_signed_sources_become_little_endian_samples(tmp_path):
     assert written.load().attributes.column("weight").to_pylist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(("rows", "fraction"), [(1, 0.5), (4, 0.1), (4, 0.95)])
-def test_a_split_that_would_be_empty_is_refused_before_anything_is_written(tmp_path, rows, fraction):
-    split = RawSplit(np.zeros((rows, 2, 2), np.uint8), {}, 0)
-    with pytest.raises(DataError, match=rf"has {rows} train rows; prepare.validation_fraction of {fraction}"):
-        write_splits({"train": split, "test": split}, tmp_path, PrepareParams(validation_fraction=fraction))
+def test_a_split_that_would_be_empty_is_refused_before_anything_is_written(tmp_path):
+    split = RawSplit(np.zeros((1, 2, 2), np.uint8), {}, 0)
+    with pytest.raises(DataError, match=r"has 1 train row, expected at least 2: .*; name more data"):
+        write_splits({"train": split, "test": split}, tmp_path, PrepareParams(validation_fraction=0.5))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("fraction", "validation"), [(0.1, 1), (0.5, 2), (0.95, 3)])
+def test_of_few_rows_each_split_gets_one_at_least(tmp_path, fraction, validation):
+    split = RawSplit(np.zeros((4, 2, 2), np.uint8), {}, 0)
+    written = write_splits({"train": split, "test": split}, tmp_path, PrepareParams(validation_fraction=fraction))
+    assert {name: samples.rows for name, samples in written.items()} == {
+        "train": 4 - validation, "validation": validation, "test": 4,
+    }  # fmt: skip
 
 
 def test_real_mnist_is_split_as_documented(mnist_raw, tmp_path):

@@ -17,7 +17,7 @@ from ae_pipeline.experiments.sweep.runs import PARENT_TAG, STATE_TAG, SWEEP_TAG
 from ae_pipeline.operation.tracking.orphans import CLOSED_TAG
 from ae_pipeline.params import Params, load_params
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_commands")]
 
 SIZES = ("--set", "train.latent_size=2,8", "--seeds", "2")
 

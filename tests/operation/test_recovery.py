@@ -87,13 +87,13 @@ def stop_worker(process):
     process.wait(60)
 
 
-def nightly(client):
-    return client.read_deployment_by_name("rebuild/nightly")
+def deployed(client, name="rebuild/nightly"):
+    return client.read_deployment_by_name(name)
 
 
-def new_run(view, **parameters):
+def new_run(view, deployment="rebuild/nightly", **parameters):
     with view.client() as client:
-        return client.create_flow_run_from_deployment(nightly(client).id, parameters=parameters)
+        return client.create_flow_run_from_deployment(deployed(client, deployment).id, parameters=parameters)
 
 
 def read(view, run):
@@ -101,9 +101,9 @@ def read(view, run):
         return client.read_flow_run(run.id)
 
 
-def slots(view):
+def slots(view, deployment="rebuild/nightly"):
     with view.client() as client:
-        name = f"deployment:{nightly(client).id}"
+        name = f"deployment:{deployed(client, deployment).id}"
         return client.read_global_concurrency_limit_by_name(name).active_slots
 
 
@@ -111,9 +111,13 @@ def is_in(view, run, kind):
     return read(view, run).state_type == kind
 
 
+def is_gone(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["RUNNING", "PENDING"])
-def test_after_a_power_cut_serve_closes_the_run_and_its_deployment_goes_on(clone, hold, tmp_path, kind):
+def test_after_a_power_cut_serve_closes_the_runs_and_kill_9_of_serve_ends_all_that_it_started(clone, hold, tmp_path):
+    """A run was in its first stage, and one of another deployment had just been started, when the power went."""
     ports = [str(free_port()), str(free_port())]
     serve = partial(
         start, clone, "ae_pipeline", "serve", "--prefect-port", ports[0], "--mlflow-port", ports[1],
@@ -127,28 +131,41 @@ def test_after_a_power_cut_serve_closes_the_run_and_its_deployment_goes_on(clone
     def served():
         return (tmp_path / "serve.log").read_text().count("Ctrl-C ends")
 
-    (hold / kind).touch()
+    dead = {}
     process = serve()
     try:
         until(served, 180)
-        dead = new_run(view, until="download", force=True)
-        until((hold / f"{kind}.reached").exists, 120)
-        assert read(view, dead).state_type == kind
-        assert slots(view) == 1
+        for kind, deployment, parameters in (
+            ("RUNNING", "rebuild/nightly", {"until": "download", "force": True}),
+            ("PENDING", "encode_new/every-15-minutes", {}),
+        ):
+            (hold / kind).touch()
+            dead[deployment] = new_run(view, deployment, **parameters)
+            until((hold / f"{kind}.reached").exists, 120)
+            assert is_in(view, dead[deployment], kind)
+            assert slots(view, deployment) == 1
         cut_power(process)
-        (hold / kind).unlink()
+        for kind in ("RUNNING", "PENDING"):
+            (hold / kind).unlink()
         process = serve()
         until(lambda: served() == 2, 180)
-        run = new_run(view, until="download")
-        until(lambda: is_in(view, run, StateType.COMPLETED), 60)
-        assert read(view, dead).state.is_crashed()
-        assert "killed, or lost power" in read(view, dead).state.message
-        assert all(task.state.is_final() for task in view.tasks(dead))
-        assert slots(view) == 0
+        again = [new_run(view, until="download"), new_run(view, "encode_new/every-15-minutes")]
+        until(lambda: all(is_in(view, run, StateType.COMPLETED) for run in again), 120)
         log = (tmp_path / "home/logs/worker.log").read_text()
-        assert f"run {dead.name} had been left as" in log
+        for deployment, run in dead.items():
+            assert read(view, run).state.is_crashed()
+            assert "killed, or lost power" in read(view, run).state.message
+            assert all(task.state.is_final() for task in view.tasks(run))
+            assert slots(view, deployment) == 0
+            assert f"run {run.name} had been left as" in log
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        if sys.platform == "linux":
+            until(lambda: all(map(is_gone, family)), 90)
     finally:
-        (hold / kind).unlink(missing_ok=True)
+        for kind in ("RUNNING", "PENDING"):
+            (hold / kind).unlink(missing_ok=True)
         process.terminate()
         process.wait(120)
 
@@ -183,7 +200,7 @@ def test_a_workers_start_recovers_and_spares_what_lives_or_is_elsewhere(clone, h
         with server.client() as client:
             elsewhere = {}
             for kind, pid in ((StateType.RUNNING, "elsewhere:1"), (StateType.PENDING, None)):
-                made = client.create_flow_run_from_deployment(nightly(client).id)
+                made = client.create_flow_run_from_deployment(deployed(client).id)
                 client.set_flow_run_state(made.id, State(type=kind), force=True)
                 client.update_flow_run(made.id, infrastructure_pid=pid)
                 client.update_flow_run_labels(made.id, {"prefect.worker.name": "elsewhere:7"})

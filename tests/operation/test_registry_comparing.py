@@ -12,7 +12,7 @@ from trainings import NAME, alias, client, set_alias, told
 from ae_pipeline.operation.champion.history import DONE, PROMOTED
 from ae_pipeline.operation.champion.moves import compare, evaluate_and_promote, history, promote, rollback
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_commands")]
 
 
 def test_from_nothing_the_gate_decides(workspace):

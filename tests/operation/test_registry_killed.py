@@ -11,6 +11,8 @@ from trainings import NAME, alias, client, set_alias, told
 from ae_pipeline.operation.champion.history import ABANDONED, DONE, MOVED_BY_HAND, PENDING, PROMOTED, ROLLED_BACK
 from ae_pipeline.operation.champion.moves import champion_version, history, promote, rollback
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_commands")]
+
 DIE = """
 import os, signal, sys
 from pathlib import Path
@@ -40,7 +42,6 @@ else:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("action", ["promote", "rollback"])
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_a_process_that_is_killed_between_steps_is_settled(workspace, steps, action):
@@ -65,7 +66,6 @@ def test_a_process_that_is_killed_between_steps_is_settled(workspace, steps, act
         assert rollback(params, root, "back", "me").version == "2"
 
 
-@pytest.mark.slow
 def test_a_move_by_hand_after_a_crash_is_seen_too(workspace):
     root, params = workspace
     promote(params, root, "1", "start", "me")

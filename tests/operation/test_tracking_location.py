@@ -16,7 +16,7 @@ from ae_pipeline.operation.tracking.connection import connect, experiment_names,
 from ae_pipeline.operation.tracking.location import settle_location
 from ae_pipeline.operation.tracking.publish import publish
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_commands")]
 
 
 @pytest.fixture(scope="module")

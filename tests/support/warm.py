@@ -1,14 +1,17 @@
 """Commands as people run them, `python -m ae_pipeline ...` and `dvc ...`, in processes with the libraries loaded.
 
+    subprocess.run([sys.executable, "-m", "ae_pipeline", ...], env={**os.environ, **warm.environment()})
+
 Importing torch, MLflow and DVC takes seconds of each command, and the tests run hundreds. One process, the nursery,
 imports them, and nothing of ours, once for a test run. A Python that starts with `environment()` looks at its own
-command first (`hand_over`, called by the sitecustomize of guarding.py). If it is one of those, the nursery forks: the
-child takes the command's folder, environment, arguments and open files, imports the package from where the command
-would, and ends as any program does. The Python that started waits, passes signals on, and ends as the child did; if it
-is killed, so is the child.
+command first (`hand_over`, called by the sitecustomize of guarding.py). If it is one of those, or a script given with
+`-c`, the nursery forks: the child takes the command's folder, environment, arguments and open files, imports the
+package from where the command would, and ends as any program does. The Python that started waits, passes signals on,
+and ends as the child did; if it is killed, so is the child.
 
-A command runs from nothing instead if something differs that Python or a library reads once, at its start. Tests that
-kill processes, or look at them, give `COLD` to the first one: it and all that it starts then run from nothing.
+A command runs from nothing instead if something differs that Python or a library reads once, at its start; for
+commands with other such values there are nurseries of their own. Tests that kill processes, or look at them, give
+`COLD` to the first one: it and all that it starts then run from nothing.
 
 Run as a program, this file is the nursery.
 """
@@ -33,20 +36,33 @@ VARIABLE = "AE_TEST_WARM"
 """Where the nursery listens; empty for none."""
 COLD = {VARIABLE: ""}
 LIBRARIES = (
+    "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin",
+    "alembic.command",
     "dvc.cli.parser",
+    "dvc.repo.experiments",
     "dvc.repo.reproduce",
+    "dvc.repo.status",
+    "dvc.scm",
+    "filelock",
+    "git",
+    "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "mlflow",
+    "mlflow.pyfunc",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
+    "networkx",
     "pandas",
     "pyarrow.dataset",
     "pyarrow.parquet",
+    "ruamel.yaml",
     "safetensors.torch",
     "torch",
+    "torch._dynamo",  # every optimiser of torch does
     "typer",
 )
-_PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline")
+_PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline", "prefect.engine")
 # They look after processes, and at those that started them.
 _ALONE = ("serve", "worker", "mlflow-ui")
 # What Python and libraries read once; the child takes the exceptions from the command.
@@ -67,37 +83,40 @@ _TAKEN = ("PYTHONPATH", "PYTHONUNBUFFERED")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def environment() -> dict[str, str]:
-    """What commands are started with so that the nursery runs them. Whoever asks first in a test run starts it."""
+def environment(python: str = sys.executable, **more: str) -> dict[str, str]:
+    """What commands of this Python are started with so that a nursery runs them, beside a guard's environment.
+
+    `more` are variables that the commands have, too. Whoever asks first in a test run starts the nursery.
+    """
     from pathlib import Path
 
     from filelock import FileLock
     from ready import SHARED
 
-    folder = Path(os.environ[SHARED], "nursery")
+    others = [python.replace(os.sep, "-")] if python != sys.executable else []
+    folder = Path(os.environ[SHARED], "-".join(["nursery", *others, *more.values()]))
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            _start_nursery(folder)
-    return {VARIABLE: str(folder / "socket")}
+            _start_nursery(python, folder, more)
+    return {**more, VARIABLE: str(folder / "socket")}
 
 
-def _start_nursery(folder: "Path") -> None:
+def _start_nursery(python: str, folder: "Path", more: dict[str, str]) -> None:
     import subprocess
 
     from guarding import Guard
 
     folder.mkdir()
     (folder / "guard").mkdir()
-    variables = {**os.environ, **Guard(folder / "guard").environment, **COLD}
+    variables = {**os.environ, **Guard(folder / "guard").environment, **more, **COLD}
     variables["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    (folder / "started").write_text(json.dumps(_started(variables)))
     # Its own output goes into a pipe, like that of most commands: Python treats files in another way.
     unread, output = os.pipe()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "socket"))
         listening.listen(64)
         subprocess.run(
-            [sys.executable, __file__, str(listening.fileno()), str(folder)],
+            [python, __file__, str(listening.fileno()), str(folder)],
             cwd=folder, env=variables, start_new_session=True, pass_fds=[listening.fileno(), unread],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=True,
         )  # fmt: skip
@@ -142,17 +161,20 @@ def hand_over() -> None:
         child.append(int(answers.readline()))
         code = int(answers.readline())
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 
 
 def _program(arguments: list[str]) -> list[str] | None:
-    """`["-m", MODULE]` or `[SCRIPT]` of a command for the nursery."""
-    program = arguments[1:3] if arguments[1:2] == ["-m"] else arguments[1:2]
+    """`["-c", CODE]`, `["-m", MODULE]` or `[SCRIPT]` of a command for the nursery."""
+    program = arguments[1:3] if arguments[1:2] in (["-c"], ["-m"]) else arguments[1:2]
     command = arguments[1 + len(program) :]
     if not program or (command and command[0] in _ALONE):
         return None
+    if program[0] == "-c":
+        return program
     folder, name = os.path.split(program[-1])
     place = "" if len(program) == 2 else os.path.join(sys.prefix, "bin")
     return program if folder == place and name in _PROGRAMS else None
@@ -226,6 +248,7 @@ def _become(task: dict[str, Any]) -> None:
     import importlib
     import random
     import runpy
+    import types
 
     import numpy as np
 
@@ -244,7 +267,12 @@ def _become(task: dict[str, Any]) -> None:
     _note_the_first_import_of_mlflow()
     how, *rest = task["program"]
     sys.argv = task["arguments"][1 + len(rest) :]
-    if how == "-m":
+    if how == "-c":
+        sys.argv[0] = how
+        sys.path.insert(0, "")
+        sys.modules["__main__"] = module = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), module.__dict__)
+    elif how == "-m":
         sys.path.insert(0, os.getcwd())
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:
@@ -292,6 +320,9 @@ def _end_by(program: "Callable[[], None]") -> None:
 def _main() -> None:
     from importlib import import_module
 
+    folder = sys.argv[2]
+    with open(os.path.join(folder, "started"), "w") as file:
+        json.dump(_started(os.environ), file)
     if os.fork():  # whoever started it need not wait
         os._exit(0)
     listening = socket.socket(fileno=int(sys.argv[1]))
@@ -299,7 +330,7 @@ def _main() -> None:
         import_module(library)
     gc.collect()
     gc.freeze()
-    task = _serve(listening, sys.argv[2])
+    task = _serve(listening, folder)
     listening.close()
     _end_by(functools.partial(_become, task))
 

@@ -1,6 +1,7 @@
 """The wheel alone is enough: built from the files that git has, installed where nothing else of this checkout is seen.
 
-The tests build on each other in the order of the file: `init`, `dvc repro`, a flow, an upgrade of the package.
+The tests build on each other in the order of the file: `init`, `dvc repro`, a flow, an upgrade of the package. Every
+command is run from nothing once; after that they begin with the libraries loaded, but for the package (see warm.py).
 """
 
 import json
@@ -12,7 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import warm
 from clone import ROOT, SMALL, merge, ran
+from guarding import Guard
 from ready import copy_mlflow_database
 from ruamel.yaml import YAML
 
@@ -60,6 +63,12 @@ class Installed:
         (self.packages / "others.pth").write_text("\n".join(sorted(others)) + "\n")
         self.environment = {key: value for key, value in os.environ.items() if key not in HIDDEN}
         self.environment["PATH"] = f"{self.bin}:{os.environ['PATH']}"
+
+    def warm_up(self, folder):
+        """Commands begin with the libraries from now on."""
+        guard = Guard(folder)
+        self.environment |= {**guard.environment, "PYTHONPATH": str(folder)}
+        self.environment |= warm.environment(str(self.bin / "python"))
 
     def run(self, *command, check=True, cwd=None, **environment):
         done = subprocess.run(
@@ -118,10 +127,11 @@ def test_init_makes_a_workspace_with_what_is_installed_alone(installed, tmp_path
     assert installed.run("ae-pipeline", "check") == ""
 
 
-def test_dvc_repro_runs_all_stages_there_and_then_the_look_at_the_code_alone(installed):
+def test_dvc_repro_runs_all_stages_there_and_then_the_look_at_the_code_alone(installed, tmp_path_factory):
     installed.change(SMALL)
     copy_mlflow_database(installed.folder / "mlruns/mlflow.db")
     assert ran(installed.dvc("repro")) == [CODE, *STAGES]
+    installed.warm_up(tmp_path_factory.mktemp("warm"))
     assert ran(installed.dvc("repro")) == [CODE]
     header = json.loads((installed.folder / "data/codec/codec.json").read_text())
     store = LatentStore.open(installed.folder / "data/latents/test")
