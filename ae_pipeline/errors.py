@@ -85,6 +85,10 @@ class DataError(PipelineError):
     """A source or data set that is missing, truncated, empty, of a wrong shape, or not of numbers."""
 
 
+class IncompleteRecordError(DataError):
+    """Rows that are not all those of their record, or not in its order."""
+
+
 class DownloadError(DataError):
     """No mirror served the files of a source."""
 

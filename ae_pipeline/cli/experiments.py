@@ -93,13 +93,18 @@ def bench(
 
 
 def _verdict(result: dict[str, Any]) -> list[str]:
-    """By the neighbours of vectors, if the rows are some, and by the error."""
+    """By the neighbours of vectors or by ear, if the rows are of that, and by the error."""
+    are_sound = result["rows_per_second"] is not None
+    verdicts = [
+        ("by recall at 10", result["verdict_by_recall"]),
+        ("by log-mel distance, what is heard", result["verdict_by_log_mel_distance"]),
+        ("by SNR, the samples" if are_sound else "by MSE", result["verdict"]),
+    ]
+    there = [(by, verdict) for by, verdict in verdicts if verdict is not None]
     lines = []
-    for key, by in (("verdict_by_recall", "by recall at 10: "), ("verdict", "by MSE: ")):
-        found = result[key]
-        if found is not None:
-            prefix = by if result["verdict_by_recall"] else ""
-            lines += [f"{prefix}{found['summary']}", *(f"- {choice['sentence']}" for choice in found["choices"])]
+    for by, verdict in there:
+        lines.append(f"{by}: {verdict['summary']}" if len(there) > 1 else verdict["summary"])
+        lines += [f"- {choice['sentence']}" for choice in verdict["choices"]]
     return lines
 
 

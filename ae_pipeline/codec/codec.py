@@ -268,11 +268,11 @@ def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None
     options, state = model.frozen()
     size = model.latent_size
     if dimensions is not None:
-        size = len(dimensions)
+        size, units = len(dimensions), model.units_of(dimensions)
         cuts = [(f"{layer}.{tensor}", 0) for layer in model.gives_latents() for tensor in ("weight", "bias")]
         cuts += [(f"{layer}.weight", 1) for layer in model.takes_latents()]
         for name, axis in cuts:
-            state[name] = state[name].index_select(axis, dimensions.to(state[name].device))
+            state[name] = state[name].index_select(axis, units.to(state[name].device))
     frozen = build_model(model_name, model.sample_shape, size, options)
     frozen.load_state_dict({name: value.cpu().half().float() for name, value in state.items()})
     if not all(math.isfinite(float(value.abs().max())) for value in frozen.state_dict().values()):

@@ -1,7 +1,7 @@
 """Measure a codec on held-out rows: through the quantiser, through real bytes, next to honest alternatives."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ae_pipeline.evaluation.baselines import build_pca_codec, zstd_bytes
 from ae_pipeline.evaluation.compare import RowMetrics, compare_rows
 from ae_pipeline.evaluation.mean_answer import fit_means
 from ae_pipeline.evaluation.metrics import Metrics
+from ae_pipeline.evaluation.records.pictured import PicturedRecord, picture_records
 from ae_pipeline.evaluation.row_errors import pairs, row_mse, scale
 from ae_pipeline.evaluation.through_store import make_trip, store_metrics, store_sizes
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
@@ -23,6 +24,8 @@ from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
 
 PICTURED_ROWS = 8
+# The metric by which the best and the worst clip are chosen.
+_BY_EAR = "log_mel_distance"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Evaluation:
     rows: RowMetrics
     pca_rows: RowMetrics | None
     pictured: list[Pictured]
+    sounds: list[PicturedRecord] = field(default_factory=list)
+    """Clips for the pictures, where the rows are their frames."""
 
     def per_class(self) -> list[dict[str, Any]]:
         """Mean metrics of each value of the attribute `label`, if there is one; PCA's MSE beside them.
@@ -81,8 +86,11 @@ def evaluate_codec(
         work = Path(folder)
         means = None if train is None else fit_means(train)
         trip = make_trip(codec_path, test, params, work / "codec")
-        rows = compare_rows(test, trip.decoded, header.scaling, means)
+        rows = compare_rows(test, trip.decoded, header.scaling, means, kind=header.kind)
         pictured = _pictured(test, trip.decoded, rows, header.scaling, seed)
+        sounds = []
+        if rows.records is not None and _BY_EAR in rows.records.table.column_names:
+            sounds = picture_records(test, trip.decoded, header.kind, rows.records, _BY_EAR, seed)
         metrics = {**store_sizes(trip.store), "zstd_bits_per_row": 8 * zstd_bytes(test) / test.rows, **rows.means()}
         metrics |= {
             "unquantised_mse": _unquantised_mse(codec_path, test),
@@ -96,20 +104,21 @@ def evaluate_codec(
                 train, header.model.latent_size, header.quantiser.levels, header.scaling, work / "pca_codec"
             )
             trip = make_trip(work / "pca_codec", test, params, work / "pca")
-            pca_rows = compare_rows(test, trip.decoded, header.scaling, means)
+            pca_rows = compare_rows(test, trip.decoded, header.scaling, means, kind=header.kind)
             known = store_metrics(trip.store, pca_rows)
             names = (*pca_rows.means(), "r2", "bits_per_row", "bits_per_row_with_codec")
             metrics |= {f"pca_{name}": known[name] for name in names}
     # What was measured here counts, whatever the codec says of itself.
     metrics = {**header.provenance.get("metrics", {}), **metrics}
-    return Evaluation(metrics, rows, pca_rows, pictured)
+    return Evaluation(metrics, rows, pca_rows, pictured, sounds)
 
 
 def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metrics:
     """Metrics of a store that `samples` were encoded into: what it takes, and what comes back."""
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode_store(store, Path(folder, "decoded"), device=device)
-        rows = compare_rows(samples, decoded, store.codec_header().scaling)
+        header = store.codec_header()
+        rows = compare_rows(samples, decoded, header.scaling, kind=header.kind)
         return {**store_metrics(store, rows), **samples.measure_range().as_metrics()}
 
 

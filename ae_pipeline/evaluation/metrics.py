@@ -8,12 +8,18 @@ tests/evaluation/test_metric_table.py finds a new one in each of these places.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ae_pipeline.evaluation.records.measure import RecordMetric
+from ae_pipeline.evaluation.records.pictures import PicturePsnr, PictureSsim
+from ae_pipeline.evaluation.records.similarity import similarities, window_of
+from ae_pipeline.evaluation.records.sound import LogMelDistance, SegmentalSnr, SoundSnr
+
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Metrics = dict[str, float | int | None]
 RowMetric = Callable[..., np.ndarray]
@@ -46,22 +52,12 @@ def bce(*, original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
 def ssim(*, original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
     """Structural similarity of each image, mean over pixels (and channels): 1 is perfect, NaN for rows that are none.
 
-    Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
-    TIP 13(4), 2004: Gaussian window 11x11 (or the largest odd one that fits), sigma 1.5, K1 = 0.01, K2 = 0.03, data
-    range 1, population covariance, windows inside the image only.
+    The window is 11x11, or the largest odd one that fits; see similarity.py.
     """
     if original.ndim not in (3, 4) or min(original.shape[1:3]) < 3:
         return np.full(len(original), np.nan)
-    x, y = _images(original), _images(decoded)
-    size = min(11, *(length - 1 + length % 2 for length in x.shape[2:]))
-    mean_x, mean_y = _blur(x, size), _blur(y, size)
-    variance_x = _blur(x * x, size) - mean_x**2
-    variance_y = _blur(y * y, size) - mean_y**2
-    covariance = _blur(x * y, size) - mean_x * mean_y
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    per_image: np.ndarray = (luminance * structure).mean(dim=(1, 2, 3)).numpy()
+    size = window_of(*original.shape[1:3])
+    per_image: np.ndarray = similarities(original, decoded, size).mean(dim=(1, 2, 3)).numpy()
     return per_image
 
 
@@ -84,7 +80,7 @@ def psnr_of(mean_mse: float) -> float | None:
 
 @dataclass(frozen=True)
 class Metric:
-    """One line of the table. Without `of_rows` and `of_means` it is measured beside: of the store, or of the mean."""
+    """One line of the table. Without an `of_...` of its own it is measured beside: of the store, or of the mean."""
 
     name: str
     better: Literal["lower", "higher"]
@@ -97,6 +93,10 @@ class Metric:
     does not apply to such rows, and the metric is None."""
     of_means: Callable[[Mapping[str, Any]], float | None] | None = None
     """The metric, from the means of those that have a value for each row."""
+    of_records: RecordMetric | None = None
+    """It measures a whole record of several rows; the mean over all records is the metric. See records/measure.py."""
+    of_kind: str = ""
+    """The kind whose records `of_records` is for."""
     of_differences: bool = False
     """Whether `of_rows` needs decoded - original alone: of floats that is taken before it is rounded to float32."""
     of_vectors: bool = False
@@ -134,6 +134,9 @@ def _psnr(found: Mapping[str, Any]) -> float | None:
     return None if found["mse"] is None else psnr_of(found["mse"])
 
 
+_of_sound = partial(Metric, of_kind="audio", reports=("promotion", "bench"))
+_of_pictures = partial(Metric, of_kind="image", reports=("bench",))
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -147,7 +150,14 @@ METRICS: dict[str, Metric] = {
         # nothing (mean_answer.py).
         Metric("recall_at_10", "higher", "recall at 10", 4, of_vectors=True, reports=("bench",)),
         Metric("r2", "higher", "R2", 4, reports=()),
-        Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=()),
+        Metric("snr", "higher", "SNR, dB", 2, none="lossless", reports=("bench",)),
+        # Whole clips of sound have these.
+        _of_sound("clip_snr", "higher", "SNR of a clip, dB", 2, of_records=SoundSnr, none="lossless", reports=()),
+        _of_sound("segmental_snr", "higher", "segmental SNR, dB", 2, of_records=SegmentalSnr),
+        _of_sound("log_mel_distance", "lower", "log-mel distance, dB", 2, of_records=LogMelDistance),
+        # Whole pictures that are cut into tiles have these.
+        _of_pictures("picture_psnr", "higher", "PSNR of a picture, dB", 2, of_records=PicturePsnr, none="lossless"),
+        _of_pictures("picture_ssim", "higher", "SSIM of a picture", 4, of_records=PictureSsim),
         Metric("bits_per_row", "lower", "bits per row", 1, reports=()),
         Metric("bits_per_row_with_codec", "lower", "with codec", 1, reports=()),
     )
@@ -167,25 +177,3 @@ def reported(report: Report) -> list[Metric]:
 def _flat(values: np.ndarray, of: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
     mean: np.ndarray = of(values).reshape(len(values), -1).mean(axis=1, dtype=np.float64)
     return mean
-
-
-def _images(values: np.ndarray) -> "torch.Tensor":
-    """(n, height, width[, channels]) to (n, channels, height, width) in double precision."""
-    import torch  # not to know the names of metrics
-
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).double()
-    return tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.movedim(-1, 1)
-
-
-def _blur(images: "torch.Tensor", size: int) -> "torch.Tensor":
-    """Gaussian window of `size`, applied along rows and columns, without padding."""
-    import torch
-    from torch.nn import functional
-
-    offset = torch.arange(size, dtype=torch.float64) - size // 2
-    window = torch.exp(-(offset**2) / (2 * 1.5**2))
-    window /= window.sum()
-    channels = images.shape[1]
-    down = window.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    across = window.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-    return functional.conv2d(functional.conv2d(images, down, groups=channels), across, groups=channels)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -23,7 +24,7 @@ _MOST_CLASSES = 60
 
 
 def write_tables(folder: Path, evaluation: Evaluation) -> None:
-    """per_class.csv, error_histogram.csv and rate_distortion.csv."""
+    """per_class.csv, error_histogram.csv and rate_distortion.csv; of records with several rows also records.parquet."""
     # Without labels one line for all rows, so that `dvc plots` finds its table.
     write_csv(folder / "per_class.csv", evaluation.per_class() or [evaluation.means_of("all", slice(None))])
     counts, edges = np.histogram(evaluation.rows.values["mse"], _BINS)
@@ -32,12 +33,19 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
         [{"mse": float(edge), "rows": int(count)} for edge, count in zip(edges, counts, strict=False)],
     )
     write_csv(folder / "rate_distortion.csv", rate_distortion(evaluation.metrics))
+    if evaluation.rows.records is not None:
+        with finished_file(folder / "records.parquet") as temporary:
+            pq.write_table(evaluation.rows.records.table, temporary)
 
 
 def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str, float]] | None) -> None:
     """One PNG per question; docs/your-data.md names them."""
     if evaluation.pictured[0].original.ndim in (3, 4):
         save_figure(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
+    if evaluation.sounds:
+        from ae_pipeline.evaluation.records.sound_pictures import draw_sounds
+
+        save_figure(draw_sounds(evaluation.sounds), folder / "sounds.png")
     if evaluation.metrics.get("recall_at_10") is not None:
         save_figure(_neighbours(evaluation.metrics), folder / "neighbours.png")
     if evaluation.rows.by_value is not None:
@@ -241,7 +249,7 @@ def scale_bits(axis: Any) -> None:
     """Bits on x: logarithmic, and written out."""
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_major_formatter("{x:,.10g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -17,14 +17,19 @@ _ROWS = 2048
 _ERROR_TOLERANCE = 0.01
 
 
-def measure_rows(original: np.ndarray, decoded: np.ndarray, scaling: Scaling) -> dict[str, np.ndarray]:
-    """Every metric that has a value for each row, float64 (n,), of pixels (n, *shape); some are of vectors alone."""
+def measure_rows(
+    original: np.ndarray, decoded: np.ndarray, scaling: Scaling, *, vectors: bool = True
+) -> dict[str, np.ndarray]:
+    """Every metric that has a value for each row, float64 (n,), of pixels (n, *shape).
+
+    Some are of vectors alone, which rows of one dimension are, if `vectors`: the frames of a clip are none.
+    """
     scaled = {"original": scale(original, scaling), "decoded": scale(decoded, scaling)}
     exact = differences(original, decoded, scaling) if original.dtype.kind == "f" else scaled
     found = {}
     for name, metric in of_rows().items():
         if METRICS[name].of_vectors:
-            if original.ndim == 2:
+            if vectors and original.ndim == 2:
                 found[name] = metric(original=original, decoded=decoded)
         else:
             found[name] = metric(**(exact if METRICS[name].of_differences else scaled))

@@ -2,13 +2,16 @@
 
 base             the contract of a kind, and what kinds share
 state            what a kind keeps of the user's records, in codec.json
-image            a record is a picture, and its row the pixels as they are
+image            a record is a picture: its row is the pixels as they are, or its rows are tiles of it
 vector           a record is a list of numbers, and its row these numbers
 audio            a record is a clip of sound, and its rows are its frames
 encoded          records that are the bytes of files in a column
 lapped           frames of sound that lap over each other
+audio_clips      clips put together from their frames
 audio_files      sound files, read piece by piece, and WAV files written
 image_files      image files opened with care; the inbox reads its pictures with it, too
+image_pixels     the pixels of a picture, and a file of them again
+image_tiles      pictures as tiles, and put together again
 image_headers    what an image file says of its own values
 
 To add a kind: a file here with `KIND = <Class>` as its last line and its name in KINDS, or, in a package of somebody

@@ -15,6 +15,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from pydantic import Field, model_validator
 
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError
+from ae_pipeline.kinds.audio_clips import CHANNEL, CHANNELS, FRAME, RATE, SAMPLES, SUBTYPE, Clip, turned
 from ae_pipeline.kinds.audio_files import (
     SOUND_SUFFIXES,
     BadValuesError,
@@ -32,20 +34,16 @@ from ae_pipeline.kinds.audio_files import (
     look_at,
     look_through,
     read,
-    write_wav,
 )
 from ae_pipeline.kinds.base import Kind, Piece, Place, Row, Several, Source
 from ae_pipeline.kinds.encoded import ENCODED, as_column, bytes_of, is_encoded, kept_path, paths_of
-from ae_pipeline.kinds.lapped import frames_of, lap, unlap
+from ae_pipeline.kinds.lapped import frames_of, lap
 from ae_pipeline.kinds.state import Form, KindState
 from ae_pipeline.params.base import Section
 
 Rate = Annotated[int, Field(ge=100, le=1_000_000)]
 BlockSize = Annotated[int, Field(ge=16, le=1 << 16, multiple_of=2)]
 FrameSize = Annotated[int, Field(ge=16, le=1 << 20)]
-FRAME, CHANNEL, SAMPLES, RATE, CHANNELS, SUBTYPE = (
-    *("frame", "channel", "clip_samples", "clip_rate", "clip_channels", "clip_subtype"),
-)
 _COLUMNS = pa.schema(
     [
         pa.field(FRAME, pa.int32(), nullable=False),
@@ -160,7 +158,7 @@ class AudioKind(Kind):
         kind = self.column_type(state, SampleSpec(rows.shape[1:], rows.dtype.name))
         files, starts, at = [], [], 0
         while at < len(rows):
-            clip = _Clip(attributes.slice(at, 1), state)
+            clip = Clip(attributes.slice(at, 1), state.frame, state.block)
             file = io.BytesIO()
             clip.write(file, [(rows[at : at + clip.rows], attributes.slice(at, clip.rows))])
             files.append(file.getvalue())
@@ -175,14 +173,15 @@ class AudioKind(Kind):
         assert isinstance(state, AudioState)
         source = iter(pieces)
         first = next(source)
-        clip = _Clip(first[1].slice(0, 1), state)
+        clip = Clip(first[1].slice(0, 1), state.frame, state.block)
         with open(path, "xb") as file:
-            clip.write(file, _chained(first, source))
+            clip.write(file, chain([first], source))
 
-
-def _chained(first: Any, others: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from others
+    def restored(self, pieces: Iterable[tuple[np.ndarray, pa.Table]], state: KindState) -> Iterator[np.ndarray]:
+        assert isinstance(state, AudioState)
+        source = iter(pieces)
+        first = next(source)
+        yield from Clip(first[1].slice(0, 1), state.frame, state.block).as_written(chain([first], source))
 
 
 def _rate_of(records: Iterator[Source]) -> int:
@@ -215,7 +214,7 @@ def _pieces(file: SoundFile, sound: Sound, place: str, state: AudioState) -> Ite
     """Rows of all channels, frame by frame: (k, frame) float32, and their columns."""
     most = max(1, _PIECE_VALUES // (state.frame * sound.channels))
     first = 0
-    samples = (_turned(piece) for piece in read(file, sound, place))
+    samples = (turned(piece) for piece in read(file, sound, place))
     for frames in lap(samples, sound.samples, state.frame, state.block, most):
         count = len(frames)
         rows = frames.transpose(0, 2, 1).reshape(-1, state.frame).astype(np.float32)
@@ -233,62 +232,6 @@ def _columns_of(sound: Sound, first: int, frames: int) -> dict[str, Any]:
         CHANNELS: np.full(rows, sound.channels),
         SUBTYPE: [sound.subtype] * rows,
     }
-
-
-def _turned(samples: np.ndarray) -> np.ndarray:
-    """Left and right, (n, 2), to middle and side, and back: it is its own inverse. One channel stays as it is."""
-    if samples.shape[1] == 1:
-        return samples
-    return np.stack([samples[:, 0] + samples[:, 1], samples[:, 0] - samples[:, 1]], axis=1) * np.sqrt(0.5)
-
-
-class _Clip:
-    """A clip that rows are put together to; `line` are the columns of its first row."""
-
-    def __init__(self, line: pa.Table, state: AudioState):
-        self._state = state
-        self._line = line.select([SAMPLES, RATE, CHANNELS, SUBTYPE])
-        values = self._line.to_pylist()[0]
-        self.samples, self.rate, self.channels, self.subtype = (values[name] for name in self._line.column_names)
-        if self.samples < 0 or self.channels not in (1, 2) or not 0 < self.rate < 1 << 31:
-            raise DataError(
-                f"the rows' columns say that a clip has {self.samples} samples of {self.channels} channels, "
-                f"{self.rate} a second; restore the store"
-            )
-        self.rows = frames_of(self.samples, state.frame) * self.channels
-
-    def write(self, file: Any, pieces: Iterable[tuple[np.ndarray, pa.Table]]) -> None:
-        """All rows, piece by piece, as a WAV file."""
-        samples = (_turned(piece) for piece in unlap(self._frames(pieces), self._state.block))
-        values = {"channels": self.channels, "rate": self.rate, "subtype": self.subtype}
-        write_wav(file, samples, samples=self.samples, **values)
-
-    def _frames(self, pieces: Iterable[tuple[np.ndarray, pa.Table]]) -> Iterator[np.ndarray]:
-        """(k, frame, channels) of rows in order. Raises DataError where one is missing or another clip's."""
-        done = 0
-        held = np.zeros((0, self._state.frame), np.float32)
-        for rows, attributes in pieces:
-            self._check(attributes, done)
-            done += len(rows)
-            joined = np.concatenate([held, rows]) if len(held) else rows
-            whole = len(joined) // self.channels * self.channels
-            held = joined[whole:]
-            if whole:
-                yield joined[:whole].reshape(-1, self.channels, self._state.frame).transpose(0, 2, 1)
-        if done != self.rows:
-            raise DataError(f"a clip has {done:,} of its {self.rows:,} rows; decode all rows of its record")
-
-    def _check(self, attributes: pa.Table, done: int) -> None:
-        numbers = np.arange(done, done + len(attributes))
-        frames, channels = (attributes.column(name).to_numpy() for name in (FRAME, CHANNEL))
-        same = attributes.select(self._line.column_names)
-        expected = self._line.take(pa.array(np.zeros(len(same), np.int64)))
-        if not (
-            np.array_equal(frames, numbers // self.channels)
-            and np.array_equal(channels, numbers % self.channels)
-            and same.equals(expected)
-        ):
-            raise DataError("a clip's rows are not all there, or not in order; decode all rows of its record")
 
 
 KIND = AudioKind

@@ -249,10 +249,20 @@ def write_wav(
     file.write(b"\0" * (length % 2))
 
 
+def as_written(piece: np.ndarray, subtype: str) -> np.ndarray:
+    """Samples, float64 of full scale 1, as the file of `write_wav` has them: rounded, and cut off beyond full scale."""
+    _, width, scale = _WAV[written_as(subtype)]
+    return piece.astype(f"<f{width}").astype(np.float64) if scale == 1 else _whole(piece, scale) / scale
+
+
+def _whole(piece: np.ndarray, scale: int) -> np.ndarray:
+    return np.clip(np.rint(piece * scale), -scale, scale - 1)
+
+
 def _bytes_of(piece: np.ndarray, width: int, scale: int) -> bytes:
     if scale == 1:
         return piece.astype(f"<f{width}").tobytes()
-    whole = np.clip(np.rint(piece * scale), -scale, scale - 1).astype(np.int64)
+    whole = _whole(piece, scale).astype(np.int64)
     if width == 1:
         return (whole + 128).astype(np.uint8).tobytes()
     if width == 3:

@@ -5,7 +5,7 @@
                        ->  write      ->  a file of the user's own sort
 
 Records come as values of an Arrow column, as an array (n, ...), or as files of one record each. Most kinds make one row
-of a record. A kind that makes several (tiles of a picture, frames of a clip) says `several = True` and gives `Several`.
+of a record. A kind that makes several (tiles of a picture, frames of a clip) says so and gives `Several`.
 
 A kind holds nothing of the data. What it must know of them is its **state**: plain JSON that is made once, before the
 rows for training are (`fit`), and kept in the codec. The same records and the same state give the same rows, alone and
@@ -63,7 +63,7 @@ class Kind(ABC):
     Options: ClassVar[type[Section]] = Section
     """Settings of the kind, with defaults: `source.files.settings` of params.yaml."""
     several: ClassVar[bool] = False
-    """Whether a record can have several rows."""
+    """Whether a record can have several rows, whatever the state; see `makes_several`."""
     suffixes: tuple[str, ...] = ()
     """Endings of files, lower case with the dot, that are one record each; other records stand in tables and arrays."""
     block_records: int = 2048
@@ -71,12 +71,19 @@ class Kind(ABC):
     column: str = "record"
     """Name of the column for records that come from files without names of columns."""
 
+    for_several_shapes: ClassVar[str] = "bring them to one size and one number of channels first"
+    """What to do about records whose rows have several shapes."""
+
     def fit(self, form: Form, settings: Section, records: Iterator[Source]) -> KindState:  # noqa: ARG002
         """The state for records that stand as `form` says; `settings` is of the kind's `Options`.
 
         `records` are all of them in order, block by block, read as far as they are asked for; some may be broken.
         """
         return self.State(form=form)
+
+    def makes_several(self, state: KindState) -> bool:  # noqa: ARG002
+        """Whether a record can have several rows, with this state."""
+        return self.several
 
     @abstractmethod
     def takes(self, column: pa.DataType) -> bool:
@@ -148,8 +155,8 @@ class Kind(ABC):
         """Names of attributes that `from_rows` puts back into the records."""
         return tuple(self.row_columns(state).names)
 
-    def to_array(self, rows: np.ndarray, state: KindState) -> np.ndarray:
-        """The records of an array: rows (n, *shape) in the type that the array's values had."""
+    def to_array(self, rows: np.ndarray, attributes: pa.Table, state: KindState) -> np.ndarray:  # noqa: ARG002
+        """The records of an array in the type that its values had; arguments as for `from_rows`."""
         kind = state.form.arrow_type
         return rows if kind is None else narrowed(rows, np.dtype(kind.to_pandas_dtype()))
 
@@ -161,6 +168,16 @@ class Kind(ABC):
         """One record as a file of the user's own sort: all its rows and their attributes, piece by piece, in order.
 
         `path` must not exist yet (FileExistsError). The same rows give the same bytes.
+        """
+        raise NotImplementedError
+
+    def restored(self, pieces: Iterable[tuple[np.ndarray, pa.Table]], state: KindState) -> Iterator[np.ndarray]:
+        """The values of a record that has several rows, for metrics of whole records (evaluation/records/).
+
+        float64 pieces along the record's first axis, such as samples (n, channels) or lines (n, width, channels), as a
+        file that `write` makes has them, scaled so that the range of that file is 1 (or from -1 to 1). `pieces` as for
+        `write`. How the rows are cut decides how the record is, whatever the rows' values. Memory is that of a piece.
+        Raises IncompleteRecordError where rows are missing or not in order. Kinds without such metrics have none.
         """
         raise NotImplementedError
 

@@ -3,7 +3,8 @@
     with opened_image(data, "a.png", check) as (image, header):   # `check` may refuse the header, before decoding
         ...
 
-The inbox fits pictures to a codec (operation/inbox/images.py); the kind `image` takes them as they are (image.py).
+The inbox fits pictures to a codec (operation/inbox/images.py); the kind `image` takes them as they are
+(image_pixels.py).
 """
 
 import io
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ae_pipeline.errors import DataError, first_line, is_out_of_memory
 from ae_pipeline.kinds.image_headers import ImageHeader, read_header
@@ -22,6 +23,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Pillow reads these formats here and no other, whatever a file is called: PostScript is a program, which Pillow
 # has Ghostscript run.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_ON_SIDE = (5, 6, 7, 8)
 MODES = {
     "uint8": ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA"),
     "uint16": ("I;16", "I;16B", "I;16L"),
@@ -32,9 +34,10 @@ MODES = {
 
 @contextmanager
 def opened_image(
-    data: bytes, place: Path | str, check: Callable[[ImageHeader | None], None]
+    data: bytes, place: Path | str, check: Callable[[ImageHeader | None], None], *, large: bool = False
 ) -> Iterator[tuple[Image.Image, ImageHeader]]:
-    """The one picture in `data`, and what its header says. `place` names it in errors.
+    """The one picture in `data`, and what its header says. `place` names it in errors; `large`: more than 89 million
+    pixels are no reason to refuse it, but twice as many are.
 
     Raises DataError for what is not exactly one image, whatever a decoder says of it, in the block, too.
     """
@@ -42,7 +45,7 @@ def opened_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore" if large else "error", Image.DecompressionBombWarning)
             check(header)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 frames = getattr(image, "n_frames", 1)
@@ -58,6 +61,21 @@ def opened_image(
         if is_out_of_memory(error):
             raise
         raise DataError(f"{place} is not a readable image: {first_line(error)}; make or fetch it again") from None
+
+
+def size_of(file: Path | bytes) -> tuple[int, int] | None:
+    """Height and width by the header, turned as it says; None where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file if isinstance(file, Path) else io.BytesIO(file), formats=_FORMATS) as image:
+                height, width = image.height, image.width
+                # Pillow turns TIFF's size itself, and would decode a PNG in search of what may stand at its end.
+                says = image.format in ("JPEG", "WEBP") or "exif" in image.info
+                turned = says and height != width and image.getexif().get(ExifTags.Base.Orientation) in _ON_SIDE
+    except Exception:  # it is counted and named when it is read
+        return None
+    return (width, height) if turned else (height, width)
 
 
 def load_upright(image: Image.Image) -> None:

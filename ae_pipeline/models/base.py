@@ -95,6 +95,14 @@ class Autoencoder(nn.Module, ABC):
         """Names of the layers that take latents."""
         return self.decoder_layers()[:1]
 
+    def kept_together(self, dimensions: Tensor) -> Tensor:
+        """The latent dimensions to keep where these, rising, are worth it."""
+        return dimensions
+
+    def units_of(self, dimensions: Tensor) -> Tensor:
+        """Which outputs of the layers of `gives_latents` stand for these dimensions, which are kept together."""
+        return dimensions
+
     def begin_as_klt(self, mean: Tensor, components: Tensor, unit: float) -> None:
         """Make this, before any training, the KLT of scaled rows: their mean (values,) and components (values, values).
 

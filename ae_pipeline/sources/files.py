@@ -68,9 +68,9 @@ class Files(Source):
         with tempfile.TemporaryDirectory(dir=raw) as work:
             reader = open_reader(listing, kind, self._column, Path(work))
             entry = self._fit(reader, settings)
-            several = kind.row_columns(reader.state) if kind.several and reader.state else None
+            several = kind.row_columns(reader.state) if reader.state and kind.makes_several(reader.state) else None
             kept = Kept(reader.schema, listing.files[0], self._label, several)
-            with Sink(raw, self._path, self._skip, kept) as sink:
+            with Sink(raw, self._path, self._skip, kept, kind.for_several_shapes) as sink:
                 self._read_all(listing, reader, sink)
         sink.refuse_what_was_found()
         if sink.kept.has_ids:

@@ -20,7 +20,8 @@ class Options(SourceOptions):
     label: str | None = None
     """folder: the sub-folder that a file lies in; or the name of a column; null: none."""
     settings: dict[str, Any] = {}
-    """What the kind can be told, by name: `block`, `blocks`, `rate` for audio (kinds/audio.py); nothing for others."""
+    """What the kind can be told, by name: `tile`, `resize`, `colour` for image (kinds/image.py); `block`, `blocks`,
+    `rate` for audio (kinds/audio.py); nothing for vector."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the records held out for the test split. Each is drawn by its own name: more files change none."""
     seed: Seed = 0

@@ -106,7 +106,7 @@ def _freeze(
     if fitted.rate is None:
         return frozen, Quantiser.fit(latents, params.quantiser.levels), None
     rate = fitted.rate.cpu()
-    used = rate.used(latents)
+    used = frozen.kept_together(rate.used(latents))
     quantiser = rate.quantiser(latents, used, params.quantiser.levels)
     return freeze(model, params.model.name, used), quantiser, rate.of(used)
 

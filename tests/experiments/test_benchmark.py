@@ -6,11 +6,14 @@ import sys
 import numpy as np
 import pytest
 from handmade import encode, random_pixels, write_rows
+from own_files import fetch
+from PIL import Image
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.benchmark.image_codecs import (
     Grid,
@@ -24,7 +27,7 @@ from ae_pipeline.experiments.benchmark.pca import codec_bytes, column_bits, meas
 from ae_pipeline.experiments.benchmark.points import take_rows
 from ae_pipeline.experiments.benchmark.run import _fitting
 from ae_pipeline.experiments.presets import FOR_VECTORS, preset_names, preset_params
-from ae_pipeline.params import EncodeParams
+from ae_pipeline.params import EncodeParams, PrepareParams
 from ae_pipeline.params.operation import BenchParams
 from ae_pipeline.store.format.layouts import LAYOUTS
 
@@ -157,3 +160,36 @@ def test_fewer_rows_are_the_first_ones(synthetic_prepared, tmp_path):
     whole = samples.load()
     assert (rows.pixels == whole.pixels[:40]).all()
     assert rows.samples.load().attributes.equals(whole.attributes.slice(0, 40))
+
+
+@pytest.mark.parametrize("colour", [None, "rgb"])
+def test_image_codecs_get_the_pictures_that_rows_are_tiles_of(colour, tmp_path, monkeypatch):
+    form = next(form for form in FORMATS if form.name == "WebP")
+    monkeypatch.setattr("ae_pipeline.experiments.benchmark.image_codecs.FORMATS", (form,))
+    (tmp_path / "in").mkdir()
+    pictures = [random_pixels((9 + number, 20 - number, 3), "uint8") for number in range(12)]
+    pictures[3] = pictures[3][..., 0] if colour else pictures[3]
+    for number, pixels in enumerate(pictures):
+        Image.fromarray(pixels).save(tmp_path / f"in/{number:02}.png")
+    settings = {"tile": 8, "colour": colour}
+    splits = fetch(tmp_path, path=tmp_path / "in", settings=settings, test_fraction=0.8)
+    test = write_splits(splits, tmp_path / "prepared", PrepareParams(validation_fraction=0.4))["test"]
+    names = dict.fromkeys(test.load().attributes["source_file"].to_pylist())
+    wanted = [pictures[int(name[:2])] for name in names]
+    wanted = [np.dstack([pixels] * 3) if pixels.ndim == 2 else pixels for pixels in wanted]
+    rows = take_rows(test, 10_000, BYTES, tmp_path / "taken")
+    assert rows.pictures.pixels == sum(pixels.shape[0] * pixels.shape[1] for pixels in wanted)
+    for found, pixels in zip(rows.pictures.pictures, wanted, strict=True):
+        np.testing.assert_array_equal(found, pixels)
+    np.testing.assert_array_equal(rows.pictures.rows_of(rows.pictures.pictures), rows.pixels)
+    points, _ = measure_image_codecs(rows, FAST)
+    lossless = next(point for point in points if point.name == "WebP lossless, whole pictures")
+    setting = next(setting for setting in form.settings("fast", False) if setting.name == "lossless")
+    files = [encode_image(pixels, form, setting) for pixels in wanted]
+    assert (lossless.mse, lossless.bits_per_row) == (0, 8 * sum(map(len, files)) / len(rows))
+    assert {point.family for point in points} == {"WebP whole pictures", "WebP whole pictures, header once"}
+    # A limit leaves whole pictures, and the first one at least.
+    tiles = [-(-pixels.shape[0] // 8) * -(-pixels.shape[1] // 8) for pixels in wanted]
+    for most, count in ((1, 1), (tiles[0], 1), (sum(tiles[:3]) + 1, 3), (sum(tiles) - 1, len(tiles) - 1)):
+        some = take_rows(test, most, BYTES, tmp_path / f"taken{most}")
+        assert (len(some), len(some.pictures.pictures)) == (sum(tiles[:count]), count)

@@ -125,7 +125,9 @@ def test_params_know_both_and_their_options_without_torch(house, tmp_path):
     found, wrong, heavy = done.stdout.splitlines()
     assert found == "{'rows': 5} 16 {'source.name': 'ramps', 'source.ramps.rows': 5}"
     assert "source.ramps.row: unknown key (known: rows)" in wrong
-    assert "model.name: Input should be 'dense', 'conv', 'conv1d', 'narrow' or 'patches', found 'narow'" in wrong
+    assert (
+        "model.name: Input should be 'dense', 'conv', 'conv1d', 'grid', 'narrow' or 'patches', found 'narow'" in wrong
+    )
     assert heavy == "set()"
 
 

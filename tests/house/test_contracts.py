@@ -25,7 +25,14 @@ MODELS = get_args(ModelParams.model_fields["name"].annotation)
 SOURCES = get_args(SourceParams.model_fields["name"].annotation)
 # Files beside the entries, which they share.
 PARTS = {"__init__", "base", "linear", "mirrors", "neighbours"}
-SHAPES = {"dense": [(5,), (6, 5), (4, 3, 2)], "conv": [(6, 5), (7, 8, 3)], "patches": [(8, 8), (7, 6, 3)]}
+SHAPES = {
+    "dense": [(5,), (6, 5), (4, 3, 2)],
+    "conv": [(6, 5), (7, 8, 3)],
+    "patches": [(8, 8), (7, 6, 3)],
+    "grid": [(8, 8), (7, 6, 3)],
+}
+# Options that most models have, and these have not.
+WITHOUT = {"grid": ("hidden_norm", "latent_norm")}
 MODELS_AND_SHAPES = [(name, shape) for name in MODELS for shape in SHAPES.get(name, [(6, 5)])]
 LATENT_SIZE = 3
 MSE = TrainParams(loss="mse")
@@ -60,7 +67,8 @@ def test_a_codec_can_hold_every_model(name):
 
 def model_of(name, shape, **options):
     torch.manual_seed(0)
-    chosen = ModelParams.model_validate({"name": name, name: options}).options
+    had = {key: value for key, value in options.items() if key not in WITHOUT.get(name, ())}
+    chosen = ModelParams.model_validate({"name": name, name: had}).options
     return build_model(name, shape, LATENT_SIZE, chosen)
 
 
@@ -164,10 +172,13 @@ def test_a_metric_says_what_it_is_called_and_which_way_is_better(name):
     assert metric.name == name
     assert metric.title
     assert metric.limit == f"{'max' if metric.better == 'lower' else 'min'}_{name}"
-    assert not (metric.of_rows and metric.of_means)
-    computed = metric.of_rows or metric.of_means
-    # What all vectors have together is measured by the benchmark itself.
-    assert computed or set(metric.reports) <= ({"bench"} if metric.of_vectors else set()), f"{name}: {metric.reports}"
+    assert sum(bool(made) for made in (metric.of_rows, metric.of_means, metric.of_records)) <= 1
+    # Where a sweep reports a metric it is a column of every sweep; one of whole records is of some data alone.
+    assert bool(metric.of_kind) == bool(metric.of_records) <= ("sweep" not in metric.reports)
+    computed = metric.of_rows or metric.of_means or metric.of_records
+    # What all vectors have together, and the SNR of sound, are measured by the benchmark itself.
+    by_bench = {"bench"} if metric.of_vectors or name == "snr" else set()
+    assert computed or set(metric.reports) <= by_bench, f"{name}: {metric.reports}"
 
 
 @pytest.mark.parametrize("name", of_rows())

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from handmade import random_codec
 from PIL import Image
 
@@ -23,15 +24,25 @@ from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.kinds import KINDS, build_kind, kind_names, open_kind
-from ae_pipeline.kinds.base import WIDER, Kind
+from ae_pipeline.kinds.base import WIDER, Kind, Several
 from ae_pipeline.kinds.state import Form, entry_of
 from ae_pipeline.params import PrepareParams, SourceParams
 from ae_pipeline.sources import build_source
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"__init__", "base", "encoded", "image_files", "image_headers", "audio_files", "lapped", "state"}
-# Kinds of several rows a record have the same contract in a file of their own: tests/sources/test_audio.py.
-SEVERAL = {"audio"}
+PARTS = {
+    "__init__",
+    "base",
+    "encoded",
+    "image_files",
+    "image_headers",
+    "image_pixels",
+    "image_tiles",
+    "audio_clips",
+    "audio_files",
+    "lapped",
+    "state",
+}
 
 
 def png(pixels):
@@ -40,29 +51,65 @@ def png(pixels):
     return file.getvalue()
 
 
+def wav(samples):
+    file = io.BytesIO()
+    soundfile.write(file, samples, 8000, format="WAV")
+    return file.getvalue()
+
+
 RANDOM = np.random.default_rng(0)
 PICTURES = RANDOM.integers(0, 255, (5, 4, 3), dtype=np.uint8)
 VECTORS = RANDOM.normal(size=(5, 6)).astype(np.float32)
-# For each kind: the rows of five records, a column of them with the third one missing, and an array of them.
+# Clips as long as a frame have one row each, which is the clip; longer ones are in tests/sources/test_audio.py.
+SOUNDS = (RANDOM.integers(-9999, 9999, (5, 64)) / 2**15).astype(np.float32)
+# For each kind: the rows of five records, and a column of them with the third one missing.
 RECORDS = {
     "image": (PICTURES, pa.array([png(rows) if place != 2 else None for place, rows in enumerate(PICTURES)])),
     "vector": (VECTORS, pa.array([list(row) if place != 2 else None for place, row in enumerate(VECTORS)])),
 }
 RECORDS["vector"] = (VECTORS, RECORDS["vector"][1].cast(pa.list_(pa.float32())))
+RECORDS["audio"] = (SOUNDS, pa.array([wav(clip) if place != 2 else None for place, clip in enumerate(SOUNDS)]))
 # Types of columns that its records may have.
 COLUMNS = {
     "image": [pa.binary(), pa.large_binary(), pa.struct({"path": pa.string(), "bytes": pa.large_binary()})],
     "vector": [pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.float64(), 6)],
 }
+COLUMNS["audio"] = [pa.binary(), pa.large_binary(), pa.struct({"path": pa.string(), "bytes": pa.large_binary()})]
 COLUMNS["vector"].append(pa.fixed_shape_tensor(pa.float64(), [6]))
 COLUMNS["image"].append(pa.fixed_shape_tensor(pa.uint8(), [4, 3]))
-IDS = pa.table({"id": range(5)})
+SETTINGS = {"audio": {"block": 64}}
+BESIDE = {"audio": {"frame": [0], "channel": [0], "clip_samples": [64], "clip_rate": [8000], "clip_channels": [1]}}
+BESIDE["audio"] |= {"clip_subtype": ["PCM_16"]}
 kind_of = pytest.mark.parametrize("name", RECORDS)
+# Kinds whose records can stand in an array.
+array_kind = pytest.mark.parametrize("name", ["image", "vector"])
+
+
+def state_of(name, form=None, records=()):
+    kind = build_kind(name)
+    return kind.fit(form or Form(sort="files"), kind.Options(**SETTINGS.get(name, {})), iter(records))
+
+
+def attributes_of(name):
+    """Columns of the rows of five records."""
+    schema = build_kind(name).row_columns(state_of(name))
+    columns = {key: pa.array(value * 5, schema.field(key).type) for key, value in BESIDE.get(name, {}).items()}
+    assert list(columns) == schema.names
+    return pa.table({"id": range(5), "record": range(5)} | columns)
+
+
+def row_of(found):
+    """The row of a record that has one, whatever the kind."""
+    if isinstance(found, Several):
+        (rows, _), *more = found.pieces
+        assert (found.rows, len(rows), more) == (1, 1, [])
+        return rows[0]
+    return found
 
 
 def test_files_names_and_the_table_are_the_same_list():
     folder = Path(kinds.__file__).parent
-    assert {file.stem for file in folder.glob("*.py")} - PARTS == set(KINDS) == set(RECORDS) | SEVERAL
+    assert {file.stem for file in folder.glob("*.py")} - PARTS == set(KINDS) == set(RECORDS)
     for name in KINDS:
         entry = import_module(f"ae_pipeline.kinds.{name}").KIND
         assert issubclass(entry, Kind)
@@ -72,7 +119,8 @@ def test_files_names_and_the_table_are_the_same_list():
 @kind_of
 def test_records_become_rows_in_order_and_a_missing_one_is_said(name):
     rows, column = RECORDS[name]
-    found = list(build_kind(name).to_rows(column, lambda number: f"place {number}"))
+    records = build_kind(name).to_rows(column, lambda number: f"place {number}", state_of(name))
+    found = [row_of(record) for record in records]
     assert isinstance(found[2], DataError)
     assert str(found[2]).startswith("place 2 has no ")
     for number in (0, 1, 3, 4):
@@ -84,15 +132,16 @@ def test_records_become_rows_in_order_and_a_missing_one_is_said(name):
 def test_a_row_depends_on_its_own_record_alone(name):
     _, column = RECORDS[name]
     kind = build_kind(name)
-    whole = list(kind.to_rows(column, str))
-    parts = [row for start in range(5) for row in kind.to_rows(column[start : start + 1], str)]
+    state = state_of(name)
+    whole = [row_of(row) for row in kind.to_rows(column, str, state)]
+    parts = [row_of(row) for start in range(5) for row in kind.to_rows(column[start : start + 1], str, state)]
     for one, other in zip(whole, parts, strict=True):
         assert str(one).split(" ", 1)[1:] == str(other).split(" ", 1)[1:] if isinstance(one, DataError) else True
         if not isinstance(one, DataError):
             np.testing.assert_array_equal(one, other)
 
 
-@kind_of
+@array_kind
 def test_arrays_are_taken_as_they_are_and_nothing_that_no_sample_can_be(name):
     rows, kind = RECORDS[name][0], build_kind(name)
     kind.refuse_array(rows.shape, rows.dtype, "here")
@@ -104,7 +153,7 @@ def test_arrays_are_taken_as_they_are_and_nothing_that_no_sample_can_be(name):
         kind.refuse_array((5,), rows.dtype, "here")
 
 
-@kind_of
+@array_kind
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_refused_with_their_place(name, value):
     rows = np.ones(RECORDS[name][0].shape, np.float32)
@@ -127,17 +176,17 @@ def forms_of(name):
     """Ways in which records of a kind stand: (form, records)."""
     rows, column = RECORDS[name]
     yield Form(sort="files"), column
-    yield Form(sort="array", type=type_to_json(pa.from_numpy_dtype(rows.dtype))), rows
+    if name != "audio":
+        yield Form(sort="array", type=type_to_json(pa.from_numpy_dtype(rows.dtype))), rows
     for kind in COLUMNS[name]:
         form = Form(sort="table", column="v", type=type_to_json(kind), columns=("a", "v", "id"))
-        yield form, build_kind(name).from_rows(rows, IDS, build_kind(name).State(form=form))
+        yield form, build_kind(name).from_rows(rows, attributes_of(name), state_of(name, form))
 
 
 @kind_of
 def test_a_state_is_plain_json_that_comes_back(name):
-    kind = build_kind(name)
     for form, records in forms_of(name):
-        state = kind.fit(form, kind.Options(), iter([records]))
+        state = state_of(name, form, [records])
         entry = entry_of(name, state)
         again = KindEntry.model_validate_json(entry.model_dump_json())
         _, found = open_kind(again, "here")
@@ -153,15 +202,15 @@ def test_rows_become_records_of_the_persons_type_and_the_same_rows_again(name):
     rows, kind = RECORDS[name][0], build_kind(name)
     spec = SampleSpec(rows.shape[1:], rows.dtype.name)
     for form, records in forms_of(name):
-        state = kind.fit(form, kind.Options(), iter([records]))
-        made = kind.from_rows(rows, IDS, state)
+        state = state_of(name, form, [records])
+        made = kind.from_rows(rows, attributes_of(name), state)
         assert made.type == kind.column_type(state, spec)
         assert form.sort != "table" or made.type == form.arrow_type
         assert len(made) == len(rows)
         assert kind.takes(made.type)
-        np.testing.assert_array_equal(list(kind.to_rows(made, str, state)), rows)
+        np.testing.assert_array_equal([row_of(row) for row in kind.to_rows(made, str, state)], rows)
         if form.sort == "array":
-            again = kind.to_array(rows, state)
+            again = kind.to_array(rows, attributes_of(name), state)
             assert again.dtype == form.arrow_type.to_pandas_dtype()
             np.testing.assert_array_equal(list(kind.to_rows(again, str, state)), rows)
 
@@ -169,18 +218,33 @@ def test_rows_become_records_of_the_persons_type_and_the_same_rows_again(name):
 @kind_of
 def test_a_record_is_written_as_a_file_that_is_the_same_record(name, tmp_path):
     rows, kind = RECORDS[name][0], build_kind(name)
-    state = kind.State(form=Form(sort="files"))
+    state, attributes = state_of(name), attributes_of(name)
     ending = kind.ending(state, SampleSpec(rows.shape[1:], rows.dtype.name))
     assert (ending is None) == (not kind.suffixes)
     if ending is None:
         return
     assert ending in kind.suffixes
     for again in ("a", "b"):
-        kind.write([(rows[:1], IDS[:1])], tmp_path / f"{again}{ending}", state)
-        np.testing.assert_array_equal(kind.read_file(tmp_path / f"{again}{ending}", state), rows[0])
+        kind.write([(rows[:1], attributes[:1])], tmp_path / f"{again}{ending}", state)
+        np.testing.assert_array_equal(row_of(kind.read_file(tmp_path / f"{again}{ending}", state)), rows[0])
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
     with pytest.raises(FileExistsError):
-        kind.write([(rows[:1], IDS[:1])], tmp_path / f"a{ending}", state)
+        kind.write([(rows[:1], attributes[:1])], tmp_path / f"a{ending}", state)
+
+
+@kind_of
+def test_a_kind_of_several_rows_gives_the_values_of_a_record_for_its_metrics(name):
+    """They are those of the file that `write` makes, whatever the pieces."""
+    rows, kind = RECORDS[name][0], build_kind(name)
+    if not kind.several:
+        return
+    attributes = attributes_of(name)
+    for number in range(5):
+        pieces = [(rows[number : number + 1], attributes[number : number + 1])]
+        values = np.concatenate(list(kind.restored(pieces, state_of(name))))
+        assert values.dtype == np.float64
+        assert np.abs(values).max() <= 1
+        np.testing.assert_array_equal(values.reshape(-1), rows[number].reshape(-1))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_one_error_lists_every_problem(tmp_path):
         "train.learning_rate: ",
         "train.autocast: ",
         "quantiser.levels: Input should be less than or equal to 256, found 257",
-        "model.name: Input should be 'dense', 'conv', 'conv1d' or 'patches', found 'vae'",
+        "model.name: Input should be 'dense', 'conv', 'conv1d', 'grid' or 'patches', found 'vae'",
         "model.dense.hidden_sizes.1: ",
         "source.synthetic.height: ",
         "prepare.validation_fraction: ",

@@ -5,8 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from handmade import random_codec
 from inboxes import run, settle, store_of, stored
+from PIL import Image
 
 from ae_pipeline.data.arrow_types import type_to_json
+from ae_pipeline.kinds.image import ImageState
+from ae_pipeline.kinds.image_files import size_of
 from ae_pipeline.kinds.state import Form, KindState, entry_of
 
 VECTORS = np.random.default_rng(3).normal(size=(40, 6))
@@ -39,3 +42,23 @@ def test_vectors_in_their_column_and_arrays(ae, box, tmp_path):
     found = pq.read_table(tmp_path / "x.parquet")
     assert found.column_names == ["id", "file_sha256", "word", "v"]
     assert found.schema.field("v").type == pa.list_(pa.float64())
+
+
+def test_pictures_of_many_sizes_are_taken_as_tiles_and_come_back(ae, box, tmp_path):
+    codec = tmp_path / "own-codec"
+    random_codec(codec, (8, 8), kind=entry_of("image", ImageState(form=Form(sort="files"), tile=8)))
+    sizes = {"a.png": (8, 8), "b/c.png": (20, 9), "d.png": (1, 1)}
+    for name, size in sizes.items():
+        (box / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros(size, np.uint8)).save(box / name)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(box / "colour.png")
+    (box / "cut.png").write_bytes(b"no picture")
+    settle(box)
+    done = run(tmp_path, codec)
+    assert (done.files, done.rows) == (["a.png", "b/c.png", "d.png"], 1 + 6 + 1)
+    assert set(done.quarantined) == {"colour.png", "cut.png"}
+    assert "is uint8 8x8x3, expected uint8 8x8" in done.quarantined["colour.png"]
+    store = store_of(tmp_path, codec)
+    assert ae("verify", store)[0] == 0
+    assert ae("decode", store, "--out", tmp_path / "out")[0] == 0
+    assert {name: size_of(tmp_path / "out" / name) for name in sizes} == sizes

@@ -1,14 +1,18 @@
-"""Pictures as they are: an encode that is killed at any step leaves no store, and the next run finishes it."""
+"""Pictures and clips: an encode that is killed at any step leaves no store, and the next run finishes it."""
 
 import shutil
 
+import numpy as np
 import pytest
+import soundfile
 from faults import START, Operation, check, commits_once, do
 from handmade import bytes_of, random_codec, random_pixels
 from killing import stopped_at_every_step
 from PIL import Image
 
-from ae_pipeline.kinds.state import Form, KindState, entry_of
+from ae_pipeline.kinds import build_kind
+from ae_pipeline.kinds.image import ImageState
+from ae_pipeline.kinds.state import Form, entry_of
 
 ENCODE = """
 from ae_pipeline.codec.header import read_header
@@ -24,16 +28,36 @@ def work(folder):
 """
 
 
+def pictures(folder, tile=None):
+    kind = entry_of("image", ImageState(form=Form(sort="files"), tile=tile))
+    random_codec(folder / "codec", (tile, tile) if tile else (5, 4), kind=kind)
+    for number, pixels in enumerate(random_pixels((7, 5, 4), "uint8")):
+        path = folder / "data" / f"{'ab'[number // 4]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[number % 5 :] if tile else pixels).save(path)
+
+
+def tiles(folder):
+    """Pictures of several sizes."""
+    pictures(folder, tile=4)
+
+
+def clips(folder):
+    """Of several frames each, one without any sound."""
+    state = build_kind("audio").State(form=Form(sort="files"), block=16, frame=16, rate=8000)
+    random_codec(folder / "codec", (16,), "float32", kind=entry_of("audio", state))
+    for number, samples in enumerate((50, 0, 16, 33, 90)):
+        path = folder / "data" / f"{'ab'[number // 4]}/{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.random.default_rng(number).normal(0, 0.1, samples), 8000)
+
+
 @pytest.mark.slow
-def test_an_encode_of_pictures_that_is_killed_at_any_step(tmp_path, monkeypatch):
+@pytest.mark.parametrize("make", [pictures, tiles, clips])
+def test_an_encode_of_own_files_that_is_killed_at_any_step(make, tmp_path, monkeypatch):
     monkeypatch.setattr("ae_pipeline.sources.own_files.grouping.GROUP_FILES", 4)
     template = tmp_path / "template"
-    kind = entry_of("image", KindState(form=Form(sort="files")))
-    random_codec(template / "codec", kind=kind)
-    for number, pixels in enumerate(random_pixels((7, 5, 4), "uint8")):
-        path = template / "data" / f"{'ab'[number // 4]}/{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+    make(template)
     whole = shutil.copytree(template, tmp_path / "whole")
     do(ENCODE, whole)
     assert len(list((whole / "out/store").glob("part-*"))) == 2

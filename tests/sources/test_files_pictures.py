@@ -154,10 +154,10 @@ def test_sizes_and_channels_that_differ_are_refused_with_their_numbers(tmp_path)
     (folder / "wide.png").write_bytes(saved(COLOUR[:4]))
     wanted = (
         r"has records of 3 sizes: 12 of uint8 5x4x3 \(00.png\), 1 of uint8 5x4 \(grey.png\), 1 of uint8 4x4x3 "
-        r"\(wide.png\); expected one: bring them to one size"
+        r"\(wide.png\); expected one: set source.files.settings: \{tile: 32\} for pictures of several sizes"
     )
     with pytest.raises(DataError, match=wanted):
-        fetch(tmp_path, path=folder)
+        fetch(tmp_path, path=folder, settings={"tile": "whole"})
 
 
 def test_a_sub_folder_is_the_label_and_the_same_name_may_be_in_several(tmp_path):
@@ -242,7 +242,7 @@ def test_large_pictures_are_written_one_by_one(tmp_path):
     pictures = [np.full((3500, 3500, 3), tone, np.uint8) for tone in range(3)]
     column = as_hugging_face([saved(picture, compress_level=1) for picture in pictures])
     pq.write_table(pa.table({"image": column, "tone": range(3)}), tmp_path / "in.parquet")
-    for line, row in rows_of(fetch(tmp_path, path=tmp_path / "in.parquet")):
+    for line, row in rows_of(fetch(tmp_path, path=tmp_path / "in.parquet", settings={"tile": "whole"})):
         assert (row == line["tone"]).all()
         assert line["tone"] == line["id"]
 

@@ -1,4 +1,5 @@
-"""Image codecs on rows that are images: one file for each row, and all rows in mosaics.
+"""Image codecs on rows that are images: one file for each row, and all rows in mosaics; on whole pictures, if rows are
+tiles of them.
 
 A mosaic, rows side by side in pictures of bounded size, is the fair way to give small images to an image codec.
 """
@@ -11,6 +12,7 @@ import numpy as np
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.experiments.benchmark.image_formats import FORMATS, ImageFormat, Setting, decode_image, encode_image
 from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell, timed
+from ae_pipeline.experiments.benchmark.whole_pictures import WholePictures
 from ae_pipeline.experiments.front import front, grouped
 from ae_pipeline.params.operation import BenchParams
 
@@ -31,6 +33,7 @@ def measure_image_codecs(
     """The best points of every image codec, three families each, and what was left out, with the reason.
 
     Families: mosaic; files; and files without the bytes with which all of them begin, which count once, as a codec's.
+    Of tiles, each picture is a file.
     """
     why = why_no_images(rows.samples.spec)
     if why:
@@ -42,8 +45,11 @@ def measure_image_codecs(
         if missing:
             left_out.append(f"{form.name}: {missing}")
             continue
-        found = []
+        found: list[Point] = []
         for setting in form.settings(params.image_effort, grey):
+            if rows.pictures is not None:
+                found += _as_pictures(form, setting, rows, rows.pictures, grey)
+                continue
             found.append(_in_mosaics(form, setting, rows, grey))
             found += _in_files(form, setting, rows, params.single_files, grey)
         for family in grouped(found, lambda point: point.family).values():
@@ -76,9 +82,26 @@ def _in_files(form: ImageFormat, setting: Setting, rows: Rows, files: int, grey:
     bits = 8 * sum(map(len, data)) / len(data)
     name, seconds = f"{form.name} {setting.name}, files", (encoding, decoding)
     whole = rows.point(name, f"{form.name} files", setting.name, bits, decoded, seconds, chosen=chosen)
+    return whole, _with_header_once(whole, data, len(data), rows)
+
+
+def _as_pictures(
+    form: ImageFormat, setting: Setting, rows: Rows, whole: WholePictures, grey: bool
+) -> tuple[Point, Point]:
+    """A file for each picture, and the same with the prefix that all have counted once; bits are those of a tile."""
+    data, encoding = timed(lambda: [encode_image(picture, form, setting) for picture in whole.pictures])
+    back, decoding = timed(lambda: [decode_image(file, form, grey=grey) for file in data])
+    bits = 8 * sum(map(len, data)) / len(rows)
+    name, seconds = f"{form.name} {setting.name}, whole pictures", (encoding, decoding)
+    point = rows.point(name, f"{form.name} whole pictures", setting.name, bits, whole.rows_of(back), seconds)
+    return point, _with_header_once(point, data, len(rows), rows)
+
+
+def _with_header_once(whole: Point, data: list[bytes], tiles: int, rows: Rows) -> Point:
+    """Count the prefix that all files have once, as a codec; the files hold `tiles` rows."""
     prefix = shared_prefix(data)
-    own = bits - 8 * prefix
-    shared = replace(
+    own = whole.bits_per_row - 8 * prefix * len(data) / tiles
+    return replace(
         whole,
         name=f"{whole.name}, header once",
         family=f"{whole.family}, header once",
@@ -86,7 +109,6 @@ def _in_files(form: ImageFormat, setting: Setting, rows: Rows, files: int, grey:
         bits_per_row_with_codec=own + 8 * prefix / len(rows),
         codec_bytes=prefix,
     )
-    return whole, shared
 
 
 def shared_prefix(files: list[bytes]) -> int:

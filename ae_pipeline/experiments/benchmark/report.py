@@ -6,14 +6,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ae_pipeline.evaluation.metrics import reported
+from ae_pipeline.evaluation.metrics import METRICS, psnr_of, reported
 from ae_pipeline.evaluation.pictures import label, note, scale_bits
-from ae_pipeline.experiments.benchmark.points import OURS
+from ae_pipeline.experiments.benchmark.points import OURS, snr_of
 from ae_pipeline.experiments.front import front, grouped
 
 _COLOURS = {
     OURS: "#c2255c",
     "PCA": "#d9730d",
+    "Opus": "#2463a8",
     "OPQ": "#2f9e44",
     "PQ": "#2463a8",
     "integers": "#7048a8",
@@ -22,14 +23,18 @@ _COLOURS = {
     "WebP": "#2463a8",
     "AVIF": "#7048a8",
 }
+_BITS = ("bits_per_row", "bits_per_row_with_codec")
 _GREY = "#444444"
 _DISC = 13
 _IN_DISC: dict[str, Any] = {"color": "white", "fontsize": 8, "fontweight": "bold", "ha": "center", "va": "center"}
 # How the families of one codec are told apart: line and marker.
-_KINDS = {"mosaic": ("-", "o"), "files": (":", "x"), "files, header once": ("--", ".")}
+_KINDS = {"packets": ("-", "o"), "mosaic": ("-", "o"), "files": (":", "x"), "files, header once": ("--", ".")}
+_KINDS |= {"whole pictures": ("-", "o"), "whole pictures, header once": ("--", ".")}
 _QUALITIES = {
     "psnr": "PSNR of the mean error, dB",
     "recall_at_10": "neighbours kept (recall at 10)",
+    "snr": "SNR, dB",
+    "log_mel_distance": "log-mel distance, dB (less is nearer)",
 }
 # Decibel below the worst image or codec of ours at which the picture ends.
 _BELOW = 3.0
@@ -37,24 +42,24 @@ _BELOW = 3.0
 
 def format_report(result: dict[str, Any]) -> str:
     """Verdict, savings, table, what was left out, machine."""
-    counts, by_recall = result["row_counts"], result.get("bd_rate_by_recall")
+    counts = result["row_counts"]
     lines = [
         f"# Benchmark: {result['data_set']}",
         "",
         f"{counts['measured']:,} rows of the test split, {result['samples']}, {result['date']}. Trained on "
         f"{counts['train']:,} rows. How everything is run and counted: docs/choosing.md.",
         "",
+        *_of_tiles(result),
         *_verdicts(result),
         "Bits are those with the codec. A mosaic or a compressed stream gives no row back without all of its "
         "neighbours; single files and latent stores do.",
         "",
-        *(_savings(by_recall, "recall at 10", _recalls) if by_recall else []),
-        *_savings(result["bd_rate"], "PSNR", lambda line: f"{line['psnr_from']:.1f} to {line['psnr_to']:.1f} dB"),
+        *_all_savings(result),
         "## All that was measured",
         "",
         "Of PCA and image codecs only settings that no other of the same kind beats.",
         "",
-        *_table(result["rows"]),
+        *_table(result["rows"], result.get("rows_per_second"), _pixels_of_a_row(result)),
         "",
         *_beside_mean(result),
         *(["## Left out", "", *(f"- {reason}" for reason in result["left_out"]), ""] if result["left_out"] else []),
@@ -65,23 +70,62 @@ def format_report(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _of_tiles(result: dict[str, Any]) -> list[str]:
+    """What a row is, where it is a tile of a picture."""
+    whole = result.get("pictures")  # results of before there was this have none
+    if not whole:
+        return []
+    return [
+        f"A row is a tile of {whole['tile']} x {whole['tile']} pixels, of {whole['pictures']:,} pictures with "
+        f"{whole['pixels']:,} pixels. Image codecs were given the pictures, a file each; errors are those of the "
+        f"tiles. Bits per row divided by {_pixels_of_a_row(result):,.1f} are bits per pixel.",
+        "",
+    ]
+
+
+def _pixels_of_a_row(result: dict[str, Any]) -> float | None:
+    """Pixels of pictures for each tile; what is repeated beyond their edges does not count."""
+    whole = result.get("pictures")
+    return whole and whole["pixels"] / result["row_counts"]["measured"]
+
+
 def _verdicts(result: dict[str, Any]) -> list[str]:
-    """By the neighbours of vectors, if the rows are some, and by the error."""
-    by_recall = result.get("verdict_by_recall")  # results of before there was this have none
+    """By the neighbours of vectors or the ear, if the rows are of that, and by the error."""
+    beside = [  # results of before there was this have none
+        ("recall at 10", result.get("verdict_by_recall")),
+        ("log-mel distance: what is heard", result.get("verdict_by_log_mel_distance")),
+    ]
+    found = [(f"## Verdict, at equal {name}", verdict) for name, verdict in beside if verdict]
+    error = "SNR: the samples" if _are_sound(result) else "MSE"
+    found.append((f"## Verdict, at equal {error}" if found else "## Verdict", result["verdict"]))
     lines = []
-    heads = ("## Verdict, at equal recall at 10", "## Verdict, at equal MSE") if by_recall else ("", "## Verdict")
-    for head, verdict in zip(heads, (by_recall, result["verdict"]), strict=True):
-        if verdict:
-            lines += [head, "", f"**{verdict['summary']}**", ""]
-            lines += [f"- {choice['sentence']}" for choice in verdict["choices"]]
-            lines += [*([f"- {verdict['limit']}"] if verdict["limit"] else []), ""]
+    for head, verdict in found:
+        lines += [head, "", f"**{verdict['summary']}**", ""]
+        lines += [f"- {choice['sentence']}" for choice in verdict["choices"]]
+        lines += [*([f"- {verdict['limit']}"] if verdict["limit"] else []), ""]
     return lines
 
 
-def _recalls(line: dict[str, Any]) -> str:
-    """Where two curves of recall, whose decibels are of what it lacks, lie side by side."""
-    low, high = (1 - 10 ** (-line[key] / 10) for key in ("psnr_from", "psnr_to"))
-    return f"{low:.2f} to {high:.2f}"
+def _are_sound(result: dict[str, Any]) -> bool:
+    return result.get("rows_per_second") is not None
+
+
+def _all_savings(result: dict[str, Any]) -> list[str]:
+    """By what vectors or sound are judged by, and by the error."""
+
+    def over(words: Callable[[float], str], unit: str) -> Callable[[dict[str, Any]], str]:
+        """Errors between which two curves lie side by side; what they have for it in the result are its decibels."""
+        return lambda line: " to ".join(words(10 ** (-line[key] / 10)) for key in ("psnr_from", "psnr_to")) + unit
+
+    lines = []
+    if by_recall := result.get("bd_rate_by_recall"):
+        lines += _savings(by_recall, "recall at 10", over(lambda error: f"{1 - error:.2f}", ""))
+    if by_ear := result.get("bd_rate_by_log_mel_distance"):
+        lines += _savings(by_ear, "log-mel distance", over(lambda error: f"{error:.1f}", " dB"))
+    if _are_sound(result):
+        mean_mse = result["mean_mse"]
+        return lines + _savings(result["bd_rate"], "SNR", over(lambda error: f"{snr_of(error, mean_mse):.1f}", " dB"))
+    return lines + _savings(result["bd_rate"], "PSNR", over(lambda error: f"{psnr_of(error):.1f}", " dB"))
 
 
 def _savings(savings: list[dict[str, Any]], quality: str, over: Callable[[dict[str, Any]], str]) -> list[str]:
@@ -124,16 +168,21 @@ def _beside_mean(result: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
+def _table(rows: list[dict[str, Any]], rows_per_second: float | None, pixels: float | None) -> list[str]:
     metrics = [metric for metric in reported("bench") if any(row.get(metric.name) is not None for row in rows)]
-    heads = ["bits per row", "with codec", *(metric.title for metric in metrics), "encode, rows/s", "decode, rows/s"]
+    sound = ["kbit/s"] if rows_per_second is not None else []
+    of_pixels = ["bits per pixel", "with codec"] if pixels else []
+    heads = [*sound, "bits per row", "with codec", *of_pixels, *(metric.title for metric in metrics)]
+    heads += ["encode, rows/s", "decode, rows/s"]
     lines = [f"| | {' | '.join(heads)} |", f"|---{'|---:' * len(heads)}|"]
     for row in rows:
         name = f"**{row['name']}**" if row["family"] == OURS else row["name"]
         cells = [
             name,
+            *([f"{row['bits_per_row'] * rows_per_second / 1000:,.1f}"] if rows_per_second is not None else []),
             f"{row['bits_per_row']:,.1f}",
             f"{row['bits_per_row_with_codec']:,.1f}",
+            *((f"{row[key] / pixels:.3f}" for key in _BITS) if pixels else ()),
             *(metric.words(row.get(metric.name)) for metric in metrics),
             f"{row['encode_rows_per_s']:,.0f}",
             f"{row['decode_rows_per_s']:,.0f}",
@@ -155,29 +204,45 @@ def _machine(machine: dict[str, Any]) -> str:
 def draw(result: dict[str, Any]) -> Figure:
     """Quality against bits per row, without the codecs' bytes and with them; one colour per codec, ours on top.
 
-    The quality is the PSNR, or, of vectors, the recall.
+    The quality is the PSNR; of vectors, the recall; of sound, SNR and log-mel distance, one below the other.
     """
-    figure = Figure(figsize=(14, 6.6), layout="constrained", dpi=110)
-    panels = figure.subplots(1, 2, sharey=True)
+    qualities = _qualities(result["rows"])
+    figure = Figure(figsize=(14, 6.6 if len(qualities) == 1 else 11), layout="constrained", dpi=110)
+    panels = figure.subplots(len(qualities), 2, sharey="row", squeeze=False)
     counts = result["row_counts"]
     title = f"{result['data_set']}: {counts['measured']:,} rows, {result['samples']}"
     names = ", ".join(f"{number} {name}" for name, number in _numbers(result["rows"]).items())
     figure.suptitle(f"{title}\nautoencoder: {names}" if names else title, fontsize=12)
     titles = ("without codec", f"with codec, shared by {counts['measured']:,} rows")
-    for axis, key, title in zip(panels, ("bits_per_row", "bits_per_row_with_codec"), titles, strict=True):
-        quality = "recall_at_10" if any(row.get("recall_at_10") is not None for row in result["rows"]) else "psnr"
-        _draw_panel(axis, result["rows"], key, quality)
-        label(axis, title, "bits per row", _QUALITIES[quality])
-        axis.label_outer()
-    handles, labels = panels[1].get_legend_handles_labels()
+    rows, unit = _in_kbit(result)
+    for line, quality in zip(panels, qualities, strict=True):
+        line[0].yaxis.set_inverted(METRICS[quality].better == "lower")
+        for axis, key, title in zip(line, _BITS, titles, strict=True):
+            _draw_panel(axis, rows, key, quality, unit)
+            label(axis, title, unit, _QUALITIES[quality])
+            axis.label_outer()
+    handles, labels = panels[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     return figure
 
 
-def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str, quality: str) -> None:
+def _qualities(rows: list[dict[str, Any]]) -> list[str]:
+    others = [name for name in _QUALITIES if name != "psnr"]
+    return [name for name in others if any(row.get(name) is not None for row in rows)] or ["psnr"]
+
+
+def _in_kbit(result: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """All points, with the unit that their bits are drawn in: of sound kbit/s."""
+    if not _are_sound(result):
+        return result["rows"], "bits per row"
+    scale = result["rows_per_second"] / 1000
+    return [row | {key: row[key] * scale for key in _BITS} for row in result["rows"]], "kbit/s"
+
+
+def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str, quality: str, unit: str) -> None:
     numbers = _numbers(rows)
     for family, points in grouped(_shown(rows), itemgetter("family")).items():
-        best = front(points, bits=itemgetter(key), error=lambda row: -row[quality])
+        best = front(points, bits=itemgetter(key), error=lambda row: METRICS[quality].loss(row[quality]))
         bold = family == OURS
         axis.plot(
             [row[key] for row in best],
@@ -200,7 +265,7 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str, quality: str) -
     if lossless:
         least = min(lossless, key=lambda row: row[key])
         axis.axvline(least[key], color=_GREY, linestyle="-.", linewidth=1)
-        words = f"lossless: {least['name']}, {least[key]:,.0f} bits"
+        words = f"lossless: {least['name']}, {least[key]:,.0f} {unit.removesuffix(' per row')}"
         # To the left: most of the picture is there, and a long name beyond its edge would squeeze it.
         note(axis, words, (least[key], axis.get_ylim()[0]), (-5, 6), fontsize=8, ha="right", color=_GREY)
     scale_bits(axis)

@@ -20,10 +20,12 @@ from ae_pipeline.experiments.benchmark.image_codecs import measure_image_codecs
 from ae_pipeline.experiments.benchmark.lossless import measure_lossless
 from ae_pipeline.experiments.benchmark.ours import measure_preset, trained_codec
 from ae_pipeline.experiments.benchmark.pca import measure_pca
-from ae_pipeline.experiments.benchmark.points import RECALL, Point, Rows, Tell, take_rows
+from ae_pipeline.experiments.benchmark.points import LOG_MEL, RECALL, Point, Rows, Tell, snr_quality, take_rows
+from ae_pipeline.experiments.benchmark.sound_codecs import measure_sound_codecs
 from ae_pipeline.experiments.benchmark.vector_codes import measure_vector_codes
 from ae_pipeline.experiments.benchmark.verdict import judge
-from ae_pipeline.experiments.presets import preset_params, suiting
+from ae_pipeline.experiments.benchmark.whole_pictures import tile_of
+from ae_pipeline.experiments.presets import TILES, preset_params, suiting
 from ae_pipeline.files import finished_file, make_folder, write_json
 from ae_pipeline.models import build_model
 from ae_pipeline.params import BENCHMARKS, Params
@@ -43,7 +45,9 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
     prepared = root / params.paths.prepared
     sets = {name: open_split(prepared, name) for name in ("train", "validation", "test")}
     kind = sets["train"].kind
-    suit = suiting(sets["train"].spec.shape, kind.name if kind else None)
+    named = kind.name if kind else None
+    named = TILES if tile_of(sets["train"]) else named
+    suit = suiting(sets["train"].spec.shape, named)
     asked = given or {name: preset_params(name, params) for name in suit}
     work = root / params.paths.work / BENCHMARKS
     make_folder(work)
@@ -57,10 +61,12 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
     with tempfile.TemporaryDirectory() as folder:
         rows = take_rows(sets["test"], most, fit_scaling(sets["train"]), Path(folder))
         points, left_out = measure(rows, sets["train"], codecs, params, tell)
-        mean_mse = rows.mean_mse()
+        mean_mse, rows_per_second = rows.mean_mse, rows.rows_per_second
         found = rows.samples.measure_range()
     useful = better_than_mean(points, mean_mse)
-    by_recall = RECALL.of(useful)
+    by_recall, by_ear = RECALL.of(useful), LOG_MEL.of(useful)
+    if rows.are_sound:
+        useful = snr_quality(mean_mse).of(useful)
     result = {
         "data_set": params.source.name,
         "samples": rows.samples.spec.describe(),
@@ -70,16 +76,26 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         "git": git,
         "image_effort": params.bench.image_effort,
         "mean_mse": mean_mse,
+        "rows_per_second": rows_per_second,
         "warnings": found.warnings("the test split", rows.scaling.offset, rows.scaling.scale),
         "verdict": asdict(judge(useful, len(rows), params.bench.image_effort)),
         "bd_rate": [asdict(saving) for saving in savings(useful, len(rows))],
         "verdict_by_recall": asdict(judge(by_recall, len(rows))) if by_recall else None,
         "bd_rate_by_recall": [asdict(saving) for saving in savings(by_recall, len(rows))],
+        "verdict_by_log_mel_distance": asdict(judge(by_ear, len(rows))) if by_ear else None,
+        "bd_rate_by_log_mel_distance": [asdict(saving) for saving in savings(by_ear, len(rows))],
         "left_out": [*unfit, *left_out],
+        "pictures": _pictures(rows),
         "rows": [point.as_dict() for point in points],
     }
     write_reports(root / params.paths.reports, result)
     return result
+
+
+def _pictures(rows: Rows) -> dict[str, int] | None:
+    """What the rows are tiles of, in numbers."""
+    whole = rows.pictures
+    return None if whole is None else {"pictures": len(whole.pictures), "pixels": whole.pixels, "tile": whole.tile}
 
 
 def better_than_mean(points: list[Point], mean_mse: float) -> list[Point]:
@@ -118,13 +134,15 @@ def measure(
     for point in points:
         tell(point)
     pca, no_pca = measure_pca(rows, train, params.bench, params.encode, tell)
-    images, no_images = measure_image_codecs(rows, params.bench, tell)
-    points += [*pca, *images]
-    left_out = [*no_lossless, *no_pca, *no_images]
+    points, left_out = [*points, *pca], [*no_lossless, *no_pca]
+    if rows.are_sound:
+        others, no_others = measure_sound_codecs(rows, tell)
+    else:
+        others, no_others = measure_image_codecs(rows, params.bench, tell)
     if rows.are_vectors:
         codes, no_codes = measure_vector_codes(rows, train, params.bench, params.encode.row_group_rows, tell)
-        points, left_out = [*points, *codes], [*left_out, *no_codes]
-    return points, left_out
+        others, no_others = [*others, *codes], [*no_others, *no_codes]
+    return [*points, *others], [*left_out, *no_others]
 
 
 def write_reports(reports: Path, result: dict[str, Any]) -> None:
@@ -165,7 +183,7 @@ def _codec_versions() -> dict[str, str]:
     from PIL import features
 
     found = {name: features.version(name) for name in ("libjpeg_turbo", "webp", "avif")}
-    for package in ("pillow", "brotli", "pillow-jxl-plugin", "faiss-cpu"):
+    for package in ("pillow", "brotli", "pillow-jxl-plugin", "faiss-cpu", "soundfile", "soxr"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -29,6 +29,8 @@ class Choice:
     mse: float
     psnr: float | None
     recall_at_10: float | None
+    snr: float | None
+    log_mel_distance: float | None
     bits: float
     """Bits per row of our codec, with its own bytes."""
     better_preset: str | None
@@ -111,12 +113,12 @@ def _choose(own: Point, ours: list[Point], families: dict[str, list[Point]], row
     else:
         words = _compared(own, other, rows, even, families)
         if better:
-            words += f" Of ours, {better.name} is as good and takes {_bits(better.bits_at(rows))}."
+            words += f" Of ours, {better.name} is as good and takes {_bits(better.bits_at(rows), better)}."
     return Choice(
         preset=own.name,
         mse=own.mse,
         psnr=own.psnr,
-        recall_at_10=own.metrics.get("recall_at_10"),
+        **{name: own.metrics.get(name) for name in ("recall_at_10", "snr", "log_mel_distance")},
         bits=own.bits_at(rows),
         better_preset=better.name if better else None,
         use=OURS if other is None or wins else other.point.family,
@@ -132,18 +134,18 @@ def _another_of_ours(own: Point, better: Point, rows: int) -> str:
     even = break_even_rows(own, {OURS: [better]})
     less = "at no number of rows less" if even is None else f"less than {better.name} from {even:,} rows on"
     return (
-        f"use {better.name}, which takes {_bits(better.bits_at(rows))} at {_beside(better)}; {own.name} takes "
-        f"{_bits(own.bits_at(rows))}, {_bits(own.bits_per_row)} without its codec, and {less}."
+        f"use {better.name}, which takes {_bits(better.bits_at(rows), better)} at {_beside(better)}; {own.name} takes "
+        f"{_bits(own.bits_at(rows), own)}, {_bits(own.bits_per_row, own)} without its codec, and {less}."
     )
 
 
 def _compared(own: Point, other: Cost | None, rows: int, even: int | None, families: dict[str, list[Point]]) -> str:
     bits = own.bits_at(rows)
     if other is None:
-        return f"use {own.name}, {_bits(bits)}; nothing else here is as good."
+        return f"use {own.name}, {_bits(bits, own)}; nothing else here is as good."
     if bits <= other.bits:
         since = "" if even is None else f" It pays from {even:,} rows on."
-        return f"use {own.name}, {_bits(bits)}; the next best is {_taking(other, rows)}.{since}"
+        return f"use {own.name}, {_bits(bits, own)}; the next best is {_taking(other, rows)}.{since}"
     perfect = other.point.decibel is None
     verb = "keep" if perfect else "use"
     lossless = f" and {other.point.quality.perfect}" if perfect else ""
@@ -154,7 +156,7 @@ def _compared(own: Point, other: Cost | None, rows: int, even: int | None, famil
     )
     return (
         f"{verb} {_taking(other, rows)}{lossless}; "
-        f"{own.name} takes {_bits(bits)}, {_bits(own.bits_per_row)} without its codec, and {later}."
+        f"{own.name} takes {_bits(bits, own)}, {_bits(own.bits_per_row, own)} without its codec, and {later}."
     )
 
 
@@ -162,13 +164,14 @@ def _always(own: Point, families: dict[str, list[Point]]) -> str:
     """What is smaller however many rows share the codecs."""
     other = best_alternative(families, own.decibel, _MOST_ROWS)
     assert other is not None
-    return f"{other.point.family if other.worse else other.point.name} takes {_bits(other.bits)} without its own"
+    return f"{other.point.family if other.worse else other.point.name} takes {_bits(other.bits, own)} without its own"
 
 
 def _without_ours(families: dict[str, list[Point]], rows: int) -> str:
     """The verdict where none of our codecs was good enough to be compared."""
     lossless = best_alternative(families, None, rows)
-    instead = f" {lossless.point.name} takes {_bits(lossless.bits)} and loses nothing." if lossless else ""
+    taking = f" {lossless.point.name} takes {_bits(lossless.bits, lossless.point)}" if lossless else ""
+    instead = f"{taking} and loses nothing." if lossless else ""
     none = "none of our codecs is better than answering each value's mean"
     return f"At {_rows(rows)}, do not use an autoencoder: {none}.{instead}"
 
@@ -184,7 +187,7 @@ def _limit(ours: list[Point], families: dict[str, list[Point]], rows: int) -> st
     if beyond and (lossless is None or beyond.bits < lossless.bits):
         found.append(f"use {_taking(beyond, rows)}")
     if lossless:
-        found.append(f"{lossless.point.name}, {_bits(lossless.bits)}, {best.quality.perfect}")
+        found.append(f"{lossless.point.name}, {_bits(lossless.bits, lossless.point)}, {best.quality.perfect}")
     rest = "; ".join(found) or "nothing else here does either"
     return f"Beyond {_limit_words(best)} none of these codecs goes: {rest}."
 
@@ -199,10 +202,12 @@ def _beside(better: Point) -> str:
 
 def _taking(other: Cost, rows: int) -> str:
     """What it is, and takes. Between two settings that is a reading; what the better one takes was measured."""
-    point, worse, bits = other.point, other.worse, _bits(other.bits)
+    point, worse = other.point, other.worse
+    bits = _bits(other.bits, point)
     if worse is None:
         return f"{point.name}, which takes {bits}"
-    measured = f"{worse.setting} takes {_bits(worse.bits_at(rows))}, {point.setting} {_bits(point.bits_at(rows))}"
+    ends = [_bits(end.bits_at(rows), end) for end in (worse, point)]
+    measured = f"{worse.setting} takes {ends[0]}, {point.setting} {ends[1]}"
     return f"{point.family}, about {bits} (read between two settings: {measured})"
 
 
@@ -210,8 +215,12 @@ def _rows(rows: int) -> str:
     return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
-def _bits(bits: float) -> str:
-    return f"{bits:,.0f} bits per row" if bits >= 10 else f"{bits:.2g} bits per row"
+def _bits(bits: float, point: Point) -> str:
+    """Bits per row; of sound kbit/s, too."""
+    words = f"{bits:,.0f} bits per row" if bits >= 10 else f"{bits:.2g} bits per row"
+    if point.rows_per_second is None:
+        return words
+    return f"{bits * point.rows_per_second / 1000:,.1f} kbit/s ({words})"
 
 
 def _summary(choices: list[Choice], rows: int) -> str:

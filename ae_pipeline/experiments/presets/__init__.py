@@ -13,7 +13,9 @@ FOLDER = Path(__file__).parent
 FOR_VECTORS = ("vector_small", "vector", "vector_fine")
 FOR_OTHERS = ("small", "balanced", "fine", "compact", "compact_balanced", "compact_fine")
 """What `bench` measures where nothing else is asked for; those that are for images only are left out of other rows."""
-_FOR_KINDS = {"audio": ("sound",)}
+TILES = "tiles"
+"""What stands for a kind where pictures are cut into tiles."""
+_FOR_KINDS = {"audio": ("sound",), TILES: ("tiles",)}
 
 
 def preset_names() -> list[str]:

@@ -115,8 +115,9 @@ def run_trial(
     try:
         build_codec(*splits, params, work / "codec", git, note)
         trip = make_trip(work / "codec", splits[1], params.encode, work)
-        scaling = trip.store.codec_header().scaling
-        metrics = store_metrics(trip.store, compare_rows(splits[1], trip.decoded, scaling))
+        header = trip.store.codec_header()
+        rows = compare_rows(splits[1], trip.decoded, header.scaling, kind=header.kind)
+        metrics = store_metrics(trip.store, rows)
     except StopTrial as stopped:
         state, reason, behind = "stopped", str(stopped), stopped.behind
     except (TrainingError, CodecError) as error:  # CodecError: weights that cannot be stored

@@ -50,7 +50,8 @@ class Measured:
         """JSON values: the fields, and the metrics that this report has."""
         values = asdict(self)
         metrics = values.pop("metrics")
-        return {**values, **{metric.name: metrics[metric.name] for metric in reported("promotion")}}
+        found = {metric.name: metrics[metric.name] for metric in reported("promotion") if metric.name in metrics}
+        return {**values, **found}
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def _measure(
     measured: dict[str, Measured] = {}
     for name, path in paths.items():
         trip = make_trip(path, rows, encode, work / name)
-        found = compare_rows(rows, trip.decoded, header.scaling)
+        found = compare_rows(rows, trip.decoded, header.scaling, kind=header.kind)
         row_mse[name], metrics = found.values["mse"], store_metrics(trip.store, found)
         mse = float(row_mse[name].mean())
         if not math.isfinite(mse):

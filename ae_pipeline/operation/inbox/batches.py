@@ -85,7 +85,7 @@ def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
     for part in parts:
         if part.shard.file == IMAGES_NAME:
             files += _values(opened, part, ID)
-        elif part.shard.row_groups[0] == 0:  # else: more of a large file that the part before began
+        elif part.shard.row_groups[:1] in ([], [0]):  # else: more of a large file that the part before began
             files.append(part.shard.file)
     return {
         "store": str(store),

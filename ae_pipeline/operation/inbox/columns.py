@@ -20,6 +20,8 @@ from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.sample_schema import refuse_alike
 from ae_pipeline.data.samples import ID, SampleSet, Shard
 from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.sources.own_files.columns import RECORD
+from ae_pipeline.sources.own_files.samples import OwnSamples
 from ae_pipeline.store.format.part_writer import BESIDE, RESERVED
 from ae_pipeline.store.writing.checks import as_written, check_id_type
 
@@ -128,6 +130,9 @@ class FittedFile(SampleSet):
         found = samples.attributes_schema.remove(0) if self._names_rows else samples.attributes_schema
         # Rows are called by their file here; of the user's own files another column would say so, too.
         self._found = pa.schema([field for field in found if field.name not in samples.made_columns])
+        self._records = samples.record_names if isinstance(samples, OwnSamples) else None
+        if self._records is not None:
+            self._found = _with_text(self._found, RECORD)
         self.columns = new_columns(self._found, converted=converted) if columns is None else columns
         schema = self.columns
         if self._names_rows and FILE_DIGEST not in schema.names and schema.field(ID).type == pa.int64():
@@ -199,6 +204,8 @@ class FittedFile(SampleSet):
         column = table.column(field.name)
         if field.name == ID and self._names_rows:
             return pc.binary_join_element_wise(self.name, column.cast(pa.string()), "#").cast(field.type)
+        if field.name == RECORD and self._records is not None:
+            return self._records_of(column, field.type)
         try:
             cast = cast_exactly(column, field.type)
         except pa.ArrowException as error:
@@ -213,8 +220,20 @@ class FittedFile(SampleSet):
             )
         return cast
 
+    def _records_of(self, column: pa.ChunkedArray, kind: pa.DataType) -> Any:
+        """Records are called by their file, with the number of their first row if it may have several."""
+        if self._records == "file":
+            return pa.repeat(pa.scalar(self.name, kind), len(column))
+        return pc.binary_join_element_wise(self.name, column.cast(pa.string()), "#").cast(kind)
+
     def _file_digest(self, file: Path) -> str:  # noqa: ARG002 (there is one)
         return self._sha256
+
+
+def _with_text(columns: pa.Schema, name: str) -> pa.Schema:
+    """Columns with this one as a text."""
+    place = columns.get_field_index(name)
+    return columns.set(place, columns.field(place).with_type(pa.string()))
 
 
 def cast_exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from ae_pipeline.codec.header import CodecHeader
 from ae_pipeline.data.idx import idx_name
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TargetError
+from ae_pipeline.evaluation.records.errors import several_kind
 from ae_pipeline.files import is_utf8, make_folder, sha256_file
 from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES
 from ae_pipeline.operation.inbox.batches import InboxRun, known_contents
@@ -37,6 +39,10 @@ _READ_KINDS = (
     f"Parquet (*{', *'.join(PARQUET_SUFFIXES)}), IDX (x-images-idx3-ubyte, x-labels.idx1 and the like, also .gz), or "
     f"images (*{', *'.join(IMAGE_SUFFIXES)})"
 )
+
+
+# Commands leave bad records out if they are asked to; an inbox puts the whole file aside.
+_SKIPPING = ", or leave it out: --skip-unreadable"
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Taking:
         self._settle_seconds = params.settle_seconds
         self._work = work / "files"
         self._spec, self._kind, self._store = header.spec, header.kind, store
+        self._record_suffixes = _record_suffixes(header.kind)
         self._columns = old.attributes_schema() if old else None
         self._known = known_contents(store.parent)
         self._names: dict[str, str] = {}  # of fetched files, for messages
@@ -131,7 +138,8 @@ class Taking:
         file = found.file
         if not is_utf8(file.name):
             raise DataError(f"{found.local} has a name that is not UTF-8, as names in a store are; rename it")
-        if Path(file.name).suffix.lower() in IMAGE_SUFFIXES:
+        suffix = Path(file.name).suffix.lower()
+        if suffix in IMAGE_SUFFIXES and suffix not in self._record_suffixes:
             self._add_image(found)
             keys = [found.digest]
         else:
@@ -173,15 +181,25 @@ class Taking:
             make_folder(path.parent)
             self._names[str(path)] = found.file.name
             convert_idx(found.local, self._fetch(found.labels) if found.labels else None, path, self._spec)
-        elif not is_parquet(path) and not (self._kind and path.suffix.lower() in ARRAY_SUFFIXES):
-            raise DataError(f"{path} is of no kind that is read; expected {_READ_KINDS}")
-        samples = open_data(path, None if converted else self._kind, self._spec)
+        elif not self._is_read(path):
+            files = (
+                f"; files of one record each (*{', *'.join(self._record_suffixes)})" if self._record_suffixes else ""
+            )
+            raise DataError(f"{path} is of no kind that is read; expected {_READ_KINDS}{files}")
+        try:
+            samples = open_data(path, None if converted else self._kind, self._spec)
+        except DataError as error:
+            raise error.renamed({_SKIPPING: ""}) from None
         if not converted and (lost := lost_key(file, samples.attributes_schema.names)):
             raise DataError(
                 f"{path} lies in the folder `{lost}`, whose key would be lost: an inbox makes no columns of folders; "
                 "add it to the file as a column, or rename the folder"
             )
         return FittedFile(samples, found.file.name, found.digest, self._columns, self._store, converted=converted)
+
+    def _is_read(self, path: Path) -> bool:
+        suffixes = (*self._record_suffixes, *(ARRAY_SUFFIXES if self._kind else ()))
+        return path.suffix.lower() in suffixes or is_parquet(path)
 
     def _fetch(self, file: InboxFile) -> Path:
         local = self._inbox.fetch(file, self._work / "fetched")
@@ -277,3 +295,9 @@ class Taking:
         if labels and list(self._pairs.labels_of.values()).count(labels) == 1:
             beside = _Found(labels, self._fetch(labels), self._digest(labels))
             self._put_aside(beside, f"{name}, which it belongs to: {reason}")
+
+
+def _record_suffixes(entry: KindEntry | None) -> tuple[str, ...]:
+    """Endings of files that are one record of several rows each, as clips are; a part of the store is made of each."""
+    known = several_kind(entry)
+    return known[0].suffixes if known else ()

@@ -52,7 +52,7 @@ def open_data(
         work = Path(tempfile.mkdtemp(prefix="ae-pipeline-"))
         reader, notes = _reader(listing, opened, state, work)
         notes = [*_left_out(path, listing), *notes]
-        several = opened.row_columns(state) if opened.several else None
+        several = opened.row_columns(state) if opened.makes_several(state) else None
         kept = Kept(reader.schema, listing.files[0], _label(state.form, reader, listing), several)
         samples = OwnSamples(listing, reader, kept, spec, skip=skip_unreadable, notes=notes, known=known)
         _remove_with(samples, work)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +55,7 @@ class OwnSamples(SampleSet):
     ):
         super().__init__(tuple(file.path for file in listing.files), kept.schema, spec, ())
         self._reader, self._kept, self._skip = reader, kept, skip
+        self._several = reader.state is not None and reader.kind.makes_several(reader.state)
         self._sort, self._notes = listing.sort, list(notes)
         self._states: dict[Path, tuple[int, ...]] = {}
         self._labels: dict[Path, str] = {file.path: file.name for file in listing.files}
@@ -80,7 +81,7 @@ class OwnSamples(SampleSet):
     def _plan(self, listing: Listing, known: Sequence[KnownGroup]) -> Iterator[OwnShard]:
         """All shards, in order; rows are counted where a record may have several, or none."""
         files = [file for file in listing.files if file.name not in self._reader.broken]
-        looks = self._skip or self._reader.kind.several
+        looks = self._skip or self._several
         if listing.sort == SINGLE:
             rows = {file.name: self._count(self._alone(file)) if looks else 1 for file in files}
             files = [file for file in files if rows[file.name]]
@@ -106,14 +107,14 @@ class OwnSamples(SampleSet):
 
     def _count(self, shard: OwnShard) -> int:
         """Rows of a shard that can be read; those of a record that has several are not made for this."""
-        count = 0
-        for rows, _, _ in self._sources(shard):
-            for row in rows:
-                if isinstance(row, DataError):
-                    self._leave_out(row)
-                else:
-                    count += row.rows if isinstance(row, Several) else 1
-        return count
+        # No name is held here: each record is given up before the next one is read.
+        return sum(sum(map(self._rows_in, rows)) for rows, _, _ in self._sources(shard))
+
+    def _rows_in(self, row: Row) -> int:
+        if isinstance(row, DataError):
+            self._leave_out(row)
+            return 0
+        return row.rows if isinstance(row, Several) else 1
 
     def _leave_out(self, error: DataError) -> None:
         if not self._skip:
@@ -122,7 +123,16 @@ class OwnSamples(SampleSet):
 
     @property
     def has_ids(self) -> bool:
-        return self._kept.has_ids and not self._reader.kind.several
+        return self._kept.has_ids and not self._several
+
+    @property
+    def record_names(self) -> Literal["numbers", "file"] | None:
+        """What records of several rows are called where they have no ids: by their numbers, or by their file, which is
+        one record. None for ids, and where a record is a row.
+        """
+        if not self._several or self._kept.has_ids:
+            return None
+        return "file" if self._sort == SINGLE else "numbers"
 
     @cached_property
     def attributes_schema(self) -> pa.Schema:
@@ -188,7 +198,7 @@ class OwnSamples(SampleSet):
     def numbered(self, attributes: pa.Table, first_row: int) -> pa.Table:
         if self.has_ids:
             return attributes
-        if self._reader.kind.several and not self._kept.has_ids and len(attributes):
+        if self._several and not self._kept.has_ids and len(attributes):
             place = attributes.column_names.index(RECORD)
             moved = first_row - attributes.column(0)[0].as_py()
             records = attributes.column(RECORD).to_numpy() + moved
@@ -214,7 +224,7 @@ class OwnSamples(SampleSet):
         first = shard.first_row
         for rows, lines, name in self._sources(shard):
             for attributes, values in self._rows_of(rows, lines, name, first):
-                one_row = not self._reader.kind.several
+                one_row = not self._several
                 yield (SampleSet.numbered(self, attributes, first) if one_row else attributes), values
                 first += len(values)
 

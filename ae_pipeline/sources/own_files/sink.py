@@ -36,9 +36,10 @@ _PIECE_BYTES = 32 << 20
 class Sink:
     """Where records go: both splits, the list of files, the list of what is left out. A context manager."""
 
-    def __init__(self, raw: Path, path: str, skip_unreadable: bool, kept: Kept):
+    def __init__(self, raw: Path, path: str, skip_unreadable: bool, kept: Kept, for_several_shapes: str):
         self.kept = kept
         self._path, self._skip = path, skip_unreadable
+        self._for_several_shapes = for_several_shapes
         self._sizes = Counter[SampleSpec]()
         self._examples: dict[SampleSpec, str] = {}
         self.records = 0
@@ -155,8 +156,8 @@ class Sink:
             found = [f"{n:,} of {spec.describe()} ({self._examples[spec]})" for spec, n in self._sizes.most_common()]
             raise DataError(
                 f"{self._path} has records of {len(found):,} sizes: {named(found, _NAMED)}",
-                advice="expected one: bring them to one size and one number of channels first, or name those of one "
-                "size by a glob in source.files.path",
+                advice=f"expected one: {self._for_several_shapes}, or name those of one size by a glob in "
+                "source.files.path",
             )
         for split, writer in self._splits.items():
             if not writer.rows:

@@ -19,7 +19,7 @@ from ae_pipeline.data.pixels import RawSplit, SampleSpec
 from ae_pipeline.data.sample_schema import ROW_ID
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import write_json
-from ae_pipeline.kinds import build_kind
+from ae_pipeline.kinds import open_kind
 from ae_pipeline.sources.own_files.columns import RECORD
 
 SPLITS = ("train", "test")
@@ -73,11 +73,12 @@ class SplitWriter:
 def read_splits(raw: Path) -> dict[str, RawSplit]:
     """What `SplitWriter` and `write_kind` wrote, rows mapped into memory. Raises DataError where it cannot be read."""
     entry, found = _read_kind(raw), {}
+    kind, state = open_kind(entry, str(raw)) if entry else (None, None)
+    record = RECORD if kind and state and kind.makes_several(state) else None
     first_id = 0
     for split in SPLITS:
         pixels, columns = _read_split(raw, split)
-        record = RECORD if entry and build_kind(entry.name).several else None
-        found[split] = RawSplit(pixels, columns, first_id, entry, record)
+        found[split] = RawSplit(pixels, columns, first_id, entry, record if record in columns else None)
         first_id += len(pixels)
     return found
 

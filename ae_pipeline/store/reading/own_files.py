@@ -20,7 +20,7 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.files import finished_folder
 from ae_pipeline.store.reading.export import FILE, INDEX, Progress, file_stem
 from ae_pipeline.store.reading.own_arrays import ArrayFile
-from ae_pipeline.store.reading.own_form import RECORD, SOURCE_FILE, OwnForm, record_starts
+from ae_pipeline.store.reading.own_form import RECORD, SOURCE_FILE, OwnForm, record_starts, whole_records
 
 _ROW_GROUP_ROWS = 8192
 _LONGEST_NAME = 200  # bytes of a file's name; file systems allow 255
@@ -54,7 +54,7 @@ def export_records(
 
 def _write_files(blocks: Iterable[Block], form: OwnForm, names: "FileNames", progress: Progress) -> Written:
     """One file for each record, as it comes piece by piece where it has several rows."""
-    if form.kind.several:
+    if form.several:
         yield from _write_gathered(blocks, form, names, progress)
         return
     for block in blocks:
@@ -85,19 +85,20 @@ def _pieces(blocks: Iterable[Block], progress: Progress) -> Iterator[tuple[int, 
         for start, end in pairwise(bounds):
             number += bool(starts[start])
             yield number, block[start:end]
-        before = block.attributes.column(RECORD)[-1].as_py()
+        before = block.attributes
         progress(len(block))
 
 
 def _write_arrays(blocks: Iterable[Block], form: OwnForm, names: "FileNames", progress: Progress) -> Written:
     """One array for the rows of each file that they came from."""
+    blocks = whole_records(blocks) if form.several else blocks
     for _, pieces in groupby(_runs(blocks, progress), key=lambda piece: piece[0]):
         source, first = next(pieces)
         name = names.of_array(source)
         with ArrayFile(names.folder / name, form.form.column) as file:
             for _, block in chain([(source, first)], pieces):
                 lines = form.lines(block.attributes)
-                file.write(form.kind.to_array(block.pixels, form.state), lines)
+                file.write(form.kind.to_array(block.pixels, block.attributes, form.state), lines)
                 yield [name] * len(lines), lines
 
 
@@ -122,13 +123,13 @@ class FileNames:
         self.folder, self.count = folder, 0
         self._form = form
         paths = [name for name in form.kind.folded(form.state) if name.endswith("_path")]
-        # An inbox calls pictures by their path: that is their id.
-        self._columns = [SOURCE_FILE, ID] if form.form.sort == "files" else paths
+        # An inbox calls pictures and clips by their path: that is their id, or record.
+        self._columns = [SOURCE_FILE, RECORD if form.several else ID] if form.form.sort == "files" else paths
         self._tried: dict[str, int] = {}
 
     def of_records(self, attributes: pa.Table) -> list[str]:
         """Name records by the files or paths that they came from, or else by their ids."""
-        key = RECORD if self._form.kind.several else ID
+        key = RECORD if self._form.several else ID
         there = [name for name in self._columns if name in attributes.column_names]
         known = [attributes.column(name).to_pylist() for name in there]
         return [

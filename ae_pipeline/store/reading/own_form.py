@@ -7,6 +7,7 @@ What a kind keeps (kinds/state.py) says the form. Columns that were made up, suc
 user's own follow in their order.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ae_pipeline.data.blocks import Block
+from ae_pipeline.data.blocks import Block, joined
 from ae_pipeline.data.parquet.writer import RowGroupWriter
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import ConfigError, DataError, first_line
@@ -23,6 +24,8 @@ from ae_pipeline.store.latent_store import LatentStore
 
 SOURCE_FILE, RECORD = "source_file", "record"
 _LABEL, _FOLDER = "label", "folder"
+# Columns that change from one record to the next; the second one says which file of an inbox brought a row.
+_SAYS_RECORD = (RECORD, "file_sha256")
 _ROW_GROUP_ROWS = 8192
 _PLAIN = "decode with --format rows, and put the right codec back"
 
@@ -39,6 +42,8 @@ class OwnForm:
             raise DataError("has a codec that says nothing of the user's records", place=store.location)
         self.kind, self.state = open_kind(header.kind, store.location)
         self.form, self.spec = self.state.form, header.spec
+        self.several = self.kind.makes_several(self.state)
+        """Whether a record can have several rows."""
         self.attributes = store.attributes_schema() if attributes is None else attributes
         self.column = self.form.column or self.kind.column
         made = self.kind.column_type(self.state, self.spec)
@@ -50,7 +55,7 @@ class OwnForm:
     def needed(self, store: LatentStore) -> list[str]:
         """Columns of the store that making and naming records takes, whether they are among `attributes` or not."""
         known = [column.name for column in store.manifest.columns]
-        return [name for name in (RECORD, SOURCE_FILE, *self.kind.folded(self.state)) if name in known]
+        return [name for name in (*_SAYS_RECORD, SOURCE_FILE, *self.kind.folded(self.state)) if name in known]
 
     @property
     def ending(self) -> str | None:
@@ -74,11 +79,11 @@ class OwnForm:
 
     def _is_left_out(self, name: str) -> bool:
         """Whether a column says only how rows are records."""
-        return name in self.kind.folded(self.state) or (self.kind.several and name == ID)
+        return name in self.kind.folded(self.state) or (self.several and name == ID)
 
     def _name(self, name: str) -> str:
         """The user's own name for a column."""
-        if name == RECORD and self.kind.several and ID in self.form.columns:
+        if name == RECORD and self.several and ID in self.form.columns:
             return ID
         return self.form.label if name == _LABEL and self.form.label not in (None, _FOLDER) else name
 
@@ -97,17 +102,61 @@ class OwnForm:
 
     def lines(self, attributes: pa.Table) -> pa.Table:
         """The columns beside the records under the user's names, a row of them for each record."""
-        if self.kind.several:
+        if self.several:
             attributes = attributes.take(pa.array(np.flatnonzero(record_starts(attributes))))
         kept = [name for name in self.attributes.names if not self._is_left_out(name)]
         return attributes.select(kept).rename_columns([self._name(name) for name in kept])
 
 
-def record_starts(attributes: pa.Table, before: Any = None) -> np.ndarray:
-    """(n,) Whether each row is the first of its record; `before` is the record of the row before these."""
-    records = attributes.column(RECORD)
-    changes = pc.not_equal(records.slice(1), records.slice(0, len(records) - 1)).to_numpy().astype(bool)
-    return np.concatenate([[before is None or records[0].as_py() != before], changes])
+def record_starts(attributes: pa.Table, before: pa.Table | None = None) -> np.ndarray:
+    """(n,) Whether each row is the first of its record; `before` has the columns of the rows before these.
+
+    In an inbox's store, records of two files may have one name, of which one replaced the other.
+    """
+    starts = np.zeros(len(attributes), bool)
+    starts[:1] = before is None
+    for name in _SAYS_RECORD:
+        if name in attributes.column_names and len(attributes):
+            values = attributes.column(name)
+            starts[1:] |= pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy().astype(bool)
+            if before is not None:
+                starts[0] |= values[0].as_py() != before.column(name)[-1].as_py()
+    return starts
+
+
+class Gathering:
+    """Gathers rows that come some at a time into blocks of whole records."""
+
+    def __init__(self) -> None:
+        self._held: list[Block] = []
+
+    def add(self, block: Block) -> Block | None:
+        """The records that are whole once these rows are there, if any: the last one may go on."""
+        before = self._held[-1].attributes if self._held else None
+        starts = np.flatnonzero(record_starts(block.attributes, before))
+        if not len(starts):
+            self._held.append(block)
+            return None
+        self._held.append(block[: starts[-1]])
+        whole = self.rest()
+        self._held = [block[starts[-1] :]]
+        return whole
+
+    def rest(self) -> Block | None:
+        """What is held, after the last rows."""
+        held = [block for block in self._held if len(block)]
+        self._held = []
+        return joined(held) if held else None
+
+
+def whole_records(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Cut rows into blocks of whole records."""
+    gathering = Gathering()
+    for block in blocks:
+        if (whole := gathering.add(block)) is not None:
+            yield whole
+    if (rest := gathering.rest()) is not None:
+        yield rest
 
 
 class RecordsWriter(RowGroupWriter):
@@ -116,30 +165,20 @@ class RecordsWriter(RowGroupWriter):
     def __init__(self, form: OwnForm, path: Path):
         super().__init__(path, form.schema, _ROW_GROUP_ROWS)
         self._form = form
-        self._held: list[Block] = []
+        self._gathering = Gathering()
 
     def write(self, attributes: pa.Table, pixels: np.ndarray) -> None:
         """Append rows; those of a record may come piece by piece."""
-        block = Block(attributes, pixels)
-        if not self._form.kind.several:
+        if not self._form.several:
             self.append(self._form.table(attributes, pixels))
-            return
-        before = self._held[-1].attributes.column(RECORD)[-1].as_py() if self._held else None
-        starts = np.flatnonzero(record_starts(attributes, before))
-        if len(starts):
-            self._held.append(block[: starts[-1]])
-            self._append_held()
-            block = block[starts[-1] :]
-        self._held.append(block)
+        elif len(pixels):
+            self._append(self._gathering.add(Block(attributes, pixels)))
 
-    def _append_held(self) -> None:
-        held = [block for block in self._held if len(block)]
-        self._held = []
-        if held:
-            attributes = pa.concat_tables([block.attributes for block in held])
-            self.append(self._form.table(attributes, np.concatenate([block.pixels for block in held])))
+    def _append(self, whole: Block | None) -> None:
+        if whole is not None:
+            self.append(self._form.table(whole.attributes, whole.pixels))
 
     def _write_rest(self, *error: Any) -> None:
         if error[0] is None:
-            self._append_held()
+            self._append(self._gathering.rest())
         super()._write_rest(*error)
