@@ -22,7 +22,7 @@ import numpy as np
 
 from ae_pipeline.errors import ConfigError, DataError, first_line
 
-SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".opus")
+SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus")
 INSTALL = "pip install 'ae-pipeline[audio]'"
 SoundFile = Path | bytes
 """A file, or its bytes."""

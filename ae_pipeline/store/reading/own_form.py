@@ -115,9 +115,10 @@ def record_starts(attributes: pa.Table, before: pa.Table | None = None) -> np.nd
     """
     starts = np.zeros(len(attributes), bool)
     starts[:1] = before is None
-    for name in _SAYS_RECORD:
-        if name in attributes.column_names and len(attributes):
-            values = attributes.column(name)
+    for name in _SAYS_RECORD if len(attributes) else ():
+        values = attributes.column(name) if name in attributes.column_names else None
+        # People may call a column of theirs like the inbox's.
+        if values is not None and (name == RECORD or pa.types.is_fixed_size_binary(values.type)):
             starts[1:] |= pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy().astype(bool)
             if before is not None:
                 starts[0] |= values[0].as_py() != before.column(name)[-1].as_py()
