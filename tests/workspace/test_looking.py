@@ -239,6 +239,16 @@ def test_tables_and_texts_are_recognised_and_not_taken(tmp_path, ae):
     assert "the kind `table` is not there yet" in err
 
 
+def test_pictures_of_several_sizes_are_tiles_with_their_own_preset(tmp_path):
+    for number in range(12):
+        picture(tmp_path / f"p/{number}.png", (40 + number, 70, 3))
+    found = look("p")
+    assert (found.tiled, found.records, found.rows) == (True, 12, 72)
+    assert (found.choice.preset, found.choice.params.evaluate.gate.beat_pca) == ("tiles", False)
+    assert found.worth.break_even is None
+    assert "AVIF of whole pictures (a guess)" in describe(found)
+
+
 def test_rows_that_are_too_large_to_try_are_told(tmp_path):
     np.save(tmp_path / "large.npy", np.zeros((2, 4_400_000), np.uint8))
     found = look("large.npy")

@@ -9,7 +9,7 @@ from math import floor, log, log2
 from typing import Any
 
 from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.experiments.presets import preset_values, suiting
+from ae_pipeline.experiments.presets import TILES, preset_values, suiting
 from ae_pipeline.params import LARGEST_PCA, Params, flattened
 from ae_pipeline.params.base import replaced
 from ae_pipeline.workspace.looking.klt import Klt
@@ -20,7 +20,7 @@ from ae_pipeline.workspace.looking.outlook import Speed, codec_bytes
 class Way:
     """A preset, perhaps changed, and what it took beside PCA at the same `train.rate_weight`.
 
-    That was measured on MNIST, on embeddings of texts and on speech, with tens of thousands of rows
+    That was measured on MNIST, on textures, embeddings of texts and speech, with tens of thousands of rows
     (docs/choosing.md has the rule).
     """
 
@@ -41,6 +41,7 @@ _MIDDLE = {
         Way("vector", 0.95, 0.74, {"model.dense.hidden_sizes": []}, " without hidden layer"),
         Way("vector", 0.90, 0.74),
     ),
+    TILES: (Way("tiles", 0.22, 0.60),),
     "audio": (Way("sound", 0.81, 1.19),),
 }
 # For each e-th part of these rows, this share of PCA's error is added: with 1,200 pictures of MNIST the error was 1.36
@@ -97,7 +98,7 @@ def choose(kind: str, spec: SampleSpec | None, rows: int, klt: Klt | None) -> Ch
     if not ways:
         return _plain(kind, spec)
     found = [_adapted(way, spec, klt) for way in ways]
-    chosen, why = found[0], f"for the kind `{kind}`"
+    chosen, why = found[0], "for pictures in tiles" if kind == TILES else f"for the kind `{kind}`"
     if spec is not None and klt is not None and len(found) > 1:
         totals = [_total_bits(choice, spec, rows, klt) for choice in found]
         chosen = found[totals.index(min(totals))]

@@ -14,6 +14,7 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.value_range import ValueRange, scaled_by
 from ae_pipeline.errors import DataError, named
+from ae_pipeline.experiments.presets import TILES
 from ae_pipeline.kinds import build_kind
 from ae_pipeline.kinds.base import Kind
 from ae_pipeline.sources.own_files.columns import Kept
@@ -57,6 +58,8 @@ class Looked:
     """Why nothing can be trained on these files as they are."""
     fit_problem: str | None = None
     """What the kind says of all records together: a setting of `source.files.settings` is needed."""
+    tiled: bool = False
+    """Whether pictures are cut into tiles, which have presets of their own."""
     notes: list[str] = field(default_factory=list)
     """What to know of the values."""
     choice: Choice | None = None
@@ -154,6 +157,7 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
             return None
         several = kind.row_columns(reader.state) if reader.state else pa.schema([])
         kept = Kept(reader.schema, listing.files[0], None, several if several.names else None)
+        looked.tiled = looked.guess.kind == "image" and bool(several.names)
         looked.columns = {field.name: str(field.type) for field in kept.schema if field.name not in several.names}
     except DataError as error:
         looked.problems.append(str(error))
@@ -214,7 +218,7 @@ def _judge(looked: Looked) -> None:
         klt = Klt(rows, offset, scale)
     except ValueError:  # too few
         klt = None
-    kind, total = looked.guess.kind, looked.rows
+    kind, total = TILES if looked.tiled else looked.guess.kind, looked.rows
     choice = choose(kind, spec, total, klt)
     trained = round(_TRAIN_SHARE * total)
     looked.speed = measure_speed(choice.params, spec, rows, trained, Scaling(offset=offset, scale=scale))

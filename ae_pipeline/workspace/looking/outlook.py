@@ -13,7 +13,7 @@ import torch
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.errors import TrainingError
+from ae_pipeline.errors import ConfigError, TrainingError
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Weighted, output_axis
 from ae_pipeline.params import Params
@@ -51,7 +51,11 @@ def codec_bytes(params: Params, spec: SampleSpec, latents: int | None = None) ->
     """
     size = min(params.train.latent_size, latents or params.train.latent_size)
     with torch.device("meta"):
-        model = build_model(params.model.name, spec.shape, size, params.model.options)
+        try:
+            model = build_model(params.model.name, spec.shape, size, params.model.options)
+        except ConfigError:  # a model whose latents belong to places has all of them
+            size = params.train.latent_size
+            model = build_model(params.model.name, spec.shape, size, params.model.options)
     integers = in_integers(params, spec)
     total = 0
     for module in model.modules():

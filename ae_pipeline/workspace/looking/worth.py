@@ -14,6 +14,7 @@ from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.experiments.benchmark.image_codecs import Grid, why_no_images
 from ae_pipeline.experiments.benchmark.image_formats import FORMATS, ImageFormat, Setting, decode_image, encode_image
 from ae_pipeline.experiments.benchmark.pca import codec_bytes as pca_bytes
+from ae_pipeline.experiments.presets import TILES
 from ae_pipeline.params import LARGEST_PCA
 from ae_pipeline.workspace.looking.choice import Expected
 from ae_pipeline.workspace.looking.klt import Klt
@@ -21,6 +22,8 @@ from ae_pipeline.workspace.looking.klt import Klt
 _ZSTD_LEVEL, _ZSTD_BYTES = 19, 8 << 20
 # Our bits beside PCA's where searches find as many neighbours: docs/kinds/vector.md.
 _OF_PCA_AT_RECALL = 0.91
+# AVIF of whole pictures beside our tiles, at equal error: docs/kinds/image.md.
+_AVIF_OF_TILES = 1 / 3
 _FORMATS = ("WebP", "AVIF")
 _MOSAIC_PIXELS, _MOSAIC_SIDE = 1 << 18, 4096
 
@@ -71,7 +74,9 @@ def measure_worth(
         others.append(Alternative("PCA at equal error", linear.bits, bytes_of_pca))
         if kind == "vector":
             others.append(Alternative("PCA at equal recall (a guess)", expects.bits / _OF_PCA_AT_RECALL, bytes_of_pca))
-    if why_no_images(spec) is None:
+    if kind == TILES:
+        others.append(Alternative("AVIF of whole pictures (a guess)", expects.bits * _AVIF_OF_TILES))
+    elif why_no_images(spec) is None:
         for form in FORMATS:
             if form.name in _FORMATS and form.missing() is None:
                 bits = _image_bits(form, rows, expects.mse)
