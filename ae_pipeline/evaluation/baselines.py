@@ -12,7 +12,7 @@ from ae_pipeline.codec.header import CodecHeader, Scaling
 from ae_pipeline.codec.quantiser import Quantiser
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.evaluation.row_errors import scale
+from ae_pipeline.evaluation.measures.row_errors import scale
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 

@@ -9,10 +9,10 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.evaluation.mean_answer import MeanAnswer
-from ae_pipeline.evaluation.metrics import Metrics
+from ae_pipeline.evaluation.measures.metrics import Metrics
+from ae_pipeline.evaluation.measures.records.errors import RecordMetrics, measure_records, several_kind
+from ae_pipeline.evaluation.measures.row_errors import joined, means_of, measure_rows, pairs
 from ae_pipeline.evaluation.neighbours import Neighbours
-from ae_pipeline.evaluation.records.errors import RecordMetrics, measure_records, several_kind
-from ae_pipeline.evaluation.row_errors import joined, means_of, measure_rows, pairs
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.evaluation.baselines import build_pca_codec, zstd_bytes
 from ae_pipeline.evaluation.compare import RowMetrics, compare_rows
 from ae_pipeline.evaluation.mean_answer import fit_means
-from ae_pipeline.evaluation.metrics import Metrics
-from ae_pipeline.evaluation.records.pictured import PicturedRecord, picture_records
-from ae_pipeline.evaluation.row_errors import pairs, row_mse, scale
+from ae_pipeline.evaluation.measures.metrics import Metrics
+from ae_pipeline.evaluation.measures.records.pictured import PicturedRecord, picture_records
+from ae_pipeline.evaluation.measures.row_errors import pairs, row_mse, scale
 from ae_pipeline.evaluation.through_store import make_trip, store_metrics, store_sizes
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
 from ae_pipeline.store.latent_store import LatentStore

@@ -2,7 +2,7 @@
 
 from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
-from ae_pipeline.evaluation.metrics import METRICS, Metrics
+from ae_pipeline.evaluation.measures.metrics import METRICS, Metrics
 from ae_pipeline.params import LARGEST_PCA, GateParams
 
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from ae_pipeline.evaluation.drift.measure import Drift
 from ae_pipeline.evaluation.drift.reference import DriftReference
 from ae_pipeline.evaluation.evaluate import Evaluation, Pictured, rate_distortion
-from ae_pipeline.evaluation.metrics import Metrics
+from ae_pipeline.evaluation.measures.metrics import Metrics
 from ae_pipeline.files import finished_file, write_csv
 
 _BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"
@@ -43,7 +43,7 @@ def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str,
     if evaluation.pictured[0].original.ndim in (3, 4):
         save_figure(_reconstructions(evaluation.pictured), folder / "reconstructions.png")
     if evaluation.sounds:
-        from ae_pipeline.evaluation.records.sound_pictures import draw_sounds
+        from ae_pipeline.evaluation.measures.records.sound_pictures import draw_sounds
 
         save_figure(draw_sounds(evaluation.sounds), folder / "sounds.png")
     if evaluation.metrics.get("recall_at_10") is not None:

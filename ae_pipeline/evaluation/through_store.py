@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.evaluation.compare import RowMetrics
-from ae_pipeline.evaluation.metrics import Metrics
+from ae_pipeline.evaluation.measures.metrics import Metrics
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store

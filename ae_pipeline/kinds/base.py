@@ -172,7 +172,7 @@ class Kind(ABC):
         raise NotImplementedError
 
     def restored(self, pieces: Iterable[tuple[np.ndarray, pa.Table]], state: KindState) -> Iterator[np.ndarray]:
-        """The values of a record that has several rows, for metrics of whole records (evaluation/records/).
+        """The values of a record that has several rows, for metrics of whole records (evaluation/measures/records/).
 
         float64 pieces along the record's first axis, such as samples (n, channels) or lines (n, width, channels), as a
         file that `write` makes has them, scaled so that the range of that file is 1 (or from -1 to 1). `pieces` as for

@@ -3,7 +3,7 @@
 To add a knob: a field here and the same name in params.yaml. Its description says unit and meaning.
 Options of a model or source stand under its own name (`model.dense.*`), so that switching `model.name` needs no other
 edit and changes to an unused model re-run nothing; `class Options` in its own file says which they are (options.py).
-Limits on metrics (`max_mse`) are known by the table in evaluation/metrics.py (base.py).
+Limits on metrics (`max_mse`) are known by the table in evaluation/measures/metrics.py (base.py).
 """
 
 from pathlib import Path

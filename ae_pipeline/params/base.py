@@ -50,7 +50,7 @@ def _known_limit(key: str) -> str:
 
 def _limits_of_metrics() -> list[str]:
     """The table is in a room above this one: it is asked by name, and only where a file names more than the fields."""
-    metrics: dict[str, Any] = import_module("ae_pipeline.evaluation.metrics").METRICS
+    metrics: dict[str, Any] = import_module("ae_pipeline.evaluation.measures.metrics").METRICS
     return [metric.limit for metric in metrics.values()]
 
 

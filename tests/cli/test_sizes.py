@@ -126,7 +126,7 @@ from ae_pipeline.evaluation.drift.reference import read_reference
 from ae_pipeline.operation.inbox.files.ledger import Ledger
 from ae_pipeline.params import load_params
 from ae_pipeline.experiments.sweep.study import open_study
-from ae_pipeline.evaluation.metrics import METRICS
+from ae_pipeline.evaluation.measures.metrics import METRICS
 from ae_pipeline.files import HISTORY, read_csv
 from ae_pipeline.operation.tracking.dvc_lock import read_stages
 from ae_pipeline.operation.tracking.workspace import read_values

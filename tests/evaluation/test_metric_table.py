@@ -14,7 +14,7 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, GateError
 from ae_pipeline.evaluation.gate import check_gate
-from ae_pipeline.evaluation.metrics import METRICS, Metric
+from ae_pipeline.evaluation.measures.metrics import METRICS, Metric
 from ae_pipeline.experiments.sweep.results import summarise
 from ae_pipeline.experiments.sweep.trial import Trial
 from ae_pipeline.operation.champion.comparison import compare_codecs

@@ -1,4 +1,4 @@
-"""evaluation/metrics.py: against values computed by hand and against scikit-image."""
+"""evaluation/measures/metrics.py: against values computed by hand and against scikit-image."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from ae_pipeline.evaluation.metrics import bce, mae, mse, psnr_of, ssim
+from ae_pipeline.evaluation.measures.metrics import bce, mae, mse, psnr_of, ssim
 
 
 def rows(*values):

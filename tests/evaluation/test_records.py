@@ -18,10 +18,10 @@ from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import GateError
 from ae_pipeline.evaluation.evaluate import evaluate_codec
 from ae_pipeline.evaluation.gate import check_gate
-from ae_pipeline.evaluation.metrics import METRICS, Metric, ssim
+from ae_pipeline.evaluation.measures.metrics import METRICS, Metric, ssim
+from ae_pipeline.evaluation.measures.records.errors import measure_blocks, several_kind
+from ae_pipeline.evaluation.measures.records.sound import LogMelDistance, SegmentalSnr, SoundSnr
 from ae_pipeline.evaluation.pictures import write_pictures, write_tables
-from ae_pipeline.evaluation.records.errors import measure_blocks, several_kind
-from ae_pipeline.evaluation.records.sound import LogMelDistance, SegmentalSnr, SoundSnr
 from ae_pipeline.kinds import build_kind
 from ae_pipeline.kinds.state import Form, KindState, entry_of
 from ae_pipeline.operation.champion.comparison import compare_codecs

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ae_pipeline.codec.header import Scaling
-from ae_pipeline.evaluation.metrics import cosine
+from ae_pipeline.evaluation.measures.metrics import cosine
+from ae_pipeline.evaluation.measures.row_errors import means_of, measure_rows
 from ae_pipeline.evaluation.neighbours import MOST_ROWS, Neighbours
-from ae_pipeline.evaluation.row_errors import means_of, measure_rows
 
 RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.normal(size=(300, 8)).astype(np.float32)

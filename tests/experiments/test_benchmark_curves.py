@@ -5,7 +5,7 @@ import math
 import pytest
 from test_benchmark_verdict import point
 
-from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.evaluation.measures.metrics import psnr_of
 from ae_pipeline.experiments.benchmark.curves import bd_rate, cost, savings
 from ae_pipeline.experiments.benchmark.points import OURS
 from ae_pipeline.experiments.front import front

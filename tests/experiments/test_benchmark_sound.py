@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from ae_pipeline.data.splits import write_splits
-from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.evaluation.measures.metrics import psnr_of
 from ae_pipeline.experiments.benchmark.curves import savings
 from ae_pipeline.experiments.benchmark.points import LOG_MEL, OURS, snr_of, snr_quality, take_rows
 from ae_pipeline.experiments.benchmark.report import draw, format_report

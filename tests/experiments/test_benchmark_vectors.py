@@ -8,7 +8,7 @@ import pytest
 from handmade import write_rows
 
 from ae_pipeline.codec.header import Scaling
-from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.evaluation.measures.metrics import psnr_of
 from ae_pipeline.experiments.benchmark.curves import savings
 from ae_pipeline.experiments.benchmark.lossless import measure_lossless
 from ae_pipeline.experiments.benchmark.points import MSE, OURS, RECALL, Point, take_rows

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from handmade import write_rows
 
-from ae_pipeline.evaluation.metrics import psnr_of
+from ae_pipeline.evaluation.measures.metrics import psnr_of
 from ae_pipeline.experiments.benchmark.points import OURS, Point, take_rows
 from ae_pipeline.experiments.benchmark.run import better_than_mean, measure
 from ae_pipeline.experiments.benchmark.verdict import break_even_rows, judge

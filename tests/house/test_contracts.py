@@ -12,7 +12,7 @@ from ae_pipeline import models, sources
 from ae_pipeline.codec.header import Model
 from ae_pipeline.data.pixels import DTYPES
 from ae_pipeline.errors import DataError, DownloadError
-from ae_pipeline.evaluation.metrics import METRICS, of_rows
+from ae_pipeline.evaluation.measures.metrics import METRICS, of_rows
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Section, SourceParams, TrainParams

@@ -12,7 +12,7 @@ from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, wr
 from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DataError, StoreError, TargetError
-from ae_pipeline.evaluation.row_errors import round_trip
+from ae_pipeline.evaluation.measures.row_errors import round_trip
 from ae_pipeline.store import executors
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.latent_store import LatentStore

@@ -18,7 +18,7 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, TargetError
 from ae_pipeline.evaluation.evaluate import evaluate_codec
-from ae_pipeline.evaluation.row_errors import round_trip
+from ae_pipeline.evaluation.measures.row_errors import round_trip
 from ae_pipeline.files import sha256_file
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store import executors

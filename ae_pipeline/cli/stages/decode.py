@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ae_pipeline.cli.options import row_progress
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.evaluation.row_errors import round_trip
+from ae_pipeline.evaluation.measures.row_errors import round_trip
 from ae_pipeline.files import finished_folder, write_json
 from ae_pipeline.params import Params
 from ae_pipeline.store.latent_store import LatentStore

@@ -15,10 +15,10 @@ from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import first_rows
 from ae_pipeline.evaluation.mean_answer import MeanAnswer
-from ae_pipeline.evaluation.metrics import Metrics, psnr_of, reported
+from ae_pipeline.evaluation.measures.metrics import Metrics, psnr_of, reported
+from ae_pipeline.evaluation.measures.records.errors import measure_blocks, record_bounds, several_kind, whole_records
+from ae_pipeline.evaluation.measures.row_errors import joined, means_of, measure_rows
 from ae_pipeline.evaluation.neighbours import Neighbours
-from ae_pipeline.evaluation.records.errors import measure_blocks, record_bounds, several_kind, whole_records
-from ae_pipeline.evaluation.row_errors import joined, means_of, measure_rows
 from ae_pipeline.experiments.benchmark.whole_pictures import WholePictures, tile_of, whole_pictures
 from ae_pipeline.kinds.audio import AudioKind
 from ae_pipeline.kinds.audio_clips import RATE, SAMPLES
@@ -59,7 +59,7 @@ MSE = Quality("mse", lambda value: value, _mse_words, "loses nothing")
 LOG_MEL = Quality(
     "log_mel_distance", lambda value: value, lambda error: f"a log-mel distance of {error:.2f} dB", "loses nothing"
 )
-"""Clips of sound have it: how alike they are to hear; see evaluation/records/sound.py."""
+"""Clips of sound have it: how alike they are to hear; see evaluation/measures/records/sound.py."""
 RECALL = Quality(
     "recall_at_10", lambda value: 1 - value, lambda error: f"recall at 10 of {1 - error:.3f}", "finds every neighbour"
 )

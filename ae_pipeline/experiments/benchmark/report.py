@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ae_pipeline.evaluation.metrics import METRICS, psnr_of, reported
+from ae_pipeline.evaluation.measures.metrics import METRICS, psnr_of, reported
 from ae_pipeline.evaluation.pictures import label, note, scale_bits
 from ae_pipeline.experiments.benchmark.points import OURS, snr_of
 from ae_pipeline.experiments.front import front, grouped

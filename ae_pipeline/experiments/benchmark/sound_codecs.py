@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.errors import DataError
-from ae_pipeline.evaluation.records.errors import record_bounds
+from ae_pipeline.evaluation.measures.records.errors import record_bounds
 from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell, timed
 from ae_pipeline.kinds.audio_clips import RATE, SUBTYPE
 from ae_pipeline.kinds.audio_files import INSTALL, as_written, write_wav, written_as

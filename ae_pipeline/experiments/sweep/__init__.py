@@ -12,6 +12,6 @@
 
 A setting is a dict of parameters by their dotted path in params.yaml; nothing here knows what they mean, except the
 rule that stops trials. Settings are compared by their bits and the MSE, or instead of that by the metric that the
-tolerance is on (evaluation/metrics.py). The test split is not touched: what a sweep chooses has still to be measured on
-it.
+tolerance is on (METRICS in evaluation/measures). The test split is not touched: what a sweep chooses has still to be
+measured on it.
 """

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ae_pipeline.evaluation.metrics import Metric
+from ae_pipeline.evaluation.measures.metrics import Metric
 from ae_pipeline.experiments.sweep.results import Outcome, Results, as_json, columns, digits_of
 from ae_pipeline.experiments.sweep.space import describe
 from ae_pipeline.files import finished_file, write_json

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ae_pipeline.evaluation.metrics import METRICS, Metric, reported
+from ae_pipeline.evaluation.measures.metrics import METRICS, Metric, reported
 from ae_pipeline.experiments.front import front
 from ae_pipeline.experiments.sweep.space import Setting, describe
 from ae_pipeline.experiments.sweep.trial import Trial, by_setting

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import open_split
 from ae_pipeline.errors import SweepError
-from ae_pipeline.evaluation.metrics import METRICS, Metric
+from ae_pipeline.evaluation.measures.metrics import METRICS, Metric
 from ae_pipeline.experiments.sweep.results import Results, summarise
 from ae_pipeline.experiments.sweep.runs import SweepRuns
 from ae_pipeline.experiments.sweep.space import Setting, combinations, describe, parse_space, with_setting

@@ -22,7 +22,7 @@ Losses that say less about the MSE (bce, with an L1 penalty) stop nothing, nor d
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ae_pipeline.evaluation.metrics import Metrics
+from ae_pipeline.evaluation.measures.metrics import Metrics
 from ae_pipeline.experiments.sweep.space import Setting, describe
 from ae_pipeline.experiments.sweep.trial import StopTrial, Trial, by_setting
 from ae_pipeline.params import Params

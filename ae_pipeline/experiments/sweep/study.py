@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ae_pipeline import __version__
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import SweepError, first_line
-from ae_pipeline.evaluation.metrics import Metric
+from ae_pipeline.evaluation.measures.metrics import Metric
 from ae_pipeline.experiments.sweep.space import SECTIONS, Dimension, Setting
 from ae_pipeline.experiments.sweep.trial import Trial
 from ae_pipeline.files import canonical_json, sha256_json

@@ -10,7 +10,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, TrainingError
 from ae_pipeline.evaluation.compare import compare_rows
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
-from ae_pipeline.evaluation.metrics import Metrics
+from ae_pipeline.evaluation.measures.metrics import Metrics
 from ae_pipeline.evaluation.through_store import make_trip, store_metrics
 from ae_pipeline.experiments.front import grouped
 from ae_pipeline.experiments.sweep.space import Setting, describe

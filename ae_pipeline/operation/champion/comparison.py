@@ -21,7 +21,7 @@ from ae_pipeline.errors import CodecError, DataError, GateError
 from ae_pipeline.evaluation.compare import compare_rows
 from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.mean_answer import not_better_than_mean
-from ae_pipeline.evaluation.metrics import Metrics, reported
+from ae_pipeline.evaluation.measures.metrics import Metrics, reported
 from ae_pipeline.evaluation.speed import measure_speeds
 from ae_pipeline.evaluation.through_store import make_trip, store_metrics
 from ae_pipeline.params import EncodeParams, GateParams

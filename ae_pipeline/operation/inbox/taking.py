@@ -17,7 +17,7 @@ from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.sample_files import PARQUET_SUFFIXES, is_parquet, lost_key
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError, TargetError
-from ae_pipeline.evaluation.records.errors import several_kind
+from ae_pipeline.evaluation.measures.records.errors import several_kind
 from ae_pipeline.files import is_utf8, make_folder, sha256_file
 from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES
 from ae_pipeline.operation.inbox.batches import InboxRun, known_contents

@@ -8,9 +8,9 @@ import numpy as np
 
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.evaluation.metrics import METRICS
-from ae_pipeline.evaluation.records.errors import Pair, RecordMetrics, restored, several_kind, split_records
-from ae_pipeline.evaluation.row_errors import pairs
+from ae_pipeline.evaluation.measures.metrics import METRICS
+from ae_pipeline.evaluation.measures.records.errors import Pair, RecordMetrics, restored, several_kind, split_records
+from ae_pipeline.evaluation.measures.row_errors import pairs
 
 _RANDOM = 2
 # Samples of a clip, or lines of a picture: who wants more opens the decoded file.

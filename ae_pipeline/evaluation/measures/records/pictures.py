@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ae_pipeline.evaluation.records.similarity import LEAST_WINDOW, similarities, window_of
+from ae_pipeline.evaluation.measures.records.similarity import LEAST_WINDOW, similarities, window_of
 
 
 class PicturePsnr:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ae_pipeline.evaluation.records.pictured import PicturedRecord
+from ae_pipeline.evaluation.measures.records.pictured import PicturedRecord
 from ae_pipeline.kinds.audio_clips import RATE
 
 _BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"

@@ -8,6 +8,6 @@ errors           all records of a data set beside what came back of them; a line
 pictured         some of them for the pictures of a report
 sound_pictures   waves and spectra of these (matplotlib; imported where it is used)
 
-To add one: a class as in `measure`, and a line with `of_records` and `of_kind` in METRICS (evaluation/metrics.py). Its
+To add one: a class as in `measure`, and a line with `of_records` and `of_kind` in METRICS (../metrics.py). Its
 kind gives the values of a record with `Kind.restored`.
 """

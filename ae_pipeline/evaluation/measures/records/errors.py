@@ -24,8 +24,8 @@ from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import IncompleteRecordError
-from ae_pipeline.evaluation.metrics import METRICS, Metric, Metrics
-from ae_pipeline.evaluation.row_errors import pairs, row_mse
+from ae_pipeline.evaluation.measures.metrics import METRICS, Metric, Metrics
+from ae_pipeline.evaluation.measures.row_errors import pairs, row_mse
 from ae_pipeline.kinds import kind_names, open_kind
 from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.state import KindState

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ae_pipeline.evaluation.records.measure import RecordMetric
-from ae_pipeline.evaluation.records.pictures import PicturePsnr, PictureSsim
-from ae_pipeline.evaluation.records.similarity import similarities, window_of
-from ae_pipeline.evaluation.records.sound import LogMelDistance, SegmentalSnr, SoundSnr
+from ae_pipeline.evaluation.measures.records.measure import RecordMetric
+from ae_pipeline.evaluation.measures.records.pictures import PicturePsnr, PictureSsim
+from ae_pipeline.evaluation.measures.records.similarity import similarities, window_of
+from ae_pipeline.evaluation.measures.records.sound import LogMelDistance, SegmentalSnr, SoundSnr
 
 if TYPE_CHECKING:
     pass

@@ -9,7 +9,7 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.errors import DataError, StoreError
-from ae_pipeline.evaluation.metrics import METRICS, mse, of_rows, psnr_of
+from ae_pipeline.evaluation.measures.metrics import METRICS, mse, of_rows, psnr_of
 from ae_pipeline.store.latent_store import LatentStore
 
 _ROWS = 2048
