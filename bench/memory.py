@@ -22,10 +22,10 @@ from reporting import report, table, tile
 LIMIT = 1.2
 
 
-def peak(command: list[str | Path]) -> tuple[float, float]:
+def peak(command: list[str | Path], cwd: Path | None = None) -> tuple[float, float]:
     """MiB and seconds of `ae-pipeline <command>`. This process must stay small: a child inherits its peak."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "ae_pipeline", *command], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "ae_pipeline", *command], stdout=subprocess.DEVNULL, cwd=cwd)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -107,5 +107,30 @@ def quick_codec(name: str, split: Path, folder: Path) -> None:
     few = folder.parent / "few.parquet"
     pq.write_table(pq.read_table(min(split.glob("*.parquet"))).slice(0, 8192), few)
     samples = SampleSet.open(few)
-    build_codec(samples, samples, params, folder, {}, lambda epoch: None)
+    if name in NETWORKS or (params.may_be_integer and samples.spec.dtype == "uint8"):
+        build_codec(samples, samples, params, folder, {}, lambda epoch: None)
+    else:
+        untrained_codec(params, samples, folder)
     few.unlink()
+
+
+def untrained_codec(params: Any, samples: Any, folder: Path) -> None:
+    """Write a codec in floats as its network begins, of `params` for rows like `samples`: as fast as a trained one."""
+    import numpy as np
+    import torch
+
+    from ae_pipeline.codec.arithmetic import scale_pixels
+    from ae_pipeline.codec.codec import freeze, save_codec
+    from ae_pipeline.codec.quantiser import Quantiser
+    from ae_pipeline.models import build_model
+    from ae_pipeline.training.batches import fit_scaling
+
+    name, spec, scaling = params.model.name, samples.spec, fit_scaling(samples)
+    model = freeze(build_model(name, spec.shape, params.train.latent_size, params.model.options), name)
+    pixels = torch.from_numpy(samples.load().pixels.astype(np.float32))
+    with torch.inference_mode():
+        quantiser = Quantiser.fit(model.encode(scale_pixels(pixels, scaling)), 256)
+    save_codec(
+        folder, model=model, model_name=name, quantiser=quantiser, spec=spec, scaling=scaling, provenance={},
+        kind=samples.kind,
+    )  # fmt: skip

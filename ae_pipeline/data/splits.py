@@ -1,7 +1,9 @@
 """Split a source and write its rows in the canonical layout; write the first rows of a data set."""
 
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +83,18 @@ def write_shard(path: Path, split: RawSplit, which: np.ndarray) -> None:
             columns = {name: _taken(split.attributes[name], rows) for name in types}
             numbers = split.first_id + rows if ids is None else _taken(ids, rows)
             writer.write(pa.table({ID: numbers, **columns}, schema=schema), split.pixels[rows])
+            _give_back(split.pixels)
+
+
+def _give_back(pixels: np.ndarray) -> None:
+    """Let go of the pages that a map of a file has in memory: they stay there once read, and grow with the rows."""
+    base: Any = pixels
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap) and base.mode != "r":
+            return
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _type_of(column: np.ndarray | pa.ChunkedArray) -> pa.DataType:

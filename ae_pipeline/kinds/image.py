@@ -36,12 +36,12 @@ from ae_pipeline.kinds.base import (
 )
 from ae_pipeline.kinds.encoded import ENCODED, as_column, bytes_of, is_encoded, kept_path, paths_of
 from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES, size_of
-from ae_pipeline.kinds.image_pixels import Pixels, file_of, is_picture, of_array, read_pixels
+from ae_pipeline.kinds.image_pixels import Pixels, file_of, image_of, is_picture, of_array, read_pixels, save_picture
 from ae_pipeline.kinds.image_tiles import (
     COLOUR_COLUMN,
     COLUMNS,
     bands_of,
-    picture_from,
+    image_from,
     picture_of,
     put_together,
     tiles_of,
@@ -190,11 +190,11 @@ class ImageKind(Kind):
         tile = _said(state).tile
         if tile is None:
             ((rows, _),) = pieces
-            picture = rows[0]
+            image = image_of(rows[0])
         else:
-            picture = picture_from(pieces, tile)
+            image = image_from(pieces, tile)
         with open(path, "xb") as file:
-            file.write(file_of(picture))
+            save_picture(image, file)
 
     def restored(self, pieces: Iterable[tuple[np.ndarray, pa.Table]], state: KindState) -> Iterator[np.ndarray]:
         tile = _said(state).tile

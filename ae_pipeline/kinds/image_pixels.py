@@ -11,6 +11,7 @@ EXIF's orientation turns it. What is cropped is made when it is asked for.
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -134,14 +135,23 @@ def file_of(row: np.ndarray) -> bytes:
 
     Raises DataError for a row that no such file can hold.
     """
+    file = io.BytesIO()
+    save_picture(image_of(row), file)
+    return file.getvalue()
+
+
+def image_of(row: np.ndarray) -> Image.Image:
+    """A row, or some lines, as Pillow's image. Raises DataError for what no file of `save_picture` can hold."""
     spec = SampleSpec(row.shape, row.dtype.name)
     if not is_picture(spec):
         what = f"rows of {spec.describe()} are no pictures that PNG or TIFF files are written of"
         raise DataError(what, advice="decode them with --format rows")
-    image = Image.fromarray(row[:, :, 0] if row.shape[2:] == (1,) else row)
-    file = io.BytesIO()
-    image.save(file, "TIFF" if row.dtype.kind == "f" else "PNG")
-    return file.getvalue()
+    return Image.fromarray(row[:, :, 0] if row.shape[2:] == (1,) else row)
+
+
+def save_picture(image: Image.Image, file: BinaryIO) -> None:
+    """Write an image of `image_of` as PNG, or as TIFF where its values are floats."""
+    image.save(file, "TIFF" if image.mode == "F" else "PNG")
 
 
 def _other(pixels: Pixels, colour: str) -> str:

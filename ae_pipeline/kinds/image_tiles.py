@@ -18,7 +18,7 @@ from PIL import Image
 
 from ae_pipeline.errors import DataError, IncompleteRecordError
 from ae_pipeline.kinds.base import Piece, Several
-from ae_pipeline.kinds.image_pixels import GREY, MOST_PIXELS, RGB, RGBA, Pixels
+from ae_pipeline.kinds.image_pixels import GREY, MOST_PIXELS, RGB, RGBA, Pixels, image_of
 
 TOP, LEFT, HEIGHT, WIDTH, COLOUR = "tile_top", "tile_left", "picture_height", "picture_width", "picture_colour"
 COLUMNS = pa.schema([pa.field(name, pa.int32(), nullable=False) for name in (TOP, LEFT, HEIGHT, WIDTH)])
@@ -123,18 +123,37 @@ def bands_of(pieces: Iterable[tuple[np.ndarray, pa.Table]], size: int) -> Iterat
 
 def picture_from(pieces: Iterable[tuple[np.ndarray, pa.Table]], size: int) -> np.ndarray:
     """One picture, (height, width[, channels]), from its tiles as for `bands_of`, which raises the same."""
-    source = iter(pieces)
-    first = next(source)
-    picture = picture_of(first[1], 0, size)
+    picture, bands = _opened(pieces, size)
     whole: np.ndarray | None = None
-    top = 0
-    for lines in bands_of(chain([first], source), size):
+    for top, lines in bands:
         if whole is None:
             whole = np.empty((picture.height, *lines.shape[1:]), lines.dtype)
         whole[top : top + len(lines)] = lines
-        top += len(lines)
     assert whole is not None
     return whole
+
+
+def image_from(pieces: Iterable[tuple[np.ndarray, pa.Table]], size: int) -> Image.Image:
+    """One picture as Pillow's image, which is all the memory that it takes. Raises what `picture_from` does."""
+    picture, bands = _opened(pieces, size)
+    whole: Image.Image | None = None
+    for top, lines in bands:
+        band = image_of(lines)
+        if whole is None:
+            whole = Image.new(band.mode, (picture.width, picture.height))
+        whole.paste(band, (0, top))
+    assert whole is not None
+    return whole
+
+
+def _opened(
+    pieces: Iterable[tuple[np.ndarray, pa.Table]], size: int
+) -> tuple[Picture, Iterator[tuple[int, np.ndarray]]]:
+    """What picture it is, and its bands, each with the number of its first line."""
+    source = iter(pieces)
+    first = next(source)
+    bands = bands_of(chain([first], source), size)
+    return picture_of(first[1], 0, size), ((number * size, lines) for number, lines in enumerate(bands))
 
 
 def put_together(rows: np.ndarray, attributes: pa.Table, size: int) -> Iterator[np.ndarray]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import encode, random_codec, random_pixels, write_rows
 
+from ae_pipeline.data.parquet.reader import read_tables
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DataError
@@ -413,3 +414,16 @@ def test_an_append_through_python_names_such_a_data_set(codec, tmp_path):
     params = EncodeParams(device="cpu")
     done = append_samples(tmp_path / "store", [SampleSet.open(file)], codec, params, name=file.name, git={})
     assert done.store.manifest.source.name == "caf\\xe9.parquet"
+
+
+def test_a_row_group_is_not_read_as_a_whole(tmp_path):
+    """However many rows a writer put into one, and compressed or not: noise is not."""
+    values = np.random.default_rng(0).normal(size=(40_000, 64)).astype(np.float32)
+    path = tmp_path / "large.parquet"
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 64)
+    pq.write_table(pa.table({"values": column}), path, row_group_size=len(values))
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in read_tables(path, None, 1000, "ns"):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert pq.read_metadata(path).num_row_groups == 1
+    assert most < values.nbytes // 2

@@ -1,5 +1,8 @@
 """preparation.py: splits are disjoint, complete, seeded, and the same bytes every time."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -109,3 +112,18 @@ def test_real_mnist_is_split_as_documented(mnist_raw, tmp_path):
     assert test.attributes.column("id").to_pylist() == list(range(60_000, 60_300))
     assert test.attributes.column("label").to_pylist()[:5] == [7, 2, 1, 0, 4]
     np.testing.assert_array_equal(test.pixels, splits["test"].pixels[:300])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_rows_that_are_written_no_longer_take_memory(tmp_path):
+    """A map's pages stay in memory once they were read, which grows with the rows; the kernel tells how many do."""
+    rows = np.memmap(tmp_path / "rows", np.uint8, "w+", shape=(1000, 128, 128))
+    rows.flush()
+    split = RawSplit(np.memmap(tmp_path / "rows", np.uint8, "r", shape=rows.shape), {}, 0)
+    del rows
+    written = write_splits({"train": split, "test": split}, tmp_path / "out", PrepareParams())
+    assert written["test"].rows == 1000
+    maps = Path("/proc/self/smaps").read_text(encoding="utf-8").split("VmFlags")
+    (found,) = (text for text in maps if str(tmp_path / "rows") in text)
+    resident = next(line for line in found.splitlines() if line.startswith("Rss:"))
+    assert int(resident.split()[1]) < 1 << 10, resident  # KiB, of 16,000

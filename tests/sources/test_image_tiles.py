@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -303,3 +304,16 @@ def test_arrays_and_tensors_of_large_pictures_are_tiles_too_and_come_back(ae, tm
     np.testing.assert_array_equal(
         (again.chunk(0) if isinstance(again, pa.ChunkedArray) else again).to_numpy_ndarray()[:4], found[0]["photo"]
     )
+
+
+def test_a_large_picture_is_written_as_its_tiles_come(tmp_path):
+    """Pillow has its pixels, which Python does not see; neither they nor the file are anywhere else."""
+    state, side = state_of(tile=32), 1024
+    rows, columns = rows_of(read(saved(noise(side, side, 3)), state), state)
+    pieces = ((rows[start : start + 64], columns.slice(start, 64)) for start in range(0, len(rows), 64))
+    tracemalloc.start()
+    KIND.write(pieces, tmp_path / "back.png", state)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "back.png").stat().st_size > 2 * side**2
+    assert most < side**2

@@ -25,6 +25,9 @@ from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import arrow_file
 
 _BLOCK_ROWS = 65_536
+# Bytes of a column that are read at once: Arrow reads all that a row group has of it otherwise, and some have millions
+# of rows.
+_BUFFER_BYTES = 1 << 20
 _ARROW_SCHEMA = b"ARROW:schema"
 _FILL_LISTS = "fill them with values, or write the column as lists of any length, in which nulls can be read"
 
@@ -42,6 +45,7 @@ def open_parquet(file: Path, int96: str = "ns", metadata: Any = None) -> Iterato
                 metadata=read_footer(source) if metadata is None else metadata,
                 page_checksum_verification=True,
                 pre_buffer=False,
+                buffer_size=_BUFFER_BYTES,
                 coerce_int96_timestamp_unit=int96,
             )
         except MemoryError:
