@@ -302,6 +302,19 @@ def test_files_that_decoding_could_not_give_back_are_refused(table, why, ae, tmp
     assert "source.files" not in err
 
 
+def test_data_that_is_refused_leaves_no_temporary_folder(photos, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    header = read_header(tmp_path / "codec")
+    samples = open_data(photos, header.kind, header.spec)
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    del samples
+    pq.write_table(pa.table({"number": [1, 2]}), tmp_path / "numbers.parquet")
+    with pytest.raises(DataError, match="no column that can be records"):
+        open_data(tmp_path / "numbers.parquet", header.kind, header.spec)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 def test_pictures_that_cannot_be_read_are_refused_or_left_out(ae, photos, tmp_path):
     (photos / "a/broken.png").write_bytes(b"\x89PNG nothing")
     command = ("encode", photos, "--codec", tmp_path / "codec", "--store", tmp_path / "store")

@@ -3,6 +3,7 @@
 samples = open_data("photos", header.kind, header.spec)     # a file, a folder or a glob
 """
 
+import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
@@ -50,12 +51,16 @@ def open_data(
         opened, state = open_kind(kind, "the codec")
         listing = _listing(path, opened.suffixes, kind.name)
         work = Path(tempfile.mkdtemp(prefix="ae-pipeline-"))
-        reader, notes = _reader(listing, opened, state, work)
-        notes = [*_left_out(path, listing), *notes]
-        several = opened.row_columns(state) if opened.makes_several(state) else None
-        kept = Kept(reader.schema, listing.files[0], _label(state.form, reader, listing), several)
-        samples = OwnSamples(listing, reader, kept, spec, skip=skip_unreadable, notes=notes, known=known)
-        _remove_with(samples, work)
+        try:
+            reader, notes = _reader(listing, opened, state, work)
+            notes = [*_left_out(path, listing), *notes]
+            several = opened.row_columns(state) if opened.makes_several(state) else None
+            kept = Kept(reader.schema, listing.files[0], _label(state.form, reader, listing), several)
+            samples = OwnSamples(listing, reader, kept, spec, skip=skip_unreadable, notes=notes, known=known)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        weakref.finalize(samples, shutil.rmtree, work, ignore_errors=True)
         return samples
 
 
@@ -127,9 +132,3 @@ def _left_out(path: Path | str, listing: Listing) -> list[str]:
         return []
     names = named(listing.left_out, _NAMED)
     return [f"{len(listing.left_out):,} file(s) of {path} left out, as no data goes by such names: {names}"]
-
-
-def _remove_with(samples: OwnSamples, work: Path) -> None:
-    import shutil
-
-    weakref.finalize(samples, shutil.rmtree, work, ignore_errors=True)
