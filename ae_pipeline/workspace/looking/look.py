@@ -84,8 +84,10 @@ class Looked:
         sizes = self.tally.sizes
         if len(sizes) > 1:
             others = sum(sizes.values()) - sizes.most_common(1)[0][1]
-            (_, odd) = sizes.most_common(2)[1][0], sizes.most_common(2)[1][0]
-            found.append(Reason(others, f"{self.tally.examples[odd]} is {odd.describe()}, and most are not", False))
+            odd = sizes.most_common(2)[1][0]
+            advice = build_kind(self.guess.kind).for_several_shapes
+            what = f"{self.tally.examples[odd]} is {odd.describe()}, and most are not: {advice}"
+            found.append(Reason(others, what, False))
         return found
 
     @property
