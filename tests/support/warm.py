@@ -88,13 +88,15 @@ def environment(python: str = sys.executable, **more: str) -> dict[str, str]:
 
     `more` are variables that the commands have, too. Whoever asks first in a test run starts the nursery.
     """
+    import hashlib
     from pathlib import Path
 
     from filelock import FileLock
     from ready import SHARED
 
-    others = [python.replace(os.sep, "-")] if python != sys.executable else []
-    folder = Path(os.environ[SHARED], "-".join(["nursery", *others, *more.values()]))
+    # The path of a socket has about a hundred bytes.
+    kind = hashlib.sha256(json.dumps([python, more]).encode()).hexdigest()[:8]
+    folder = Path(os.environ[SHARED], f"nursery-{kind}")
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             _start_nursery(python, folder, more)
