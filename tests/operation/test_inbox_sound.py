@@ -119,19 +119,18 @@ def run(folder):
 
 
 @pytest.mark.slow
-def test_killed_at_any_step_every_clip_is_in_the_store_once(tmp_path):
+def test_killed_at_any_step_a_clip_is_in_the_store_once_with_all_its_frames(tmp_path):
     template = tmp_path / "template"
     box = template / "data/inbox"
     codec_of(template / "codec", Form(sort="files"))
-    put(box / "a.wav", 100)
     put(box / "b.wav", 300, 2)
     settle(box)
     left = killed_at_every_step(SCRIPT, template, tmp_path / "killed")
-    assert len(left) > 20
+    assert len(left) > 10
     for folder in left:
         done = run(folder, folder / "codec")
         rows = stored(store_of(folder, folder / "codec"))
-        assert rows["id"].to_pylist() == ["a.wav#0", "a.wav#1", *(f"b.wav#{number}" for number in range(10))]
+        assert rows["id"].to_pylist() == [f"b.wav#{number}" for number in range(10)]
         again = run(folder, folder / "codec")
         assert (again.snapshot, again.files) == (done.snapshot, [])
 
