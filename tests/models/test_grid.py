@@ -36,7 +36,7 @@ def test_it_begins_as_a_transform_that_loses_nothing_but_what_it_has_no_latents_
     x = x_of(shape)
     whole = straight_only(grid(shape, 6 * 64 * channels))
     torch.testing.assert_close(whole.decode_raw(whole.encode(x)), x, atol=2e-6, rtol=0)
-    # Of one latent a block, the first is its mean brightness.
+    # Where a block has one latent, it is the block's mean brightness.
     one = straight_only(grid((8, 8), 1))
     torch.testing.assert_close(one.encode(x_of((8, 8))), (x_of((8, 8)).mean((1, 2)) - 0.5)[:, None] * 8)
 

@@ -1,4 +1,4 @@
-"""What is not taken yet, or not at all, is named with the reason; clocks of others do not make it wait for ever."""
+"""Files that are not taken yet, or not at all, are named with the reason; no wrong clock makes one wait for ever."""
 
 import json
 import os

@@ -43,7 +43,7 @@ def tiles(folder):
 
 
 def clips(folder):
-    """Of several frames each, one without any sound."""
+    """Clips have several frames each; one has no sound at all."""
     state = build_kind("audio").State(form=Form(sort="files"), block=16, frame=16, rate=8000)
     random_codec(folder / "codec", (16,), "float32", kind=entry_of("audio", state))
     for number, samples in enumerate((50, 0, 16, 33, 90)):
