@@ -100,7 +100,7 @@ def lines_of_speed(kind: str, repeats: int, parent: Path | None) -> tuple[list[l
         found = Path(temporary, "found.json")
         elsewhere(measure_speed, kind, repeats, Path(temporary), found)
         bound, others = json.loads(found.read_text(encoding="utf-8"))
-    # A line of throughput.py has name, layout, job, 1000 rows/s, µs per row, four bounds, files, and four shares of them.
+    # A line of throughput.py: name, layout, job, 1000 rows/s, µs per row, four bounds, files, and four shares of them.
     lines = []
     for line in bound:
         job, micros, own, both, files, of_own, of_both = (line[place] for place in (2, 4, 5, 6, 9, 10, 11))
