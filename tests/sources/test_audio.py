@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+from own_files import pieces_of
 
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds import build_kind, open_kind
-from ae_pipeline.kinds.base import Several
 from ae_pipeline.kinds.lapped import frames_of, lap, unlap
 from ae_pipeline.kinds.state import Form, entry_of
 from ae_pipeline.params import PrepareParams, SourceParams
@@ -35,16 +35,6 @@ def sound(path, samples=3000, channels=1, rate=8000, **how):
 
 def state_of(*paths, **settings):
     return KIND.fit(Form(sort="files"), KIND.Options(**settings), iter(paths))
-
-
-def rows_of(found, state):
-    """Rows and their columns of a record."""
-    assert isinstance(found, Several), found
-    pieces = list(found.pieces)
-    rows = np.concatenate([values for values, _ in pieces])
-    assert len(rows) == found.rows
-    schema = KIND.row_columns(state)
-    return rows, pa.concat_tables([pa.table(columns, schema=schema) for _, columns in pieces])
 
 
 @pytest.mark.parametrize("samples", [0, 1, 15, 16, 17, 1000])
@@ -93,7 +83,7 @@ def test_a_clip_comes_back_with_its_length_rate_channels_and_samples(name, chann
     state = state_of(path)
     _, again = open_kind(KindEntry.model_validate_json(entry_of("audio", state).model_dump_json()), "here")
     assert again == state
-    rows, columns = rows_of(KIND.read_file(path, state), state)
+    rows, columns = pieces_of(KIND.read_file(path, state), KIND, state)
     assert rows.dtype == np.float32
     pieces = [(rows[start : start + 7], columns.slice(start, 7)) for start in range(0, len(rows), 7)]
     KIND.write(pieces, tmp_path / "out.wav", state)
@@ -109,7 +99,7 @@ def test_a_clip_comes_back_with_its_length_rate_channels_and_samples(name, chann
     made = KIND.from_rows(np.concatenate([rows, rows]), twice, state)
     assert [one["bytes"] for one in made.to_pylist()] == [(tmp_path / "out.wav").read_bytes()] * 2
     (from_bytes,) = KIND.to_rows(made[1:], str, state)
-    np.testing.assert_array_equal(rows_of(from_bytes, state)[0].shape, rows.shape)
+    np.testing.assert_array_equal(pieces_of(from_bytes, KIND, state)[0].shape, rows.shape)
     if len(rows) > 1:
         with pytest.raises(DataError, match="decode all rows of its record"):
             KIND.from_rows(rows[:-1], columns[:-1], state)
@@ -142,7 +132,7 @@ def test_what_cannot_be_kept_is_refused_by_name(tmp_path):
     ):
         state_of(first, other)
     resampling = state_of(first, other, rate=8000)
-    _, columns = rows_of(KIND.read_file(other, resampling), resampling)
+    _, columns = pieces_of(KIND.read_file(other, resampling), KIND, resampling)
     assert columns.column("clip_rate")[0].as_py() == 8000
     assert abs(columns.column("clip_samples")[0].as_py() - 3000 * 8000 / 44_100) <= 1
     for value, why in ((np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (99.0, "has a sample of 99")):
@@ -166,7 +156,9 @@ def test_a_missing_record_of_a_column_is_said_and_others_are_read(tmp_path):
     assert KIND.takes(column.type)
     assert not KIND.takes(pa.string())
     found, missing = KIND.to_rows(column, lambda number: f"place {number}", state)
-    np.testing.assert_array_equal(rows_of(found, state)[0], rows_of(KIND.read_file(path, state), state)[0])
+    np.testing.assert_array_equal(
+        pieces_of(found, KIND, state)[0], pieces_of(KIND.read_file(path, state), KIND, state)[0]
+    )
     assert str(missing).startswith("place 1 has no sound")
 
 

@@ -10,14 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import random_codec
 from image_files import as_seen, exif_of, png_bytes, png_of
-from own_files import fetch
+from own_files import fetch, pieces_of
 from PIL import ExifTags, Image
 
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds import build_kind, open_kind
-from ae_pipeline.kinds.base import Several
 from ae_pipeline.kinds.image_files import size_of
 from ae_pipeline.kinds.state import Form, entry_of
 
@@ -43,16 +42,6 @@ def state_of(*found, form=FILES, **settings):
     return state
 
 
-def rows_of(found, state):
-    """Rows and their columns of a record."""
-    assert isinstance(found, Several), found
-    pieces = list(found.pieces)
-    rows = np.concatenate([values for values, _ in pieces])
-    assert len(rows) == found.rows
-    schema = KIND.row_columns(state)
-    return rows, pa.concat_tables([pa.table(columns, schema=schema) for _, columns in pieces])
-
-
 def read(data, state):
     (found,) = KIND.to_rows(pa.array([data]), str, state)
     return found
@@ -68,7 +57,7 @@ def test_a_picture_of_any_size_comes_back_from_its_tiles(size, channels, most, t
     monkeypatch.setattr("ae_pipeline.kinds.image_tiles._PIECE_BYTES", most)
     pixels = noise(*size, *channels)
     state = state_of(tile=8)
-    rows, columns = rows_of(read(saved(pixels), state), state)
+    rows, columns = pieces_of(read(saved(pixels), state), KIND, state)
     assert rows.shape == (-(-size[0] // 8) * -(-size[1] // 8), 8, 8, *channels)
     padded = np.pad(pixels, [(0, -size[0] % 8), (0, -size[1] % 8), *[(0, 0)] * len(channels)], mode="edge")
     for row, top, left in zip(rows, columns["tile_top"].to_pylist(), columns["tile_left"].to_pylist(), strict=True):
@@ -94,7 +83,7 @@ def test_values_that_are_no_bytes_are_kept_in_tiles(tmp_path):
     Image.fromarray(floats).save(file, "TIFF")
     for data, pixels, ending in ((png_of(deep), deep, ".png"), (file.getvalue(), floats, ".tif")):
         state = state_of(tile=4)
-        rows, columns = rows_of(read(data, state), state)
+        rows, columns = pieces_of(read(data, state), KIND, state)
         assert rows.dtype == pixels.dtype
         assert KIND.ending(state, SampleSpec(rows.shape[1:], rows.dtype.name)) == ending
         KIND.write([(rows, columns)], tmp_path / f"a{ending}", state)
@@ -106,7 +95,7 @@ def test_a_picture_is_turned_as_exif_says_before_it_is_cut_or_measured(orientati
     pixels = noise(9, 14, 3)
     state = state_of(tile=8)
     data = png_of(pixels, chunks=[(b"eXIf", exif_of(orientation))])
-    rows, columns = rows_of(read(data, state), state)
+    rows, columns = pieces_of(read(data, state), KIND, state)
     seen = as_seen(pixels, orientation)
     assert (columns["picture_height"][0].as_py(), columns["picture_width"][0].as_py()) == seen.shape[:2]
     (found,) = KIND.from_rows(rows, columns, state).to_pylist()
@@ -153,7 +142,7 @@ def test_pictures_of_several_colours_are_brought_to_one_and_come_back_as_what_th
     for wanted, known in (("rgb", ["grey", "rgb"]), ("rgba", ["grey", "rgb", "rgba"])):
         state = state_of(tile=8, colour=wanted)
         for name in known:
-            rows, columns = rows_of(read(pictures[name], state), state)
+            rows, columns = pieces_of(read(pictures[name], state), KIND, state)
             assert rows.shape[1:] == (8, 8, len(wanted))
             assert set(columns["picture_colour"].to_pylist()) == {name}
             (found,) = KIND.from_rows(rows, columns, state).to_pylist()
@@ -168,7 +157,7 @@ def test_pictures_of_several_colours_are_brought_to_one_and_come_back_as_what_th
     assert "is grey of uint16, which `colour: rgb` has no place for" in str(
         read(png_of(noise(5, 4, dtype="uint16")), state)
     )
-    assert rows_of(read(palette_png(), state), state)[0].shape[1:] == (8, 8, 3)
+    assert pieces_of(read(palette_png(), state), KIND, state)[0].shape[1:] == (8, 8, 3)
     assert state_of(saved(grey), colour="rgb").tile == 32
     with pytest.raises(DataError, match="has `tile: whole` and `colour`; set one of them to null"):
         state_of(tile="whole", colour="rgb")
@@ -183,7 +172,7 @@ def test_pictures_are_resized_only_where_it_is_asked_for(pixels):
     np.testing.assert_array_equal(read(png_of(flat), state), flat[:6, :5])
     np.testing.assert_array_equal(next(KIND.to_rows(pixels[None], str, state)), row)
     both = state_of(resize=[6, 5], tile=4)
-    rows, columns = rows_of(read(png_of(pixels), both), both)
+    rows, columns = pieces_of(read(png_of(pixels), both), KIND, both)
     np.testing.assert_array_equal(KIND.to_array(rows, columns, both)[0], row)
     odd = next(KIND.to_rows(np.zeros((1, 9, 12, 2), np.int16), str, state))
     assert "which `resize` cannot take" in str(odd)
@@ -191,7 +180,7 @@ def test_pictures_are_resized_only_where_it_is_asked_for(pixels):
 
 def test_columns_that_no_picture_can_have_given_are_refused():
     state = state_of(tile=8)
-    rows, columns = rows_of(read(saved(noise(9, 9)), state), state)
+    rows, columns = pieces_of(read(saved(noise(9, 9)), state), KIND, state)
     for height in (0, -5, 2**31 - 1, 1 << 20):
         place = columns.column_names.index("picture_height")
         wrong = columns.set_column(place, columns.field(place), [pa.array([height] * len(rows), pa.int32())])
@@ -309,7 +298,7 @@ def test_arrays_and_tensors_of_large_pictures_are_tiles_too_and_come_back(ae, tm
 def test_a_large_picture_is_written_as_its_tiles_come(tmp_path):
     """Pillow has its pixels, which Python does not see; neither they nor the file are anywhere else."""
     state, side = state_of(tile=32), 1024
-    rows, columns = rows_of(read(saved(noise(side, side, 3)), state), state)
+    rows, columns = pieces_of(read(saved(noise(side, side, 3)), state), KIND, state)
     pieces = ((rows[start : start + 64], columns.slice(start, 64)) for start in range(0, len(rows), 64))
     tracemalloc.start()
     KIND.write(pieces, tmp_path / "back.png", state)

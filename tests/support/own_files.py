@@ -1,7 +1,11 @@
-"""The source `files`, fetched into a folder anew, and what it holds."""
+"""The source `files`, fetched into a folder anew, and what it holds; the rows that a kind makes of a record."""
 
 import shutil
 
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.kinds.base import Several
 from ae_pipeline.params import SourceParams
 from ae_pipeline.sources import build_source
 
@@ -27,3 +31,13 @@ def rows_of(splits):
         lines = [dict(zip(names, line, strict=True)) for line in values]
         found += zip(lines, split.pixels, strict=True)
     return sorted(found, key=lambda item: item[0]["id"])
+
+
+def pieces_of(found, kind, state):
+    """Rows and their columns of a record of which a kind with this state makes several."""
+    assert isinstance(found, Several), found
+    pieces = list(found.pieces)
+    rows = np.concatenate([values for values, _ in pieces])
+    assert len(rows) == found.rows
+    schema = kind.row_columns(state)
+    return rows, pa.concat_tables([pa.table(columns, schema=schema) for _, columns in pieces])
