@@ -267,7 +267,8 @@ def _draw_panel(axis: Any, rows: list[dict[str, Any]], key: str, quality: str, u
         axis.axvline(least[key], color=_GREY, linestyle="-.", linewidth=1)
         words = f"lossless: {least['name']}, {least[key]:,.0f} {unit.removesuffix(' per row')}"
         # To the left: most of the picture is there, and a long name beyond its edge would squeeze it.
-        note(axis, words, (least[key], axis.get_ylim()[0]), (-5, 6), fontsize=8, ha="right", color=_GREY)
+        bottom = {"xycoords": axis.get_xaxis_transform()}  # which way the axis runs depends on the quality
+        note(axis, words, (least[key], 0.0), (-5, 6), fontsize=8, ha="right", color=_GREY, **bottom)
     scale_bits(axis)
 
 
