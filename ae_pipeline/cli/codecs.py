@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
 ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
 Layout = Annotated[
-    Literal["list", "binary", "coded"] | None,
+    Literal["list", "binary", "packed", "coded"] | None,
     typer.Option(help="How latents are stored. [default: as suits the codec's training]"),
 ]
 # What people are told of a new store; `info` says the rest.

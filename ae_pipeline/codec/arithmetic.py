@@ -26,8 +26,8 @@ class FloatArithmetic:
     def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device, block_rows: int):
         self._model, self._device, self._block_rows = model, device, block_rows
         self._scaling, self._dtype = header.scaling, header.spec.dtype
-        levels, scale, zero_point = header.quantiser.levels, header.quantiser.scale, header.quantiser.zero_point
-        self._quantiser = Quantiser(levels, *torch.tensor([scale, zero_point], dtype=torch.float32)).to(device)
+        steps = torch.tensor(header.quantiser.of(header.model.latent_size), dtype=torch.float32)
+        self._quantiser = Quantiser(header.quantiser.levels, *steps).to(device)
         self._latent_size = header.model.latent_size
 
     def place(self, rows: np.ndarray) -> Tensor:

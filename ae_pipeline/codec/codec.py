@@ -21,6 +21,7 @@ from torch import Tensor
 from ae_pipeline.codec.arithmetic import FloatArithmetic, IntegerArithmetic
 from ae_pipeline.codec.devices import one_torch_thread
 from ae_pipeline.codec.header import (
+    BYTE_FORMAT,
     FLOAT_FORMAT,
     HEADER_NAME,
     INTEGER_FORMAT,
@@ -33,12 +34,14 @@ from ae_pipeline.codec.header import (
 )
 from ae_pipeline.codec.integer import integerise
 from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.codec.weights import loaded_weights, stored_weights
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import CodecError, ConfigError, DataError, first_line
 from ae_pipeline.files import finished_file, finished_folder, is_utf8, sha256_file
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
+from ae_pipeline.params import WeightBits
 
 BLOCK_ROWS = 1024
 # Values of the widest layer in a block (256 MiB as floats), and in a row.
@@ -82,11 +85,13 @@ class Codec:
         except (OSError, SafetensorError) as error:
             raise CodecError(f"cannot read {path}: {first_line(error)}; restore the codec") from None
         model = _unallocated_model(header, folder, most_layers=len(state))
-        wanted, found = _kinds(model.state_dict(), header), _kinds(state, header)
-        if wanted != found:
+        expected = model.state_dict()
+        if header.format == BYTE_FORMAT:
+            expected = stored_weights(expected, 8)
+        if _kinds(expected, header) != _kinds(state, header):
             raise CodecError(f"{path} does not hold the weights of the model in {HEADER_NAME}; restore the codec")
         if not header.is_integer:
-            state = {name: value.float() for name, value in state.items()}
+            state = loaded_weights(state)
         model.load_state_dict(state, assign=True)
         try:
             codec = cls(header, model, device)
@@ -189,16 +194,20 @@ def save_codec(
     scaling: Scaling,
     provenance: dict[str, Any],
     integers: dict[str, Tensor] | None = None,
+    weight_bits: WeightBits = 16,
     kind: KindEntry | None = None,
 ) -> CodecHeader:
-    """Write a codec folder, whole or not at all. `model` must be frozen (`freeze`); `kind` says what a row means.
+    """Write a codec folder, whole or not at all. `kind` says what a row means.
 
-    With `integers`, the state of the same model in integers, these are what is written, and what the codec computes.
+    `model` must be frozen (`freeze`), to weights of so many bits. With `integers`, the state of the same model in
+    integers, these are what is written, and what the codec computes.
     """
     options, _ = model.frozen()
+    form = INTEGER_FORMAT if integers else BYTE_FORMAT if weight_bits == 8 else FLOAT_FORMAT
+    steps = quantiser.of_channels(model.latent_channels) if form == BYTE_FORMAT else quantiser
     with finished_folder(folder) as temporary:
-        floats = {name: value.half() for name, value in model.state_dict().items()}
-        state = {name: value.cpu().contiguous() for name, value in sorted((integers or floats).items())}
+        state = integers or stored_weights(model.state_dict(), weight_bits)
+        state = {name: value.cpu().contiguous() for name, value in sorted(state.items())}
         with finished_file(temporary / WEIGHTS_NAME) as weights:
             weights.write_bytes(save(state))
         values = {
@@ -207,13 +216,13 @@ def save_codec(
             "model": {"name": model_name, "latent_size": model.latent_size, "options": said(model_name, options)},
             "quantiser": {
                 "levels": quantiser.levels,
-                "scale": quantiser.scale.tolist(),
-                "zero_point": quantiser.zero_point.tolist(),
+                "scale": steps.scale.tolist(),
+                "zero_point": steps.zero_point.tolist(),
             },
             **({"kind": kind.model_dump(mode="json")} if kind else {}),
             "weights_sha256": sha256_file(temporary / WEIGHTS_NAME),
         }
-        return write_header(temporary, values, provenance, INTEGER_FORMAT if integers else FLOAT_FORMAT)
+        return write_header(temporary, values, provenance, form)
 
 
 def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -> Autoencoder:
@@ -233,7 +242,8 @@ def _unallocated_model(header: CodecHeader, folder: Path, *, most_layers: int) -
 
 def _kinds(state: dict[str, Tensor], header: CodecHeader) -> dict[str, tuple[Any, ...]]:
     """What weights must agree in: everything except the precision of floats, which widen exactly."""
-    return {name: (value.shape, value.dtype if header.is_integer else None) for name, value in state.items()}
+    as_they_are = header.format != FLOAT_FORMAT
+    return {name: (value.shape, value.dtype if as_they_are else None) for name, value in state.items()}
 
 
 def integer_block_rows(widest: int, value_bytes: int, device: torch.device) -> int:
@@ -259,8 +269,10 @@ def _widest(header: CodecHeader, model: Autoencoder) -> int:
     return values
 
 
-def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None) -> Autoencoder:
-    """Make the model ready for inference: normalisation folded in, weights rounded to float16 as they will be stored.
+def freeze(
+    model: Autoencoder, model_name: str, dimensions: Tensor | None = None, weight_bits: WeightBits = 16
+) -> Autoencoder:
+    """Make the model ready for inference: normalisation folded in, weights rounded as they will be stored.
 
     `dimensions` are the latent ones to keep (default: all); the decoder then gets zeros for the others.
     Raises CodecError if a weight does not fit float16.
@@ -274,7 +286,8 @@ def freeze(model: Autoencoder, model_name: str, dimensions: Tensor | None = None
         for name, axis in cuts:
             state[name] = state[name].index_select(axis, units.to(state[name].device))
     frozen = build_model(model_name, model.sample_shape, size, options)
-    frozen.load_state_dict({name: value.cpu().half().float() for name, value in state.items()})
+    stored = stored_weights({name: value.cpu() for name, value in state.items()}, weight_bits)
+    frozen.load_state_dict(loaded_weights(stored))
     if not all(math.isfinite(float(value.abs().max())) for value in frozen.state_dict().values()):
         raise CodecError("the trained weights do not fit float16; train with weight_decay or a lower learning_rate")
     return frozen.eval().requires_grad_(False)

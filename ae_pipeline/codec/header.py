@@ -17,8 +17,8 @@ from ae_pipeline.files import read_small, sha256_json, write_json
 from ae_pipeline.params.base import problems
 from ae_pipeline.params.options import MODELS, ModelName
 
-FLOAT_FORMAT, INTEGER_FORMAT = 1, 2
-"""A format for each arithmetic (arithmetic.py)."""
+FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT = 1, 2, 3
+"""Floats from float16 weights, integers (arithmetic.py), and floats from weights of a byte (weights.py)."""
 HEADER_NAME = "codec.json"
 WEIGHTS_NAME = "weights.safetensors"
 _LARGEST_HEADER = 16 << 20
@@ -50,17 +50,22 @@ class Model(JsonModel):
 
 
 class QuantiserHeader(JsonModel):
-    """latent = zero_point + scale * q, per dimension; see quantiser.py."""
+    """latent = zero_point + scale * q, per dimension; see quantiser.py. Fewer values than latents are taken in turn."""
 
     levels: Annotated[int, Field(ge=2, le=256)]
     scale: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     zero_point: list[Finite]
 
+    def of(self, latent_size: int) -> tuple[list[float], list[float]]:
+        """Scale and zero point of every latent."""
+        times = latent_size // len(self.scale)
+        return self.scale * times, self.zero_point * times
+
 
 class CodecHeader(JsonModel):
     """The whole of codec.json."""
 
-    format: Literal[1, 2]
+    format: Literal[1, 2, 3]
     fingerprint: Sha256
     samples: Samples
     scaling: Scaling
@@ -73,8 +78,11 @@ class CodecHeader(JsonModel):
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "CodecHeader":
-        if not len(self.quantiser.scale) == len(self.quantiser.zero_point) == self.model.latent_size:
+        scales, latents = len(self.quantiser.scale), self.model.latent_size
+        if scales != len(self.quantiser.zero_point) or not scales or latents % scales:
             raise ValueError("quantiser.scale and quantiser.zero_point must have model.latent_size values each")
+        if self.format != BYTE_FORMAT and scales != latents:
+            raise ValueError("quantiser.scale and quantiser.zero_point are short in a format that has no such ones")
         try:
             _ = self.spec
         except DataError as error:
@@ -152,9 +160,9 @@ def read_header(folder: Path) -> CodecHeader:
         raise CodecError(f"no codec at {folder} ({HEADER_NAME} is missing); {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CodecError(f"{path} is not readable JSON: {first_line(error)}; restore the codec") from None
-    if isinstance(values, dict) and values.get("format") not in (FLOAT_FORMAT, INTEGER_FORMAT):
+    if isinstance(values, dict) and values.get("format") not in (FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT):
         raise CodecError(
-            f"{path} has format {values.get('format')!r}, expected {FLOAT_FORMAT} or {INTEGER_FORMAT}; "
+            f"{path} has format {values.get('format')!r}, expected {FLOAT_FORMAT} to {BYTE_FORMAT}; "
             "use a newer ae-pipeline"
         )
     try:

@@ -45,6 +45,11 @@ class Quantiser:
         """The quantiser with its tensors on `device`."""
         return Quantiser(self.levels, self.scale.to(device), self.zero_point.to(device))
 
+    def of_channels(self, channels: int) -> "Quantiser":
+        """That of the first `channels` latents if it comes again in all others; else itself."""
+        steps = torch.stack([self.scale, self.zero_point]).reshape(2, -1, channels or len(self.scale))
+        return Quantiser(self.levels, *steps[:, 0]) if bool((steps == steps[:, :1]).all()) else self
+
     @classmethod
     def fit(cls, z: Tensor, levels: int) -> "Quantiser":
         """Choose each dimension's range by the least mean squared quantisation error on train latents (N, L)."""

@@ -42,6 +42,7 @@ class GridAutoencoder(Autoencoder):
         side = _SIDE * self._patch
         self._grid = (-(-self._image[0] // side), -(-self._image[1] // side))
         self._channels, rest = divmod(latent_size, prod(self._grid))
+        self.latent_channels = self._channels
         if rest or not self._channels:
             raise ConfigError(
                 f"model.name: grid has {prod(self._grid)} blocks in samples of {list(sample_shape)}, and each gets as "

@@ -28,6 +28,7 @@ MNIST_MAX_MSE = 0.0052
 """evaluate.gate.max_mse as params.yaml comes, which is right for MNIST with the other defaults alone."""
 
 Split = Literal["train", "validation", "test"]
+WeightBits = Literal[8, 16]
 
 
 class Paths(Section):
@@ -101,6 +102,8 @@ class TrainParams(Section):
     """What the codec computes in. integer: half the bytes, the same rows on every machine, and faster where the
     processor multiplies bytes; takes a twentieth more epochs (to_integers.py). auto: where it is possible: uint8
     samples, activation relu, and identity for latents."""
+    weight_bits: WeightBits = 16
+    """Bits of a stored weight of a codec that computes in floats: 16, or 8 for half the codec (weights.py)."""
     batch_size: Annotated[int, Field(ge=2, lt=2**31)] = 128
     """Rows of a step; at least 2, for one row has no batch statistics."""
     epochs: Count = 45
@@ -128,8 +131,9 @@ class EncodeParams(Section):
 
     data_sets: Annotated[list[Split], Field(min_length=1)] = ["train", "validation", "test"]
     """Splits to encode, each into a store of its own."""
-    layout: Literal["list", "binary", "coded"] = "list"
-    """list: opens as arrays everywhere; binary: faster, opens as bytes; coded: fewest bits, opens here only."""
+    layout: Literal["list", "binary", "packed", "coded"] = "list"
+    """list: opens as arrays everywhere; binary: faster, opens as bytes; packed: as binary, compressed harder, for rows
+    with many zeros; coded: fewest bits of many rows, opens here only."""
     row_group_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """The format allows no more (`store/format/manifest.py`)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -88,6 +88,7 @@ def build_codec(
             **({"integers": asdict(tuned)} if tuned else {}),
         },
         integers=integers,
+        weight_bits=params.train.weight_bits,
         kind=train.kind,
     )
     return header, fitted
@@ -100,15 +101,15 @@ def _freeze(
 
     A quantiser from training comes with the rate model of the latents that are left.
     """
-    device = next(model.parameters()).device
-    frozen = freeze(model, params.model.name).to(device)
+    device, bits = next(model.parameters()).device, params.train.weight_bits
+    frozen = freeze(model, params.model.name, weight_bits=bits).to(device)
     latents = _latents(frozen, rows, scaling)
     if fitted.rate is None:
         return frozen, Quantiser.fit(latents, params.quantiser.levels), None
     rate = fitted.rate.cpu()
     used = frozen.kept_together(rate.used(latents))
     quantiser = rate.quantiser(latents, used, params.quantiser.levels)
-    return freeze(model, params.model.name, used), quantiser, rate.of(used)
+    return freeze(model, params.model.name, used, bits), quantiser, rate.of(used)
 
 
 def _computes_in_integers(params: Params, spec: SampleSpec) -> bool:

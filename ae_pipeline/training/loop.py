@@ -124,7 +124,8 @@ class _Trained(nn.Module):
         self.rate: RateModel | None = None
         if params.rate_weight:
             rounds = params.rate_latents == "rounded"
-            rate = RateModel(model.latent_size, shared=params.rate_code == "shared", rounds=rounds)
+            shared, channels = params.rate_code == "shared", model.latent_channels
+            rate = RateModel(model.latent_size, shared=shared, rounds=rounds, channels=channels)
             self.rate = rate.to(next(model.parameters()).device)
 
 

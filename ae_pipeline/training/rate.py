@@ -24,18 +24,19 @@ _LEAST_USE = 1e-3
 class RateModel(nn.Module):
     """A step for every latent dimension, and a density, a mixture of three logistics, for all together or for each.
 
-    A shared density is what a byte costs in a column whose values share one code; one for each, where they do not.
+    With `channels` there is a step for each of these (`Autoencoder.latent_channels`). A shared density is what a byte
+    costs in a column whose values share one code; one for each, where they do not.
     With `rounds` the decoder is trained on rounded latents, and gradients pass as if they were not (Minnen and Singh,
     "Channel-wise autoregressive entropy models", ICIP 2020): noise is far from what rounding does to a latent that is
     mostly zero.
     """
 
-    def __init__(self, latent_size: int, *, shared: bool, rounds: bool = False):
+    def __init__(self, latent_size: int, *, shared: bool, rounds: bool = False, channels: int = 0):
         super().__init__()
-        self.rounds = rounds
+        self.rounds, self.channels, self._size = rounds, channels, latent_size
         densities = 1 if shared else latent_size
         self.shared = shared
-        self.log_steps = nn.Parameter(torch.full((latent_size,), math.log(FIRST_STEPS)))
+        self.log_steps = nn.Parameter(torch.full((channels or latent_size,), math.log(FIRST_STEPS)))
         self.means = nn.Parameter(torch.linspace(-2, 2, _COMPONENTS).repeat(densities, 1))
         self.log_widths = nn.Parameter(torch.full((densities, _COMPONENTS), 0.5))
         self.weights = nn.Parameter(torch.zeros(densities, _COMPONENTS))
@@ -46,7 +47,7 @@ class RateModel(nn.Module):
         Rounded in evaluation mode; in training with noise, which has a gradient, or rounded; bits are of those with
         noise.
         """
-        steps = self.log_steps.exp()
+        steps = self._all_log_steps().exp()
         exact = z.float() * steps
         y = exact + torch.rand_like(exact) - 0.5 if self.training else torch.round(exact)
         given = exact + (torch.round(exact) - exact).detach() if self.training and self.rounds else y
@@ -61,12 +62,19 @@ class RateModel(nn.Module):
         probability = ((upper - lower) * torch.softmax(self.weights, -1)).sum(-1)
         return -torch.log2(probability.clamp_min(_LEAST_PROBABILITY)).sum(-1)
 
+    def _all_log_steps(self) -> Tensor:
+        return self.log_steps.repeat(self._size // len(self.log_steps))
+
     @torch.no_grad()
     def of(self, dimensions: Tensor) -> "RateModel":
         """The rate model of some dimensions only."""
-        chosen = RateModel(len(dimensions), shared=self.shared, rounds=self.rounds)
+        channels = torch.unique(dimensions % self.channels) if self.channels else dimensions
+        chosen = RateModel(
+            len(dimensions), shared=self.shared, rounds=self.rounds, channels=len(channels) if self.channels else 0
+        )
         state = self.state_dict()
-        for name in ["log_steps"] if self.shared else list(state):
+        state["log_steps"] = state["log_steps"][channels]
+        for name in () if self.shared else ("means", "log_widths", "weights"):
             state[name] = state[name][dimensions]
         chosen.load_state_dict(state)
         return chosen
@@ -74,7 +82,7 @@ class RateModel(nn.Module):
     @torch.no_grad()
     def used(self, z: Tensor) -> Tensor:
         """Indices of the dimensions that carry something, from train latents (N, L); at least one."""
-        q = torch.round(z * self.log_steps.exp().to(z.device))
+        q = torch.round(z * self._all_log_steps().exp().to(z.device))
         share = (q != 0).float().mean(0)
         keep = torch.nonzero(share >= _LEAST_USE).flatten()
         return keep if len(keep) else share.argmax().reshape(1)
@@ -85,7 +93,7 @@ class RateModel(nn.Module):
 
         Its levels are those that the latents need, at most `most_levels`; what lies outside is clipped.
         """
-        scale = torch.exp(-self.log_steps).to(z.device)[dimensions]
+        scale = torch.exp(-self._all_log_steps()).to(z.device)[dimensions]
         furthest = int(torch.round(z[:, dimensions] / scale).abs().max())
         levels = min(most_levels, max(2, 2 * furthest + 1))
         return Quantiser(levels, scale, torch.zeros_like(scale))

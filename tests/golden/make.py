@@ -24,7 +24,9 @@ from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
 from ae_pipeline.store.reading.decode import decode_store  # noqa: E402
 from ae_pipeline.training.build import build_codec  # noqa: E402
 
-DENSE, CONV, CODED, INTEGER, PATCHES = (f"store-v2{kind}" for kind in ("", "-conv", "-coded", "-integer", "-patches"))
+DENSE, CONV, CODED, INTEGER, PATCHES, BYTES = (
+    f"store-v2{kind}" for kind in ("", "-conv", "-coded", "-integer", "-patches", "-bytes")
+)
 PARAMS = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 2000, "test_rows": 40, "height": 6, "width": 6}},
     "prepare": {"rows_per_shard": 20},
@@ -81,6 +83,14 @@ def make_coded(folder: Path, work: Path) -> None:
     _finish(encode(samples, work / "codec", folder / CODED, layout="coded", row_group_rows=20), folder, work)
 
 
+def make_bytes(folder: Path, work: Path) -> None:
+    """An untrained codec of a grid, weights of a byte, four channels: 10 rows of uint8 7x6x3, layout `packed`."""
+    random_codec(work / "codec", (7, 6, 3), model_name="grid", latent_size=16, weight_bits=8)
+    labels = list(range(10))
+    samples = write_rows(work / "rows.parquet", random_pixels((10, 7, 6, 3), "uint8", 7), id=labels, label=labels)
+    _finish(encode(samples, work / "codec", folder / BYTES, layout="packed"), folder, work)
+
+
 def _finish(store: LatentStore, folder: Path, work: Path) -> None:
     rows = [rows for part in store.manifest.parts for rows in store.read_part(part, 1000)]
     decoded = decode_store(store, work / "decoded", device="cpu").load()
@@ -97,7 +107,7 @@ def _finish(store: LatentStore, folder: Path, work: Path) -> None:
 
 def make(folder: Path) -> None:
     """All stores, each with its `.expected.json` beside it."""
-    for make_one in (make_dense, make_conv, make_coded, make_integer, make_patches):
+    for make_one in (make_dense, make_conv, make_coded, make_integer, make_patches, make_bytes):
         with tempfile.TemporaryDirectory() as work:
             make_one(folder, Path(work))
 

@@ -21,8 +21,9 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.models import build_model
 from ae_pipeline.models.conv import Options as ConvOptions
 from ae_pipeline.models.dense import Options as DenseOptions
+from ae_pipeline.models.grid import Options as GridOptions
 from ae_pipeline.models.patches import Options as PatchOptions
-from ae_pipeline.params import EncodeParams
+from ae_pipeline.params import EncodeParams, WeightBits
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.encoding import encode_samples
 from ae_pipeline.training.batches import MemoryRows
@@ -50,6 +51,7 @@ def random_codec(
     seed: int = 0,
     options: dict[str, Any] | None = None,
     integer: bool = False,
+    weight_bits: WeightBits = 16,
     kind: KindEntry | None = None,
 ) -> Codec:
     """Save an untrained codec in `folder`; returns the one in memory, which was never loaded (in integers: it was)."""
@@ -57,15 +59,17 @@ def random_codec(
         "dense": DenseOptions(hidden_sizes=[hidden_size]),
         "conv": ConvOptions(channels=[2, 3]),
         "patches": PatchOptions(encoder_channels=[3], decoder_channels=[4, 3]),
+        "grid": GridOptions(patch_size=2, encoder_channels=[3, 4], decoder_channels=[4, 3, 3]),
     }[model_name]
     usual = usual.model_copy(update={"activation": "relu"}) if integer else usual
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = freeze(build_model(model_name, shape, latent_size, options or dict(usual)).eval(), model_name)
+        model = build_model(model_name, shape, latent_size, options or dict(usual)).eval()
+        model = freeze(model, model_name, weight_bits=weight_bits)
     pixels = random_pixels((200, *shape), dtype, seed)
     scaling = scaling_of(pixels)
     latents = model.encode(scale_pixels(torch.from_numpy(pixels.astype(np.float32)), scaling))
-    quantiser = Quantiser.fit(latents, levels)
+    quantiser = _fitted(latents, levels, model.latent_channels)
     integers = None
     if integer:
         network = RoundedNetwork(model, quantiser)
@@ -80,9 +84,18 @@ def random_codec(
         scaling=scaling,
         provenance={"method": "untrained"},
         integers=integers,
+        weight_bits=weight_bits,
         kind=kind,
     )
     return Codec.load(folder) if integer else Codec(header, model)
+
+
+def _fitted(latents: torch.Tensor, levels: int, channels: int) -> Quantiser:
+    """As training fits it; where latents have channels, with a step for each of these."""
+    if not channels:
+        return Quantiser.fit(latents, levels)
+    fitted, blocks = Quantiser.fit(latents.reshape(-1, channels), levels), latents.shape[1] // channels
+    return Quantiser(levels, fitted.scale.repeat(blocks), fitted.zero_point.repeat(blocks))
 
 
 def scaling_of(pixels: np.ndarray) -> Scaling:

@@ -37,9 +37,8 @@ class RowGroupWriter:
                 sink,
                 self._to_file(_without_rows(self._schema)).schema,
                 compression="zstd",
-                compression_level=ZSTD_LEVEL,
                 write_page_checksum=True,
-                **self._options,
+                **{"compression_level": ZSTD_LEVEL, **self._options},
             )
             self._writer = opened.enter_context(writer)
             opened.push(self._write_rest)

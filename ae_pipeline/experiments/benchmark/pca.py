@@ -18,7 +18,6 @@ import torch
 from ae_pipeline.codec.arithmetic import scale_pixels
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.codec.quantiser import Quantiser
-from ae_pipeline.data.parquet.writer import ZSTD_LEVEL
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.evaluation.baselines import fit_pca, pca_latents, pca_model, save_pca
 from ae_pipeline.experiments.benchmark.ours import measure_store
@@ -165,7 +164,7 @@ def column_bits(latents: np.ndarray, layout: str, row_group_rows: int) -> float:
         sink,
         row_group_rows,
         compression="zstd",
-        compression_level=ZSTD_LEVEL,
+        compression_level=form.zstd_level,
         write_page_checksum=True,
         use_dictionary=list(form.dictionary_columns),
         write_statistics=False,

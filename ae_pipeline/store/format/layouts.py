@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ae_pipeline.data.parquet.writer import ZSTD_LEVEL
 from ae_pipeline.store.format.entropy_coding import compress, decompress
 
 LATENT = "latent"
@@ -26,6 +27,8 @@ class Layout:
     to_numpy: Callable[[pa.Array, int], np.ndarray]
     dictionary_columns: tuple[str, ...] = ()
     """Parquet column paths to dictionary-encode."""
+    zstd_level: int = ZSTD_LEVEL
+    """How hard Parquet's compression tries, 1 to 22; every reader reads all levels."""
     coded_type: pa.DataType | None = None
     """The column's Arrow type in a file that has latents in another form; None: it has them as they are in memory."""
     to_file: Callable[[pa.Array], pa.Array] = lambda group: group
@@ -100,6 +103,8 @@ LAYOUTS = {
     "list": Layout(lambda size: _LIST, _list_to_arrow, _list_to_numpy, dictionary_columns=(f"{LATENT}.list.element",)),
     # Fixed-size binary, one byte per value: several times faster to write and read; opens as bytes.
     "binary": _BINARY,
+    # Bytes as in `binary`, compressed harder: for long rows that are mostly zero, at 300 to 1,000 rows a second.
+    "packed": replace(_BINARY, zstd_level=19),
     # For the last bits: in the file entropy-coded, a row group at a time; read by this package as `binary`.
     "coded": replace(_BINARY, coded_type=pa.binary(), to_file=_encode_group, from_file=_decode_group),
 }

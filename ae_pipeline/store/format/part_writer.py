@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.data.parquet.limits import MOST_ROW_GROUP_BYTES
-from ae_pipeline.data.parquet.writer import RowGroupWriter
+from ae_pipeline.data.parquet.writer import ZSTD_LEVEL, RowGroupWriter
 from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.data.sample_schema import STORE_COLUMNS
 from ae_pipeline.data.samples import ID, id_encoding
@@ -50,6 +50,8 @@ class PartWriter(RowGroupWriter):
             use_dictionary=[*others, *self._layout.dictionary_columns],
             column_encoding={ID: id_encoding(schema.field(ID).type), ERROR: "BYTE_STREAM_SPLIT"},
             write_statistics=[*others, ID, ERROR],
+            # Columns that are not named have Arrow's own level, which is ZSTD_LEVEL.
+            **({"compression_level": {LATENT: level}} if (level := self._layout.zstd_level) != ZSTD_LEVEL else {}),
         )
 
     def write(self, attributes: pa.Table, latents: np.ndarray, error: np.ndarray) -> None:
