@@ -110,7 +110,7 @@ def test_under_any_limit_of_addresses_encode_and_decode_end_in_one_line_or_well(
     taken = subprocess.run([sys.executable, "-c", address_space._LOAD], capture_output=True, text=True, check=True)
     taken = int(taken.stdout) * resource.getpagesize()
     ended = set()
-    for number, part in enumerate((0.1, 0.6, 0.75, 0.8, 0.9, 1.5)):
+    for number, part in enumerate((0.1, 0.75, 0.85, 1.5)):
         limit = int(part * taken) >> 10
         codes = set()
         for command, out in (
@@ -141,9 +141,14 @@ def test_the_limit_of_addresses_that_is_asked_for_is_enough_and_so_is_every_high
         shell = ["bash", "-c", f"ulimit -v {mebibytes << 10}; exec {words}"]
         return subprocess.run(shell, capture_output=True, text=True, check=False).stderr
 
-    taken = subprocess.run([sys.executable, "-c", address_space._LOAD], capture_output=True, text=True, check=True)
+    # What is taken differs from start to start: ways below and above what a start without Arrow's pool takes.
+    taken = subprocess.run(
+        [sys.executable, "-c", address_space._LOAD], capture_output=True, text=True, check=True,
+        env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},
+    )  # fmt: skip
     taken = int(taken.stdout) * resource.getpagesize() >> 20
-    refused = next(said for mebibytes in range(taken, 0, -128) if "expected" in (said := told(mebibytes)))
+    tried = (taken + more for step in range(12) for more in (256 + 64 * step, 256 - 64 * step))
+    refused = next(said for mebibytes in tried if "expected" in (said := told(mebibytes)))
     expected = int(re.search(r"expected ([\d,]+) or more", refused)[1].replace(",", ""))
     for more in (0, 600):
         assert told(expected + more) == ""

@@ -108,7 +108,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-@examples(100)
+@examples(40)
 @given(data=st.data())
 def test_what_goes_into_a_store_comes_out(data, folder):
     shape, dtype = data.draw(st.sampled_from(SHAPES)), data.draw(st.sampled_from(DTYPES))
@@ -171,7 +171,7 @@ def check_errors(codec, pixels, decoded, stored):
 
 
 @pytest.mark.slow
-@examples(60)
+@examples(25)
 @given(
     pixels=hnp.arrays(np.float32, (3, 4), elements=st.floats(width=32) | st.sampled_from([math.nan, math.inf, 3e38])),
     kind=st.sampled_from([pa.binary(16), pa.list_(pa.float32()), pa.list_(pa.float64())]),

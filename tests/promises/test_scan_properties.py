@@ -198,7 +198,7 @@ def wanted_ids(draw, ids):
 
 
 @pytest.mark.slow
-@examples(60)
+@examples(30)
 @given(data=st.data())
 def test_a_scan_gives_what_python_finds_in_all_rows(data, store, whole):
     condition = data.draw(st.none() | CONDITIONS)
@@ -225,7 +225,7 @@ ARROW = {
 
 
 @pytest.mark.slow
-@examples(25)
+@examples(15)
 @given(data=st.data())
 def test_an_arrow_expression_gives_what_it_gives_on_all_rows(data, store):
     name = data.draw(st.sampled_from(list(COLUMNS)))
@@ -240,7 +240,7 @@ def test_an_arrow_expression_gives_what_it_gives_on_all_rows(data, store):
     assert str(pa.concat_tables(found, promote_options="none").to_pylist() if found else []) == str(wanted.to_pylist())
 
 
-@examples(100)
+@examples(40)
 @given(
     text=st.text(max_size=40) | st.from_regex(r"(tiny|name|NOT|\(|\)|'|\"|=|<|AND|1|--|;|/\*| ){1,12}", fullmatch=True)
 )

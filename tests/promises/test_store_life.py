@@ -191,7 +191,7 @@ def spoil(path, how, place):
 
 @pytest.mark.slow
 def test_a_store_is_what_was_done_to_it():
-    run_state_machine_as_test(Life, settings=examples(20))
+    run_state_machine_as_test(Life, settings=examples(8))
 
 
 def test_rows_of_a_store_are_those_of_its_data_sets(made):
