@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 VARIABLE = "AE_TEST_WARM"
 """Where the nursery listens; empty for none."""
 COLD = {VARIABLE: ""}
+FLOWS = ("encode_new", "evaluate_and_promote", "monitor", "rebuild")
 LIBRARIES = (
     "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin",
@@ -62,7 +63,7 @@ LIBRARIES = (
     "torch._dynamo",  # every optimiser of torch does
     "typer",
 )
-_PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline", "prefect.engine")
+_PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline", "prefect.engine", *(f"flows.{name}" for name in FLOWS))
 # They look after processes, and at those that started them.
 _ALONE = ("serve", "worker", "mlflow-ui")
 # What Python and libraries read once; the child takes the exceptions from the command.
@@ -297,7 +298,7 @@ def _note_the_first_import_of_mlflow() -> None:
     builtins.__import__ = watch
 
 
-def _end_by(program: "Callable[[], None]") -> None:
+def end_by(program: "Callable[[], None]") -> None:
     """Run it, and end as Python does, but for taking every library's objects apart, which takes a third of a second."""
     import atexit
     import threading
@@ -334,7 +335,7 @@ def _main() -> None:
     gc.freeze()
     task = _serve(listening, folder)
     listening.close()
-    _end_by(functools.partial(_become, task))
+    end_by(functools.partial(_become, task))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,18 @@
 
 Importing Prefect, MLflow and torch takes five seconds of each run. Here one process imports them, and nothing of ours,
 and forks for each flow: the child has its own memory, arguments and exit code, reads the flow's file as `__main__`, and
-ends as any program does. Run as a program, this file is that process.
+ends as any program does.
 """
 
+import gc
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+
+from warm import end_by
 
 LIBRARIES = (
     "mlflow",
@@ -25,6 +29,10 @@ LIBRARIES = (
 )
 
 
+# As `-c`, it begins with the libraries of the nursery (warm.py), which has all but Prefect.
+_PROGRAM = f"import sys; sys.path.insert(1, {str(Path(__file__).parent)!r}); import warm_flows; warm_flows.serve()"
+
+
 class WarmFlows:
     """A context manager; flows run in `folder` with this environment."""
 
@@ -34,7 +42,7 @@ class WarmFlows:
 
     def __enter__(self) -> "WarmFlows":
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-c", _PROGRAM],
             cwd=self._folder, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         return self
@@ -52,13 +60,16 @@ class WarmFlows:
         return code, log.read_text()
 
 
-def _serve() -> None:
+def serve() -> None:
+    """Be the process that forks: a line of JSON for each flow comes in, and its exit code goes out."""
     import random
     import runpy
     from importlib import import_module
 
     for library in LIBRARIES:
         import_module(library)
+    gc.collect()
+    gc.freeze()
     sys.path[0] = str(Path.cwd())
     while line := sys.stdin.readline():
         name, *arguments, log = json.loads(line)
@@ -70,10 +81,5 @@ def _serve() -> None:
             os.dup2(output, 2)
             random.seed()
             sys.argv = [name, *arguments]
-            runpy.run_module(f"flows.{name}", run_name="__main__", alter_sys=True)
-            return
+            end_by(partial(runpy.run_module, f"flows.{name}", run_name="__main__", alter_sys=True))
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
-
-if __name__ == "__main__":
-    _serve()
