@@ -103,7 +103,7 @@ class GridAutoencoder(Autoencoder):
         return (blocks[:, None] * self._channels + channels).flatten()
 
     def units_of(self, dimensions: Tensor) -> Tensor:
-        return torch.unique(dimensions % self._channels)
+        return dimensions[: len(dimensions) // prod(self._grid)] % self._channels
 
     def _layers(self) -> list[str]:
         return [name for name in super()._layers() if not name.endswith("_path")]

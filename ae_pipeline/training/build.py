@@ -49,6 +49,8 @@ def build_codec(
             f"validation samples are {validation.spec.describe()}, "
             f"expected {train.spec.describe()} as the train samples"
         )
+    if params.train.mirror:
+        _refuse_what_has_no_sides(train)
     in_integers = _computes_in_integers(params, train.spec)
     device = choose_device(params.train.device)
     scaling = fit_scaling(train)
@@ -107,9 +109,17 @@ def _freeze(
     if fitted.rate is None:
         return frozen, Quantiser.fit(latents, params.quantiser.levels), None
     rate = fitted.rate.cpu()
-    used = frozen.kept_together(rate.used(latents))
+    used = rate.by_use(latents, frozen.kept_together(rate.used(latents)))
     quantiser = rate.quantiser(latents, used, params.quantiser.levels)
     return freeze(model, params.model.name, used, bits), quantiser, rate.of(used)
+
+
+def _refuse_what_has_no_sides(samples: SampleSet) -> None:
+    kind = samples.kind.name if samples.kind else "image"
+    if kind != "image" or len(samples.spec.shape) not in (2, 3):
+        raise DataError(
+            f"train.mirror is for pictures, found {samples.spec.describe()} of kind {kind}; set it to false"
+        )
 
 
 def _computes_in_integers(params: Params, spec: SampleSpec) -> bool:

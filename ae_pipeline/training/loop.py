@@ -170,6 +170,8 @@ class _Trainer:
     def step(self, pixels: Tensor) -> Tensor:
         """One batch; returns its loss."""
         target = scale_pixels(pixels.float(), self._scaling)
+        if self._params.mirror:
+            target = _mirrored(target)
         noise_std = self._params.noise_std
         x = target + noise_std * torch.randn_like(target) if noise_std else target
         rate_share = min(1.0, self._schedule.last_epoch / self._steps / _RATE_WARM_UP)
@@ -203,6 +205,12 @@ def _trial(
     for pixels in train.shuffled(params.batch_size, generator):
         if len(pixels) == params.batch_size:
             yield float(trainer.step(pixels))
+
+
+def _mirrored(pictures: Tensor) -> Tensor:
+    """(N, height, width[, channels]), about half of them left to right."""
+    chosen = torch.rand(len(pictures), device=pictures.device) < 0.5
+    return torch.where(chosen.reshape(-1, *[1] * (pictures.dim() - 1)), pictures.flip(2), pictures)
 
 
 def _initialise_glorot(module: nn.Module) -> None:

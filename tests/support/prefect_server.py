@@ -103,4 +103,4 @@ def until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"did not happen within {seconds} s"
-        time.sleep(0.1)
+        time.sleep(0.3)  # asking takes a server longer than waiting
