@@ -27,7 +27,10 @@ SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out records that cannot be read, and say which.")
 ]
 DEFAULT_PARAMS = Path("params.yaml")
-DATA = "Your files as the codec's training had them (pictures, Parquet, .npy), or Parquet with a column `pixels`."
+DATA = (
+    "Your files as the codec's training had them (pictures, Parquet, .npy), or Parquet with a column `pixels`: a file, "
+    "a folder, a quoted glob, or the URL of one (s3://, https://)."
+)
 """Help of an argument with data."""
 
 
