@@ -56,7 +56,7 @@ class Files(Source):
     def announce(self) -> None:
         """Nothing but whether there are files of one sort, and the kind: all else takes reading.
 
-        Of a URL only whether it can be one: its server is not asked.
+        A URL is looked at for its form only: its server is not asked.
         """
         kind = build_kind(self._kind)
         _settings_of(kind, self._kind, self._settings)

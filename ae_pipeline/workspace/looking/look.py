@@ -53,7 +53,7 @@ class Looked:
     columns: dict[str, str] = field(default_factory=dict)
     """Columns that are kept beside the records, and their types."""
     sample: Sample | None = None
-    """Of a URL: the files that were fetched; then what is said is of these, but for `files` and `nbytes`."""
+    """The files that were fetched, for a URL; all that is said is about these, but for `files` and `nbytes`."""
     table: TableLook | None = None
     """For tables and texts, which are not read yet."""
     passed_over: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ class Looked:
 def look(path: str, kind: str | None = None, column: str | None = None) -> Looked:
     """Look at the data at a path or URL, which `source.files.path` takes.
 
-    Memory does not grow with the number of records. Of a URL some files are fetched (fetching.py). Raises DataError
+    Memory does not grow with the number of records. Some of the files at a URL are fetched (fetching.py). Raises DataError
     where there is nothing, or it is not clear which kind is meant; ConfigError for a kind that there is not, or a URL
     that is not read; UnreachableError.
     """

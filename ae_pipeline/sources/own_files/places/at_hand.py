@@ -152,7 +152,7 @@ class Fetched(AtHand):
 
 @contextmanager
 def at_hand(path: str, work: Path | None = None, known: Collection[str] = ()) -> Iterator[AtHand]:
-    """Data at a path as it is; of a URL the names, and room for the files in `work`, or else in a temporary folder.
+    """Data at a path as it is. For a URL there are the names, and room for its files in `work` or a temporary folder.
 
     `known` are endings of files that need no look inside. Raises ConfigError, DataError and UnreachableError.
     """
