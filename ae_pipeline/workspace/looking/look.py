@@ -120,9 +120,9 @@ class Looked:
 def look(path: str, kind: str | None = None, column: str | None = None) -> Looked:
     """Look at the data at a path or URL, which `source.files.path` takes.
 
-    Memory does not grow with the number of records. Some of the files at a URL are fetched (fetching.py). Raises DataError
-    where there is nothing, or it is not clear which kind is meant; ConfigError for a kind that there is not, or a URL
-    that is not read; UnreachableError.
+    Memory does not grow with the number of records. Some of the files at a URL are fetched (fetching.py).
+    Raises DataError where there is nothing, or it is not clear which kind is meant; ConfigError for a kind that there
+    is not, or a URL that is not read; UnreachableError.
     """
     with at_hand(path, known=telling_endings()) as data, tempfile.TemporaryDirectory(prefix="ae-pipeline-") as work:
         return _look(data, kind, column, Path(work))

@@ -32,7 +32,8 @@ class FileState(NamedTuple):
 def states_of(path: str) -> list[FileState]:
     """The state of each file that `path` (a file, a folder or a glob) means for `list_files`, sorted by name.
 
-    Nothing is said of files at a URL: asking would take the network at every `dvc repro`. Raises DataError where there is no file.
+    Nothing is said of files at a URL: asking would take the network at every `dvc repro`.
+    Raises DataError where there is no file.
     """
     if is_url(path):
         return []
