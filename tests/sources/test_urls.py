@@ -1,5 +1,6 @@
 """A person's files at s3:// and https://: read as those of a folder, fetched whole, and refused by name."""
 
+import errno
 import filecmp
 import gc
 import shutil
@@ -132,7 +133,8 @@ def test_records_that_are_left_out_are_named_by_their_url(s3, tmp_path):
         ("s3://bucket/none", r"^there is no s3://bucket/none; see how it is spelt"),
         ("s3://bucket/data/photos/*.gif", r"^there are no files at s3://bucket/data/photos/\*\.gif; "),
         ("s3://bucket/zzz/*.gif", r"^there is no s3://bucket/zzz/\*\.gif; "),
-        ("s3://gone/data", r"^there is no (bucket gone, of which )?s3://gone/data"),
+        ("s3://gone/data", r"^there is no bucket gone \(s3://gone/data\); see how"),
+        ("s3://bucket//data", r"^s3://bucket//data has two slashes in a row; write one"),
         ("s3://bucket/data", r"^s3://bucket/data has several sorts of files: 12 files of .* and|1 Parquet files"),
         ("gs://bucket/data", r"^gs://bucket/data cannot be read: .* not from gs://; copy it"),
         ("zip://a::s3://bucket/data", r"not from zip://"),
@@ -213,6 +215,23 @@ def test_files_that_have_no_room_are_refused_before_one_is_fetched(s3, tmp_path,
     with pytest.raises(TargetError, match=r"^s3://bucket/data/photos has 0.0 GB in 12 file\(s\), .* are free at raw/"):
         fetch(Path(), path="s3://bucket/data/photos", kind="image")
     assert not [asked for asked in s3.requests if asked.method == "GET" and asked.key.endswith("png")]
+
+
+def test_a_full_disk_is_no_fault_of_the_server(ae, s3, tmp_path, monkeypatch):
+    import s3fs
+
+    photos(tmp_path / "photos", s3)
+
+    async def full(self, source, target, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_get_file", full)
+    code, _, err = ae("inspect", "s3://bucket/data/photos")
+    assert (code, err) == (
+        *(1,),
+        "error: No space left on device; free space, give permission, or choose another path, then run the same "
+        "command again\n",
+    )
 
 
 # --- DVC -------------------------------------------------------------------------------------------------------------

@@ -144,7 +144,9 @@ class Fetched(AtHand):
 
     def _refuse_changed(self, wanted: Sequence[RemoteFile]) -> None:
         """Raise DataError unless all that was fetched is still there as it was found."""
-        now = self._place.find()
+        now: dict[str, RemoteFile] = {}
+        with suppress(DataError):  # all are gone
+            now = self._place.find()
         for file in wanted:
             if file.name not in now or now[file.name].stamp != file.stamp:
                 raise self._place.changed(file.name)

@@ -7,6 +7,7 @@ place.fetch(file, Path("work/a.png"), on_bytes)
 s3:// has files, folders and globs; http:// and https:// have single files, as no server need list others.
 """
 
+import errno
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from ae_pipeline.sources.own_files.listing import is_magic
 
 _BUCKETS, _WEB = ("s3", "s3a"), ("http", "https")
 _REFUSED = (401, 403)
+# What this machine lacks, and no server.
+_HERE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE)
 # One stream for each file: s3fs would hold ten pieces of 50 MB of a large one in memory.
 _ONE_STREAM = {"max_concurrency": 1}
 _PATIENCE_S = 60
@@ -156,9 +159,11 @@ class Place(ABC):
         """Errors of whatever library is behind the URL, as those that callers know."""
         try:
             yield
-        except PipelineError:
+        except (PipelineError, MemoryError):
             raise
         except Exception as error:  # each kind of storage has errors of its own
+            if getattr(error, "errno", None) in _HERE:
+                raise
             raise _described(url, error) from error
 
 
@@ -190,18 +195,22 @@ class Bucket(Place):
         self._bucket, _, self._key = path.partition("/")
         if not self._bucket or is_magic(self._bucket):
             raise ConfigError(f"{self.shown} names no bucket; give s3://BUCKET/PATH, with a glob only in PATH")
+        if "//" in self._key or self._key.startswith("/"):
+            raise ConfigError(f"{self.shown} has two slashes in a row; write one, and rename objects that have two")
         if "@" in self._bucket:
             raise ConfigError(f"{self.shown} holds credentials; give them in the environment, as boto3 reads them")
         self._base, self._prefix = "", ""
 
     def find(self) -> dict[str, RemoteFile]:
-        with self._reaching(self.shown):
+        found: dict[str, Any] = {}
+        with self._reaching(self.shown), suppress(FileNotFoundError):
             self._files.invalidate_cache()
             if self.name is None and self.glob is None:
                 self._resolve()
             if self.name is not None:
-                return {self.name: self._file(self.name, self._path(), self._files.info(self._path()))}
-            found = self._files.find(self._base, prefix=self._prefix, detail=True)
+                found = {self._path(): self._files.info(self._path())}
+            else:
+                found = self._files.find(self._base, prefix=self._prefix, detail=True)
             self._files.invalidate_cache()
         files = {}
         for path, facts in found.items():
@@ -210,7 +219,7 @@ class Bucket(Place):
             if facts.get("type") == "file" and not (name.endswith("/") and not facts["size"]) and name:
                 files[name] = self._file(name, path, facts)
         if not files:
-            raise _missing(self.shown if self._has_bucket() else f"bucket {self._bucket}, of which {self.shown} is")
+            raise _missing(self.shown if self._has_bucket() else f"bucket {self._bucket} ({self.shown})")
         return files
 
     def _has_bucket(self) -> bool:
