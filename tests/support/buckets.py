@@ -8,6 +8,8 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from moto.backends import get_backend
+from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from s3_server import serving
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
@@ -39,7 +41,9 @@ def put(server, place, key):
     files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
     for file in files:
         name = file.relative_to(place).as_posix() if file != place else ""
-        server.client.put_object(Bucket="bucket", Key=f"{key}/{name}".rstrip("/"), Body=file.read_bytes())
+        # Not through HTTP, which takes ten times as long.
+        (backend,) = get_backend("s3")[ACCOUNT].values()
+        backend.put_object("bucket", f"{key}/{name}".rstrip("/"), file.read_bytes())
     server.requests.clear()
 
 

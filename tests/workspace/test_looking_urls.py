@@ -44,6 +44,7 @@ def got(server, ending):
     return sorted(asked.key for asked in server.requests if asked.method == "GET" and asked.key.endswith(ending))
 
 
+@pytest.mark.slow
 def test_a_url_is_looked_at_as_a_folder_is(ae, s3, tmp_path):
     put(s3, pictures(tmp_path / "photos", 40), "photos")
     code, local, _ = ae("inspect", "photos", "--json")
