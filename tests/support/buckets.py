@@ -17,17 +17,17 @@ from werkzeug.wrappers import Request, Response
 
 @pytest.fixture(scope="module")
 def _running():
-    with serving() as server:
+    import s3fs
+
+    with serving() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # of a server before; a new client takes a quarter of a second
         yield server
 
 
 @pytest.fixture
-def _s3(running, monkeypatch):
-    import s3fs
-
-    for name, value in running.environment.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+def _s3(running):
     running.reset()
     running.make_bucket("bucket")
     running.requests.clear()
