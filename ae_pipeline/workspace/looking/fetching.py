@@ -65,14 +65,13 @@ def _looked_into(found: Found, kind: str | None) -> list[FoundFile]:
 
 
 def _choose(data: AtHand, files: Sequence[FoundFile]) -> list[FoundFile]:
-    """Files from all places of the list, up to the limits; else the smallest one."""
-    shuffled = random.Random(0).sample(files, len(files))  # noqa: S311 (no secret)
-    chosen, nbytes = [], 0
-    for file in shuffled[:MOST_FILES]:
-        nbytes += data.size(file)
-        if nbytes > MOST_BYTES:
-            break
-        chosen.append(file)
+    """Files from all places of the list, as many as are within the limits; else the smallest one."""
+    chosen: list[FoundFile] = []
+    nbytes = 0
+    for file in random.Random(0).sample(files, len(files)):  # noqa: S311 (no secret)
+        if len(chosen) < MOST_FILES and nbytes + data.size(file) <= MOST_BYTES:
+            chosen.append(file)
+            nbytes += data.size(file)
     if files and not chosen:
         chosen = [min(files, key=data.size)]
         if (least := data.size(chosen[0])) > LARGEST_FILE:

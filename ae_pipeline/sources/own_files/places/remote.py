@@ -95,14 +95,14 @@ class Place(ABC):
     glob: str | None = None
     """The glob below `root`; None for a file or a folder."""
 
-    def __init__(self, protocol: str, url: str, **options: Any):
+    def __init__(self, protocol: str, url: str, options: Callable[[], dict[str, Any]] = dict):
         import fsspec
 
         self.shown = as_shown(url)
         self._streams: dict[str, Any] = {}
         """How a file is fetched."""
         try:
-            self._files = fsspec.filesystem(protocol, **options)
+            self._files = fsspec.filesystem(protocol, **options())
         except (ImportError, ValueError) as error:
             raise ConfigError(
                 f"{self.shown} cannot be opened: {first_line(error)}; install what URLs need (pip install "
@@ -266,8 +266,7 @@ class WebFile(Place):
     """One file at a web server. Proxies are those of the environment (HTTPS_PROXY)."""
 
     def __init__(self, url: str):
-        # Without these a large file ends after five minutes, and a silent server is waited for.
-        super().__init__("http", url, client_kwargs={"trust_env": True, "timeout": _timeout(as_shown(url))})
+        super().__init__("http", url, _web_options)
         self._url = url
         path = urlsplit(url).path
         self.root, _, name = self.shown.rpartition("/")
@@ -293,12 +292,9 @@ class WebFile(Place):
             return bytes(opened.read(size))
 
 
-def _timeout(url: str) -> Any:
-    try:
-        from aiohttp import ClientTimeout
-    except ImportError:
-        raise ConfigError(
-            f"{url} cannot be opened: aiohttp is not installed; install what URLs need (pip install "
-            "'ae-pipeline[s3]'), or copy the data to this machine"
-        ) from None
-    return ClientTimeout(total=None, sock_connect=_PATIENCE_S, sock_read=_PATIENCE_S)
+def _web_options() -> dict[str, Any]:
+    from aiohttp import ClientTimeout
+
+    # The default would end any file after five minutes.
+    timeout = ClientTimeout(total=None, sock_connect=_PATIENCE_S, sock_read=_PATIENCE_S)
+    return {"client_kwargs": {"trust_env": True, "timeout": timeout}}
