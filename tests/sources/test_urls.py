@@ -302,18 +302,26 @@ def test_commands_take_urls_and_make_the_store_that_a_folder_makes(ae, codec, s3
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_prepared_parquet_is_read_from_a_url(s3, tmp_path):
+def test_prepared_parquet_is_read_from_a_url(ae, s3, tmp_path):
     from handmade import random_pixels, write_rows
 
     pixels = random_pixels((9, 5, 4), "uint8", 1)
     for number in range(2):
         (tmp_path / "data").mkdir(exist_ok=True)
         write_rows(tmp_path / f"data/{number}.parquet", pixels, id=list(range(9 * number, 9 * number + 9)))
+    (tmp_path / "data/_SUCCESS").touch()
     put(s3, tmp_path / "data", "prepared")
+    random_codec(tmp_path / "codec")
+    code, _, err = ae("encode", "s3://bucket/prepared", "--codec", "codec", "--store", "store")
+    assert (code, err.splitlines()[0]) == (
+        *(0,),
+        "note: 1 file or folder in s3://bucket/prepared left out, as no data goes by such names: _SUCCESS",
+    )
     samples, local = (open_data(place, None, None) for place in ("s3://bucket/prepared", tmp_path / "data"))
     assert (samples.digest, samples.rows) == (local.digest, 18)
     np.testing.assert_array_equal(samples.load().pixels, local.load().pixels)
     del samples
+    gc.collect()
     assert not list((tmp_path / "temporary").iterdir())
 
 

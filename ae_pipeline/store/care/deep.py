@@ -62,7 +62,7 @@ def compare_with_source(
         not_compared=list(missing),
         renewed={name: paths[file] for name, file in missing.items() if file in paths},
         rows_not_in_store=sum(shard.rows for _, shard in others),
-        left_out=[samples.left_out for samples in sources if samples.left_out],
+        left_out=[as_in_messages(samples.left_out) for samples in sources if samples.left_out],
     )
     listed = [part for part in parts if part.name in jobs]
     for part, made in zip(listed, make_again(jobs.values(), codec, folder, progress), strict=True):
