@@ -5,6 +5,7 @@ import filecmp
 import gc
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import fsspec
@@ -26,6 +27,7 @@ from ae_pipeline.sources import build_source
 from ae_pipeline.sources.own_files.opening import open_data
 from ae_pipeline.sources.own_files.places import at_hand as places
 from ae_pipeline.sources.own_files.places.at_hand import at_hand, work_folder
+from ae_pipeline.sources.own_files.places.side_by_side import side_by_side
 
 pytestmark = pytest.mark.server
 running, s3 = S3_FIXTURES
@@ -241,6 +243,23 @@ def test_a_full_disk_is_no_fault_of_the_server(ae, s3, tmp_path, monkeypatch):
         "error: No space left on device; free space, give permission, or choose another path, then run the same "
         "command again\n",
     )
+
+
+def test_an_error_waits_for_no_silent_server_and_begins_nothing_more(monkeypatch):
+    monkeypatch.setattr("ae_pipeline.sources.own_files.places.side_by_side._GRACE_S", 0.01)
+    answer, asked = threading.Event(), []
+
+    def ask(number, ended):
+        asked.append(number)
+        if number == 20:
+            raise DataError("refused")
+        if number < 15:
+            answer.wait()  # for ever, if it were waited for
+
+    with pytest.raises(DataError, match="refused"):
+        side_by_side(ask, range(1000))
+    assert len(asked) < 100
+    answer.set()
 
 
 # --- DVC -------------------------------------------------------------------------------------------------------------

@@ -10,22 +10,18 @@ So the rules of listing.py hold for both, and names are the same. Messages name 
 import errno
 import shutil
 import tempfile
-import threading
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from threading import Event
 
 from ae_pipeline.data.sample_files import PARQUET_SUFFIXES
 from ae_pipeline.errors import DataError, TargetError, name_in_messages
 from ae_pipeline.files import locked_folder
 from ae_pipeline.sources.own_files.listing import ARRAY_SUFFIXES, FoundFile, all_files
 from ae_pipeline.sources.own_files.places.remote import Place, RemoteFile, is_url, open_place
+from ae_pipeline.sources.own_files.places.side_by_side import side_by_side
 
-_AT_ONCE = 16
-# Files that wait for their turn: of a million not all at once.
-_QUEUE = 4096
 # What tells Parquet.
 _HEAD_BYTES = 4
 _FOLDER = "ae-pipeline-fetched-"
@@ -101,10 +97,11 @@ class Fetched(AtHand):
         tell = (*known, *PARQUET_SUFFIXES, *ARRAY_SUFFIXES)
         files, _ = all_files(self.path, self.root)
         others = [self._of(file) for file in files if file.path.suffix.lower() not in tell]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            heads = pool.map(lambda file: self._place.head(file, _HEAD_BYTES), others)
-            for file, head in zip(others, heads, strict=True):
-                (self._folder / file.name).write_bytes(head)
+
+        def look(file: RemoteFile, ended: Event) -> None:  # noqa: ARG001
+            (self._folder / file.name).write_bytes(self._place.head(file, _HEAD_BYTES))
+
+        side_by_side(look, others)
 
     def fetch(self, files: Sequence[FoundFile]) -> None:
         from tqdm import tqdm
@@ -119,28 +116,17 @@ class Fetched(AtHand):
                 "files (for commands, TMPDIR names another place)"
             )
         with tqdm(total=total, unit="B", unit_scale=True, desc=f"fetch {self.shown}", disable=None) as bar:
-            for start in range(0, len(wanted), _QUEUE):
-                self._fetch_all(wanted[start : start + _QUEUE], bar)
+
+            def fetch(file: RemoteFile, ended: Event) -> None:
+                def on_bytes(count: int) -> None:
+                    if ended.is_set():
+                        raise InterruptedError
+                    bar.update(count)
+
+                self._place.fetch(file, self._folder / file.name, on_bytes)
+
+            side_by_side(fetch, wanted)
         self._refuse_changed(wanted)
-
-    def _fetch_all(self, wanted: Sequence[RemoteFile], bar: Any) -> None:
-        """Several at once. The first error ends them all: each looks, with every piece that comes, if it is to end."""
-        ended = threading.Event()
-
-        def on_bytes(count: int) -> None:
-            if ended.is_set():
-                raise InterruptedError
-            bar.update(count)
-
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            try:
-                jobs = [pool.submit(self._place.fetch, file, self._folder / file.name, on_bytes) for file in wanted]
-                for job in as_completed(jobs):
-                    job.result()
-            except BaseException:
-                ended.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
 
     def _refuse_changed(self, wanted: Sequence[RemoteFile]) -> None:
         """Raise DataError unless all that was fetched is still there as it was found."""
