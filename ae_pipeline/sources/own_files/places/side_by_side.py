@@ -52,6 +52,7 @@ def _work(
         try:
             do(item, ended)
         except BaseException as error:
+            ended.set()
             results.put(error)
         else:
             results.put(None)
