@@ -52,7 +52,7 @@ def _work(
         try:
             do(item, ended)
         except BaseException as error:
+            results.put(error)  # before the others are told, who may say that they were ended
             ended.set()
-            results.put(error)
         else:
             results.put(None)
