@@ -113,7 +113,7 @@ class Fetched(AtHand):
             raise TargetError(
                 f"{self.shown} has {total / _GB:,.1f} GB in {len(wanted):,} file(s), which are fetched before they are "
                 f"read, and {free / _GB:,.1f} GB are free at {self._folder.parent}; free space there, or name fewer "
-                "files (for commands, TMPDIR names another place)"
+                "files (TMPDIR names another place for commands, but not for stages)"
             )
         with tqdm(total=total, unit="B", unit_scale=True, desc=f"fetch {self.shown}", disable=None) as bar:
 
@@ -164,8 +164,9 @@ def at_hand(path: str, work: Path | None = None, known: Collection[str] = ()) ->
 def work_folder() -> Iterator[Path]:
     """A temporary folder, which is locked. Those that killed runs have left are removed first."""
     for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        with suppress(TargetError, OSError), locked_folder(left):
-            shutil.rmtree(left)
+        if not left.is_symlink():
+            with suppress(TargetError, OSError), locked_folder(left):
+                shutil.rmtree(left)
     with ExitStack() as stack:
         for number in range(_TRIES):
             folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
