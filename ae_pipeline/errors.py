@@ -44,18 +44,39 @@ def without_secrets(text: str) -> str:
     return _QUERY.sub(r"\1...", _USER.sub(r"\1", _PASSWORD.sub(r"\1", text)))
 
 
+# Folders with copies of files at a URL, and the URL that they are copies of.
+_COPIES: dict[str, str] = {}
+
+
+def name_in_messages(folder: Path, url: str | None) -> None:
+    """Have messages name a URL in place of a folder that holds copies of its files; None: no longer."""
+    if url is None:
+        _COPIES.pop(str(folder), None)
+    else:
+        _COPIES[str(folder)] = url
+
+
+def as_in_messages(text: str) -> str:
+    """A text as people see it: URLs in place of the folders with their copies, and no secrets in them."""
+    for folder, url in tuple(_COPIES.items()):
+        text = text.replace(folder, url)
+    return without_secrets(text)
+
+
 class PipelineError(Exception):
     """Base of all errors that are reported to the user as one line, without a traceback.
 
     `place` is the file, folder or URL that the error is about, `finding` what was found there and expected, `advice`
     what to do. A finding may also be the whole sentence, where nobody asks for its parts.
-    Whatever a message is made of, and wherever it is shown, it holds no user information of a URL.
+    Whatever a message is made of, and wherever it is shown, it holds no user information of a URL, and no folder in
+    which copies of a URL's files lie (`name_in_messages`).
     """
 
     def __init__(self, finding: str, *, place: Path | str | None = None, advice: str | None = None):
-        self.place = without_secrets(place) if isinstance(place, str) else place
-        self.finding = without_secrets(finding)
-        self.advice = None if advice is None else without_secrets(advice)
+        named = as_in_messages(str(place))
+        self.place = place if place is None or named == str(place) else named
+        self.finding = as_in_messages(finding)
+        self.advice = None if advice is None else as_in_messages(advice)
         sentence = self.finding if place is None else f"{self.place} {self.finding}"
         super().__init__(sentence if advice is None else f"{sentence}; {self.advice}")
 

@@ -41,7 +41,7 @@ _WRITTEN = ["store", "rows", "bytes_in", "bytes_out", "ratio", "bits_per_row", "
 
 
 def encode(
-    data: Annotated[Path, typer.Argument(help=DATA)],
+    data: Annotated[str, typer.Argument(help=DATA)],
     store: Annotated[str, typer.Option(help="Folder to write, new or empty; or a URL: s3://bucket/store.")],
     codec: CodecFolder = None,
     model: ModelUri = None,
@@ -57,12 +57,13 @@ def encode(
     from ae_pipeline.files import refuse_inside
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
+    from ae_pipeline.sources.own_files.places.remote import as_shown, data_name
     from ae_pipeline.store.storage.place import is_url
     from ae_pipeline.store.storage.work_folder import unfinished_work
     from ae_pipeline.store.writing.encoding import encode_samples
 
     if not is_url(store):
-        refuse_inside(Path(store), data, "the data")
+        refuse_inside(Path(store), Path(data), "the data")
     complete = complete_once_named("store", Path(store), as_json=as_json)  # of a URL never: no such folder is found
     with complete, naming_options(row_group_rows="--row-group-rows"), _codec(codec, model) as folder:
         header = read_header(folder)
@@ -71,12 +72,13 @@ def encode(
         settings = EncodeParams(layout=layout or header.layout, row_group_rows=row_group_rows, device=device)
         git = git_state(Path.cwd())
         with row_progress("encode", samples.rows) as progress:
-            written = encode_samples(samples, folder, store, settings, name=data.name, git=git, progress=progress)
+            name = data_name(data)
+            written = encode_samples(samples, folder, store, settings, name=name, git=git, progress=progress)
         described = describe_store(written) | {"largest_error": written.largest_error()}
         shown = described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}
         show(shown, as_json=as_json)
     note_rounded(samples)
-    warn(watch.warnings(str(data)))
+    warn(watch.warnings(as_shown(data)))
     for left in [] if is_url(store) else unfinished_work(Path(store)):
         print(printable(f"note: {left} is left of other unfinished work; remove it if nobody is to finish it"))
 
@@ -101,13 +103,13 @@ def info(
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="Data that the codec was not trained on.")],
+    data: Annotated[str, typer.Argument(help="Data that the codec was not trained on.")],
     codec: CodecFolder = None,
     model: ModelUri = None,
     store: Annotated[
         str | None, typer.Option(help="Measure this store of `data` (folder or URL) instead of a codec.")
     ] = None,
-    train: Annotated[Path | None, typer.Option(help="Train split: adds PCA of the same latent size.")] = None,
+    train: Annotated[str | None, typer.Option(help="Train split: adds PCA of the same latent size.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for metrics.json, tables and pictures.")] = None,
     layout: Layout = None,
     skip_unreadable: SkipUnreadable = False,
@@ -123,14 +125,15 @@ def evaluate(
     else:
         metrics, header = _measure_store(data, store, device, skip_unreadable)
     from ae_pipeline.evaluation.mean_answer import warnings_of
+    from ae_pipeline.sources.own_files.places.remote import as_shown
 
-    warnings = warnings_of(metrics, header.scaling, str(data))
+    warnings = warnings_of(metrics, header.scaling, as_shown(data))
     show(metrics, as_json=as_json)
     warn(warnings)
 
 
 def _measure_codec(
-    data: Path, codec: Path, train: Path | None, report: Path | None, layout: Any, device: Any, skip: bool
+    data: str, codec: Path, train: str | None, report: Path | None, layout: Any, device: Any, skip: bool
 ) -> tuple[dict[str, Any], "CodecHeader"]:
     from ae_pipeline.codec.header import read_header
     from ae_pipeline.evaluation.evaluate import evaluate_codec
@@ -153,7 +156,7 @@ def _measure_codec(
     return measured.metrics, header
 
 
-def _measure_store(data: Path, store: str, device: str, skip: bool) -> tuple[dict[str, Any], "CodecHeader"]:
+def _measure_store(data: str, store: str, device: str, skip: bool) -> tuple[dict[str, Any], "CodecHeader"]:
     from ae_pipeline.evaluation.evaluate import evaluate_store
     from ae_pipeline.store.care.make_again import known_groups
     from ae_pipeline.store.latent_store import LatentStore
@@ -166,7 +169,7 @@ def _measure_store(data: Path, store: str, device: str, skip: bool) -> tuple[dic
     return measured, header
 
 
-def _open_samples(data: Path, header: "CodecHeader", skip: bool, known: "Sequence[KnownGroup]" = ()) -> "SampleSet":
+def _open_samples(data: str, header: "CodecHeader", skip: bool, known: "Sequence[KnownGroup]" = ()) -> "SampleSet":
     from ae_pipeline.sources.own_files.opening import open_data
 
     samples = open_data(data, header.kind, header.spec, skip_unreadable=skip, known=known)

@@ -17,6 +17,9 @@ _NEXT = """made {workspace}: {count} files for source `{source}`; git repository
   dvc repro               # train a codec, measure it, encode and decode
   ae-pipeline summary     # what came out
   ae-pipeline serve       # the flows on their schedules, with Prefect's and MLflow's pages"""
+_PATH = (
+    "A file, a folder or a quoted glob: pictures, sounds, Parquet, .npy. Or the URL of one: s3://, https:// (a file)."
+)
 Kind = Annotated[
     str | None,
     typer.Option(help="What a record is: image, vector, audio, or a kind of another package; default: guessed."),
@@ -27,7 +30,7 @@ Column = Annotated[
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(help="A file, a folder or a quoted glob: pictures, sounds, Parquet, .npy.")],
+    path: Annotated[str, typer.Argument(help=_PATH)],
     kind: Kind = None,
     column: Column = None,
     as_json: AsJson = False,
@@ -48,7 +51,9 @@ def inspect(
 
 def init(
     folder: Annotated[Path, typer.Argument(help="The workspace: a new folder, or one with other files.")],
-    data: Annotated[str | None, typer.Option(help="Your data, for a source that reads files of yours.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Your data, for a source that reads files of yours: a path or a URL.")
+    ] = None,
     source: Annotated[
         str | None, typer.Option(help="A source (`source.name` in params.yaml); default: the one that can read --data.")
     ] = None,

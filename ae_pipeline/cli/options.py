@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.errors import PipelineError, is_out_of_memory, printable
+from ae_pipeline.errors import PipelineError, as_in_messages, is_out_of_memory, printable
 from ae_pipeline.files import is_free
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out records that cannot be read, and say which.")
 ]
 DEFAULT_PARAMS = Path("params.yaml")
-DATA = "Your files as the codec's training had them (pictures, Parquet, .npy), or Parquet with a column `pixels`."
+DATA = (
+    "Your files as the codec's training had them (pictures, Parquet, .npy), or Parquet with a column `pixels`: a file, "
+    "a folder, a quoted glob, or the URL of one (s3://, https://)."
+)
 """Help of an argument with data."""
 
 
@@ -77,7 +80,7 @@ def note_left_out(*sets: "SampleSet") -> None:
     """Say on standard error what lies beside the files of data sets and is no part of them."""
     for samples in sets:
         if samples.left_out:
-            print(printable(f"note: {samples.left_out}"), file=sys.stderr)
+            print(printable(f"note: {as_in_messages(samples.left_out)}"), file=sys.stderr)
 
 
 def note_rounded(*sets: "SampleSet") -> None:

@@ -23,13 +23,14 @@ from ae_pipeline.errors import ConfigError, StoreError, named, printable, warn
 
 LocalStore = Annotated[str, typer.Argument(metavar="STORE", help="Latent store: a folder.")]
 Sources = Annotated[
-    list[Path] | None, typer.Option("--source", help="Data that was encoded: file or folder. Several in their order.")
+    list[str] | None,
+    typer.Option("--source", help="Data that was encoded: file, folder or URL. Several in their order."),
 ]
 
 
 def append(
     store: StorePlace,
-    data: Annotated[list[Path], typer.Argument(help=DATA)],
+    data: Annotated[list[str], typer.Argument(help=DATA)],
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -37,6 +38,7 @@ def append(
     """Add data sets to a store, with its own codec and layout, as one new snapshot; what it has adds nothing."""
     from ae_pipeline.params import EncodeParams
     from ae_pipeline.provenance import git_state
+    from ae_pipeline.sources.own_files.places.remote import as_shown, data_name
     from ae_pipeline.store.care.make_again import open_sources, refuse_torn
     from ae_pipeline.store.care.part_checks import size_warnings
     from ae_pipeline.store.latent_store import LatentStore
@@ -58,7 +60,7 @@ def append(
             sets,
             opened.codec_path,
             settings,
-            name=named([path.name for path in data], 3),
+            name=named([data_name(place) for place in data], 3),
             git=git_state(Path.cwd()),
             progress=progress,
         )
@@ -75,7 +77,7 @@ def append(
     )
     note_rounded(*sets)
     for watch, place in zip(watches, data, strict=True):
-        warn(watch.warnings(str(place)))
+        warn(watch.warnings(as_shown(place)))
     if not done.parts and not as_json:
         print("nothing added: the store holds all of this data already")
 

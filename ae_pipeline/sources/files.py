@@ -25,6 +25,8 @@ from ae_pipeline.sources.base import Source
 from ae_pipeline.sources.own_files.columns import Kept
 from ae_pipeline.sources.own_files.drawing import Drawing
 from ae_pipeline.sources.own_files.listing import Listing, list_files
+from ae_pipeline.sources.own_files.places.at_hand import at_hand
+from ae_pipeline.sources.own_files.places.remote import is_url, open_place, refuse_secrets
 from ae_pipeline.sources.own_files.readers import open_reader, unchanged
 from ae_pipeline.sources.own_files.records import Reader
 from ae_pipeline.sources.own_files.sink import FILES, Sink
@@ -52,20 +54,29 @@ class Files(Source):
         self._fraction, self._seed, self._skip = test_fraction, seed, skip_unreadable
 
     def announce(self) -> None:
-        """Nothing but whether there are files of one sort, and the kind: all else takes reading."""
+        """Nothing but whether there are files of one sort, and the kind: all else takes reading.
+
+        A URL is looked at for its form only: its server is not asked.
+        """
         kind = build_kind(self._kind)
         _settings_of(kind, self._kind, self._settings)
-        list_files(self._path, kind.suffixes)
+        if is_url(self._path):
+            refuse_secrets(self._path)
+            open_place(self._path)
+        else:
+            list_files(self._path, kind.suffixes)
 
     def fetch(self, raw: Path) -> None:
         """Read, check and write all records. Raises DataError that names files, and rows in them."""
         kind = build_kind(self._kind)
         settings = _settings_of(kind, self._kind, self._settings)
-        listing = list_files(self._path, kind.suffixes)
-        if listing.left_out:
-            names = named(listing.left_out, _NAMED)
-            warn([f"{self._path}: {len(listing.left_out):,} left out, as no data goes by such names: {names}"])
-        with tempfile.TemporaryDirectory(dir=raw) as work:
+        refuse_secrets(self._path)
+        with tempfile.TemporaryDirectory(dir=raw) as work, at_hand(self._path, Path(work), kind.suffixes) as data:
+            listing = list_files(data.path, kind.suffixes, data.root)
+            if listing.left_out:
+                names = named(listing.left_out, _NAMED)
+                warn([f"{self._path}: {len(listing.left_out):,} left out, as no data goes by such names: {names}"])
+            data.fetch(listing.files)
             reader = open_reader(listing, kind, self._column, Path(work))
             entry = self._fit(reader, settings)
             several = kind.row_columns(reader.state) if reader.state and kind.makes_several(reader.state) else None

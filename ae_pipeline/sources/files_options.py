@@ -12,7 +12,8 @@ class Options(SourceOptions):
     """Which files, what is in them, and which records are held out for the test."""
 
     path: str = "data/mine"
-    """A file, a folder (with all that is below it), or a glob such as photos/**/*.png."""
+    """A file, a folder (with all that is below it), or a glob such as photos/**/*.png; or a URL of one of these at s3://,
+    or of a file at https://."""
     kind: str = "image"
     """What a record is: image, vector, audio, or a kind of another package (ae_pipeline/kinds/__init__.py)."""
     column: str | None = None
@@ -30,6 +31,6 @@ class Options(SourceOptions):
     """Whether records that cannot be read are left out, counted and listed; else they are refused."""
 
     def state_of_files(self) -> Sequence[Any]:
-        from ae_pipeline.sources.own_files.states import states_of
+        from ae_pipeline.sources.own_files.places.states import states_of
 
         return states_of(self.path)

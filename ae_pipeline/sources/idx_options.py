@@ -19,7 +19,7 @@ class Options(SourceOptions):
 
     def state_of_files(self) -> Sequence[Any]:
         from ae_pipeline.files import recorded_name
-        from ae_pipeline.sources.own_files.states import state_of
+        from ae_pipeline.sources.own_files.places.states import state_of
 
         with os.scandir(self.folder) as entries:
             found = [(recorded_name(entry.name), entry.stat()) for entry in entries if _WORDS.search(entry.name)]

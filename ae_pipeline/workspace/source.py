@@ -97,9 +97,11 @@ def _asking() -> list[str]:
 
 def _looked_at(name: str, data: str, kind: str | None, column: str | None) -> ChosenSource:
     """Look at the data, and choose what suits them. Raises DataError where they are of no kind, or none can be read."""
+    from ae_pipeline.sources.own_files.places.remote import refuse_secrets
     from ae_pipeline.workspace.looking.look import look
     from ae_pipeline.workspace.looking.report import chosen_lines, trouble
 
+    refuse_secrets(data)
     try:
         looked = look(data, kind, column)
     except DataError as error:

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ae_pipeline.cli.stages.code import SOURCE_FILES, look
 from ae_pipeline.params import Params
 from ae_pipeline.sources.own_files.listing import list_files
-from ae_pipeline.sources.own_files.states import states_of
+from ae_pipeline.sources.own_files.places.states import states_of
 
 
 @pytest.fixture(autouse=True)

@@ -91,7 +91,7 @@ def random_codec(
 
 
 def _fitted(latents: torch.Tensor, levels: int, channels: int) -> Quantiser:
-    """As training fits it; where latents have channels, with a step for each of these."""
+    """Fit it as training does; where latents have channels, each of these gets a step."""
     if not channels:
         return Quantiser.fit(latents, levels)
     fitted, blocks = Quantiser.fit(latents.reshape(-1, channels), levels), latents.shape[1] // channels

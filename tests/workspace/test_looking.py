@@ -15,9 +15,10 @@ from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.experiments.presets import preset_params
 from ae_pipeline.kinds import build_kind
 from ae_pipeline.sources.own_files.listing import list_files
+from ae_pipeline.sources.own_files.places.at_hand import AtHand
 from ae_pipeline.sources.own_files.readers import open_reader
 from ae_pipeline.workspace.looking.choice import Expected, choose, within_minutes
-from ae_pipeline.workspace.looking.found import find
+from ae_pipeline.workspace.looking.found import find as find_in
 from ae_pipeline.workspace.looking.guess import guess_kind, kind_of_bytes
 from ae_pipeline.workspace.looking.klt import Klt
 from ae_pipeline.workspace.looking.look import look
@@ -33,6 +34,10 @@ VECTORS = RANDOM.normal(size=(300, 8))
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def find(path):
+    return find_in(AtHand(path))
 
 
 def picture(path, shape=(6, 5, 3)):
@@ -108,7 +113,6 @@ def test_what_is_not_clear_is_said_with_what_is_there_and_what_to_do(tmp_path):
         "empty": r"^there are no files at empty; name a file",
         "hidden": r"but .a.png, and no data goes by such names",
         "gone": r"^there is no gone; ",
-        "s3://bucket/a": r"^s3://bucket/a is a URL, .*; copy them here first$",
         "other": r"1 other file \(a.xyz\), which no kind reads; expected pictures \(.png, ",
         "idx": r"`ae-pipeline init FOLDER --data idx --source idx`",
         "two.parquet": r"several columns that can be records: v \(vector, .*, w \(vector.*; say which with --column",

@@ -1,7 +1,7 @@
 """A person's own files: for the source `files`, and as the data that a command is given.
 
 listing     which files there are, what their folders say, and what is left out
-states      what files are by names, sizes and times, so that DVC sees a change
+places/     where files are: on this machine, or at a URL, from which they are fetched
 drawing     which records are held out for the test
 records     the records of files, block by block: files that are one record each, and tables
 arrays      the same of NumPy's files

@@ -39,12 +39,13 @@ class Listing:
     left_out: tuple[str, ...]
 
 
-def list_files(path: str, suffixes: Sequence[str]) -> Listing:
+def list_files(path: str, suffixes: Sequence[str], root: Path | None = None) -> Listing:
     """The files that `path` means: a file, a folder with all below it, or a glob. `suffixes` end single records.
 
+    `root` is the folder in which a glob begins, if it is known: its own name may look like a part of the glob.
     Raises DataError where there is none, for files of several sorts, and for what cannot be read at all.
     """
-    found, left_out = all_files(path)
+    found, left_out = all_files(path, root)
     if not found:
         more = f" ({named(left_out, _NAMED)} left out, as no data goes by such names)" if left_out else ""
         raise DataError(f"there are no files at {path}{more}; set source.files.path to a file, a folder or a glob")
@@ -53,19 +54,20 @@ def list_files(path: str, suffixes: Sequence[str]) -> Listing:
     return Listing(sort, tuple(found), tuple(left_out))
 
 
-def all_files(path: str) -> tuple[list[FoundFile], list[str]]:
+def all_files(path: str, root: Path | None = None) -> tuple[list[FoundFile], list[str]]:
     """Every file that `path` means, whatever it is, and the names of what is left out; both sorted by name.
 
-    Raises DataError where there is nothing at `path`, and for what is neither a file nor a folder.
+    `root` as in `list_files`. Raises DataError where there is nothing at `path`, and for what is neither a file nor a
+    folder.
     """
-    root, starts = starts_of(path)
+    root, starts = starts_of(path, root)
     walk = _Walk(root)
     for start in starts:
         walk.begin(start, found_by_glob=not Path(path).exists())
     return sorted(walk.files, key=lambda file: file.name), sorted(walk.left_out)
 
 
-def starts_of(path: str) -> tuple[Path, list[Path]]:
+def starts_of(path: str, root: Path | None = None) -> tuple[Path, list[Path]]:
     """The folder that names are relative to, and what to look into. Raises DataError where there is nothing."""
     place = Path(path)
     if place.is_dir():
@@ -73,7 +75,7 @@ def starts_of(path: str) -> tuple[Path, list[Path]]:
     if place.exists():
         return place.parent, [place]
     parts = place.parts
-    fixed = next((number for number, part in enumerate(parts) if set(part) & set(_MAGIC)), None)
+    fixed = len(root.parts) if root else next((number for number, part in enumerate(parts) if is_magic(part)), None)
     if fixed is None:
         raise DataError(
             f"there is no {path}; set source.files.path to a file, a folder or a glob such as photos/**/*.png"
@@ -86,6 +88,11 @@ def starts_of(path: str) -> tuple[Path, list[Path]]:
     # A folder that a glob names stands for all below it, unless the glob goes on into it.
     inner = {folder for item in found for folder in item.parents}
     return root, sorted(item for item in found if not (item.is_dir() and item in inner))
+
+
+def is_magic(part: str) -> bool:
+    """Whether a part of a path is one of a glob, unless a file is called so."""
+    return bool(set(part) & set(_MAGIC))
 
 
 class _Walk:

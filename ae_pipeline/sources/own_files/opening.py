@@ -1,17 +1,18 @@
 """The data that a command is given, for a codec: prepared Parquet with `pixels`, or a person's own files.
 
-samples = open_data("photos", header.kind, header.spec)     # a file, a folder or a glob
+samples = open_data("photos", header.kind, header.spec)     # a file, a folder or a glob, or the URL of one
 """
 
-import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.parquet.reader import open_parquet
 from ae_pipeline.data.pixels import PIXELS, SampleSpec
+from ae_pipeline.data.sample_files import find_files
 from ae_pipeline.data.sample_schema import stated_spec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DataError, named
@@ -20,7 +21,8 @@ from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.state import Form, KindState
 from ae_pipeline.sources.own_files.columns import FOLDER, Kept
 from ae_pipeline.sources.own_files.grouping import KnownGroup
-from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, TABLE, Listing, list_files
+from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, TABLE, Listing, all_files, list_files
+from ae_pipeline.sources.own_files.places.at_hand import AtHand, at_hand
 from ae_pipeline.sources.own_files.readers import open_reader
 from ae_pipeline.sources.own_files.records import Reader
 from ae_pipeline.sources.own_files.samples import OwnSamples
@@ -43,28 +45,54 @@ def open_data(
 
     Prepared Parquet files, which have a column `pixels`, are read as they are. All else is read by the kind, if there
     is one: records that cannot be read are refused, or left out and listed. `known` are groups of files that are in a
-    store. Raises DataError, and ConfigError for a kind that is not installed here.
+    store. Files at a URL are fetched, all of them, and go when the data set does. Raises DataError, UnreachableError,
+    and ConfigError for a kind that is not installed here.
     """
-    if kind is None or spec is None or is_prepared(path, kind):
-        return SampleSet.open(Path(path), spec, stored)
-    with in_words_of_commands():
-        opened, state = open_kind(kind, "the codec")
-        listing = _listing(path, opened.suffixes, kind.name)
-        work = Path(tempfile.mkdtemp(prefix="ae-pipeline-"))
-        try:
-            reader, notes = _reader(listing, opened, state, work)
-            notes = [*_left_out(path, listing), *notes]
-            several = opened.row_columns(state) if opened.makes_several(state) else None
-            kept = Kept(reader.schema, listing.files[0], _label(state.form, reader, listing), several)
-            samples = OwnSamples(listing, reader, kept, spec, skip=skip_unreadable, notes=notes, known=known)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-        weakref.finalize(samples, shutil.rmtree, work, ignore_errors=True)
+    with ExitStack() as stack:
+        with in_words_of_commands():
+            data = stack.enter_context(at_hand(str(path), known=_endings(kind)))
+            _fetch(data, kind)
+        if kind is None or spec is None or is_prepared(data, kind):
+            samples = SampleSet.open(Path(data.path), spec, stored)
+        else:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ae-pipeline-")))
+            with in_words_of_commands():
+                samples = _open_own(data, kind, spec, work, skip_unreadable, known)
+        weakref.finalize(samples, stack.pop_all().close)
         return samples
 
 
-def is_prepared(path: Path | str, kind: KindEntry) -> bool:
+def _endings(kind: KindEntry | None) -> Sequence[str]:
+    """Endings of the files that a kind reads; none for a kind that is not here."""
+    with suppress(ConfigError):
+        return open_kind(kind, "the codec")[0].suffixes if kind else ()
+    return ()
+
+
+def _fetch(data: AtHand, kind: KindEntry | None) -> None:
+    """Bring files at a URL here. Those that will not be read are refused before, by their names."""
+    if not data.is_remote:
+        return
+    if kind is None:
+        find_files(Path(data.path))
+    else:
+        _listing(data, _endings(kind), kind.name)
+    data.fetch(all_files(data.path, data.root)[0])
+
+
+def _open_own(
+    data: AtHand, entry: KindEntry, spec: SampleSpec, work: Path, skip: bool, known: Sequence[KnownGroup]
+) -> OwnSamples:
+    kind, state = open_kind(entry, "the codec")
+    listing = _listing(data, kind.suffixes, entry.name)
+    reader, notes = _reader(listing, kind, state, work)
+    notes = [*_left_out(data.shown, listing), *notes]
+    several = kind.row_columns(state) if kind.makes_several(state) else None
+    kept = Kept(reader.schema, listing.files[0], _label(state.form, reader, listing), several)
+    return OwnSamples(listing, reader, kept, spec, skip=skip, notes=notes, known=known)
+
+
+def is_prepared(data: AtHand, kind: KindEntry) -> bool:
     """Whether data is Parquet with a column `pixels` that is not the user's own name for the records."""
     try:
         opened, state = open_kind(kind, "the codec")
@@ -72,7 +100,7 @@ def is_prepared(path: Path | str, kind: KindEntry) -> bool:
     except ConfigError:  # a kind of a package that is not here: it is not needed for these
         suffixes, column = (), None
     try:
-        listing = list_files(str(path), suffixes)
+        listing = list_files(data.path, suffixes, data.root)
         if listing.sort != TABLE:
             return False
         with open_parquet(listing.files[0].path) as parquet:
@@ -83,9 +111,9 @@ def is_prepared(path: Path | str, kind: KindEntry) -> bool:
     return PIXELS in schema.names and (says_shape or column != PIXELS)
 
 
-def _listing(path: Path | str, suffixes: Sequence[str], name: str) -> Listing:
+def _listing(data: AtHand, suffixes: Sequence[str], name: str) -> Listing:
     try:
-        return list_files(str(path), suffixes)
+        return list_files(data.path, suffixes, data.root)
     except DataError as error:
         raise error.renamed({"this kind does not read": f"a codec of the kind `{name}` does not read"}) from None
 
@@ -127,7 +155,7 @@ def _label(form: Form, reader: Reader, listing: Listing) -> str | None:
     return form.label if form.label in (*reader.schema.names, *keys) else None
 
 
-def _left_out(path: Path | str, listing: Listing) -> list[str]:
+def _left_out(path: str, listing: Listing) -> list[str]:
     if not listing.left_out:
         return []
     names = named(listing.left_out, _NAMED)

@@ -1,6 +1,7 @@
 """`verify --deep`: the parts of a store against the data that they were made from."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
 from ae_pipeline.data.sample_files import key_in_path
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import CodecError, DataError, StoreError
+from ae_pipeline.errors import CodecError, DataError, StoreError, as_in_messages
 from ae_pipeline.store.care.findings import Compared, Verified
 from ae_pipeline.store.care.make_again import find_shards, make_again, open_sources, plan_again
 from ae_pipeline.store.format.manifest import PartEntry
@@ -23,7 +24,9 @@ from ae_pipeline.store.writing.shards import Progress
 _ROUNDED_SHARE = 0.01
 
 
-def verify_deep(place: Path | str, verified: Verified, data: list[Path], device: str, progress: Progress) -> Verified:
+def verify_deep(
+    place: Path | str, verified: Verified, data: Sequence[Path | str], device: str, progress: Progress
+) -> Verified:
     """Encode the data of a verified store again, and add to the report how its whole parts compare.
 
     Nothing is added where the store's codec cannot be loaded. Raises DataError, CodecError: not the data of the store.
@@ -53,13 +56,13 @@ def compare_with_source(
         raise _no_data(store, parts, sources)
     held = {part.shard.digest for part in store.manifest.parts}
     others = [found for digest, found in find_shards(sources).items() if digest not in held]
-    paths = {samples.file_name(shard.path): str(shard.path) for samples, shard in others}
+    paths = {samples.file_name(shard.path): as_in_messages(str(shard.path)) for samples, shard in others}
     missing = {part.name: part.shard.file for part in parts if part.name not in jobs}
     compared = Compared(
         not_compared=list(missing),
         renewed={name: paths[file] for name, file in missing.items() if file in paths},
         rows_not_in_store=sum(shard.rows for _, shard in others),
-        left_out=[samples.left_out for samples in sources if samples.left_out],
+        left_out=[as_in_messages(samples.left_out) for samples in sources if samples.left_out],
     )
     listed = [part for part in parts if part.name in jobs]
     for part, made in zip(listed, make_again(jobs.values(), codec, folder, progress), strict=True):

@@ -11,7 +11,7 @@ again wherever the same data is, whatever it is called there. `verify --deep` co
 """
 
 import shutil
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -51,7 +51,7 @@ class Means:
 
 
 def open_sources(
-    data: list[Path], store: Path | str, codec: Path | None = None, *, skip_unreadable: bool = True
+    data: Sequence[Path | str], store: Path | str, codec: Path | None = None, *, skip_unreadable: bool = True
 ) -> list[SampleSet]:
     """Data sets for a store: prepared Parquet, or the user's own files where its codec has a kind.
 

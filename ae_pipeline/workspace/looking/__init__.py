@@ -1,6 +1,7 @@
 """Looks at a person's data without training on them: `ae-pipeline inspect`, and what `init` chooses.
 
 found      what files are at a path
+fetching   which files at a URL are fetched for a look
 guess      which kind reads them
 sampling   which records are looked at, where there are many
 tally      what these records are: shapes, ranges, missing and repeated ones, and what would be refused

@@ -10,6 +10,7 @@ from ae_pipeline.errors import ConfigError, DataError, named
 from ae_pipeline.kinds import KINDS, build_kind, kind_names
 from ae_pipeline.kinds.base import Kind
 from ae_pipeline.sources.own_files.listing import FoundFile, all_files, sort_of
+from ae_pipeline.sources.own_files.places.at_hand import AtHand
 
 IDX, TABLES, TEXTS, OTHERS = "IDX files", "tables", "texts", "other files"
 """Sorts of files beside those of the source `files`: MNIST's format, what kinds to come would read, and the rest."""
@@ -26,6 +27,7 @@ class Found:
     path: str
     files: dict[str, list[FoundFile]]
     left_out: tuple[str, ...]
+    is_folder: bool
 
     @property
     def readable(self) -> list[str]:
@@ -47,25 +49,28 @@ class Found:
     def glob(self, sort: str) -> str:
         """A glob for the files of one sort, or for most of them, in quotation marks."""
         endings = Counter(PurePosixPath(file.name).suffix for file in self.files[sort])
-        folder = self.path.rstrip("/") if Path(self.path).is_dir() else "FOLDER"
+        folder = self.path.rstrip("/") if self.is_folder else "FOLDER"
         return f"'{folder}/**/*{endings.most_common(1)[0][0]}'"
 
 
-def find(path: str) -> Found:
-    """All files that a path means: a file, a folder or a glob. Raises DataError where there are none."""
-    if "://" in path:
-        raise DataError(f"{path} is a URL, and files are read from this machine's own folders; copy them here first")
-    files, left_out = all_files(path)
+def find(data: AtHand) -> Found:
+    """All files of data: a file, a folder or a glob. Raises DataError where there are none."""
+    files, left_out = all_files(data.path, data.root)
     if not files:
         more = f" but {named(left_out, _NAMED)}, and no data goes by such names" if left_out else ""
         raise DataError(
-            f"there are no files at {path}{more}; name a file, a folder or a glob such as 'photos/**/*.png'"
+            f"there are no files at {data.shown}{more}; name a file, a folder or a glob such as 'photos/**/*.png'"
         )
     suffixes = {suffix: name for name, kind in every_kind() for suffix in kind.suffixes}
     sorts: dict[str, list[FoundFile]] = {}
     for file in files:
         sorts.setdefault(_sort(file, suffixes), []).append(file)
-    return Found(path, sorts, tuple(left_out))
+    return Found(data.shown, sorts, tuple(left_out), is_folder=Path(data.path).is_dir())
+
+
+def telling_endings() -> list[str]:
+    """Endings that tell what a file is, so that it needs no look inside."""
+    return [suffix for _, kind in every_kind() for suffix in kind.suffixes] + [*_TABLE_ENDINGS, *_TEXT_ENDINGS]
 
 
 def every_kind() -> Iterator[tuple[str, Kind]]:

@@ -13,16 +13,18 @@ import pyarrow as pa
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.value_range import ValueRange, scaled_by
-from ae_pipeline.errors import DataError, named
+from ae_pipeline.errors import DataError, as_in_messages, named
 from ae_pipeline.experiments.presets import TILES
 from ae_pipeline.kinds import build_kind
 from ae_pipeline.kinds.base import Kind
 from ae_pipeline.sources.own_files.columns import Kept
 from ae_pipeline.sources.own_files.listing import SINGLE, Listing, list_files
+from ae_pipeline.sources.own_files.places.at_hand import AtHand, at_hand
 from ae_pipeline.sources.own_files.readers import open_reader
 from ae_pipeline.sources.own_files.records import Reader
 from ae_pipeline.workspace.looking.choice import Choice, choose, expected, within_minutes
-from ae_pipeline.workspace.looking.found import Found, find
+from ae_pipeline.workspace.looking.fetching import Sample, fetch_some
+from ae_pipeline.workspace.looking.found import Found, find, telling_endings
 from ae_pipeline.workspace.looking.guess import COMING, Guess, guess_kind
 from ae_pipeline.workspace.looking.klt import Klt
 from ae_pipeline.workspace.looking.outlook import LARGEST_TRIED, Speed, measure_speed
@@ -50,6 +52,8 @@ class Looked:
     value_range: ValueRange | None = None
     columns: dict[str, str] = field(default_factory=dict)
     """Columns that are kept beside the records, and their types."""
+    sample: Sample | None = None
+    """The files that were fetched, for a URL; all that is said is about these, but for `files` and `nbytes`."""
     table: TableLook | None = None
     """For tables and texts, which are not read yet."""
     passed_over: tuple[str, ...] = ()
@@ -65,6 +69,18 @@ class Looked:
     choice: Choice | None = None
     speed: Speed | None = None
     worth: Worth | None = None
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the number of records is one, by the size of files that were not fetched."""
+        return self.sample is not None and not self.sample.is_all and self.guess.listing.sort != SINGLE
+
+    @property
+    def folders(self) -> list[str]:
+        """Sub-folders of files of one record each."""
+        listing = self.guess.listing
+        files = self.sample.of_files if self.sample else listing.files
+        return sorted({file.folder for file in files if file.folder}) if listing.sort == SINGLE else []
 
     @property
     def spec(self) -> SampleSpec | None:
@@ -102,26 +118,31 @@ class Looked:
 
 
 def look(path: str, kind: str | None = None, column: str | None = None) -> Looked:
-    """Look at the data at a path, which `source.files.path` takes.
+    """Look at the data at a path or URL, which `source.files.path` takes.
 
-    Memory does not grow with the number of records. Raises DataError where there is nothing, or it is not clear which
-    kind is meant; ConfigError for a kind that there is not.
+    Memory does not grow with the number of records. Some of the files at a URL are fetched (fetching.py).
+    Raises DataError where there is nothing, or it is not clear which kind is meant; ConfigError for a kind that there
+    is not, or a URL that is not read; UnreachableError.
     """
-    found = find(path)
+    with at_hand(path, known=telling_endings()) as data, tempfile.TemporaryDirectory(prefix="ae-pipeline-") as work:
+        return _look(data, kind, column, Path(work))
+
+
+def _look(data: AtHand, kind: str | None, column: str | None, work: Path) -> Looked:
+    found, sample = fetch_some(data, find(data), kind)
     guess = guess_kind(found, kind, column)
-    files = guess.listing.files
-    looked = Looked(path, guess, len(files), sum(file.path.stat().st_size for file in files))
+    files = sample.of_files if sample and sample.of_files else guess.listing.files
+    looked = Looked(data.shown, guess, len(files), sum(map(data.size, files)), sample=sample)
     looked.passed_over = guess.listing.left_out
     if guess.kind in COMING:
         looked.table = look_at_table(guess.listing)
-        looked.records = looked.table.records
+        looked.records = _all_records(looked, looked.table.records)
         return looked
     opened = build_kind(guess.kind)
-    looked.problems += _listing_problems(path, opened, found, guess.listing)
-    with tempfile.TemporaryDirectory(prefix="ae-pipeline-") as work:
-        reader = _open(looked, opened, column, Path(work))
-        if reader is not None:
-            _read(looked, reader)
+    looked.problems += _listing_problems(data, opened, found, guess.listing)
+    reader = _open(looked, opened, column, work)
+    if reader is not None:
+        _read(looked, reader)
     if looked.spec is not None:
         _judge(looked)
     elif looked.fit_problem is not None:
@@ -129,10 +150,15 @@ def look(path: str, kind: str | None = None, column: str | None = None) -> Looke
     return looked
 
 
-def _listing_problems(path: str, kind: Kind, found: Found, listing: Listing) -> list[str]:
+def _all_records(looked: Looked, found: int) -> int:
+    """Records of all files, by those that were found in the ones that were fetched."""
+    return looked.sample.records(found, looked.guess.listing.sort) if looked.sample else found
+
+
+def _listing_problems(data: AtHand, kind: Kind, found: Found, listing: Listing) -> list[str]:
     """What the source would say of the files before it opens one."""
     try:
-        list_files(path, kind.suffixes)
+        list_files(data.path, kind.suffixes, data.root)
     except DataError as error:
         names = {file.name for file in listing.files}
         others = [file.name for files in found.files.values() for file in files if file.name not in names]
@@ -149,8 +175,9 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
     listing = looked.guess.listing
     try:
         reader = open_reader(listing, kind, looked.guess.column or column, work)
-        looked.records = sum(reader.count(file) for file in listing.files) + len(reader.broken)
-        paths = {file.name: str(file.path) for file in listing.files}
+        records = sum(reader.count(file) for file in listing.files) + len(reader.broken)
+        looked.records = _all_records(looked, records)
+        paths = {file.name: as_in_messages(str(file.path)) for file in listing.files}
         for name, error in reader.broken.items():
             looked.tally.leave_out(error, paths[name])
         if looked.records < _LEAST_RECORDS:
@@ -183,7 +210,7 @@ def _read(looked: Looked, reader: Reader) -> None:
     planned = sum(stretch.records for stretch in stretches)
     looked.tally = tally = Tally(planned, reasons=looked.tally.reasons)
     for stretch in stretches:
-        place, before = str(stretch.file.path), tally.records
+        place, before = as_in_messages(str(stretch.file.path)), tally.records
         # Each place has its share of the bytes, so that large records are not all of one place.
         enough = tally.nbytes + MOST_BYTES // len(stretches)
         try:

@@ -11,6 +11,7 @@ from ae_pipeline.workspace.looking.worth import Worth
 def as_json(looked: Looked) -> dict[str, Any]:
     """What `inspect --json` prints. Counts of values are of the `looked_at` records; bits are a guess (worth.py)."""
     tally, choice, table, worth = looked.tally, looked.choice, looked.table, looked.worth
+    sample = looked.sample
     missing = table.missing if table else {name or "records": count for name, count in tally.missing.items()}
     seconds = training_seconds(looked)
     return {
@@ -20,6 +21,7 @@ def as_json(looked: Looked) -> dict[str, Any]:
         "supported": table is None,
         "files": looked.files,
         "bytes": looked.nbytes,
+        "fetched": {"files": sample.files, "bytes": sample.nbytes} if sample else None,
         "records": looked.records,
         "looked_at": tally.records,
         "rows": looked.rows,

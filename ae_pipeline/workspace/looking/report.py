@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from ae_pipeline.errors import named
-from ae_pipeline.sources.own_files.listing import SINGLE, TABLE
+from ae_pipeline.sources.own_files.listing import TABLE
 from ae_pipeline.workspace.looking.look import Looked, training_seconds
 from ae_pipeline.workspace.looking.tally import MOST_BYTES, Reason, describe_sizes
 from ae_pipeline.workspace.looking.worth import Worth
@@ -79,21 +79,27 @@ def duration(seconds: float) -> str:
 
 
 def _of_files(looked: Looked) -> Iterator[Line]:
-    listing = looked.guess.listing
     yield "kind", f"{looked.guess.kind}, {looked.guess.why}"
-    yield "files", f"{looked.files:,}, {_size(looked.nbytes)}"
-    if listing.sort == SINGLE and (folders := sorted({file.folder for file in listing.files if file.folder})):
+    yield "files", f"{looked.files:,}, {_size(looked.nbytes)}{_fetched(looked)}"
+    if folders := looked.folders:
         yield "sub-folders", f"{named(folders, _NAMED)} (source.files.label: folder makes labels of them)"
     if looked.passed_over:
         names = named(looked.passed_over, _NAMED)
         yield "passed over", f"{len(looked.passed_over):,} by whose names no data go: {names}"
 
 
+def _fetched(looked: Looked) -> str:
+    sample = looked.sample
+    if sample is None or sample.is_all:
+        return ""
+    return f"; {sample.files:,} of them, {_size(sample.nbytes)}, were fetched, and what follows is of these"
+
+
 def _of_records(looked: Looked) -> Iterator[Line]:
     tally = looked.tally
     some = 0 < tally.records < looked.records
     what_follows = f"; what follows is of {tally.records:,} of them{_where(looked)}" if some else ""
-    yield "records", f"{looked.records:,}{what_follows}"
+    yield "records", f"{'about ' if looked.is_guess else ''}{looked.records:,}{what_follows}"
     if looked.spec is not None:
         several = looked.rows != looked.records and tally.rows != tally.readable
         each = "each " if len(tally.sizes) == 1 else "in records: "
@@ -151,7 +157,7 @@ def _of_table(looked: Looked) -> Iterator[Line]:
     table, kind = looked.table, looked.guess.kind
     assert table is not None
     if table.is_parquet:
-        yield "records", f"{table.records:,}"
+        yield "records", f"{'about ' if looked.is_guess else ''}{looked.records:,}"
         found = (f"{name} ({kind}){_nulls(table.missing.get(name))}" for name, kind in table.columns.items())
         yield from _group("columns", found)
         yield from _group("cannot be read", table.broken)

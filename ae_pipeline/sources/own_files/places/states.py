@@ -12,6 +12,7 @@ from ae_pipeline.data.sample_files import is_leftover
 from ae_pipeline.errors import DataError
 from ae_pipeline.files import recorded_name
 from ae_pipeline.sources.own_files.listing import starts_of
+from ae_pipeline.sources.own_files.places.remote import is_url
 
 
 class FileState(NamedTuple):
@@ -31,8 +32,11 @@ class FileState(NamedTuple):
 def states_of(path: str) -> list[FileState]:
     """The state of each file that `path` (a file, a folder or a glob) means for `list_files`, sorted by name.
 
-    Raises DataError where there is none.
+    Nothing is said of files at a URL: asking would take the network at every `dvc repro`.
+    Raises DataError where there is no file.
     """
+    if is_url(path):
+        return []
     root, starts = starts_of(path)
     by_glob = not Path(path).exists()
     found: list[FileState] = []
