@@ -27,7 +27,7 @@ def stored_weights(state: dict[str, Tensor], bits: WeightBits) -> dict[str, Tens
         axes = tuple(range(1, weight.dim()))
         scale = (weight.abs().amax(axes) / _LIMIT).half()
         shaped = _shaped(scale, weight)
-        q = torch.where(shaped > 0, weight / shaped.clamp_min(torch.finfo(torch.half).tiny), 0.0)
+        q = weight / torch.where(shaped > 0, shaped, torch.inf)
         stored[name], stored[name + SCALE] = q.round().clamp(-_LIMIT, _LIMIT).to(torch.int8), scale
     return stored
 

@@ -97,8 +97,8 @@ class TrainParams(Section):
     noise_std: NonNegative = 0.0
     """Standard deviation of Gaussian noise added to the scaled input; the target stays clean (denoising)."""
     mirror: bool = False
-    """Whether every picture is shown mirrored, left to right, half of the time: for a few thousand pictures whose mirror
-    images could be among them, and no letters or digits."""
+    """Whether every picture is shown mirrored, left to right, half of the time: for few pictures (some thousands) whose
+    mirror images could be among them; not for letters or digits."""
     initialisation: Literal["torch", "glorot"] = "torch"
     """torch: weights and biases within 1 / sqrt(fan_in); glorot: Keras's, by both sides of a layer, biases zero."""
     arithmetic: Literal["auto", "float", "integer"] = "auto"

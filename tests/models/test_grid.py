@@ -12,6 +12,7 @@ from ae_pipeline.params import Params
 from ae_pipeline.params.base import replaced
 from ae_pipeline.params.options import MODELS
 from ae_pipeline.training.build import build_codec
+from ae_pipeline.training.rate import RateModel
 
 
 def grid(shape, latent_size, **options):
@@ -71,6 +72,26 @@ def test_latents_that_cannot_be_shared_out_among_blocks_are_refused():
         grid((32, 32, 3), 36)
     with pytest.raises(ConfigError, match="multiple of 16, found 8"):
         grid((32, 32), 8)
+
+
+def test_channels_stand_in_the_order_of_their_use_and_compute_the_same():
+    model = grid((16, 16, 3), 4 * 5).eval()
+    rate = RateModel(20, shared=False, channels=5)
+    z = model.encode(x_of((16, 16, 3)))
+    spread = z.reshape(-1, 5).std(0)
+    with torch.no_grad():
+        rate.log_steps.copy_((torch.tensor([2.0, 0.4, 0.0, 1.0, 3.0]) / spread.clamp_min(1e-6)).clamp_min(1e-9).log())
+    ordered = rate.by_use(z, model.kept_together(rate.used(z)))
+    assert ordered[:4].tolist() == [1, 3, 0, 4]
+    assert ordered.reshape(4, 4)[2].tolist() == [11, 13, 10, 14]
+    some = freeze(model, "grid", ordered)
+    torch.testing.assert_close(some.encode(x_of((16, 16, 3))), z[:, ordered], atol=2e-3, rtol=2e-3)
+    alone = torch.zeros_like(z)
+    alone[:, ordered] = z[:, ordered]
+    torch.testing.assert_close(some.decode(z[:, ordered]), model.decode(alone), atol=2e-3, rtol=2e-3)
+    assert torch.equal(rate.of(ordered).log_steps, rate.log_steps[ordered[:4]])
+    quantiser = rate.quantiser(z, ordered, 256)
+    assert torch.equal(quantiser.of_channels(4).scale.repeat(4), quantiser.scale)
 
 
 def test_a_codec_of_it_decodes_a_row_alone_as_among_others(tmp_path):

@@ -64,7 +64,7 @@ EACH = [text.strip() for line in CONDITIONS.strip().splitlines() for text in lin
 
 @pytest.fixture(scope="module")
 def chosen_by_duckdb():
-    """The numbers of the rows of a table that DuckDB chooses: one connection, which takes longer to make than to ask."""
+    """The numbers of the rows of a table that DuckDB chooses, over one connection: making one takes longer."""
     with duckdb.connect() as connection:
         connection.execute("set threads = 1")
 

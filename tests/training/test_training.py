@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from handmade import random_pixels, write_rows
 
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.pixels import RawSplit
@@ -207,6 +208,22 @@ def test_a_compiled_model_trains_to_the_same_losses(data, tmp_path, monkeypatch)
     )
     for one, other in zip(plain.history, compiled.history, strict=True):
         assert other.train_loss == pytest.approx(one.train_loss, rel=1e-4)
+
+
+def test_pictures_that_are_mirrored_in_training_are_learned_both_ways(data):
+    halves = SimpleNamespace(train_pixels=data.train_pixels.copy(), pixels=data.pixels.copy())
+    for pixels in (halves.train_pixels, halves.pixels):
+        pixels[:, :, 6:] = 0
+    turned = SimpleNamespace(pixels=np.ascontiguousarray(halves.pixels[:, :, ::-1]))
+    one_way, both = (fitted(halves, mirror=knob, epochs=40)[0] for knob in (False, True))
+    assert validation_loss(both, turned) < 0.5 * validation_loss(one_way, turned)
+    assert validation_loss(both, turned) == pytest.approx(validation_loss(both, halves), rel=0.3)
+
+
+def test_what_has_no_sides_is_not_mirrored(tiny_params, tmp_path):
+    samples = write_rows(tmp_path / "rows.parquet", random_pixels((20, 6), "uint8"), id=list(range(20)))
+    with pytest.raises(DataError, match=r"train.mirror is for pictures, found uint8 6 of kind image; set it to false"):
+        build_codec(samples, samples, with_knobs(tiny_params, mirror=True), tmp_path / "codec", GIT, lambda _: None)
 
 
 def test_streaming_trains_as_well_as_memory(data):

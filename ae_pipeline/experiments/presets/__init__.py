@@ -1,5 +1,6 @@
 """The settings of our codecs, by name: files in ae_pipeline/experiments/presets that override params.yaml."""
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ FOR_OTHERS = ("small", "balanced", "fine", "compact", "compact_balanced", "compa
 TILES = "tiles"
 """What stands for a kind where pictures are cut into tiles."""
 _FOR_KINDS = {"audio": ("sound",), TILES: ("tiles",)}
+ICONS = "icons"
+ICON_SHAPE = (64, 64, 3)
+"""The shape that `icons` is for as it stands."""
+_ICON_BLOCK = 8
 
 
 def preset_names() -> list[str]:
@@ -25,7 +30,20 @@ def preset_names() -> list[str]:
 
 def suiting(shape: tuple[int, ...], kind: str | None = None) -> list[str]:
     """The presets for samples of this shape, and kind where it is known: one dimension is a vector."""
+    if not _FOR_KINDS.get(kind or "") and tuple(shape) == ICON_SHAPE:
+        return [ICONS]
     return list(_FOR_KINDS.get(kind or "") or (FOR_VECTORS if len(shape) == 1 else FOR_OTHERS))
+
+
+def icon_settings(shape: tuple[int, ...]) -> dict[str, Any]:
+    """What of `icons` is otherwise for pictures (height, width, channels) of another size: as much for each block."""
+    values = preset_values(ICONS)
+    blocks, others = (-(-size[0] // _ICON_BLOCK) * -(-size[1] // _ICON_BLOCK) for size in (shape, ICON_SHAPE))
+    weight = values["train.rate_weight"] * prod(ICON_SHAPE) / prod(shape)
+    return {
+        "train.latent_size": values["train.latent_size"] // others * blocks,
+        "train.rate_weight": float(f"{weight:.2g}"),
+    }
 
 
 def preset_params(name: str, base: Params | None = None) -> Params:

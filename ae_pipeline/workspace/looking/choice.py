@@ -9,7 +9,7 @@ from math import floor, log, log2
 from typing import Any
 
 from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.experiments.presets import TILES, preset_values, suiting
+from ae_pipeline.experiments.presets import ICON_SHAPE, ICONS, TILES, icon_settings, preset_values, suiting
 from ae_pipeline.params import LARGEST_PCA, Params, flattened
 from ae_pipeline.params.base import replaced
 from ae_pipeline.workspace.looking.klt import Klt
@@ -20,7 +20,7 @@ from ae_pipeline.workspace.looking.outlook import Speed, codec_bytes
 class Way:
     """A preset, perhaps changed, and what it took beside PCA at the same `train.rate_weight`.
 
-    That was measured on MNIST, on textures, embeddings of texts and speech, with tens of thousands of rows
+    That was measured on MNIST, textures, emoji, embeddings of texts and speech, as if with tens of thousands of rows
     (docs/choosing.md has the rule).
     """
 
@@ -41,9 +41,11 @@ _MIDDLE = {
         Way("vector", 0.95, 0.74, {"model.dense.hidden_sizes": []}, " without hidden layer"),
         Way("vector", 0.90, 0.74),
     ),
+    ICONS: (Way("icons", 0.63, 0.70),),
     TILES: (Way("tiles", 0.22, 0.60),),
     "audio": (Way("sound", 0.81, 1.19),),
 }
+_FOR = {"tiles": "for pictures in tiles", "icons": "for small pictures in colour"}
 # For each e-th part of these rows, this share of PCA's error is added: with 1,200 pictures of MNIST the error was 1.36
 # times PCA's, with 500 vectors 1.45 times.
 _MANY_ROWS, _LOST_BY_FEW = 20_000, 0.22
@@ -98,7 +100,7 @@ def choose(kind: str, spec: SampleSpec | None, rows: int, klt: Klt | None) -> Ch
     if not ways:
         return _plain(kind, spec)
     found = [_adapted(way, spec, klt) for way in ways]
-    chosen, why = found[0], "for pictures in tiles" if kind == TILES else f"for the kind `{kind}`"
+    chosen, why = found[0], _FOR.get(ways[0].preset, f"for the kind `{kind}`")
     if spec is not None and klt is not None and len(found) > 1:
         totals = [_total_bits(choice, spec, rows, klt) for choice in found]
         chosen = found[totals.index(min(totals))]
@@ -154,6 +156,12 @@ def _ways(kind: str, spec: SampleSpec | None) -> list[Way]:
     wanted = _MIDDLE.get(kind, ())
     if spec is None or not wanted:
         return list(wanted)
+    if kind == "image" and len(spec.shape) == len(ICON_SHAPE) and not _is_tuned_for(spec):
+        icons = _MIDDLE[ICONS][0]
+        if spec.shape == ICON_SHAPE:
+            return [icons]
+        changes = icon_settings(spec.shape)
+        return [replace(icons, changes=changes, words=f" for {' x '.join(map(str, spec.shape))}")]
     able = suiting(spec.shape, kind)
     return [way for way in wanted if way.preset in able] or [Way(able[0], 1.0, 1.0)]
 

@@ -47,7 +47,8 @@ class Speed:
 def codec_bytes(params: Params, spec: SampleSpec, latents: int | None = None) -> int:
     """About how many bytes a codec will have; `latents`: how many of train.latent_size will be used.
 
-    Weights take a byte each in integers and two in floats; a bias and its shift take five in integers.
+    Weights take a byte each in integers, two in floats or as train.weight_bits says; a bias and its shift take five in
+    integers, and a bias and the weights' scale four where floats are of bytes.
     """
     size = min(params.train.latent_size, latents or params.train.latent_size)
     with torch.device("meta"):
@@ -56,13 +57,15 @@ def codec_bytes(params: Params, spec: SampleSpec, latents: int | None = None) ->
         except ConfigError:  # a model whose latents belong to places has all of them
             size = params.train.latent_size
             model = build_model(params.model.name, spec.shape, size, params.model.options)
-    integers = in_integers(params, spec)
+    integers, weight_bytes = in_integers(params, spec), params.train.weight_bits // 8
+    per_output = 5 if integers else 4 if weight_bytes == 1 else 2
     total = 0
     for module in model.modules():
         if isinstance(module, Weighted):
             outputs = module.weight.shape[output_axis(module)]
-            total += module.weight.numel() + 5 * outputs if integers else 2 * (module.weight.numel() + outputs)
-    return total + _HEADER_BYTES + _LATENT_BYTES * size
+            total += module.weight.numel() * (1 if integers else weight_bytes) + per_output * outputs
+    steps = model.latent_channels if weight_bytes == 1 and model.latent_channels else size
+    return total + _HEADER_BYTES + _LATENT_BYTES * steps
 
 
 def in_integers(params: Params, spec: SampleSpec) -> bool:
