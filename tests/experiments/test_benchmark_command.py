@@ -28,10 +28,9 @@ def test_presets_that_belong_together_are_three_points_of_one_curve(names):
 
 
 def test_every_preset_is_measured_on_the_rows_that_it_suits():
-    assert (
-        sorted([*suiting((256,)), *suiting((256,), "audio"), *suiting((28, 28)), *suiting((32, 32), TILES)])
-        == preset_names()
-    )
+    kinds = [((256,), "audio"), ((28, 28), "image"), ((64, 64, 3), "image"), ((32, 32), TILES)]
+    found = [*suiting((256,)), *(name for shape, kind in kinds for name in suiting(shape, kind))]
+    assert sorted(found) == preset_names()
     assert {preset_params(name).model.dense.linear_path for name in suiting((256,))} == {True}
 
 

@@ -253,6 +253,20 @@ def test_pictures_of_several_sizes_are_tiles_with_their_own_preset(tmp_path):
     assert "AVIF of whole pictures (a guess)" in describe(found)
 
 
+@pytest.mark.parametrize(
+    ("shape", "latents", "words"), [((64, 64, 3), 1024, ""), ((40, 60, 3), 640, " for 40 x 60 x 3")]
+)
+def test_small_pictures_in_colour_have_a_preset_of_their_own(shape, latents, words, tmp_path):
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "p.npy", random.integers(0, 255, (40, *shape), np.uint8))
+    found = look("p.npy", kind="image")
+    params = found.choice.params
+    assert (found.choice.preset, params.train.latent_size, params.train.mirror) == ("icons", latents, True)
+    assert f"preset `icons`{words}: for small pictures in colour" in describe(found)
+    # One for each channel of latents and the weights, a byte each, are few.
+    assert 50_000 < codec_bytes(params, found.tally.spec, latents) < 65_000
+
+
 def test_rows_that_are_too_large_to_try_are_told(tmp_path):
     np.save(tmp_path / "large.npy", np.zeros((2, 4_400_000), np.uint8))
     found = look("large.npy")

@@ -104,7 +104,7 @@ LAYOUTS = {
     # Fixed-size binary, one byte per value: several times faster to write and read; opens as bytes.
     "binary": _BINARY,
     # Bytes as in `binary`, compressed harder: for long rows that are mostly zero, at 300 to 1,000 rows a second.
-    "packed": replace(_BINARY, zstd_level=19),
+    "packed": replace(_BINARY, zstd_level=22),
     # For the last bits: in the file entropy-coded, a row group at a time; read by this package as `binary`.
     "coded": replace(_BINARY, coded_type=pa.binary(), to_file=_encode_group, from_file=_decode_group),
 }
