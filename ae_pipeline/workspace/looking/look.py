@@ -5,6 +5,7 @@ looked.kind, looked.records, looked.choice, looked.refused
 """
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from ae_pipeline.data.value_range import ValueRange, scaled_by
 from ae_pipeline.errors import DataError, named
 from ae_pipeline.experiments.presets import TILES
 from ae_pipeline.kinds import build_kind
-from ae_pipeline.kinds.base import Kind
-from ae_pipeline.sources.own_files.columns import Kept
+from ae_pipeline.kinds.base import Kind, Source
+from ae_pipeline.kinds.state import entry_of
+from ae_pipeline.kinds.vector import VectorState
+from ae_pipeline.sources.own_files.columns import Kept, Wanted, refuse_same_names
 from ae_pipeline.sources.own_files.listing import SINGLE, Listing, list_files
 from ae_pipeline.sources.own_files.readers import open_reader
 from ae_pipeline.sources.own_files.records import Reader
@@ -34,6 +37,8 @@ from ae_pipeline.workspace.looking.worth import Worth, measure_worth
 # The share of all records that is not held out for the test.
 _TRAIN_SHARE = 0.9
 _LEAST_RECORDS = 2
+# Up to so many values of columns that are taken together, their scaling is that of all, in about a second.
+_FITTED_VALUES = 1 << 24
 _NAMED = 5
 
 
@@ -50,6 +55,8 @@ class Looked:
     value_range: ValueRange | None = None
     columns: dict[str, str] = field(default_factory=dict)
     """Columns that are kept beside the records, and their types."""
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Columns that make a record together, and the ends of the range that each is scaled by."""
     table: TableLook | None = None
     """For tables and texts, which are not read yet."""
     passed_over: tuple[str, ...] = ()
@@ -101,7 +108,7 @@ class Looked:
         return self.table is None and self.fit_problem is None and not self.tally.readable
 
 
-def look(path: str, kind: str | None = None, column: str | None = None) -> Looked:
+def look(path: str, kind: str | None = None, column: Wanted = None) -> Looked:
     """Look at the data at a path, which `source.files.path` takes.
 
     Memory does not grow with the number of records. Raises DataError where there is nothing, or it is not clear which
@@ -144,7 +151,7 @@ def _listing_problems(path: str, kind: Kind, found: Found, listing: Listing) -> 
     return []
 
 
-def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader | None:
+def _open(looked: Looked, kind: Kind, column: Wanted, work: Path) -> Reader | None:
     """The reader of the files, its kind fitted; None where the files do not go together, which is noted."""
     listing = looked.guess.listing
     try:
@@ -159,6 +166,7 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
             return None
         several = kind.row_columns(reader.state) if reader.state else pa.schema([])
         kept = Kept(reader.schema, listing.files[0], None, several if several.names else None)
+        refuse_same_names(listing.files[0].path, reader.form and reader.form.together, kept.schema)
         looked.tiled = looked.guess.kind == "image" and bool(several.names)
         looked.columns = {field.name: str(field.type) for field in kept.schema if field.name not in several.names}
     except DataError as error:
@@ -170,11 +178,26 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
 def _fit(looked: Looked, reader: Reader) -> bool:
     """Fit the kind's state; False where it says that it needs a setting, which is noted."""
     assert reader.form is not None
+    columns = reader.form.together
+    is_large = columns is not None and looked.records * len(columns) > _FITTED_VALUES
+    records = _some(looked, reader) if is_large else reader.sources()
     try:
-        reader.state = reader.kind.fit(reader.form, reader.kind.Options(), reader.sources())
+        reader.state = reader.kind.fit(reader.form, reader.kind.Options(), records)
+        entry_of(looked.guess.kind, reader.state)
     except DataError as error:
         looked.fit_problem = str(error)
+    if isinstance(reader.state, VectorState) and columns is not None:
+        ends = [(found.low, found.high) for found in reader.state.ranges or ()]
+        looked.ranges = dict(zip(columns.names, ends, strict=True))
     return looked.fit_problem is None
+
+
+def _some(looked: Looked, reader: Reader) -> Iterator[Source]:
+    """The records that are going to be looked at."""
+    for stretch in plan(reader, looked.guess.listing.files):
+        for records in read(reader, stretch):
+            assert records.values is not None
+            yield records.values
 
 
 def _read(looked: Looked, reader: Reader) -> None:
@@ -188,7 +211,7 @@ def _read(looked: Looked, reader: Reader) -> None:
         enough = tally.nbytes + MOST_BYTES // len(stretches)
         try:
             for records in read(reader, stretch):
-                tally.add_block(records)
+                tally.add_block(records, together=bool(looked.ranges))
                 for number, row in enumerate(rows_of(records, reader)):
                     tally.add(row, records.name(number), place)
                     if tally.nbytes >= enough:
