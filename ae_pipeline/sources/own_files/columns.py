@@ -29,6 +29,14 @@ Wanted = str | Sequence[str] | None
 _NAMED = 12
 
 
+def refuse_repeated_names(place: Path, schema: pa.Schema) -> None:
+    """Raise DataError for columns of one name, which nothing tells apart."""
+    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if repeated:
+        what = f"has several columns named {named([f'`{name}`' for name in repeated], _NAMED)}"
+        raise DataError(what, place=place, advice="rename or drop all but one")
+
+
 def choose_columns(place: str, schema: pa.Schema, kind: Kind, wanted: Sequence[str]) -> list[str]:
     """Columns that make a record together, in the order wanted. Raises DataError, which names the one that cannot."""
     taken = {**_TAKEN, ROW_ID: "by which the rows are called"}

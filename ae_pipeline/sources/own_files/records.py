@@ -23,7 +23,13 @@ from ae_pipeline.data.sample_schema import schema_difference, spec_of, stated_ki
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds.base import Kind, Place, Row, Source
 from ae_pipeline.kinds.state import Form, KindState
-from ae_pipeline.sources.own_files.columns import Wanted, beside_columns, choose_column, choose_columns
+from ae_pipeline.sources.own_files.columns import (
+    Wanted,
+    beside_columns,
+    choose_column,
+    choose_columns,
+    refuse_repeated_names,
+)
 from ae_pipeline.sources.own_files.drawing import Drawing
 from ae_pipeline.sources.own_files.listing import FoundFile
 
@@ -140,6 +146,7 @@ class Tables(Reader):
 
     def _choose(self, file: FoundFile, table: pa.Schema, column: Wanted) -> None:
         """Set which columns hold the records, and what form they have."""
+        refuse_repeated_names(file.path, table)
         names = tuple(table.names)
         if column is not None and not isinstance(column, str):
             chosen = choose_columns(str(file.path), table, self.kind, column)

@@ -21,7 +21,7 @@ from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.encoded import bytes_of, is_encoded
 from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES
 from ae_pipeline.sources.own_files.arrays import records_of_array
-from ae_pipeline.sources.own_files.columns import Wanted, choose_columns
+from ae_pipeline.sources.own_files.columns import Wanted, choose_columns, refuse_repeated_names
 from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, TABLE, FoundFile, Listing, sort_of
 from ae_pipeline.workspace.looking.found import IDX, OTHERS, TABLES, TEXTS, Found, every_kind
 
@@ -207,6 +207,7 @@ def _first_schema(files: Sequence[FoundFile]) -> tuple[FoundFile, pa.Schema]:
     for file in files:
         try:
             with open_parquet(file.path) as parquet:
+                refuse_repeated_names(file.path, parquet.schema_arrow)
                 return file, parquet.schema_arrow
         except DataError as error:
             troubles.append(error)
