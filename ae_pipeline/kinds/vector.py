@@ -5,7 +5,7 @@ rounded to float32, by at most 6e-8 of each; `rounding` measures it, and a vecto
 by name. Decoded vectors have the user's own type again: rounded to float16, or widened to float64.
 
 Columns of numbers of a table can be taken together, by their names: each row's numbers in them are its vector, scaled
-column by column (vectors/). They come back as these columns, in their types.
+column by column (data/scaled_columns/). They come back as these columns, in their types.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,15 @@ from pydantic import Field, model_serializer, model_validator
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.scaled_columns.columns import (
+    MOST_COLUMNS,
+    columns_of_rows,
+    fit_ranges,
+    is_number,
+    rounding_of_columns,
+    rows_of_columns,
+)
+from ae_pipeline.data.scaled_columns.scaling import Range
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds.base import (
     WIDER,
@@ -32,15 +41,6 @@ from ae_pipeline.kinds.base import (
     tensor_shape,
 )
 from ae_pipeline.kinds.state import Form, KindState
-from ae_pipeline.kinds.vectors.columns import (
-    MOST_COLUMNS,
-    columns_of_rows,
-    fit_ranges,
-    is_number,
-    rounding_of_columns,
-    rows_of_columns,
-)
-from ae_pipeline.kinds.vectors.scaling import Range
 from ae_pipeline.params.base import Section
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ae_pipeline.data.scaled_columns import columns
+from ae_pipeline.data.scaled_columns.columns import fit_ranges, rounding_of_columns, rows_of_columns
+from ae_pipeline.data.scaled_columns.scaling import Range, scaled, unscaled, usual_range
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.vectors import columns
-from ae_pipeline.kinds.vectors.columns import fit_ranges, rounding_of_columns, rows_of_columns
-from ae_pipeline.kinds.vectors.scaling import Range, scaled, unscaled, usual_range
 
 DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 FLOATS = ("float16", "float32", "float64")

@@ -4,14 +4,13 @@ A record is a struct with a field for each column, in the order in which the use
 has their values on a common scale (scaling.py), as float32. What that rounds is measured in the same units.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 
+from ae_pipeline.data.scaled_columns.scaling import Range, scaled, unscaled, usual_range
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.base import Place, Row
-from ae_pipeline.kinds.vectors.scaling import Range, scaled, unscaled, usual_range
 
 MOST_COLUMNS = 1024
 """Their names, types and ranges travel in the codec."""
@@ -83,8 +82,13 @@ class _Seen:
             self._held = len(self.kept[0][0])
 
 
-def rows_of_columns(records: pa.StructArray, ranges: tuple[Range, ...], place: Place) -> Iterator[Row]:
-    """What becomes of each record; see `Kind.to_rows`."""
+def rows_of_columns(
+    records: pa.StructArray, ranges: tuple[Range, ...], place: Callable[[int], str]
+) -> Iterator[np.ndarray | DataError]:
+    """The row of each record, (columns,) float32, or which value is missing; `place` names it, by its number.
+
+    Raises DataError for NaN, infinity, and what is too far from the range for the scale.
+    """
     names = [field.name for field in records.type]
     _, columns = _columns(records)
     fields = records.flatten()

@@ -24,7 +24,6 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ae_pipeline.data.json_types import JsonModel
-from ae_pipeline.kinds.base import narrowed
 
 # This share of a column's values lies below its range, and again above.
 _TAIL = 0.05
@@ -148,8 +147,9 @@ def _apart(values: np.ndarray, end: float) -> np.ndarray:
 def _moved(end: float, by: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """An end, moved, in the type of a column; of integers nothing is rounded but `by`."""
     if dtype.kind == "f":
+        limit = float(np.finfo(dtype).max)
         with np.errstate(over="ignore"):
-            return narrowed(np.clip(end + by, np.finfo(np.float64).min, np.finfo(np.float64).max), dtype)
+            return np.clip(end + by, -limit, limit).astype(dtype)
     least, most = _limits(dtype)
     steps, start = np.rint(np.abs(by)), np.uint64(int(end) % _WORD)
     fits = steps < np.where(by < 0, float(int(end) - least), float(most - int(end)))
