@@ -212,6 +212,8 @@ def test_records_of_several_columns_become_rows_and_the_missing_one_is_said(name
     total, values = kind.rounding(records, state)
     assert (0 < total < 1e-12, values) == (True, 30)
     assert kind.what_is_rounded(state) != kind.what_is_rounded(state_of(name))
+    # What codecs of other records keep is not changed by it.
+    assert list(entry_of(name, state_of(name)).state) == ["form"]
     changed = [pa.array([*column.to_pylist()[:3], value, 1.0]) for column, value in
                zip(records.flatten(), (1.0, 2.0, None, 3.0, 4.0, 5.0), strict=True)]  # fmt: skip
     found = list(kind.to_rows(pa.StructArray.from_arrays(changed, fields=list(form.together)), str, state))

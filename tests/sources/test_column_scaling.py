@@ -1,5 +1,7 @@
 """The scaling of columns that are taken together: exact where it can be, near where not, and no outlier decides it."""
 
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -81,6 +83,26 @@ def test_these_values_have_these_places_for_ever():
     np.testing.assert_array_equal(
         unscaled(np.array([0.99, -1, 1.2, -1.2, 2, 2.5]), constant, np.dtype("int64")), [5, 5, 6, 4, 10, 20]
     )
+
+
+def from_the_documents(y, low, high):
+    """What docs/store-format.md says of a row's value, written from there."""
+
+    def h(t):
+        k = math.floor(t)
+        return t if t <= 1 else 2**k * (1 + t - k) - 1
+
+    w = high - low or abs(low) or 1
+    if low == high:
+        return low if -1 <= y <= 1 else low + math.copysign(w * h(h(abs(y) - 1)), y)
+    return high + w * h(h(y - 1)) if y > 1 else low - w * h(h(-y)) if y < 0 else low + w * y
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 3.0), (-7.25, -7.0), (5.0, 5.0), (0.0, 0.0), (-2.5, -2.5)])
+def test_a_reader_undoes_the_scaling_as_the_documents_say(low, high):
+    y = np.linspace(-6, 6, 241)
+    wanted = [from_the_documents(value, low, high) for value in y.tolist()]
+    np.testing.assert_allclose(unscaled(y, Range(low=low, high=high), np.dtype("float64")), wanted, rtol=1e-13)
 
 
 def test_a_few_outliers_move_no_other_value():

@@ -17,7 +17,7 @@ RANDOM = np.random.default_rng(0)
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # One strength and one colour say what most columns are.
+    # One strength says what most columns are; three prices are a million million times the usual ones.
     strength, turns = RANDOM.normal(size=2000), RANDOM.normal(size=(4, 2000)) / 20
     found = {
         "name": [f"w{number}" for number in range(2000)],
@@ -44,6 +44,7 @@ def shown(out, name):
     return group
 
 
+@pytest.mark.slow
 def test_a_table_says_which_of_its_columns_can_be_taken_and_how(ae):
     code, out, err = ae("inspect", "t.parquet")
     assert (code, err) == (0, "")
@@ -52,7 +53,7 @@ def test_a_table_says_which_of_its_columns_can_be_taken_and_how(ae):
     assert first.startswith(
         "columns of numbers can be taken as a vector, by their names; the others are kept beside it"
     )
-    assert lacking == "not `some`, unless what is missing there is filled in"
+    assert lacking == "not `some`, unless what is missing there is filled in, or its rows are left out"
     assert setting.endswith('source.files.column: ["price", "a b", "-x", "quote\'\\"😀"]')
     # The command that is printed works.
     code, out, err = ae(*shlex.split(command)[1:])
@@ -94,6 +95,7 @@ def test_what_cannot_be_taken_is_refused_by_name(ae, options, why):
         assert (code, why in err + out) == (1, True), (err, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--kind", "vector"]])
 def test_one_column_is_a_vector_of_one_number(ae, options, tmp_path):
     assert ae("inspect", "t.parquet", "--column", "a b", *options)[0] == 0
@@ -108,15 +110,20 @@ def test_init_on_a_table_says_how_its_columns_can_be_taken(ae):
     assert "columns of numbers can be taken as a vector: name each with a --column of its own" in err
 
 
+@pytest.mark.slow
 def test_from_a_table_to_a_table(ae, tmp_path, monkeypatch):
     """All commands that a person gives but for `dvc repro`, whose stages are these."""
+    whole = pq.read_table("t.parquet")
+    save("t.parquet", whole.slice(3))
     names = ["price", "a b", "-x", "quote'\"😀"]
     columns = [option for name in names for option in ("--column", name)]
     assert ae("init", "ws", "--data", "t.parquet", *columns)[0] == 0
     monkeypatch.chdir(tmp_path / "ws")
     written = (tmp_path / "ws/params.yaml").read_text()
     assert YAML(typ="safe").load(written)["source"]["files"]["column"] == names
-    (tmp_path / "ws/params.yaml").write_text(re.sub(r"(?m)^  epochs: \d+", "  epochs: 4", written))
+    # A tiny training: without its start at the KLT, a few epochs are enough to be better than before.
+    quick = re.sub(r"(?m)^  epochs: \d+", "  epochs: 6", written.replace("linear_path: true", "linear_path: false"))
+    (tmp_path / "ws/params.yaml").write_text(quick)
     assert ae("check") == (0, "", "")
     for stage in ("download", "prepare", "train", "evaluate"):
         code, _, err = ae("stage", stage)
@@ -128,6 +135,5 @@ def test_from_a_table_to_a_table(ae, tmp_path, monkeypatch):
     assert mine.schema.equals(found.schema)
     assert mine.select(["name", "some"]).equals(found.select(["name", "some"]))
     for name in names:
-        wanted, got = (one[name].to_numpy().astype(float)[3:] for one in (found, mine))
-        # A tenth of the usual range, though three prices are a million million times the usual ones.
-        assert np.sqrt(np.square(got - wanted).mean()) < 0.1 * np.ptp(np.quantile(wanted, [0.05, 0.95])), name
+        wanted, got = (one[name].to_numpy().astype(float) for one in (found, mine))
+        assert np.median(np.abs(got - wanted)) < 0.15 * np.ptp(np.quantile(wanted, [0.05, 0.95])), name

@@ -186,7 +186,7 @@ def _as_vector(looked: Looked, table: TableLook) -> Iterator[str]:
         return
     yield "columns of numbers can be taken as a vector, by their names; the others are kept beside it as they are"
     if lacking:
-        yield f"not {named(lacking, _NAMED)}, unless what is missing there is filled in"
+        yield f"not {named(lacking, _NAMED)}, unless what is missing there is filled in, or its rows are left out"
     if able:
         more = f"; and {len(able) - _OPTIONS:,} more columns in the same way" if len(able) > _OPTIONS else ""
         path = shlex.quote(looked.path)
