@@ -44,7 +44,10 @@ def inspect(
     try:
         looked = look(path, kind, _column(column))
     except DataError as error:
-        raise error.renamed({"set source.files.path to": "give", "source.files.path": "PATH"}) from None
+        places = {"set source.files.path to": "give", "source.files.path": "PATH"}
+        raise error.renamed(
+            places | {"in source.files.column": "by --column", "source.files.column": "--column"}
+        ) from None
     show(plain(looked), describe(looked), as_json=as_json)
     if looked.nothing_can_be_read:
         raise DataError(f"no record of {path} can be read; above stands why")

@@ -104,7 +104,8 @@ def _looked_at(name: str, data: str, kind: str | None, column: "Wanted") -> Chos
     try:
         looked = look(data, kind, column)
     except DataError as error:
-        raise error.renamed({f"source.{name}.path": "--data"}) from None
+        names = {f"source.{name}.path": "--data", f"in source.{name}.column": "by --column"}
+        raise error.renamed(names | {f"source.{name}.column": "--column"}) from None
     if looked.choice is None or looked.problems:
         why = next(trouble(looked), None) or f"the kind `{looked.guess.kind}` is not there yet"
         numbers = looked.table.numbers if looked.table else []

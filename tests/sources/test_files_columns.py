@@ -169,7 +169,7 @@ def test_columns_of_one_name_are_refused(column, path, tmp_path):
 def test_what_source_files_column_can_be(path, tmp_path):
     save(path, FOUND.select(["word", "big", "tiny"]))
     with pytest.raises(
-        DataError, match=r"no column that can be records.*columns of numbers make a vector together where"
+        DataError, match=r"no column that can be records.*columns of numbers make a vector together, as"
     ):
         take(tmp_path, path=path, column=None)
     with pytest.raises(

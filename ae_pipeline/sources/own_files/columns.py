@@ -21,7 +21,7 @@ _TAKEN = {
     SOURCE_FILE: "the name of each record's file",
     **dict.fromkeys(STORE_COLUMNS, "which a latent store keeps for itself"),
 }
-_TOGETHER = "; columns of numbers make a vector together where source.files.column is a list of their names"
+_TOGETHER = "; columns of numbers make a vector together, as a list in source.files.column (--column for each)"
 
 
 Wanted = str | Sequence[str] | None

@@ -164,7 +164,10 @@ def _of_table(found: Found, files: Sequence[FoundFile], column: str | None) -> G
         kind = _VECTOR if len(spec.shape) == 1 else _IMAGE
         return Guess(kind, f"by `{PIXELS}`, this package's own layout, of {spec.describe()}", listing, column)
     if column is not None and column not in schema.names:
-        raise DataError(f"has no column `{column}`", place=file.path, advice=f"name one of {', '.join(schema.names)}")
+        advice = (
+            f"name one of {', '.join(schema.names)}; of several columns of numbers, each with a --column of its own"
+        )
+        raise DataError(f"has no column `{column}`", place=file.path, advice=advice)
     found_columns = dict(_columns_of_kinds(file, schema))
     # A kind of another package is meant where none of this package's own is.
     able = {name: kind for name, kind in found_columns.items() if kind in KINDS or column} or found_columns

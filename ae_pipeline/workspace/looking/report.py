@@ -173,7 +173,10 @@ def _of_table(looked: Looked) -> Iterator[Line]:
         yield from _group("columns", found)
         yield from _group("cannot be read", table.broken)
     else:
-        yield "columns", "not looked at: write the data as Parquet, and they are"
+        yield (
+            "columns",
+            "not looked at: write the data as Parquet, of which columns of numbers can be taken as a vector",
+        )
     yield "refused", f"the kind `{kind}` is not supported yet: it comes with exact coding"
     yield from _group("numbers", _as_vector(looked, table))
 
