@@ -84,7 +84,7 @@ def test_a_program_reads_the_same_and_missing_values_are_counted_by_column(ae):
             ["--column", "price", "--column", "name"],
             "has `name` of type string, which cannot be one of several columns",
         ),
-        (["--column", "price", "--column", "price"], "`price`, and source.files.column names it 2 times"),
+        (["--column", "price", "--column", "price"], "`price`, and --column names it 2 times"),
         (["--column", "name"], "has `name` of type string, which no kind reads as records"),
         (["--kind", "image", "--column", "price", "--column", "a b"], "which cannot be one of several columns"),
     ],
