@@ -55,6 +55,8 @@ class VectorState(KindState):
         columns = self.form.together
         if (columns is None) != (self.ranges is None):
             raise ValueError("ranges belong to columns that were taken by name, and to no other vectors")
+        if columns is not None and len(set(columns.names)) < len(columns):
+            raise ValueError("two columns that were taken by name have one name")
         for field, found in zip(columns or (), self.ranges or (), strict=True):
             if not is_number(field.type) or not found.is_of(np.dtype(field.type.to_pandas_dtype())):
                 raise ValueError(f"the range of `{field.name}` is none of a column of type {field.type}")

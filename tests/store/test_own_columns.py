@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from handmade import bytes_of, flip_bit, random_codec
+from handmade import bytes_of, flip_bit, random_codec, write_rows
 from own_columns import NAMES, ROWS, columns_codec, save, table
 
 from ae_pipeline.data.json_types import KindEntry
@@ -150,6 +150,7 @@ BYTE = {"name": "b", "type": "int8", "nullable": True}
         ([REAL, BYTE], [{"low": 0.0, "high": 1.0}] * 2),
         ([REAL, BYTE], [{"low": 0.0, "high": 1.0}, {"low": 0, "high": 300}]),
         ([REAL, BYTE], [{"low": 0.0, "high": 1.0}, {"low": 1, "high": 0}]),
+        ([REAL, REAL], [{"low": 0.0, "high": 1.0}] * 2),
         ([REAL, {**BYTE, "type": "string"}], [{"low": 0.0, "high": 1.0}, {"low": 0, "high": 1}]),
         (None, [{"low": 0.0, "high": 1.0}]),
     ],
@@ -161,3 +162,13 @@ def test_a_codec_that_keeps_what_no_table_had_is_one_line(fields, ranges, ae, da
     code, _, err = ae("encode", data, "--codec", tmp_path / "wrong", "--store", tmp_path / "store")
     assert (code, len(err.strip().splitlines())) == (1, 1)
     assert "has a state that the kind 'vector' cannot have made" in err
+
+
+def test_a_codec_whose_rows_have_other_values_than_its_columns_is_one_line(ae, tmp_path):
+    form = {"sort": "table", "type": {"struct": [REAL, BYTE]}, "columns": ["a", "b"]}
+    kind = KindEntry(name="vector", state={"form": form, "ranges": [{"low": 0.0, "high": 1.0}, {"low": 0, "high": 9}]})
+    random_codec(tmp_path / "wrong", (3,), "float32", latent_size=1, kind=kind)
+    write_rows(tmp_path / "rows.parquet", np.ones((9, 3), np.float32))
+    ae("encode", tmp_path / "rows.parquet", "--codec", tmp_path / "wrong", "--store", tmp_path / "store")
+    code, _, err = ae("decode", tmp_path / "store", "--out", tmp_path / "x.parquet")
+    assert (code, "2 columns, and rows of shape [3]" in err) == (1, True), err

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.data.scaled_columns.scaling import Range, scaled, unscaled, usual_range
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import DataError, named
 
 MOST_COLUMNS = 1024
 """Their names, types and ranges travel in the codec."""
+_NAMED = 12
 # Values that ranges are taken of: rows with equal steps between them, all where there are fewer.
 _KEPT_VALUES, _LEAST_KEPT, _MOST_KEPT = 1 << 22, 1 << 12, 1 << 18
 
@@ -33,13 +34,12 @@ def fit_ranges(schema: pa.Schema, records: Iterable[pa.StructArray]) -> tuple[Ra
         whole, columns = _columns(block)
         if whole.any():
             seen.add([_as_integers(values[whole]) for values in columns])
+    if not seen.rows:
+        names = named([f"`{name}`" for name in schema.names], _NAMED)
+        what = f"no record has finite values in all of the columns {names}"
+        raise DataError(what, advice="leave those that are empty out of source.files.column")
     ranges = []
     for number, field in enumerate(schema):
-        if not seen.rows:
-            what = (
-                f"no record has finite values in all of the columns {', '.join(f'`{name}`' for name in schema.names)}"
-            )
-            raise DataError(what, advice="leave those that are empty out of source.files.column")
         kept = np.concatenate(seen.kept[number])
         try:
             ranges.append(usual_range(kept, seen.least[number], seen.greatest[number]))
@@ -135,7 +135,9 @@ def rounding_of_columns(records: pa.StructArray, ranges: tuple[Range, ...]) -> t
 
 
 def columns_of_rows(rows: np.ndarray, schema: pa.Schema, ranges: tuple[Range, ...]) -> pa.StructArray:
-    """The records that rows (n, columns) are, as structs of the columns' own types."""
+    """The records that rows (n, columns) are, as structs of the columns' types. Raises ValueError for other rows."""
+    if rows.shape[1:] != (len(schema),):
+        raise ValueError(f"{len(schema)} columns, and rows of shape {list(rows.shape[1:])}")
     made = []
     for number, (field, found) in enumerate(zip(schema, ranges, strict=True)):
         dtype = np.dtype(field.type.to_pandas_dtype())

@@ -116,12 +116,17 @@ def _of_records(looked: Looked) -> Iterator[Line]:
 def _of_ranges(looked: Looked) -> Iterator[str]:
     """The range that each column is scaled by."""
     found = [
-        f"{name}: {low:g} in every record" if low == high else f"{name}: {low:g} to {high:g} become 0 to 1"
+        f"{name}: {_end(low)} in every record" if low == high else f"{name}: {_end(low)} to {_end(high)} become 0 to 1"
         for name, (low, high) in looked.ranges.items()
     ]
     yield from found[:_RANGES]
     if len(found) > _RANGES:
         yield f"and {len(found) - _RANGES:,} more"
+
+
+def _end(value: float) -> str:
+    """An end of a range: integers whole, floats short."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _of_refusals(looked: Looked) -> Iterator[Line]:
