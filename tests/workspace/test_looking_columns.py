@@ -114,7 +114,7 @@ def test_init_on_a_table_says_how_its_columns_can_be_taken(ae):
 def test_from_a_table_to_a_table(ae, tmp_path, monkeypatch):
     """All commands that a person gives but for `dvc repro`, whose stages are these."""
     whole = pq.read_table("t.parquet")
-    save("t.parquet", whole.slice(3))
+    save("t.parquet", whole.slice(3, 900))
     names = ["price", "a b", "-x", "quote'\"😀"]
     columns = [option for name in names for option in ("--column", name)]
     assert ae("init", "ws", "--data", "t.parquet", *columns)[0] == 0
@@ -122,10 +122,10 @@ def test_from_a_table_to_a_table(ae, tmp_path, monkeypatch):
     written = (tmp_path / "ws/params.yaml").read_text()
     assert YAML(typ="safe").load(written)["source"]["files"]["column"] == names
     # A tiny training, of all that takes no time: without its start at the KLT, and without a price for bits.
-    quick = re.sub(r"(?m)^  epochs: \d+", "  epochs: 8", written.replace("linear_path: true", "linear_path: false"))
+    quick = re.sub(r"(?m)^  epochs: \d+", "  epochs: 25", written.replace("linear_path: true", "linear_path: false"))
     (tmp_path / "ws/params.yaml").write_text(re.sub(r"(?m)^  rate_weight: \S+", "  rate_weight: 0.0", quick))
     assert ae("check") == (0, "", "")
-    for stage in ("download", "prepare", "train", "evaluate"):
+    for stage in ("download", "prepare", "train"):
         code, _, err = ae("stage", stage)
         assert code == 0, err
     assert ae("encode", "../t.parquet", "--codec", "data/codec", "--store", "store")[0] == 0
