@@ -90,7 +90,10 @@ class Files(Source):
             return reader.entry
         form = reader.form.model_copy(update={"label": self._label})
         records = reader.sources(drawing if form.together is not None else None)
-        reader.state = reader.kind.fit(form, settings, records)
+        try:
+            reader.state = reader.kind.fit(form, settings, records)
+        except DataError as error:
+            raise error if error.place else error.with_fields(finding=f"{self._path}: {error.finding}") from None
         return entry_of(self._kind, reader.state)
 
     def _read_all(self, listing: Listing, reader: Reader, sink: Sink, drawing: Drawing) -> None:

@@ -176,8 +176,11 @@ def test_what_a_float32_rounds_away_is_measured_on_the_common_scale():
 
 def test_columns_without_values_or_beyond_floats_are_refused_by_name():
     empty = structs(a=pa.array([1.0, 2.0]), b=pa.array([None, None], pa.int32()))
-    with pytest.raises(DataError, match=r"no record has finite values in all of the columns `a`, `b`; leave those"):
+    with pytest.raises(DataError, match=r"^no record has a value in `b`; name other columns in source.files.column"):
         fit_ranges(pa.schema(list(empty.type)), [empty])
+    apart = structs(a=pa.array([1.0, None]), b=pa.array([float("nan"), 2.0]))
+    with pytest.raises(DataError, match=r"^no record has finite values in all of `a`, `b`; name other columns"):
+        fit_ranges(pa.schema(list(apart.type)), [apart])
     far = structs(a=pa.array([-1.5e308] * 5 + [1.5e308] * 5))
     with pytest.raises(DataError, match="the column `a` has values further from each other than floats reach; divide"):
         fit_ranges(pa.schema(list(far.type)), [far])

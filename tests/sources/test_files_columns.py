@@ -89,7 +89,7 @@ def test_the_same_table_gives_the_same_bytes_and_one_column_is_enough(path, tmp_
         ),
         (
             ["big", "word"],
-            r"has `word` of type string, which cannot be one of several .*; leave it out, and it is kept",
+            r"has `word` of type string, which cannot be one of several .*; make numbers of it, or leave it out",
         ),
         (["big", "list"], r"has `list` of type list<.*>, which cannot be one of several"),
         (

@@ -29,15 +29,18 @@ def fit_ranges(schema: pa.Schema, records: Iterable[pa.StructArray]) -> tuple[Ra
 
     Raises DataError for a column that no record has a value in, and for one that floats cannot span.
     """
-    seen = _Seen(len(schema))
+    seen, filled = _Seen(len(schema)), np.zeros(len(schema), bool)
     for block in records:
         whole, columns = _columns(block)
+        if not seen.rows:
+            filled |= [column.null_count < len(column) for column in block.flatten()]
         if whole.any():
             seen.add([_as_integers(values[whole]) for values in columns])
     if not seen.rows:
-        names = named([f"`{name}`" for name in schema.names], _NAMED)
-        what = f"no record has finite values in all of the columns {names}"
-        raise DataError(what, advice="leave those that are empty out of source.files.column")
+        empty = [name for name, has_some in zip(schema.names, filled, strict=True) if not has_some]
+        names = named([f"`{name}`" for name in empty or schema.names], _NAMED)
+        what = f"no record has a value in {names}" if empty else f"no record has finite values in all of {names}"
+        raise DataError(what, advice="name other columns in source.files.column")
     ranges = []
     for number, field in enumerate(schema):
         kept = np.concatenate(seen.kept[number])

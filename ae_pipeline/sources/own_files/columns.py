@@ -54,7 +54,11 @@ def choose_columns(place: str, schema: pa.Schema, kind: Kind, wanted: Sequence[s
         found = schema.field(name).type
         if not kind.takes_together(found):
             what = f"has `{name}` of type {found}, which cannot be one of several columns that make a record together"
-            raise DataError(what, place=place, advice=f"leave it out, and it is kept beside them as it is; {advice}")
+            raise DataError(
+                what,
+                place=place,
+                advice=f"make numbers of it, or leave it out: it is then kept beside them as it is; {advice}",
+            )
         if name in taken:
             what = f"has a column `{name}` among those of its records, {taken[name]}"
             raise DataError(what, place=place, advice="leave it out, or rename it")
