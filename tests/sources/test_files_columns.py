@@ -178,6 +178,11 @@ def test_what_source_files_column_can_be(path, tmp_path):
         take(tmp_path, path=path, column="big")
     with pytest.raises(DataError, match=r"`big` of type int64, which cannot be one .*set another source.files.kind"):
         take(tmp_path, path=path, column=["big"], kind="image")
+    save(path, FOUND)
+    with pytest.raises(
+        DataError, match=r"has records in `list`, found source.files.column: \[list\]; write it without"
+    ):
+        take(tmp_path, path=path, column=["list"])
     np.save(tmp_path / "a.npy", np.ones((9, 3), np.float32))
     with pytest.raises(DataError, match=r"a.npy is no table, found source.files.column: \[big, tiny\]; name Parquet"):
         take(tmp_path, path=tmp_path / "a.npy", column=["big", "tiny"])

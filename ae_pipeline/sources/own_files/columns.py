@@ -54,6 +54,12 @@ def choose_columns(place: str, schema: pa.Schema, kind: Kind, wanted: Sequence[s
         found = schema.field(name).type
         if not kind.takes_together(found):
             what = f"has `{name}` of type {found}, which cannot be one of several columns that make a record together"
+            if len(wanted) == 1 and kind.takes(found):
+                what, advice = (
+                    f"has records in `{name}`, found source.files.column: [{name}]",
+                    "write it without brackets",
+                )
+                raise DataError(what, place=place, advice=advice)
             raise DataError(
                 what,
                 place=place,
