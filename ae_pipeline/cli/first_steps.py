@@ -25,7 +25,11 @@ Kind = Annotated[
     typer.Option(help="What a record is: image, vector, audio, or a kind of another package; default: guessed."),
 ]
 Column = Annotated[
-    str | None, typer.Option(help="The column (Parquet) or array (.npz) with the records; default: the only one.")
+    list[str] | None,
+    typer.Option(
+        help="The column (Parquet) or array (.npz) with the records; default: the only one. Once for each of several "
+        "columns of numbers: they make a vector together."
+    ),
 ]
 
 
@@ -41,9 +45,12 @@ def inspect(
     from ae_pipeline.workspace.looking.report import describe
 
     try:
-        looked = look(path, kind, column)
+        looked = look(path, kind, _column(column))
     except DataError as error:
-        raise error.renamed({"set source.files.path to": "give", "source.files.path": "PATH"}) from None
+        places = {"set source.files.path to": "give", "source.files.path": "PATH"}
+        raise error.renamed(
+            places | {"in source.files.column": "by --column", "source.files.column": "--column"}
+        ) from None
     show(plain(looked), describe(looked), as_json=as_json)
     if looked.nothing_can_be_read:
         raise DataError(f"no record of {path} can be read; above stands why")
@@ -66,7 +73,7 @@ def init(
     from ae_pipeline.workspace.source import choose_source
 
     refuse_what_is_there(folder)  # before a look at the data, which takes a while
-    chosen = choose_source(source, data, kind, column)
+    chosen = choose_source(source, data, kind, _column(column))
     made = make_workspace(folder, chosen)
     warn(chosen.warnings)
     values = asdict(made) | ({"chosen": chosen.reasons} if chosen.reasons else {})
@@ -74,3 +81,8 @@ def init(
     words = {**values, "count": len(made.files), "folder": shlex.quote(str(folder))}
     words["chosen"] = f"chosen, because of the data:\n{printable(reasons)}" if reasons else ""
     show(values, _NEXT.format(**words), as_json=as_json)
+
+
+def _column(names: list[str] | None) -> str | list[str] | None:
+    """What `--column` says: nothing, one name, or several."""
+    return names[0] if names and len(names) == 1 else names or None

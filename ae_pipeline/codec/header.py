@@ -112,13 +112,14 @@ class CodecHeader(JsonModel):
         return SampleSpec(tuple(self.samples.shape), self.samples.dtype)
 
     @property
-    def layout(self) -> Literal["list", "binary", "coded"]:
+    def layout(self) -> Literal["list", "binary", "packed", "coded"]:
         """The layout in which the latents of a codec trained so take the fewest bits, as far as it can be told."""
-        params = self.provenance.get("params")
-        train = params.get("train") if isinstance(params, dict) else None
-        if not isinstance(train, dict) or not train.get("rate_weight"):
+        params = self.provenance.get("params")  # by their paths in params.yaml
+        if not isinstance(params, dict) or not params.get("train.rate_weight"):
             return "list"
-        return "coded" if train.get("rate_code") == "separate" else "binary"
+        if self.model.name == "grid":  # long rows that are mostly zero, and zeros that stand together
+            return "packed"
+        return "coded" if params.get("train.rate_code") == "separate" else "binary"
 
 
 def said(model: str, options: dict[str, Any]) -> dict[str, Any]:

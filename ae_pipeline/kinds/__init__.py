@@ -3,7 +3,7 @@
 base             the contract of a kind, and what kinds share
 state            what a kind keeps of the user's records, in codec.json
 image            a record is a picture: its row is the pixels as they are, or its rows are tiles of it
-vector           a record is a list of numbers, and its row these numbers
+vector           a record is a list of numbers, or columns of numbers together, and its row these numbers
 audio            a record is a clip of sound, and its rows are its frames
 encoded          records that are the bytes of files in a column
 lapped           frames of sound that lap over each other

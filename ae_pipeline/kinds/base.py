@@ -77,7 +77,8 @@ class Kind(ABC):
     def fit(self, form: Form, settings: Section, records: Iterator[Source]) -> KindState:  # noqa: ARG002
         """The state for records that stand as `form` says; `settings` is of the kind's `Options`.
 
-        `records` are all of them in order, block by block, read as far as they are asked for; some may be broken.
+        `records` are all of them in order, block by block, read as far as they are asked for; some may be broken. Where
+        columns make records together, those that are held out for the test are not among them.
         """
         return self.State(form=form)
 
@@ -88,6 +89,13 @@ class Kind(ABC):
     @abstractmethod
     def takes(self, column: pa.DataType) -> bool:
         """Whether the values of a table's column of this type can be records."""
+
+    def takes_together(self, column: pa.DataType) -> bool:  # noqa: ARG002
+        """Whether a column of this type can be one of several that make a record together, row by row.
+
+        Such records come and go as structs with a field for each column (`Form.together`), and stand in a table alone.
+        """
+        return False
 
     @abstractmethod
     def refuse_array(self, shape: tuple[int, ...], dtype: np.dtype, place: str) -> None:
@@ -125,9 +133,13 @@ class Kind(ABC):
         """What the values of a column say beside the records, (n,) each: kept as columns `<column>_<name>`."""
         return {}
 
-    def rounding(self, records: pa.Array | np.ndarray) -> tuple[float, int]:  # noqa: ARG002
+    def rounding(self, records: pa.Array | np.ndarray, state: KindState | None = None) -> tuple[float, int]:  # noqa: ARG002
         """Sum of the squared differences between values and rows, and how many values; (0, 0): none is rounded."""
         return 0.0, 0
+
+    def what_is_rounded(self, state: KindState | None) -> str:  # noqa: ARG002
+        """What `rounding` measures, in words that stand before "rounded to float32"."""
+        return "float64"
 
     def row_columns(self, state: KindState) -> pa.Schema:  # noqa: ARG002
         """Columns that the kind gives each row of a record that has several: place in the record, true size."""

@@ -3,20 +3,36 @@
 They keep their type, but for two. Numbers of float16 become float32, which changes no value. Numbers of float64 are
 rounded to float32, by at most 6e-8 of each; `rounding` measures it, and a vector with numbers beyond float32 is refused
 by name. Decoded vectors have the user's own type again: rounded to float16, or widened to float64.
+
+Columns of numbers of a table can be taken together, by their names: each row's numbers in them are its vector, scaled
+column by column (data/scaled_columns/). They come back as these columns, in their types.
 """
 
 from collections.abc import Iterator
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field, model_serializer, model_validator
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from ae_pipeline.data.pixels import SampleSpec
+from ae_pipeline.data.scaled_columns.columns import (
+    MOST_COLUMNS,
+    columns_of_rows,
+    fit_ranges,
+    is_number,
+    rounding_of_columns,
+    rows_of_columns,
+)
+from ae_pipeline.data.scaled_columns.scaling import Range
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds.base import (
     WIDER,
     Kind,
     Place,
     Row,
+    Source,
     as_tensors,
     finite_rows,
     narrowed,
@@ -24,17 +40,58 @@ from ae_pipeline.kinds.base import (
     refuse_infinite,
     tensor_shape,
 )
-from ae_pipeline.kinds.state import KindState
+from ae_pipeline.kinds.state import Form, KindState
+from ae_pipeline.params.base import Section
+
+
+class VectorState(KindState):
+    """What the codec keeps."""
+
+    ranges: Annotated[tuple[Range, ...], Field(max_length=MOST_COLUMNS)] | None = None
+    """The usual range of each column that was taken by name; for other vectors there is none, and no such key."""
+
+    @model_validator(mode="after")
+    def _fits_its_columns(self) -> "VectorState":
+        columns = self.form.together
+        if (columns is None) != (self.ranges is None):
+            raise ValueError("ranges belong to columns that were taken by name, and to no other vectors")
+        if columns is not None and len(set(columns.names)) < len(columns):
+            raise ValueError("two columns that were taken by name have one name")
+        for field, found in zip(columns or (), self.ranges or (), strict=True):
+            if not is_number(field.type) or not found.is_of(np.dtype(field.type.to_pandas_dtype())):
+                raise ValueError(f"the range of `{field.name}` is none of a column of type {field.type}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if key != "ranges" or value is not None}
 
 
 class VectorKind(Kind):
-    """Vectors as lists (of any or of one length), as Arrow's tensors of one dimension, or as the rows of an array."""
+    """Vectors as lists (of any or of one length), as Arrow's tensors of one dimension, or as the rows of an array.
 
+    And as columns of numbers that are taken together.
+    """
+
+    State = VectorState
     column = "vector"
+
+    def fit(self, form: Form, settings: Section, records: Iterator[Source]) -> VectorState:  # noqa: ARG002
+        columns = form.together
+        if columns is None:
+            return VectorState(form=form)
+        if len(columns) > MOST_COLUMNS:
+            what = f"{len(columns):,} columns are named, of which a codec keeps at most {MOST_COLUMNS:,}"
+            raise DataError(what, advice="name fewer in source.files.column, or write them as one column of lists")
+        return VectorState(form=form, ranges=fit_ranges(columns, (one for one in records if isinstance(one, pa.Array))))
 
     def takes(self, column: pa.DataType) -> bool:
         shape = tensor_shape(column)
         return (shape is not None and len(shape) == 1) or (_is_list(column) and _is_number(column.value_type))
+
+    def takes_together(self, column: pa.DataType) -> bool:
+        return is_number(column)
 
     def refuse_array(self, shape: tuple[int, ...], dtype: np.dtype, place: str) -> None:
         refuse_dtype(dtype, place, WIDER)
@@ -50,11 +107,16 @@ class VectorKind(Kind):
             _refuse_beyond(records[number], place(number))
         yield from finite_rows(rows, place)
 
-    def rows_of_column(self, records: pa.Array, place: Place, state: KindState | None) -> Iterator[Row]:  # noqa: ARG002
-        yield from _rows_of_lists(records, place)
+    def rows_of_column(self, records: pa.Array, place: Place, state: KindState | None) -> Iterator[Row]:
+        if pa.types.is_struct(records.type):
+            yield from rows_of_columns(records, _ranges_of(state), place)
+        else:
+            yield from _rows_of_lists(records, place)
 
-    def rounding(self, records: pa.Array | np.ndarray) -> tuple[float, int]:
+    def rounding(self, records: pa.Array | np.ndarray, state: KindState | None = None) -> tuple[float, int]:
         values = records
+        if isinstance(records, pa.Array) and pa.types.is_struct(records.type):
+            return rounding_of_columns(records, _ranges_of(state)) if state is not None else (0.0, 0)
         if isinstance(records, pa.Array):
             kind = records.type
             flat = records.storage.flatten() if tensor_shape(kind) is not None else records.flatten()
@@ -67,10 +129,16 @@ class VectorKind(Kind):
             apart = values - values.astype(np.float32)
         return float(np.square(apart[np.isfinite(apart)]).sum()), values.size
 
+    def what_is_rounded(self, state: KindState | None) -> str:
+        is_together = state is not None and state.form.together is not None
+        return "scaled columns" if is_together else super().what_is_rounded(state)
+
     def usual_type(self, state: KindState, spec: SampleSpec) -> pa.DataType:
         return pa.list_(state.form.arrow_type or pa.from_numpy_dtype(spec.dtype))
 
     def from_rows(self, rows: np.ndarray, attributes: pa.Table, state: KindState) -> pa.Array:  # noqa: ARG002
+        if (columns := state.form.together) is not None:
+            return columns_of_rows(rows, columns, _ranges_of(state))
         kind = self.column_type(state, SampleSpec(rows.shape[1:], rows.dtype.name))
         if tensor_shape(kind) is not None:
             return as_tensors(rows, kind)
@@ -82,6 +150,12 @@ class VectorKind(Kind):
         is_large = pa.types.is_large_list(kind)
         offsets = pa.array(np.arange(count + 1, dtype=np.int64) * size, pa.int64() if is_large else pa.int32())
         return (pa.LargeListArray if is_large else pa.ListArray).from_arrays(offsets, values, type=kind)
+
+
+def _ranges_of(state: KindState | None) -> tuple[Range, ...]:
+    assert isinstance(state, VectorState)
+    assert state.ranges is not None
+    return state.ranges
 
 
 def _rows_of_lists(lists: pa.Array, place: Place) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.state import entry_of
 from ae_pipeline.params.base import Section, problems
 from ae_pipeline.sources.base import Source
-from ae_pipeline.sources.own_files.columns import Kept
+from ae_pipeline.sources.own_files.columns import Kept, Wanted, refuse_same_names
 from ae_pipeline.sources.own_files.drawing import Drawing
 from ae_pipeline.sources.own_files.listing import Listing, list_files
 from ae_pipeline.sources.own_files.places.at_hand import at_hand
@@ -43,7 +43,7 @@ class Files(Source):
         *,
         path: str,
         kind: str,
-        column: str | None,
+        column: Wanted,
         label: str | None,
         settings: dict[str, Any],
         test_fraction: float,
@@ -78,26 +78,36 @@ class Files(Source):
                 warn([f"{self._path}: {len(listing.left_out):,} left out, as no data goes by such names: {names}"])
             data.fetch(listing.files)
             reader = open_reader(listing, kind, self._column, Path(work))
-            entry = self._fit(reader, settings)
+            counts = [(file.name, reader.count(file)) for file in listing.files]
+            drawing = Drawing(counts, self._fraction, self._seed)
+            entry = self._fit(reader, settings, drawing)
             several = kind.row_columns(reader.state) if reader.state and kind.makes_several(reader.state) else None
             kept = Kept(reader.schema, listing.files[0], self._label, several)
+            refuse_same_names(listing.files[0].path, reader.form and reader.form.together, kept.schema)
             with Sink(raw, self._path, self._skip, kept, kind.for_several_shapes) as sink:
-                self._read_all(listing, reader, sink)
+                self._read_all(listing, reader, sink, drawing)
         sink.refuse_what_was_found()
         if sink.kept.has_ids:
             refuse_repeated_ids(raw, self._path, sink.kept.key, sink.records)
         write_kind(raw, entry)
-        print(sink.describe())
+        print(sink.describe(kind.what_is_rounded(reader.state)))
 
-    def _fit(self, reader: Reader, settings: Section) -> KindEntry | None:
-        """Fit the kind's state, and say what the codec is to keep; files in this package's own layout say it."""
+    def _fit(self, reader: Reader, settings: Section, drawing: Drawing) -> KindEntry | None:
+        """Fit the kind's state, and say what the codec is to keep; files in this package's own layout say it.
+
+        Columns that are taken together get their scalings from the records that are trained on alone.
+        """
         if reader.form is None:
             return reader.entry
         form = reader.form.model_copy(update={"label": self._label})
-        reader.state = reader.kind.fit(form, settings, reader.sources())
+        records = reader.sources(drawing if form.together is not None else None)
+        try:
+            reader.state = reader.kind.fit(form, settings, records)
+        except DataError as error:
+            raise error if error.place else error.with_fields(finding=f"{self._path}: {error.finding}") from None
         return entry_of(self._kind, reader.state)
 
-    def _read_all(self, listing: Listing, reader: Reader, sink: Sink) -> None:
+    def _read_all(self, listing: Listing, reader: Reader, sink: Sink, drawing: Drawing) -> None:
         from tqdm import tqdm
 
         for name, error in reader.broken.items():
@@ -108,7 +118,6 @@ class Files(Source):
         if total < 2:
             what = f"holds {total} record(s), expected at least 2: one to train and one to test"
             raise DataError(what, place=self._path, advice="name more files in source.files.path")
-        drawing = Drawing(counts, self._fraction, self._seed)
         first = 0
         with tqdm(total=total, unit=" records", desc=self._path, disable=None) as bar:
             for file, (_, count) in zip(listing.files, counts, strict=True):

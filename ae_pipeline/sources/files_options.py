@@ -3,9 +3,17 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ae_pipeline.params.base import Seed, SourceOptions
+
+
+def _checked(found: Any) -> Any:
+    """A name, a list of names, or None, with one message for all else."""
+    names = found if isinstance(found, list) else [found]
+    if found is not None and not (names and all(isinstance(name, str) and name for name in names)):
+        raise ValueError("expected a name, a list of names, or null")
+    return found
 
 
 class Options(SourceOptions):
@@ -16,8 +24,9 @@ class Options(SourceOptions):
     or of a file at https://."""
     kind: str = "image"
     """What a record is: image, vector, audio, or a kind of another package (ae_pipeline/kinds/__init__.py)."""
-    column: str | None = None
-    """The column (Parquet) or array (.npz) with the records; null: the only one that can be."""
+    column: Annotated[str | list[str] | None, BeforeValidator(_checked)] = None
+    """The column (Parquet) or array (.npz) with the records; null: the only one that can be. A list of columns of
+    numbers (Parquet): each row's numbers in these are a vector, for the kind vector."""
     label: str | None = None
     """folder: the sub-folder that a file lies in; or the name of a column; null: none."""
     settings: dict[str, Any] = {}

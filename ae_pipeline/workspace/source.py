@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.files import is_utf8
 from ae_pipeline.kinds import kind_names
 from ae_pipeline.params.options import SOURCES, SourceParams
 from ae_pipeline.sources import build_source
+
+if TYPE_CHECKING:
+    from ae_pipeline.sources.own_files.columns import Wanted
 
 _PLACES = ("path", "folder")
 """The option by which a source is told where the user's data lies: those that have one of them read it."""
@@ -47,9 +50,7 @@ class ChosenSource:
         return settings | self.chosen
 
 
-def choose_source(
-    name: str | None, data: str | None, kind: str | None = None, column: str | None = None
-) -> ChosenSource:
+def choose_source(name: str | None, data: str | None, kind: str | None = None, column: "Wanted" = None) -> ChosenSource:
     """The source of this name, or, without one, the one that can read `data`, which holds records of `kind`.
 
     A source of kinds has its data looked at, which takes some seconds. Raises ConfigError where options do not go
@@ -68,7 +69,7 @@ def choose_source(
     return ChosenSource(name, data)
 
 
-def _check(name: str | None, data: str | None, kind: str | None, column: str | None) -> None:
+def _check(name: str | None, data: str | None, kind: str | None, column: "Wanted") -> None:
     """Raise ConfigError where options do not go together."""
     readers = [known for known in SOURCES if _place(known)]
     others = ", ".join(known for known in SOURCES if known not in readers)
@@ -95,7 +96,7 @@ def _asking() -> list[str]:
     return [known for known, options in SOURCES.items() if "kind" in options.model_fields]
 
 
-def _looked_at(name: str, data: str, kind: str | None, column: str | None) -> ChosenSource:
+def _looked_at(name: str, data: str, kind: str | None, column: "Wanted") -> ChosenSource:
     """Look at the data, and choose what suits them. Raises DataError where they are of no kind, or none can be read."""
     from ae_pipeline.sources.own_files.places.remote import refuse_secrets
     from ae_pipeline.workspace.looking.look import look
@@ -105,10 +106,15 @@ def _looked_at(name: str, data: str, kind: str | None, column: str | None) -> Ch
     try:
         looked = look(data, kind, column)
     except DataError as error:
-        raise error.renamed({f"source.{name}.path": "--data"}) from None
+        names = {f"source.{name}.path": "--data", f"in source.{name}.column": "by --column"}
+        raise error.renamed(names | {f"source.{name}.column": "--column"}) from None
     if looked.choice is None or looked.problems:
         why = next(trouble(looked), None) or f"the kind `{looked.guess.kind}` is not there yet"
-        raise DataError(f"no codec can be trained on {data}: {why}")
+        numbers = looked.table.numbers if looked.table else []
+        advice = (
+            "columns of numbers can be taken as a vector: name each with a --column of its own" if numbers else None
+        )
+        raise DataError(f"no codec can be trained on {data}: {why}", advice=advice)
     chosen = {f"source.{name}.kind": looked.guess.kind, **looked.choice.settings}
     if looked.guess.column is not None:
         chosen[f"source.{name}.column"] = looked.guess.column

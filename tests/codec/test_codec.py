@@ -23,6 +23,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.evaluation.baselines import build_pca_codec
 from ae_pipeline.files import sha256_file
+from ae_pipeline.params import Params
 from ae_pipeline.training.batches import fit_scaling
 
 
@@ -331,3 +332,20 @@ def test_loading_a_codec_does_not_load_torchs_compiler(tiny_codec):
     code += "; print('torch._dynamo' in sys.modules)"
     command = [sys.executable, "-c", code, str(tiny_codec)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "layout"),
+    [
+        ({"rate_weight": 1e-4, "rate_code": "separate"}, "coded"),
+        ({"rate_weight": 1e-4, "rate_code": "shared"}, "binary"),
+        ({"rate_weight": 0.0, "rate_code": "separate"}, "list"),
+    ],
+)
+def test_a_codec_names_the_layout_that_suits_its_training(train, layout, tmp_path):
+    """As training records its settings; what another program wrote there says nothing, and is no error."""
+    header = random_codec(tmp_path / "codec").header
+    used = Params.model_validate({"train": train}).used("train")
+    assert header.model_copy(update={"provenance": {"params": used}}).layout == layout
+    for other in ({}, {"params": None}, {"params": {"train": 3}}, {"params": [1]}):
+        assert header.model_copy(update={"provenance": other}).layout == "list"

@@ -77,6 +77,8 @@ COLUMNS = {
 COLUMNS["audio"] = [pa.binary(), pa.large_binary(), pa.struct({"path": pa.string(), "bytes": pa.large_binary()})]
 COLUMNS["vector"].append(pa.fixed_shape_tensor(pa.float64(), [6]))
 COLUMNS["image"].append(pa.fixed_shape_tensor(pa.uint8(), [4, 3]))
+# Columns of a table that make a record together, in structs: their values are what these rows stand for.
+TOGETHER = {"vector": pa.struct([(name, pa.float64()) for name in "abcdef"])}
 SETTINGS = {"audio": {"block": 64}}
 BESIDE = {"audio": {"frame": [0], "channel": [0], "clip_samples": [64], "clip_rate": [8000], "clip_channels": [1]}}
 BESIDE["audio"] |= {"clip_subtype": ["PCM_16"]}
@@ -181,6 +183,45 @@ def forms_of(name):
     for kind in COLUMNS[name]:
         form = Form(sort="table", column="v", type=type_to_json(kind), columns=("a", "v", "id"))
         yield form, build_kind(name).from_rows(rows, attributes_of(name), state_of(name, form))
+    if name in TOGETHER:
+        form = Form(sort="table", type=type_to_json(TOGETHER[name]), columns=tuple("abcdefg"))
+        fields = list(form.together)
+        columns = [pa.array(column.astype(np.float64)) for column in rows.T]
+        yield form, pa.StructArray.from_arrays(columns, fields=fields)
+
+
+def takes(kind, form, column):
+    """Whether records of this form can be of the type of column."""
+    if form.together is None:
+        return kind.takes(column)
+    return not kind.takes(column) and all(kind.takes_together(field.type) for field in form.together)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_records_of_several_columns_become_rows_and_the_missing_one_is_said(name):
+    """Whatever is asked of records in one column holds for those that stand in several."""
+    kind = build_kind(name)
+    form, records = list(forms_of(name))[-1]
+    state = state_of(name, form, [records])
+    rows = list(kind.to_rows(records, str, state))
+    assert {(row.shape, row.dtype.name) for row in rows} == {(RECORDS[name][0].shape[1:], RECORDS[name][0].dtype.name)}
+    alone = [row for start in range(5) for row in kind.to_rows(records[start : start + 1], str, state)]
+    np.testing.assert_array_equal(rows, alone)
+    for wanted, column in zip(records.flatten(), kind.from_rows(np.stack(rows), None, state).flatten(), strict=True):
+        np.testing.assert_allclose(column.to_numpy(), wanted.to_numpy(), atol=1e-6)
+    total, values = kind.rounding(records, state)
+    assert (0 < total < 1e-12, values) == (True, 30)
+    assert kind.what_is_rounded(state) != kind.what_is_rounded(state_of(name))
+    # What codecs of other records keep is not changed by it.
+    assert list(entry_of(name, state_of(name)).state) == ["form"]
+    changed = [pa.array([*column.to_pylist()[:3], value, 1.0]) for column, value in
+               zip(records.flatten(), (1.0, 2.0, None, 3.0, 4.0, 5.0), strict=True)]  # fmt: skip
+    found = list(kind.to_rows(pa.StructArray.from_arrays(changed, fields=list(form.together)), str, state))
+    assert str(found[3]).startswith("3 has no value in the column `c`")
+    for value in (np.nan, np.inf, -np.inf):
+        changed[2] = pa.array([1.0, 2.0, 3.0, value, 5.0])
+        with pytest.raises(DataError, match=r"^3 has .* in the column `c`, expected a number"):
+            list(kind.to_rows(pa.StructArray.from_arrays(changed, fields=list(form.together)), str, state))
 
 
 @kind_of
@@ -207,7 +248,7 @@ def test_rows_become_records_of_the_persons_type_and_the_same_rows_again(name):
         assert made.type == kind.column_type(state, spec)
         assert form.sort != "table" or made.type == form.arrow_type
         assert len(made) == len(rows)
-        assert kind.takes(made.type)
+        assert takes(kind, form, made.type)
         np.testing.assert_array_equal([row_of(row) for row in kind.to_rows(made, str, state)], rows)
         if form.sort == "array":
             again = kind.to_array(rows, attributes_of(name), state)

@@ -5,6 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from handmade import random_codec
 from inboxes import run, settle, store_of, stored
+from own_columns import NAMES, columns_codec, save
+from own_columns import table as table_of_numbers
 from PIL import Image
 
 from ae_pipeline.data.arrow_types import type_to_json
@@ -42,6 +44,27 @@ def test_vectors_in_their_column_and_arrays(ae, box, tmp_path):
     found = pq.read_table(tmp_path / "x.parquet")
     assert found.column_names == ["id", "file_sha256", "word", "v"]
     assert found.schema.field("v").type == pa.list_(pa.float64())
+
+
+def test_columns_that_are_taken_together(ae, box, tmp_path):
+    found, codec = table_of_numbers(), tmp_path / "own-codec"
+    columns_codec(codec, found)
+    save(box / "a.parquet", found)
+    save(box / "b.parquet", found.slice(7, 9))
+    save(box / "c.parquet", found.drop_columns(["tiny"]))
+    save(box / "d.parquet", found.set_column(7, "yes", [pa.array([None] * 60, pa.bool_())]))
+    settle(box)
+    done = run(tmp_path, codec)
+    assert (done.files, done.rows) == (["a.parquet", "b.parquet"], 69)
+    assert "has no column `tiny`" in done.quarantined["c.parquet"]
+    assert "d.parquet: row 0 (the first one is 0) has no value in the column `yes`" in done.quarantined["d.parquet"]
+    store = store_of(tmp_path, codec)
+    assert not set(stored(store).column_names) & set(NAMES)
+    assert run(tmp_path, codec).files == []
+    assert ae("decode", store, "--out", tmp_path / "x.parquet")[0] == 0
+    back = pq.read_table(tmp_path / "x.parquet")
+    assert back.column_names == ["id", "file_sha256", *found.column_names]
+    assert back.select(NAMES).schema.equals(found.select(NAMES).schema)
 
 
 def test_pictures_of_many_sizes_are_taken_as_tiles_and_come_back(ae, box, tmp_path):

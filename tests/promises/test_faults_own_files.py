@@ -1,4 +1,4 @@
-"""Pictures and clips: an encode that is killed at any step leaves no store, and the next run finishes it."""
+"""Pictures, clips, tables: an encode that is killed at any step leaves no store, and the next run finishes it."""
 
 import shutil
 
@@ -8,6 +8,7 @@ import soundfile
 from faults import START, Operation, check, commits_once, do
 from handmade import bytes_of, random_codec, random_pixels
 from killing import stopped_at_every_step
+from own_columns import columns_codec, save, table
 from PIL import Image
 
 from ae_pipeline.kinds import build_kind
@@ -52,8 +53,16 @@ def clips(folder):
         soundfile.write(path, np.random.default_rng(number).normal(0, 0.1, samples), 8000)
 
 
+def columns(folder):
+    """Two tables, of which columns of numbers are taken together."""
+    columns_codec(folder / "codec", table(9))
+    (folder / "data").mkdir()
+    for name in "ab":
+        save(folder / "data" / f"{name}.parquet", table(9))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [pictures, tiles, clips])
+@pytest.mark.parametrize("make", [pictures, tiles, clips, columns])
 def test_an_encode_of_own_files_that_is_killed_at_any_step(make, tmp_path, monkeypatch):
     monkeypatch.setattr("ae_pipeline.sources.own_files.grouping.GROUP_FILES", 4)
     template = tmp_path / "template"

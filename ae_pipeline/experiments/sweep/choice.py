@@ -14,6 +14,7 @@ from ae_pipeline.files import finished_file
 from ae_pipeline.params import load_params
 from ae_pipeline.params.base import replaced
 
+_HALVES = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
 _PLAIN = re.compile(r"(?!(true|false|null|yes|no|on|off)$)[a-z][a-z_]*")
 
 
@@ -57,4 +58,12 @@ def _as_yaml(value: Any) -> str:
     if isinstance(value, float):
         # 8e-05 is a text to readers of YAML 1.1, such as PyYAML; 8.0e-05 is a number to all.
         return re.sub(r"^(-?\d+)e", r"\1.0e", json.dumps(value))
-    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
+    # JSON writes a character beyond U+FFFF as two halves, which YAML does not put together.
+    return _HALVES.sub(_as_one, json.dumps(value))
+
+
+def _as_one(halves: re.Match[str]) -> str:
+    character: str = json.loads(f'"{halves[0]}"')
+    return f"\\U{ord(character):08x}"

@@ -101,7 +101,7 @@ class Arrays(Reader):
         """All records, or those from number `first` to `end`."""
         for start, values, columns in self._blocks(file, first, end):
             rows = self.kind.to_rows(values, row_place(file.path, start), self.state)
-            rounding = self.kind.rounding(values)
+            rounding = self.kind.rounding(values, self.state)
             yield Records(rows, columns, start, row_place(file.name, start), rounding, values)
 
     def _blocks(self, file: FoundFile, first: int, end: int | None) -> Iterator[tuple[int, np.ndarray, pa.Table]]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.data.sample_schema import ROW_ID, STORE_COLUMNS, refuse_alike, with_keys, without_views
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import DataError, named
 from ae_pipeline.kinds.base import Kind
 from ae_pipeline.sources.own_files.listing import FoundFile
 
@@ -21,6 +21,62 @@ _TAKEN = {
     SOURCE_FILE: "the name of each record's file",
     **dict.fromkeys(STORE_COLUMNS, "which a latent store keeps for itself"),
 }
+_TOGETHER = "; columns of numbers make a vector together, as a list in source.files.column (--column for each)"
+
+
+Wanted = str | Sequence[str] | None
+"""The column with the records, or the columns that make a record together; None: the only one that can be."""
+_NAMED = 12
+
+
+def refuse_repeated_names(place: Path, schema: pa.Schema) -> None:
+    """Raise DataError for columns of one name, which nothing tells apart."""
+    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if repeated:
+        what = f"has several columns named {named([f'`{name}`' for name in repeated], _NAMED)}"
+        raise DataError(what, place=place, advice="rename or drop all but one")
+
+
+def choose_columns(place: str, schema: pa.Schema, kind: Kind, wanted: Sequence[str]) -> list[str]:
+    """Columns that make a record together, in the order wanted. Raises DataError, which names the one that cannot."""
+    taken = {**_TAKEN, ROW_ID: "by which the rows are called"}
+    able = [field.name for field in schema if kind.takes_together(field.type) and field.name not in taken]
+    advice = f"name some of {named([f'`{name}`' for name in able], _NAMED)} in source.files.column"
+    if not able:
+        advice = "set another source.files.kind, or name one column of records in source.files.column"
+    for name in wanted:
+        if name not in schema.names:
+            there = named([f"{field.name} ({field.type})" for field in schema], _NAMED)
+            raise DataError(f"has no column `{name}`, found the columns {there}", place=place, advice=advice)
+        if wanted.count(name) > 1:
+            what = f"has one column `{name}`, and source.files.column names it {wanted.count(name)} times"
+            raise DataError(what, place=place, advice="name each column once")
+        found = schema.field(name).type
+        if not kind.takes_together(found):
+            what = f"has `{name}` of type {found}, which cannot be one of several columns that make a record together"
+            if len(wanted) == 1 and kind.takes(found):
+                what, advice = (
+                    f"has records in `{name}`, found source.files.column: [{name}]",
+                    "write it without brackets",
+                )
+                raise DataError(what, place=place, advice=advice)
+            raise DataError(
+                what,
+                place=place,
+                advice=f"make numbers of it, or leave it out: it is then kept beside them as it is; {advice}",
+            )
+        if name in taken:
+            what = f"has a column `{name}` among those of its records, {taken[name]}"
+            raise DataError(what, place=place, advice="leave it out, or rename it")
+    return list(wanted)
+
+
+def refuse_same_names(place: Path, together: pa.Schema | None, beside: pa.Schema) -> None:
+    """Raise DataError where a column that is taken together with others has the name of one that is kept beside."""
+    for name in together.names if together is not None else ():
+        if name in beside.names:
+            what = f"has a column `{name}` among those of its records, and another one of that name is kept beside them"
+            raise DataError(what, place=place, advice="rename it, or leave it out of source.files.column")
 
 
 def choose_column(place: str, schema: pa.Schema, kind: Kind, wanted: str | None) -> str:
@@ -34,17 +90,26 @@ def choose_column(place: str, schema: pa.Schema, kind: Kind, wanted: str | None)
             f"several columns that can be records ({', '.join(found)})" if found else "no column that can be records"
         )
         advice = "name it in source.files.column, or set another source.files.kind"
+        if not found and any(kind.takes_together(field.type) for field in schema):
+            advice += _TOGETHER
         raise DataError(f"has {which}, found the columns {there}", place=place, advice=advice)
     if wanted not in schema.names:
         raise DataError(f"has no column `{wanted}`", place=place, advice=f"set source.files.column to one of {there}")
     if wanted not in found:
         kinds = f"has `{wanted}` of type {schema.field(wanted).type}, which are no records of this kind"
-        raise DataError(kinds, place=place, advice="set another source.files.kind or source.files.column")
+        advice = "set another source.files.kind or source.files.column"
+        if kind.takes_together(schema.field(wanted).type):
+            advice = (
+                f"name it in a list, source.files.column: [{wanted}], alone or with others that make a vector together"
+            )
+        raise DataError(kinds, place=place, advice=advice)
     return wanted
 
 
-def beside_columns(schema: pa.Schema, column: str, kind: Kind) -> pa.Schema:
+def beside_columns(schema: pa.Schema, column: str | Sequence[str], kind: Kind) -> pa.Schema:
     """Columns beside the records: the table's others, then what the records' own values say."""
+    if not isinstance(column, str):
+        return pa.schema([field for field in schema if field.name not in column])
     others = [field for field in schema if field.name != column]
     made = kind.beside(pa.nulls(0, schema.field(column).type)) if kind.takes(schema.field(column).type) else {}
     return pa.schema([*others, *(pa.field(f"{column}_{name}", values.type) for name, values in made.items())])

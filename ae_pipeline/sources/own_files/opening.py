@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import pyarrow as pa
+
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.parquet.reader import open_parquet
 from ae_pipeline.data.pixels import PIXELS, SampleSpec
@@ -19,7 +21,7 @@ from ae_pipeline.errors import ConfigError, DataError, named
 from ae_pipeline.kinds import open_kind
 from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.state import Form, KindState
-from ae_pipeline.sources.own_files.columns import FOLDER, Kept
+from ae_pipeline.sources.own_files.columns import FOLDER, Kept, refuse_same_names
 from ae_pipeline.sources.own_files.grouping import KnownGroup
 from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, TABLE, Listing, all_files, list_files
 from ae_pipeline.sources.own_files.places.at_hand import AtHand, at_hand
@@ -89,6 +91,7 @@ def _open_own(
     notes = [*_left_out(data.shown, listing), *notes]
     several = kind.row_columns(state) if kind.makes_several(state) else None
     kept = Kept(reader.schema, listing.files[0], _label(state.form, reader, listing), several)
+    refuse_same_names(listing.files[0].path, state.form.together, kept.schema)
     return OwnSamples(listing, reader, kept, spec, skip=skip, notes=notes, known=known)
 
 
@@ -121,6 +124,8 @@ def _listing(data: AtHand, suffixes: Sequence[str], name: str) -> Listing:
 def _reader(listing: Listing, kind: Kind, state: KindState, work: Path) -> tuple[Reader, list[str]]:
     """The reader of files that stand as a codec's records did, and what will come back otherwise, in words."""
     form = state.form
+    if form.together is not None:
+        return _reader_of_columns(listing, kind, state, form.together, work), []
     same = listing.sort == _SORTS[form.sort]
     wants_name = listing.sort == TABLE or listing.files[0].path.suffix.lower() == ".npz"
     column = form.column if same and wants_name else None
@@ -145,6 +150,26 @@ def _reader(listing: Listing, kind: Kind, state: KindState, work: Path) -> tuple
         return reader, []
     became = {"files": "files of one record each", "table": f"a column `{form.column}`", "array": "NumPy's arrays"}
     return reader, [f"these are {listing.sort}, but decoding gives {became[form.sort]}, as in the codec's training"]
+
+
+def _reader_of_columns(listing: Listing, kind: Kind, state: KindState, wanted: pa.Schema, work: Path) -> Reader:
+    """The reader of Parquet with columns of these names and types. Raises DataError, which names the one that lacks."""
+    advice = "give Parquet files with all the columns that the codec was trained on, in their types"
+    names = named([f"`{name}`" for name in wanted.names], _NAMED)
+    place = listing.files[0].path
+    if listing.sort != TABLE:
+        raise DataError(f"is no Parquet file; the codec reads the columns {names}", place=place, advice=advice)
+    try:
+        reader = open_reader(listing, kind, wanted.names, work)
+    except DataError as error:
+        raise error.with_fields(advice=f"{advice}: {names}") from None
+    found = reader.form.together if reader.form else None
+    for field, other in zip(wanted, found or (), strict=True):
+        if field.type != other.type:
+            what = f"has the column `{field.name}` of type {other.type}, expected {field.type}, as decoding gives it"
+            raise DataError(what, place=place, advice="cast it, or train a codec on these")
+    reader.state = state
+    return reader
 
 
 def _label(form: Form, reader: Reader, listing: Listing) -> str | None:

@@ -9,20 +9,24 @@ from pathlib import Path
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds.base import Kind
 from ae_pipeline.sources.own_files.arrays import Arrays
-from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, Listing
+from ae_pipeline.sources.own_files.columns import Wanted
+from ae_pipeline.sources.own_files.listing import ARRAY, TABLE, Listing
 from ae_pipeline.sources.own_files.records import Reader, SingleFiles, Tables
 
 
-def open_reader(listing: Listing, kind: Kind, column: str | None, work: Path) -> Reader:
+def open_reader(listing: Listing, kind: Kind, column: Wanted, work: Path) -> Reader:
     """The reader for the sort of files that was found; `work` is a folder for what is unpacked."""
-    if listing.sort == SINGLE:
-        if column is not None:
-            what = f"{listing.files[0].path} has no columns, found source.files.column: {column}"
-            raise DataError(what, advice="set it to null")
-        return SingleFiles(listing.files, kind)
+    if listing.sort == TABLE:
+        return Tables(listing.files, kind, column)
+    if column is not None and not isinstance(column, str):
+        what = f"{listing.files[0].path} is no table, found source.files.column: [{', '.join(column)}]"
+        raise DataError(what, advice="name Parquet files with these columns, or set it to null")
     if listing.sort == ARRAY:
         return Arrays(listing.files, kind, column, work)
-    return Tables(listing.files, kind, column)
+    if column is not None:
+        what = f"{listing.files[0].path} has no columns, found source.files.column: {column}"
+        raise DataError(what, advice="set it to null")
+    return SingleFiles(listing.files, kind)
 
 
 @contextmanager

@@ -23,7 +23,14 @@ from ae_pipeline.data.sample_schema import schema_difference, spec_of, stated_ki
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds.base import Kind, Place, Row, Source
 from ae_pipeline.kinds.state import Form, KindState
-from ae_pipeline.sources.own_files.columns import beside_columns, choose_column
+from ae_pipeline.sources.own_files.columns import (
+    Wanted,
+    beside_columns,
+    choose_column,
+    choose_columns,
+    refuse_repeated_names,
+)
+from ae_pipeline.sources.own_files.drawing import Drawing
 from ae_pipeline.sources.own_files.listing import FoundFile
 
 
@@ -62,11 +69,19 @@ class Reader(ABC):
         """Files that cannot be opened, by name, and why."""
         self._counts: dict[str, int] = {}
 
-    def sources(self) -> Iterator[Source]:
-        """The records of all files that can be opened, as kinds take them, block by block."""
+    def sources(self, drawing: Drawing | None = None) -> Iterator[Source]:
+        """The records of all files that can be opened, as kinds take them, block by block.
+
+        With `drawing`, those of tables that are held out for the test are not among them.
+        """
         for file in self.files:
-            if file.name not in self.broken:
-                yield from self._sources(file)
+            first = 0
+            for block in self._sources(file) if file.name not in self.broken else ():
+                if drawing is not None and isinstance(block, pa.Array):
+                    number, first = first, first + len(block)
+                    yield block.filter(pa.array(~drawing.of(file.name, number, len(block))))
+                else:
+                    yield block
 
     @abstractmethod
     def _sources(self, file: FoundFile) -> Iterator[Source]:
@@ -99,9 +114,9 @@ class SingleFiles(Reader):
 
 
 class Tables(Reader):
-    """Parquet files with the same columns: one holds the records, the others stay beside them."""
+    """Parquet files with the same columns: one holds the records, or some together; the others stay beside them."""
 
-    def __init__(self, files: Sequence[FoundFile], kind: Kind, column: str | None):
+    def __init__(self, files: Sequence[FoundFile], kind: Kind, column: Wanted):
         super().__init__(files, kind)
         first: tuple[FoundFile, pa.Schema] | None = None
         old_times: dict[Path, list[str]] = {}
@@ -123,34 +138,61 @@ class Tables(Reader):
         self.int96 = int96_unit(old_times, {})
         with open_parquet(first[0].path, self.int96) as parquet:
             table = parquet.schema_arrow
-        self._spec = _stated(first[0], table, column)
-        self._column = PIXELS if self._spec else choose_column(str(first[0].path), table, kind, column)
-        self.schema = beside_columns(table, self._column, kind)
+        self._spec: SampleSpec | None = None
+        self._column: str | None = None
+        self._fields: list[pa.Field] = []
+        """The columns that make a record together; none where one column holds the records."""
+        self._choose(first[0], table, column)
+
+    def _choose(self, file: FoundFile, table: pa.Schema, column: Wanted) -> None:
+        """Set which columns hold the records, and what form they have."""
+        refuse_repeated_names(file.path, table)
+        names = tuple(table.names)
+        if column is not None and not isinstance(column, str):
+            chosen = choose_columns(str(file.path), table, self.kind, column)
+            self._fields = [table.field(name).with_metadata(None) for name in chosen]
+            self.schema = beside_columns(table, chosen, self.kind)
+            self.form = Form(sort="table", type=describe_type(pa.struct(self._fields), file.path), columns=names)
+            return
+        self._spec = _stated(file, table, column)
+        self._column = PIXELS if self._spec else choose_column(str(file.path), table, self.kind, column)
+        self.schema = beside_columns(table, self._column, self.kind)
         if self._spec:
-            self.form, self.entry = None, stated_kind({first[0].path: table})
+            self.form, self.entry = None, stated_kind({file.path: table})
         else:
-            described = describe_type(table.field(self._column).type, first[0].path)
-            self.form = Form(sort="table", column=self._column, type=described, columns=tuple(table.names))
+            described = describe_type(table.field(self._column).type, file.path)
+            self.form = Form(sort="table", column=self._column, type=described, columns=names)
+
+    @property
+    def _names(self) -> list[str]:
+        """The columns with the records."""
+        return [field.name for field in self._fields] if self._column is None else [self._column]
+
+    def _values(self, table: pa.Table) -> pa.Array:
+        """The records of a table: the column, or structs of the columns that make one together."""
+        found = [_in_one(table.column(name)) for name in self._names]
+        return found[0] if self._column is not None else pa.StructArray.from_arrays(found, fields=self._fields)
 
     def _sources(self, file: FoundFile) -> Iterator[Source]:
-        for table in read_tables(file.path, None, self.kind.block_records, self.int96):
-            yield _in_one(table.column(self._column))
+        columns = None if self._column is not None else self._names
+        for table in read_tables(file.path, None, self.kind.block_records, self.int96, columns=columns):
+            yield self._values(table)
 
     def read(self, file: FoundFile, row_groups: list[int] | None = None, row_in_file: int = 0) -> Iterator[Records]:
         """All records, or those of some row groups, before which the file has `row_in_file` records."""
         first = row_in_file
         for table in read_tables(file.path, row_groups, self.kind.block_records, self.int96, first_row=row_in_file):
-            values = _in_one(table.column(self._column))
-            columns = table.drop_columns([self._column])
+            values = self._values(table)
+            columns = table.drop_columns(self._names)
             if self._spec:
                 numbers = pa.chunked_array([pa.array(range(first, first + len(table)))])
                 values = to_numpy(table.column(PIXELS), self._spec, file.path, numbers)
                 self.kind.refuse_array(values.shape, values.dtype, str(file.path))
-            else:
+            elif self._column is not None:
                 for name, beside in self.kind.beside(values).items():
                     columns = columns.append_column(f"{self._column}_{name}", beside)
             rows = self.kind.to_rows(values, row_place(file.path, first), self.state)
-            rounding = self.kind.rounding(values)
+            rounding = self.kind.rounding(values, self.state)
             yield Records(rows, columns, first, row_place(file.name, first), rounding, values)
             first += len(table)
 

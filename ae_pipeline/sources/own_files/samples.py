@@ -148,7 +148,8 @@ class OwnSamples(SampleSet):
         if not count:
             return None
         root = (sum(total for total, _ in self._rounding) / count) ** 0.5
-        return f"values of float64 were rounded to float32, root mean square error {root:.2g}"
+        what = self._reader.kind.what_is_rounded(self._reader.state)
+        return f"values of {what} were rounded to float32, root mean square error {root:.2g}"
 
     @property
     def left_out(self) -> str | None:

@@ -164,7 +164,7 @@ class Sink:
                 what = f"{self._path} leaves no record for the {split} split that can be read"
                 raise DataError(what, advice="name more files, or set another source.files.test_fraction or seed")
 
-    def describe(self) -> str:
+    def describe(self, what_is_rounded: str) -> str:
         """What was read, in words."""
         (spec,) = self._sizes
         rows = {split: writer.rows for split, writer in self._splits.items()}
@@ -174,7 +174,7 @@ class Sink:
         found += f"{rows['train']:,} train, {rows['test']:,} test"
         if self._rounded:
             root = (self._rounding / self._rounded) ** 0.5
-            found += f"; float64 rounded to float32, root mean square error {root:.2g}"
+            found += f"; {what_is_rounded} rounded to float32, root mean square error {root:.2g}"
         if not self._unreadable:
             return found
         return f"{found}; {self._unreadable:,} left out (left_out.parquet): {'; '.join(self._named)}"

@@ -10,6 +10,7 @@ _HERE = {
     "name one sort by a glob in source.files.path": "give one sort, by a glob such as 'photos/*.png'",
     ", or name the others by a glob in source.files.path": ", or give the others by a glob such as 'photos/*.png'",
     "name it in source.files.column, or set another source.files.kind": "give files with one that can be",
+    "; columns of numbers make a vector together, as a list in source.files.column (--column for each)": "",
     ", or set source.files.kind: image for pictures": "",
     ", or set source.files.kind: vector for rows of numbers": "",
     ", or set source.files.label to null": "",

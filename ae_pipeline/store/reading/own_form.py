@@ -47,7 +47,10 @@ class OwnForm:
         self.attributes = store.attributes_schema() if attributes is None else attributes
         self.column = self.form.column or self.kind.column
         made = self.kind.column_type(self.state, self.spec)
-        if not self.kind.takes(made):
+        self._own = self.form.together or pa.schema([pa.field(self.column, made)])
+        """The user's column of records, or the columns that make one together."""
+        takes = self.kind.takes if self.form.together is None else self.kind.takes_together
+        if not all(takes(field.type) for field in self._own):
             what = f"keeps {made} as the type of its records, which are none of the kind `{header.kind.name}`"
             raise DataError(what, place=f"the codec of {store.location}", advice=_PLAIN)
         self.schema = self._schema(store.location)
@@ -64,17 +67,18 @@ class OwnForm:
 
     def _schema(self, place: str) -> pa.Schema:
         fields = {self._name(field.name): field for field in self.attributes if not self._is_left_out(field.name)}
-        if self.column in fields:
-            raise ConfigError(
-                f"{place} has a column `{self.column}`, which is also the name of the records' own; choose others "
-                "(--columns), or decode with --format rows"
-            )
+        for name in self._own.names:
+            if name in fields:
+                raise ConfigError(
+                    f"{place} has a column `{name}`, which is also the name of the records' own; choose others "
+                    "(--columns), or decode with --format rows"
+                )
         if len(fields) < sum(not self._is_left_out(name) for name in self.attributes.names):
             twice = f"has two columns for the name `{self.form.label}`"
             raise ConfigError(f"{place} {twice}; choose others (--columns), or decode with --format rows")
         made = {name: field.with_name(name) for name, field in fields.items()}
-        made[self.column] = pa.field(self.column, self.kind.column_type(self.state, self.spec))
-        theirs = [name for name in dict.fromkeys(self.form.columns) if name in made] or [self.column]
+        made |= {field.name: field for field in self._own}
+        theirs = [name for name in dict.fromkeys(self.form.columns) if name in made] or self._own.names
         return pa.schema([made[name] for name in [*(name for name in made if name not in theirs), *theirs]])
 
     def _is_left_out(self, name: str) -> bool:
@@ -98,7 +102,11 @@ class OwnForm:
         if len(values) != len(lines):
             what = f"makes {len(values):,} records of what are {len(lines):,}"
             raise DataError(what, place="the codec's kind", advice=_PLAIN)
-        return lines.append_column(self.column, values).select(self.schema.names)
+        if self.form.together is None:
+            return lines.append_column(self.column, values).select(self.schema.names)
+        for field, column in zip(self._own, values.flatten(), strict=True):
+            lines = lines.append_column(field, column)
+        return lines.select(self.schema.names)
 
     def lines(self, attributes: pa.Table) -> pa.Table:
         """The columns beside the records under the user's names, a row of them for each record."""

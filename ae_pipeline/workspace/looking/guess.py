@@ -14,12 +14,14 @@ import pyarrow as pa
 from ae_pipeline.data.parquet.reader import open_parquet
 from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.data.sample_schema import spec_of, stated_spec
-from ae_pipeline.errors import ConfigError, DataError
+from ae_pipeline.errors import ConfigError, DataError, named
 from ae_pipeline.kinds import KINDS, build_kind, kind_names
 from ae_pipeline.kinds.audio_files import SOUND_SUFFIXES
+from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.encoded import bytes_of, is_encoded
 from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES
 from ae_pipeline.sources.own_files.arrays import records_of_array
+from ae_pipeline.sources.own_files.columns import Wanted, choose_columns, refuse_repeated_names
 from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, TABLE, FoundFile, Listing, sort_of
 from ae_pipeline.workspace.looking.found import IDX, OTHERS, TABLES, TEXTS, Found, every_kind
 
@@ -46,11 +48,11 @@ class Guess:
     kind: str
     why: str
     listing: Listing
-    column: str | None = None
-    """The column to be named, where there are several that can be records."""
+    column: Wanted = None
+    """The column to be named, where there are several that can be records; or those that make a vector together."""
 
 
-def guess_kind(found: Found, kind: str | None = None, column: str | None = None) -> Guess:
+def guess_kind(found: Found, kind: str | None = None, column: Wanted = None) -> Guess:
     """The kind that the files are of, or `kind` itself, and the files that it would read.
 
     Raises DataError where several kinds could be meant, none, or one that is not there; ConfigError for a `kind` that
@@ -69,6 +71,8 @@ def guess_kind(found: Found, kind: str | None = None, column: str | None = None)
         )
     (sort,) = readable
     files = found.files[sort]
+    if column is not None and not isinstance(column, str):
+        return _of_columns(found, sort, files, column)
     if sort == TABLE:
         return _of_table(found, files, column)
     if sort == ARRAY:
@@ -89,9 +93,10 @@ def _listing(found: Found, sort: str, files: Iterable[FoundFile]) -> Listing:
     return Listing(sort, tuple(files), found.left_out)
 
 
-def _as_asked(found: Found, kind: str, column: str | None) -> Guess:
+def _as_asked(found: Found, kind: str, column: Wanted) -> Guess:
     """The files that a kind would read, as far as there are any: of the most frequent sort."""
-    suffixes = build_kind(kind).suffixes
+    opened = build_kind(kind)
+    suffixes = opened.suffixes
     sorts: dict[str, list[FoundFile]] = {}
     for files in found.files.values():
         for file in files:
@@ -105,7 +110,10 @@ def _as_asked(found: Found, kind: str, column: str | None) -> Guess:
         there = ", ".join(f"{len(files):,} {sort} ({files[0].name})" for sort, files in sorts.items())
         raise DataError(f"{found.path} has several sorts of files: {there}; name those of one sort by a glob")
     ((sort, files),) = sorts.items()
-    return Guess(kind, "as asked", _listing(found, sort, sorted(files, key=lambda file: file.name)), column)
+    files = sorted(files, key=lambda file: file.name)
+    if sort == TABLE and isinstance(column, str):
+        column = _in_a_list(_first_schema(files)[1], opened, column)
+    return Guess(kind, "as asked", _listing(found, sort, files), column)
 
 
 def _of_no_kind(found: Found) -> Guess:
@@ -148,13 +156,18 @@ def _of_array(found: Found, files: Sequence[FoundFile], column: str | None) -> G
 
 def _of_table(found: Found, files: Sequence[FoundFile], column: str | None) -> Guess:
     file, schema = _first_schema(files)
+    if column is not None and not isinstance(together := _in_a_list(schema, build_kind(_VECTOR), column), str):
+        return _of_columns(found, TABLE, files, together or ())
     listing = _listing(found, TABLE, files)
     if column in (None, PIXELS) and PIXELS in schema.names and stated_spec(file.path, schema) is not None:
         spec = spec_of(file.path, schema, None)
         kind = _VECTOR if len(spec.shape) == 1 else _IMAGE
         return Guess(kind, f"by `{PIXELS}`, this package's own layout, of {spec.describe()}", listing, column)
     if column is not None and column not in schema.names:
-        raise DataError(f"has no column `{column}`", place=file.path, advice=f"name one of {', '.join(schema.names)}")
+        advice = (
+            f"name one of {', '.join(schema.names)}; of several columns of numbers, each with a --column of its own"
+        )
+        raise DataError(f"has no column `{column}`", place=file.path, advice=advice)
     found_columns = dict(_columns_of_kinds(file, schema))
     # A kind of another package is meant where none of this package's own is.
     able = {name: kind for name, kind in found_columns.items() if kind in KINDS or column} or found_columns
@@ -172,12 +185,32 @@ def _of_table(found: Found, files: Sequence[FoundFile], column: str | None) -> G
     return Guess(able[name], f"by the column `{name}` of {schema.field(name).type}", listing, column)
 
 
+def _of_columns(found: Found, sort: str, files: Sequence[FoundFile], columns: Sequence[str]) -> Guess:
+    """Columns of numbers that are taken together are vectors."""
+    if sort != TABLE:
+        what = f"{found.path} has {found.describe()}, of which none is a table with several columns"
+        raise DataError(what, advice="name Parquet files, or name one --column at most")
+    file, schema = _first_schema(files)
+    chosen = choose_columns(str(file.path), schema, build_kind(_VECTOR), columns)
+    names = named([f"`{name}`" for name in chosen], _NAMED)
+    what = f"columns {names}, together" if len(chosen) > 1 else f"column {names}, a vector of one number"
+    return Guess(_VECTOR, f"by the {what}", _listing(found, TABLE, files), chosen)
+
+
+def _in_a_list(schema: pa.Schema, kind: Kind, column: str) -> Wanted:
+    """One column of numbers in a list, as params.yaml has it; a column of records as it is."""
+    found = schema.field(column).type if column in schema.names else None
+    is_one = found is not None and kind.takes_together(found) and not kind.takes(found)
+    return [column] if is_one else column
+
+
 def _first_schema(files: Sequence[FoundFile]) -> tuple[FoundFile, pa.Schema]:
     """The columns of the first file that can be opened. Raises DataError where none can."""
     troubles = []
     for file in files:
         try:
             with open_parquet(file.path) as parquet:
+                refuse_repeated_names(file.path, parquet.schema_arrow)
                 return file, parquet.schema_arrow
         except DataError as error:
             troubles.append(error)

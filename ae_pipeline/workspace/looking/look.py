@@ -5,6 +5,7 @@ looked.kind, looked.records, looked.choice, looked.refused
 """
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from ae_pipeline.data.value_range import ValueRange, scaled_by
 from ae_pipeline.errors import DataError, as_in_messages, named
 from ae_pipeline.experiments.presets import TILES
 from ae_pipeline.kinds import build_kind
-from ae_pipeline.kinds.base import Kind
-from ae_pipeline.sources.own_files.columns import Kept
+from ae_pipeline.kinds.base import Kind, Source
+from ae_pipeline.kinds.state import entry_of
+from ae_pipeline.kinds.vector import VectorState
+from ae_pipeline.sources.own_files.columns import Kept, Wanted, refuse_same_names
 from ae_pipeline.sources.own_files.listing import SINGLE, Listing, list_files
 from ae_pipeline.sources.own_files.places.at_hand import AtHand, at_hand
 from ae_pipeline.sources.own_files.readers import open_reader
@@ -36,6 +39,8 @@ from ae_pipeline.workspace.looking.worth import Worth, measure_worth
 # The share of all records that is not held out for the test.
 _TRAIN_SHARE = 0.9
 _LEAST_RECORDS = 2
+# Up to so many values of columns that are taken together, their scaling is that of all, in about a second.
+_FITTED_VALUES = 1 << 24
 _NAMED = 5
 
 
@@ -54,6 +59,8 @@ class Looked:
     """Columns that are kept beside the records, and their types."""
     sample: Sample | None = None
     """The files that were fetched, for a URL; all that is said is about these, but for `files` and `nbytes`."""
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Columns that make a record together, and the ends of the range that each is scaled by."""
     table: TableLook | None = None
     """For tables and texts, which are not read yet."""
     passed_over: tuple[str, ...] = ()
@@ -117,7 +124,7 @@ class Looked:
         return self.table is None and self.fit_problem is None and not self.tally.readable
 
 
-def look(path: str, kind: str | None = None, column: str | None = None) -> Looked:
+def look(path: str, kind: str | None = None, column: Wanted = None) -> Looked:
     """Look at the data at a path or URL, which `source.files.path` takes.
 
     Memory does not grow with the number of records. Some of the files at a URL are fetched (fetching.py).
@@ -128,7 +135,7 @@ def look(path: str, kind: str | None = None, column: str | None = None) -> Looke
         return _look(data, kind, column, Path(work))
 
 
-def _look(data: AtHand, kind: str | None, column: str | None, work: Path) -> Looked:
+def _look(data: AtHand, kind: str | None, column: Wanted, work: Path) -> Looked:
     found, sample = fetch_some(data, find(data), kind)
     guess = guess_kind(found, kind, column)
     files = sample.of_files if sample and sample.of_files else guess.listing.files
@@ -170,7 +177,7 @@ def _listing_problems(data: AtHand, kind: Kind, found: Found, listing: Listing) 
     return []
 
 
-def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader | None:
+def _open(looked: Looked, kind: Kind, column: Wanted, work: Path) -> Reader | None:
     """The reader of the files, its kind fitted; None where the files do not go together, which is noted."""
     listing = looked.guess.listing
     try:
@@ -186,6 +193,7 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
             return None
         several = kind.row_columns(reader.state) if reader.state else pa.schema([])
         kept = Kept(reader.schema, listing.files[0], None, several if several.names else None)
+        refuse_same_names(listing.files[0].path, reader.form and reader.form.together, kept.schema)
         looked.tiled = looked.guess.kind == "image" and bool(several.names)
         looked.columns = {field.name: str(field.type) for field in kept.schema if field.name not in several.names}
     except DataError as error:
@@ -197,11 +205,26 @@ def _open(looked: Looked, kind: Kind, column: str | None, work: Path) -> Reader 
 def _fit(looked: Looked, reader: Reader) -> bool:
     """Fit the kind's state; False where it says that it needs a setting, which is noted."""
     assert reader.form is not None
+    columns = reader.form.together
+    is_large = columns is not None and looked.records * len(columns) > _FITTED_VALUES
+    records = _some(looked, reader) if is_large else reader.sources()
     try:
-        reader.state = reader.kind.fit(reader.form, reader.kind.Options(), reader.sources())
+        reader.state = reader.kind.fit(reader.form, reader.kind.Options(), records)
+        entry_of(looked.guess.kind, reader.state)
     except DataError as error:
         looked.fit_problem = str(error)
+    if isinstance(reader.state, VectorState) and columns is not None:
+        ends = [(found.low, found.high) for found in reader.state.ranges or ()]
+        looked.ranges = dict(zip(columns.names, ends, strict=True))
     return looked.fit_problem is None
+
+
+def _some(looked: Looked, reader: Reader) -> Iterator[Source]:
+    """The records that are going to be looked at."""
+    for stretch in plan(reader, looked.guess.listing.files):
+        for records in read(reader, stretch):
+            assert records.values is not None
+            yield records.values
 
 
 def _read(looked: Looked, reader: Reader) -> None:
@@ -215,7 +238,7 @@ def _read(looked: Looked, reader: Reader) -> None:
         enough = tally.nbytes + MOST_BYTES // len(stretches)
         try:
             for records in read(reader, stretch):
-                tally.add_block(records)
+                tally.add_block(records, together=bool(looked.ranges))
                 for number, row in enumerate(rows_of(records, reader)):
                     tally.add(row, records.name(number), place)
                     if tally.nbytes >= enough:

@@ -33,6 +33,7 @@ def as_json(looked: Looked) -> dict[str, Any]:
         "missing": dict(missing),
         "repeated": tally.repeated,
         "columns": table.columns if table else looked.columns,
+        "together": {name: {"low": low, "high": high} for name, (low, high) in looked.ranges.items()},
         "problems": [
             *looked.problems,
             *([looked.fit_problem] if looked.fit_problem else []),

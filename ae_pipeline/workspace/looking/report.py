@@ -1,16 +1,20 @@
 """What was found of a person's data, in words; plain.py has it for programs."""
 
+import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from ae_pipeline.errors import named
 from ae_pipeline.sources.own_files.listing import TABLE
 from ae_pipeline.workspace.looking.look import Looked, training_seconds
+from ae_pipeline.workspace.looking.tables import TableLook
 from ae_pipeline.workspace.looking.tally import MOST_BYTES, Reason, describe_sizes
 from ae_pipeline.workspace.looking.worth import Worth
 
 _NAMED = 5
 _SIZES = 4
+# Columns that a command is shown with, and whose ranges are.
+_OPTIONS, _RANGES = 40, 12
 _MINUTE, _HOUR = 60, 3600
 # A codec is expected to know little where this share of the variance is left.
 _LITTLE = 0.7
@@ -105,6 +109,7 @@ def _of_records(looked: Looked) -> Iterator[Line]:
         each = "each " if len(tally.sizes) == 1 else "in records: "
         rows = f"{'about ' if some else ''}{looked.rows:,}, {each}" if several else ""
         yield "rows", f"{rows}{describe_sizes(tally.sizes.most_common(), _SIZES)}"
+    yield from _group("scaled by", _of_ranges(looked))
     if looked.value_range is not None:
         yield "values", looked.value_range.describe().removeprefix("values from ")
     if tally.records:
@@ -112,6 +117,22 @@ def _of_records(looked: Looked) -> Iterator[Line]:
         yield "repeated", _repeated(looked)
     if looked.columns:
         yield "kept beside", ", ".join(f"{name} ({kind})" for name, kind in looked.columns.items())
+
+
+def _of_ranges(looked: Looked) -> Iterator[str]:
+    """The range that each column is scaled by."""
+    found = [
+        f"{name}: {_end(low)} in every record" if low == high else f"{name}: {_end(low)} to {_end(high)} become 0 to 1"
+        for name, (low, high) in looked.ranges.items()
+    ]
+    yield from found[:_RANGES]
+    if len(found) > _RANGES:
+        yield f"and {len(found) - _RANGES:,} more"
+
+
+def _end(value: float) -> str:
+    """An end of a range: integers whole, floats short."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _of_refusals(looked: Looked) -> Iterator[Line]:
@@ -138,8 +159,9 @@ def _of_choice(looked: Looked) -> Iterator[Line]:
     if looked.problems:
         return
     kind = f" --kind {looked.guess.kind}" if looked.guess.why == "as asked" else ""
-    column = f" --column {shlex.quote(looked.guess.column)}" if looked.guess.column else ""
-    yield "next", f"ae-pipeline init FOLDER --data {shlex.quote(looked.path)}{kind}{column}"
+    column = looked.guess.column
+    names = [column] if isinstance(column, str) else column or ()
+    yield "next", f"ae-pipeline init FOLDER --data {shlex.quote(looked.path)}{kind}{_options(names)}"
 
 
 def _of_worth(worth: Worth) -> Iterator[Line]:
@@ -162,12 +184,35 @@ def _of_table(looked: Looked) -> Iterator[Line]:
         yield from _group("columns", found)
         yield from _group("cannot be read", table.broken)
     else:
-        yield "columns", "not looked at: write the data as Parquet, and they are"
+        yield (
+            "columns",
+            "not looked at: write the data as Parquet, of which columns of numbers can be taken as a vector",
+        )
     yield "refused", f"the kind `{kind}` is not supported yet: it comes with exact coding"
-    if len(table.numbers) > 1:
-        names = named(table.numbers, _NAMED)
-        advice = "written as one column of lists, such as embeddings are, they can be taken as the kind `vector`"
-        yield "numbers", f"{names}: {advice}; all get one scaling, so they should be of one unit"
+    yield from _group("numbers", _as_vector(looked, table))
+
+
+def _as_vector(looked: Looked, table: TableLook) -> Iterator[str]:
+    """That columns of numbers can be taken as a vector, by name, and how."""
+    able = [name for name in table.numbers if not table.missing.get(name)]
+    lacking = [f"`{name}`" for name in table.numbers if table.missing.get(name)]
+    if not table.numbers:
+        return
+    yield "columns of numbers can be taken as a vector, by their names; the others are kept beside it as they are"
+    if lacking:
+        yield f"not {named(lacking, _NAMED)}, unless what is missing there is filled in, or its rows are left out"
+    if able:
+        more = f"; and {len(able) - _OPTIONS:,} more columns in the same way" if len(able) > _OPTIONS else ""
+        path = shlex.quote(looked.path)
+        yield f"ae-pipeline inspect {path}{_options(able[:_OPTIONS])}{more}"
+        names = ", ".join(json.dumps(name, ensure_ascii=False) for name in able[:_OPTIONS])
+        yield f"in params.yaml: source.files.kind: vector, source.files.column: [{names}]{more}"
+        yield "decoded numbers are near the given ones, not the same, and each column's errors are of about one size"
+
+
+def _options(columns: Sequence[str]) -> str:
+    """Options of `inspect` and `init` that name columns."""
+    return "".join(f" --column {shlex.quote(name)}" for name in columns)
 
 
 def _nulls(count: int | None) -> str:

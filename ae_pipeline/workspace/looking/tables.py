@@ -1,10 +1,13 @@
-"""Tables and texts: what can be said of them, though no kind reads them yet."""
+"""Tables and texts: what can be said of them, though no kind reads them whole yet."""
 
 from dataclasses import dataclass, field
 
 from ae_pipeline.data.parquet.reader import open_parquet
+from ae_pipeline.data.sample_schema import ROW_ID
 from ae_pipeline.errors import DataError
 from ae_pipeline.sources.own_files.listing import TABLE, Listing
+
+_NUMBERS = ("int", "uint", "float", "double", "half", "bool")
 
 
 @dataclass
@@ -21,10 +24,8 @@ class TableLook:
 
     @property
     def numbers(self) -> list[str]:
-        """Columns of one number a row, by name."""
-        return [
-            name for name, kind in self.columns.items() if kind.startswith(("int", "uint", "float", "double", "half"))
-        ]
+        """Columns of one number a row, by name; an id is a name, and no number."""
+        return [name for name, kind in self.columns.items() if kind.startswith(_NUMBERS) and name != ROW_ID]
 
 
 def look_at_table(listing: Listing) -> TableLook:

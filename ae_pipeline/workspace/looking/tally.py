@@ -70,8 +70,8 @@ class Tally:
         """Whether enough bytes were looked at."""
         return self.nbytes >= MOST_BYTES
 
-    def add_block(self, records: Records) -> None:
-        """Count what is missing in some records, as they stand in their file."""
+    def add_block(self, records: Records, *, together: bool = False) -> None:
+        """Count what is missing in some records, as they stand in their file: in each column of those `together`."""
         if ROW_ID in records.columns.column_names:
             self._add_ids(records.columns.column(ROW_ID).drop_null().to_pylist(), records.name)
         for name in records.columns.column_names:
@@ -79,6 +79,9 @@ class Tally:
         values = records.values
         if isinstance(values, np.ndarray):
             self.missing[RECORDS] += _not_finite(values)
+        elif values is not None and together:
+            for field, column in zip(values.type, values.flatten(), strict=True):
+                self.missing[field.name] += _missing_in(column)
         elif values is not None:
             inner = values.storage if tensor_shape(values.type) is not None else values
             self.missing[RECORDS] += _missing_in(inner)
