@@ -29,7 +29,7 @@ LIBRARIES = (
 )
 
 
-# As `-c`, it begins with the libraries of the nursery (warm.py), which has all but Prefect.
+# A program given with `-c` begins with the libraries of the nursery (warm.py), which has all but Prefect.
 _PROGRAM = f"import sys; sys.path.insert(1, {str(Path(__file__).parent)!r}); import warm_flows; warm_flows.serve()"
 
 

@@ -358,9 +358,9 @@ def test_settings_fit_the_rows_and_the_gate_can_be_passed():
     assert (narrow.train.latent_size, narrow.train.batch_size, narrow.evaluate.gate.beat_pca) == (7, 16, False)
     wide = choose("vector", SampleSpec((9000,), "float32"), 300, None).params
     assert not wide.model.options["linear_path"]
-    klt = Klt(low_rank(400, 3072, 60), 0.0, 1.0)
-    large = choose("image", SampleSpec((32, 32, 3), "uint8"), 4000, klt).params
-    assert large.train.rate_weight == pytest.approx(2.9e-5 * 784 / 3072, rel=0.02)
+    klt = Klt(low_rank(400, 2500, 60), 0.0, 1.0)
+    large = choose("image", SampleSpec((50, 50), "uint8"), 4000, klt).params
+    assert large.train.rate_weight == pytest.approx(2.9e-5 * 784 / 2500, rel=0.02)
     assert large.train.latent_size == 12
     assert not choose("image", SampleSpec((64, 64, 3), "uint8"), 4000, None).params.evaluate.gate.beat_pca
     unknown = choose("somebodys", SampleSpec((3,), "float32"), 9, None)
