@@ -9,7 +9,9 @@ from functools import partial
 
 import psutil
 import pytest
+import warm
 from clone import Clone
+from guarding import Guard
 from prefect.client.schemas.objects import State, StateType
 from prefect_server import PrefectServer, free_port, until
 from ready import copy_prefect_home
@@ -17,7 +19,7 @@ from ruamel.yaml import YAML
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
-# Python runs a module of this name at its start: it stops a flow run before it is Running, or its first stage.
+# Python runs this at its start, before all else: it stops a flow run before it is Running, or its first stage.
 HOLD = """
 import os, pathlib, sys, time
 hold = pathlib.Path(os.environ["HOLD"])
@@ -48,10 +50,12 @@ def clone(tmp_path_factory):
 @pytest.fixture
 def hold(tmp_path, monkeypatch):
     """A folder; a file in it called as a state holds runs in that state."""
-    (tmp_path / "sitecustomize.py").write_text(HOLD)
+    guard = Guard(tmp_path)
+    started = tmp_path / "sitecustomize.py"
+    started.write_text(HOLD + started.read_text())
     (tmp_path / "hold").mkdir()
-    monkeypatch.setenv("HOLD", str(tmp_path / "hold"))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    for name, value in {"HOLD": str(tmp_path / "hold"), **guard.environment, **warm.environment()}.items():
+        monkeypatch.setenv(name, value)
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "hold"

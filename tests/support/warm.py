@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 VARIABLE = "AE_TEST_WARM"
 """Where the nursery listens; empty for none."""
 COLD = {VARIABLE: ""}
-FLOWS = ("encode_new", "evaluate_and_promote", "monitor", "rebuild")
+FLOWS = ("encode_new", "evaluate_and_promote", "monitor", "rebuild", "recovery")
 LIBRARIES = (
     "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin",
@@ -63,9 +63,9 @@ LIBRARIES = (
     "torch._dynamo",  # every optimiser of torch does
     "typer",
 )
-_PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline", "prefect.engine", *(f"flows.{name}" for name in FLOWS))
+_PROGRAMS = ("ae_pipeline", "dvc", "ae-pipeline", "prefect", "prefect.engine", *(f"flows.{name}" for name in FLOWS))
 # They look after processes, and at those that started them.
-_ALONE = ("serve", "worker", "mlflow-ui")
+_ALONE = ("serve", "server", "worker", "mlflow-ui")
 # What Python and libraries read once; the child takes the exceptions from the command.
 _READ_AT_START = (
     "PYTHON",

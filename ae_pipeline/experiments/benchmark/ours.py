@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError
 from ae_pipeline.evaluation.through_store import make_trip
@@ -16,7 +17,7 @@ from ae_pipeline.experiments.benchmark.points import OURS, Point, Rows
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams, Params
 from ae_pipeline.provenance import machine
-from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.format.layouts import QUICK
 from ae_pipeline.training.build import build_codec
 from ae_pipeline.training.progress import epoch_progress
 
@@ -50,10 +51,11 @@ def trained_codec(
 
 
 def measure_preset(preset: str, codec: Path, rows: Rows, params: EncodeParams) -> list[Point]:
-    """One point for every layout of the latent column."""
+    """One point for every quick layout of the latent column, and for the codec's own."""
+    own = read_header(codec).layout
     return [
         measure_store(f"{preset} ({layout})", OURS, layout, codec, rows, params.model_copy(update={"layout": layout}))
-        for layout in LAYOUTS
+        for layout in (*QUICK, *({own} - {*QUICK}))
     ]
 
 

@@ -26,7 +26,7 @@ from ae_pipeline.experiments.front import front
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import LARGEST_PCA, EncodeParams
 from ae_pipeline.params.operation import BenchParams
-from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
+from ae_pipeline.store.format.layouts import LATENT, LAYOUTS, QUICK
 from ae_pipeline.store.parts import column_bytes
 
 FAMILY = "PCA"
@@ -126,7 +126,7 @@ def _trials(rows: Rows, train: SampleSet, params: BenchParams, encode: EncodePar
             quantiser = Quantiser(whole.levels, whole.scale[:size], whole.zero_point[:size])
             q = quantiser.quantise(z[:, :size])
             lost = _error(model, quantiser.dequantise(q), pixels, rows.scaling)
-            bits = {layout: column_bits(q.numpy(), layout, encode.row_group_rows) for layout in LAYOUTS}
+            bits = {layout: column_bits(q.numpy(), layout, encode.row_group_rows) for layout in QUICK}
             layout = min(bits, key=lambda name: bits[name])
             yield Trial(size, model, quantiser, kind, layout, bits[layout], lost, codec_bytes(size, len(mean)))
 

@@ -16,7 +16,7 @@ from ae_pipeline.experiments.benchmark.pca import column_bits
 from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell, timed
 from ae_pipeline.params import LARGEST_PCA
 from ae_pipeline.params.operation import BenchParams
-from ae_pipeline.store.format.layouts import LAYOUTS
+from ae_pipeline.store.format.layouts import QUICK
 
 # Rows that codes are fitted to, evenly spaced: faiss takes no more.
 _TRAIN_ROWS = 65_536
@@ -119,7 +119,7 @@ def _point(
     row_group_rows: int,
 ) -> Point:
     """`codes` are int8 (n, bytes) of all rows; `shared` bytes are kept once."""
-    bits = min(column_bits(codes, layout, row_group_rows) for layout in LAYOUTS)
+    bits = min(column_bits(codes, layout, row_group_rows) for layout in QUICK)
     dtype = rows.pixels.dtype
     if dtype.kind != "f":
         limits = np.iinfo(dtype)

@@ -7,6 +7,7 @@ Format version 2, documented in docs/store-format.md; version 1 is read too. Rea
 import json
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,7 @@ SNAPSHOTS_FOLDER = "_snapshots"
 # Whoever goes through all of them must come to an end.
 MOST_SNAPSHOTS = 999_999
 LARGEST_MANIFEST = 256 << 20
+_LARGE = 1 << 20
 _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
 Id = Annotated[int, Field(strict=True)] | str
@@ -194,7 +196,7 @@ def snapshot_name(snapshot: int) -> str:
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """Check a manifest's bytes; `where` is their file, for messages. Raises StoreError."""
-    with no_garbage():
+    with no_garbage() if len(data) > _LARGE else nullcontext():
         try:
             return _parse_in_pieces(data) or _parse_whole(data)
         except StoreError as error:
