@@ -445,7 +445,7 @@ def test_a_folder_that_grew_adds_its_new_pictures_once(ae, photos, tmp_path):
 def test_a_codec_says_which_layout_suits_it(ae, photos, tmp_path):
     from handmade import change_header
 
-    trained = {"train": {"rate_weight": 0.001, "rate_code": "shared"}}
+    trained = {"train.rate_weight": 0.001, "train.rate_code": "shared"}
     for number, (params, layout) in enumerate([({}, "list"), (trained, "binary"), (None, "list")]):
         change_header(tmp_path / "codec", provenance={"params": params})
         store = tmp_path / f"store{number}"

@@ -92,7 +92,7 @@ def test_duckdb_computes_on_latents_and_errors(expected):
     if expected.layout == "coded":
         assert total > 0
     else:
-        assert total == {"list": latents.sum(dtype=np.int64), "binary": latents.size}[expected.layout]
+        assert total == (latents.sum(dtype=np.int64) if expected.layout == "list" else latents.size)
     assert mean == pytest.approx(expected.errors.mean(dtype=np.float64))
 
 

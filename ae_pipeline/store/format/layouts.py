@@ -109,4 +109,4 @@ LAYOUTS = {
     "coded": replace(_BINARY, coded_type=pa.binary(), to_file=_encode_group, from_file=_decode_group),
 }
 QUICK = tuple(name for name, layout in LAYOUTS.items() if layout.zstd_level == ZSTD_LEVEL)
-"""Those that are written fast enough to be tried on any rows."""
+"""The layouts that are written fast enough to be tried on any rows."""
