@@ -25,7 +25,8 @@ from ae_pipeline.training.precision import Precision, choose_precision
 from ae_pipeline.training.rate import RateModel
 
 _VALIDATION_BATCH_ROWS = 2048
-# A validation loss this many times the untrained model's counts as diverged.
+# A validation loss this many times the untrained model's counts as diverged; of one that begins as the KLT, which may
+# be nearly perfect on few columns, as many times the error of answering the mean, if that is more.
 _DIVERGED = 10.0
 # Shares of all steps over which the learning rate (cosine) and the rate term rise from zero: before the network has
 # learned anything, saving bits would switch dimensions off for good.
@@ -91,11 +92,12 @@ def fit(
         precision = choose_precision(params.autocast, partial(_trial, trained, train, params, scaling, steps))
         trainer = _Trainer(trained, params, scaling, steps, autocast=precision.autocast, compiled=params.compile)
         untrained = best_loss = trainer.validation_loss(validation)
+        worst = _DIVERGED * max(untrained, _spread(validation, scaling) if model.begins_as_klt else 0.0)
         for number in range(1, params.epochs + 1):
             learning_rate = trainer.learning_rate
             train_loss = trainer.epoch(train, generator)
             epoch = Epoch(number, train_loss, trainer.validation_loss(validation), learning_rate)
-            _check(epoch, untrained)
+            _check(epoch, untrained, worst)
             history.append(epoch)
             on_epoch(epoch)
             if epoch.validation_loss < best_loss:
@@ -221,13 +223,24 @@ def _initialise_glorot(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _check(epoch: Epoch, untrained: float) -> None:
+@torch.no_grad()
+def _spread(rows: Rows, scaling: Scaling) -> float:
+    """Mean squared distance of scaled values from each value's mean."""
+    moments = torch.zeros(2, 1, dtype=torch.float64)
+    for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
+        x = scale_pixels(pixels.float(), scaling).flatten(1).double().cpu()
+        moments = moments + torch.stack([x.sum(0), x.square().sum(0)])
+    mean, square = moments / rows.rows
+    return float((square - mean.square()).mean())
+
+
+def _check(epoch: Epoch, untrained: float, worst: float) -> None:
     if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
         raise TrainingError(
             f"the loss is not a number in epoch {epoch.epoch} (train {epoch.train_loss:.5g}, validation "
             f"{epoch.validation_loss:.5g}); lower train.learning_rate, now {epoch.learning_rate:g}; no codec is written"
         )
-    if epoch.validation_loss > _DIVERGED * untrained:
+    if epoch.validation_loss > worst:
         raise TrainingError(
             f"training diverges: validation loss {epoch.validation_loss:.5g} in epoch {epoch.epoch}, {untrained:.5g} "
             f"before training; lower train.learning_rate (now {epoch.learning_rate:g}); no codec was written"
