@@ -137,6 +137,10 @@ class Kind(ABC):
         """Sum of the squared differences between values and rows, and how many values; (0, 0): none is rounded."""
         return 0.0, 0
 
+    def unlike_constants(self, records: pa.Array | np.ndarray, state: KindState | None) -> dict[str, int]:  # noqa: ARG002
+        """Of values that never changed in training, by name, how many records have another; only those that do."""
+        return {}
+
     def what_is_rounded(self, state: KindState | None) -> str:  # noqa: ARG002
         """What `rounding` measures, in words that stand before "rounded to float32"."""
         return "float64"

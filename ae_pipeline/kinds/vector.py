@@ -24,6 +24,7 @@ from ae_pipeline.data.scaled_columns.columns import (
     is_number,
     rounding_of_columns,
     rows_of_columns,
+    unlike_constants,
 )
 from ae_pipeline.data.scaled_columns.scaling import Range
 from ae_pipeline.errors import DataError
@@ -128,6 +129,10 @@ class VectorKind(Kind):
         with np.errstate(over="ignore", invalid="ignore"):
             apart = values - values.astype(np.float32)
         return float(np.square(apart[np.isfinite(apart)]).sum()), values.size
+
+    def unlike_constants(self, records: pa.Array | np.ndarray, state: KindState | None) -> dict[str, int]:
+        is_together = isinstance(records, pa.Array) and pa.types.is_struct(records.type)
+        return unlike_constants(records, _ranges_of(state)) if is_together and state is not None else {}
 
     def what_is_rounded(self, state: KindState | None) -> str:
         is_together = state is not None and state.form.together is not None

@@ -62,7 +62,7 @@ def build_codec(
     validation_rows = open_rows(validation, params.train.data, device)
     fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch)
 
-    frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling)
+    frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling, train.spec)
     integers, tuned = None, None
     if in_integers:
         integers, tuned = tune(frozen, quantiser, rate, train_rows, validation_rows, params.train)
@@ -97,13 +97,15 @@ def build_codec(
 
 
 def _freeze(
-    model: Autoencoder, fitted: Fitted, rows: Rows, params: Params, scaling: Scaling
+    model: Autoencoder, fitted: Fitted, rows: Rows, params: Params, scaling: Scaling, spec: SampleSpec
 ) -> tuple[Autoencoder, Quantiser, RateModel | None]:
     """The model as it will be stored and its quantiser: the one it was trained with, or one fitted to its latents.
 
     A quantiser from training comes with the rate model of the latents that are left.
     """
-    device, bits = next(model.parameters()).device, params.train.weight_bits
+    device = next(model.parameters()).device
+    # Integers are rounded from floats that were not rounded to bytes before.
+    bits = 16 if _computes_in_integers(params, spec) else params.train.weight_bits
     frozen = freeze(model, params.model.name, weight_bits=bits).to(device)
     latents = _latents(frozen, rows, scaling)
     if fitted.rate is None:

@@ -91,9 +91,9 @@ class RateModel(nn.Module):
 
     @torch.no_grad()
     def by_use(self, z: Tensor, dimensions: Tensor) -> Tensor:
-        """The dimensions to keep with their channels in the order in which zstd makes fewest bytes of them.
+        """The dimensions to keep with their channels in an order in which zstd makes few bytes of them.
 
-        That is the least used channel first: on pictures of 64 x 64 pixels 2% fewer than with the most used one first,
+        It is the least used channel first: on pictures of 64 x 64 pixels 2% fewer than with the most used one first,
         and 3 to 6% fewer than in three orders by chance.
         """
         if not self.channels:

@@ -58,6 +58,16 @@ def test_a_table_comes_back_with_its_columns_types_and_order(ae, data, tmp_path)
     assert chosen.equals(found.select(chosen.column_names).take([3, 17]))
 
 
+def test_another_value_where_all_were_one_in_training_is_said_with_the_number_of_rows(ae, data, tmp_path):
+    _, _, err = ae("encode", data, "--codec", tmp_path / "codec", "--store", tmp_path / "store")
+    assert "never changed" not in err
+    place, same = FOUND.column_names.index("same"), FOUND["same"].to_pylist()
+    later = FOUND.set_column(place, FOUND.schema.field("same"), pa.array([same[0] + 2] * 3 + same[3:], pa.uint16()))
+    code, _, err = ae("append", tmp_path / "store", save(tmp_path / "later.parquet", later, row_group_size=2))
+    assert code == 0
+    assert "columns that never changed in training have other values, which are mostly lost: `same` (3 rows)" in err
+
+
 def test_all_that_takes_own_files_takes_such_tables(ae, data, tmp_path):
     store, more = tmp_path / "store", save(tmp_path / "more.parquet", table(33))
     ae("encode", data, "--codec", tmp_path / "codec", "--store", store, "--row-group-rows", 7)

@@ -14,6 +14,7 @@ from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.experiments.presets import preset_params
 from ae_pipeline.kinds import build_kind
+from ae_pipeline.models import build_model
 from ae_pipeline.sources.own_files.listing import list_files
 from ae_pipeline.sources.own_files.places.at_hand import AtHand
 from ae_pipeline.sources.own_files.readers import open_reader
@@ -265,6 +266,14 @@ def test_small_pictures_in_colour_have_a_preset_of_their_own(shape, latents, wor
     assert f"preset `icons`{words}: for small pictures in colour" in describe(found)
     # One for each channel of latents and the weights, a byte each, are few.
     assert 50_000 < codec_bytes(params, found.tally.spec, latents) < 65_000
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 10, 3), (2, 9, 4), (3, 40, 3), (1, 700, 3), (65, 63, 3), (100, 9, 4)])
+def test_the_preset_for_small_pictures_can_be_built_for_every_shape(shape):
+    spec = SampleSpec(shape, "uint8")
+    params = choose("image", spec, 50, None).params
+    assert params.train.latent_size <= max(1, spec.size - 1)
+    build_model(params.model.name, shape, params.train.latent_size, params.model.options)
 
 
 def test_rows_that_are_too_large_to_try_are_told(tmp_path):

@@ -137,6 +137,16 @@ def rounding_of_columns(records: pa.StructArray, ranges: tuple[Range, ...]) -> t
     return total, int(whole.sum()) * len(columns)
 
 
+def unlike_constants(records: pa.StructArray, ranges: tuple[Range, ...]) -> dict[str, int]:
+    """Records with another value in a column whose range is a single one, by the column's name."""
+    constant = {number: found.low for number, found in enumerate(ranges) if found.is_constant}
+    if not constant:
+        return {}
+    whole, columns = _columns(records)
+    counts = {records.type[number].name: int((columns[number][whole] != low).sum()) for number, low in constant.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
 def columns_of_rows(rows: np.ndarray, schema: pa.Schema, ranges: tuple[Range, ...]) -> pa.StructArray:
     """The records that rows (n, columns) are, as structs of the columns' types. Raises ValueError for other rows."""
     if rows.shape[1:] != (len(schema),):

@@ -39,9 +39,11 @@ def icon_settings(shape: tuple[int, ...]) -> dict[str, Any]:
     """What of `icons` is otherwise for pictures (height, width, channels) of another size: as much for each block."""
     values = preset_values(ICONS)
     blocks, others = (-(-size[0] // _ICON_BLOCK) * -(-size[1] // _ICON_BLOCK) for size in (shape, ICON_SHAPE))
+    # No more latents than a row has values.
+    for_each = max(1, min(values["train.latent_size"] // others, (prod(shape) - 1) // blocks))
     weight = values["train.rate_weight"] * prod(ICON_SHAPE) / prod(shape)
     return {
-        "train.latent_size": values["train.latent_size"] // others * blocks,
+        "train.latent_size": for_each * blocks,
         "train.rate_weight": float(f"{weight:.2g}"),
     }
 

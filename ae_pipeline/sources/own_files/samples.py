@@ -5,6 +5,7 @@ records of an array, or some thousand files of one record each (grouping.py). It
 its files, as their names are a column. Memory is that of a block, whatever the number of records.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
@@ -65,6 +66,8 @@ class OwnSamples(SampleSet):
         self._left_out: list[str] = []
         # What `Kind.rounding` says of each block, gathered by all copies, which read side by side.
         self._rounding: list[tuple[float, int]] = []
+        # What `Kind.unlike_constants` says, by file and first record: blocks may be read more than once.
+        self._unlike: dict[tuple[str, int], dict[str, int]] = {}
         self._leave_broken_out()
         self.shards = tuple(self._plan(listing, known))
         if not self.shards:
@@ -144,12 +147,16 @@ class OwnSamples(SampleSet):
 
     @property
     def rounded(self) -> str | None:
-        count = sum(number for _, number in self._rounding)
-        if not count:
-            return None
-        root = (sum(total for total, _ in self._rounding) / count) ** 0.5
-        what = self._reader.kind.what_is_rounded(self._reader.state)
-        return f"values of {what} were rounded to float32, root mean square error {root:.2g}"
+        said = []
+        if count := sum(number for _, number in self._rounding):
+            root = (sum(total for total, _ in self._rounding) / count) ** 0.5
+            what = self._reader.kind.what_is_rounded(self._reader.state)
+            said.append(f"values of {what} were rounded to float32, root mean square error {root:.2g}")
+        unlike: Counter[str] = sum(map(Counter, self._unlike.values()), Counter())
+        if unlike:
+            columns = ", ".join(f"`{name}` ({count:,} rows)" for name, count in unlike.items())
+            said.append(f"columns that never changed in training have other values, which are mostly lost: {columns}")
+        return "; ".join(said) or None
 
     @property
     def left_out(self) -> str | None:
@@ -272,6 +279,9 @@ class OwnSamples(SampleSet):
             found = self._reader.read(file, list(shard.row_groups), shard.row_in_file)
         for records in found:
             self._rounding.append(records.rounding)
+            if records.values is not None:
+                found_here = self._reader.kind.unlike_constants(records.values, self._reader.state)
+                self._unlike[file.name, records.first] = found_here
             yield self._source_of_records(records, file)
 
     def _source_of_files(self, files: Sequence[FoundFile]) -> tuple[Iterator[Row], "Lines", Callable[[int], str]]:

@@ -39,6 +39,7 @@ SNAPSHOTS_FOLDER = "_snapshots"
 # Whoever goes through all of them must come to an end.
 MOST_SNAPSHOTS = 999_999
 LARGEST_MANIFEST = 256 << 20
+# Bytes of a manifest whose objects are so many that garbage collection would look through them several times.
 _LARGE = 1 << 20
 _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
