@@ -4,7 +4,6 @@ import errno
 import filecmp
 import gc
 import shutil
-import tempfile
 import threading
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from buckets import S3_FIXTURES, Short, put, web_server
+from buckets import S3_FIXTURES, Short, put, web_server, work_in
 from handmade import bytes_of, random_codec
 from own_files import fetch
 from PIL import Image
@@ -37,9 +36,7 @@ RANDOM = np.random.default_rng(5)
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
+    work_in(tmp_path, monkeypatch)
 
 
 def picture(path, shape=(6, 5)):

@@ -4,6 +4,7 @@ running, s3 = S3_FIXTURES                       # fixtures: the server of a modu
 put(s3, folder, "photos")                       # what is in a folder, or a file, as objects below a key
 """
 
+import tempfile
 import threading
 from contextlib import contextmanager
 
@@ -83,3 +84,10 @@ def web_server(files):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def work_in(folder, monkeypatch):
+    """Make a folder the current one, and one in it that of temporary files."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
+    (folder / "temporary").mkdir()

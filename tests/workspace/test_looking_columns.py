@@ -120,7 +120,8 @@ def test_from_a_table_to_a_table(ae, tmp_path, monkeypatch):
     assert ae("init", "ws", "--data", "t.parquet", *columns)[0] == 0
     monkeypatch.chdir(tmp_path / "ws")
     written = (tmp_path / "ws/params.yaml").read_text()
-    assert YAML(typ="safe").load(written)["source"]["files"]["column"] == names
+    chosen = YAML(typ="safe").load(written)
+    assert (chosen["source"]["files"]["column"], chosen["train"]["neighbour_weight"]) == (names, 0.0)
     # A tiny training, of all that takes no time: without its start at the KLT, and without a price for bits.
     quick = re.sub(r"(?m)^  epochs: \d+", "  epochs: 25", written.replace("linear_path: true", "linear_path: false"))
     (tmp_path / "ws/params.yaml").write_text(re.sub(r"(?m)^  rate_weight: \S+", "  rate_weight: 0.0", quick))

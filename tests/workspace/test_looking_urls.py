@@ -1,13 +1,12 @@
 """`ae-pipeline inspect` and `init` with a URL: the same as for a folder, of as many files as are fetched for a look."""
 
 import json
-import tempfile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from buckets import S3_FIXTURES, put
+from buckets import S3_FIXTURES, put, work_in
 from clone import read_yaml
 from PIL import Image
 
@@ -24,10 +23,8 @@ RANDOM = np.random.default_rng(6)
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    work_in(tmp_path, monkeypatch)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
     yield
     assert not list((tmp_path / "temporary").glob("ae-pipeline*"))
 

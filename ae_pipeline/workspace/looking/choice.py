@@ -114,6 +114,16 @@ def choose(kind: str, spec: SampleSpec | None, rows: int, klt: Klt | None) -> Ch
     return _with_gate(_with_steps(chosen, rows), kind, spec, rows, klt)
 
 
+def of_columns(choice: Choice) -> Choice:
+    """A choice for columns of numbers that are taken together: nobody searches them for neighbours.
+
+    On three columns the loss of neighbours kept a training from ever becoming better than PCA, which it began as.
+    """
+    settings = {**choice.settings, "train.neighbour_weight": 0.0}
+    reason = "train.neighbour_weight 0: columns of numbers are not searched for nearest neighbours"
+    return replace(choice, settings=settings, reasons=(*choice.reasons, reason))
+
+
 def expected(choice: Choice, spec: SampleSpec, rows: int, klt: Klt) -> Expected:
     """See the module: a guess, as good as the data are like those that the shares were measured on."""
     params = choice.params

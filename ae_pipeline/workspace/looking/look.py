@@ -25,7 +25,7 @@ from ae_pipeline.sources.own_files.listing import SINGLE, Listing, list_files
 from ae_pipeline.sources.own_files.places.at_hand import AtHand, at_hand
 from ae_pipeline.sources.own_files.readers import open_reader
 from ae_pipeline.sources.own_files.records import Reader
-from ae_pipeline.workspace.looking.choice import Choice, choose, expected, within_minutes
+from ae_pipeline.workspace.looking.choice import Choice, choose, expected, of_columns, within_minutes
 from ae_pipeline.workspace.looking.fetching import Sample, fetch_some
 from ae_pipeline.workspace.looking.found import Found, find, telling_endings
 from ae_pipeline.workspace.looking.guess import COMING, Guess, guess_kind
@@ -272,6 +272,8 @@ def _judge(looked: Looked) -> None:
         klt = None
     kind, total = TILES if looked.tiled else looked.guess.kind, looked.rows
     choice = choose(kind, spec, total, klt)
+    if looked.ranges:
+        choice = of_columns(choice)
     trained = round(_TRAIN_SHARE * total)
     looked.speed = measure_speed(choice.params, spec, rows, trained, Scaling(offset=offset, scale=scale))
     if looked.speed is not None:
