@@ -138,7 +138,7 @@ class Kind(ABC):
         return 0.0, 0
 
     def unlike_constants(self, records: pa.Array | np.ndarray, state: KindState | None) -> dict[str, int]:  # noqa: ARG002
-        """Of values that never changed in training, by name, how many records have another; only those that do."""
+        """How many records have a value that training never saw, by name, where training saw one value only."""
         return {}
 
     def what_is_rounded(self, state: KindState | None) -> str:  # noqa: ARG002
