@@ -74,7 +74,9 @@ def _take_and_append(
             return run, None
         try:
             git = git_state(root)
-            added = append_samples(store, sets, codec, params.encode, name="inbox", git=git, progress=progress)
+            added = append_samples(
+                store, sets, codec, params.encode, name="inbox", git=git, progress=progress, execute=params.execute
+            )
         except Exception as error:
             if fault_of(error) is Fault.RUN:
                 raise

@@ -11,7 +11,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from ae_pipeline.data.json_types import JsonModel, Samples, Sha256
@@ -76,6 +84,27 @@ class PartEntry:
     """Length and digest of every piece of the file, in its order (`format/verified_file.py`); None in format 1."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class MissingEntry:
+    """A shard of the data whose part could not be made, in a store that was written all the same.
+
+    All but the reason decide the part: whoever makes it later makes the one that would be there.
+    """
+
+    number: Count
+    """The number in the part's name."""
+    first_row: Count
+    rows: Annotated[int, Field(ge=1, strict=True)]
+    job: Sha256
+    shard: ShardEntry
+    reason: str
+
+    @property
+    def part_name(self) -> str:
+        """File name of the part that is missing."""
+        return f"part-{self.number:05d}-{self.job[:16]}.parquet"
+
+
 _PARTS = TypeAdapter(list[PartEntry], config=ConfigDict(cache_strings="none"))  # hardly two are the same
 
 
@@ -90,10 +119,21 @@ class Manifest(JsonModel):
     latent: LatentEntry
     columns: list[ColumnEntry]
     source: SourceEntry
+    missing: list[MissingEntry] = Field(default_factory=list)
+    """Not there where nothing is missing, as in all stores that were written before there were partial ones."""
     parts: Annotated[list[PartEntry], Field(min_length=1)]
     totals: Totals
     probe: ProbeEntry | None = None
     written_by: dict[str, Any]
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in values(self).items() if name != "missing" or value}
+
+    @property
+    def missing_rows(self) -> int:
+        """Rows of the data that the store does not hold, as their shards could not be encoded."""
+        return sum(entry.rows for entry in self.missing)
 
     @model_validator(mode="after")
     def _totals_agree(self) -> "Manifest":

@@ -16,6 +16,8 @@ from ae_pipeline.data.samples import SampleSet, Shard
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.params.operation import ExecuteParams
+from ae_pipeline.store.executors import HERE
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry, parse_manifest
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
@@ -58,16 +60,19 @@ def append_samples(
     git: dict[str, Any],
     work: Path | None = None,
     progress: Progress = lambda rows: None,
+    execute: ExecuteParams = HERE,
+    allow_partial: bool = False,
 ) -> Appended:
     """Add all shards of `sets` that the store does not hold yet, as one snapshot; without any, nothing is changed.
 
     Shards are told apart by content (`SampleSet.shard_digest`). A store that does not exist is made, as snapshot 1.
-    `store` is a folder or a URL. `name`, `git`, `work` and `progress` as in `encode_samples`; `work` must be
-    on the file system of a store that is a folder.
-    Raises TargetError (another run is writing the store), DataError (other columns or layout), CodecError, StoreError.
+    `store` is a folder or a URL. The other arguments are as in `encode_samples`; `work` must be on the file system of a
+    store that is a folder. Shards that the manifest says are missing are made as they would have been.
+    Raises TargetError (another run is writing the store), DataError (other columns or layout), CodecError, StoreError,
+    WorkerError.
     """
     storage = open_storage(store)
-    writing = Writing(codec_path, params, name, git, work, progress)
+    writing = Writing(codec_path, params, name, git, work, progress, execute, allow_partial)
     header = read_header(codec_path)
     for samples in sets:
         check_samples(samples, header, codec_path)
@@ -121,8 +126,15 @@ def _plan(
     for samples in sets:
         check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), where)
     pieces, skipped = new_pieces(sets, {part.shard.digest for part in old.parts})
-    number = 1 + max(part_number(part.name) for part in old.parts)
-    return plan_jobs(pieces, header.fingerprint, params, number=number, first_row=old.totals.rows), skipped
+    absent = {entry.shard.digest: entry for entry in old.missing}
+    number = 1 + max([part_number(part.name) for part in old.parts] + [entry.number for entry in old.missing])
+    new = [(samples, shard) for samples, shard in pieces if samples.shard_digest(shard) not in absent]
+    jobs = plan_jobs(new, header.fingerprint, params, number=number, first_row=old.totals.rows + old.missing_rows)
+    for samples, shard in pieces:
+        if entry := absent.get(samples.shard_digest(shard)):
+            piece = [(samples, shard)]
+            jobs += plan_jobs(piece, header.fingerprint, params, number=entry.number, first_row=entry.first_row)
+    return jobs, skipped
 
 
 def new_pieces(sets: list[SampleSet], known: set[str]) -> tuple[list[tuple[SampleSet, Shard]], int]:

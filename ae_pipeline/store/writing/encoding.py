@@ -9,12 +9,14 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import LinkedStoreError, StoreError
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.format.manifest import MANIFEST_NAME
+from ae_pipeline.params.operation import ExecuteParams
+from ae_pipeline.store.executors import HERE
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, parse_manifest
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.storage.folder import Storage
+from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.checks import check_names, check_samples
-from ae_pipeline.store.writing.commit import Writing, create_store, refuse_taken
+from ae_pipeline.store.writing.commit import Writing, add_snapshot, create_store, read_tagged, refuse_taken
 from ae_pipeline.store.writing.shards import Progress, ShardJob, plan_jobs
 
 
@@ -28,14 +30,20 @@ def encode_samples(
     git: dict[str, Any],
     work: Path | None = None,
     progress: Progress = lambda rows: None,
+    execute: ExecuteParams = HERE,
+    allow_partial: bool = False,
 ) -> LatentStore:
     """Write a latent store at `store`, a folder or a URL such as s3://bucket/store, that must not exist yet.
 
-    A store that is whole and of just this work is left as it is.
+    A store that is whole and of just this work is left as it is; one of this work in which shards are missing gets
+    these, as its next snapshot.
 
     `name` is recorded as the data set's name; `git` as in `provenance.git_state`. `work` is where unfinished work is
-    kept (default: beside the store; of a URL, a temporary folder). Peak memory does not depend on the number of rows.
-    Raises TargetError, DataError, CodecError, UnreachableError, and ConfigError for a URL that no store can be at.
+    kept (default: beside the store; of a URL, a temporary folder). `execute` says where shards are encoded. With
+    `allow_partial`, a store is written although some shards could not be, which its manifest lists. Peak memory does
+    not depend on the number of rows.
+    Raises TargetError, DataError, CodecError, UnreachableError, WorkerError, and ConfigError for a URL that no store
+    can be at.
     """
     storage = open_storage(store)
     if not storage.exists(MANIFEST_NAME):
@@ -49,9 +57,35 @@ def encode_samples(
     if found:
         progress(samples.rows)
         return found
+    writing = Writing(codec_path, params, name, git, work, progress, execute, allow_partial)
+    if _is_part_of(storage, jobs):
+        return _complete(storage, jobs, writing)
     refuse_taken(storage)
     key = sha256_json([job.digest for job in jobs])
-    return create_store(storage, jobs, samples.digest, key, Writing(codec_path, params, name, git, work, progress))
+    return create_store(storage, jobs, samples.digest, key, writing)
+
+
+def _is_part_of(storage: Storage, jobs: list[ShardJob]) -> bool:
+    """Whether there is a store of these jobs that lacks some of them."""
+    try:
+        manifest = LatentStore.open(storage).manifest
+    except LinkedStoreError:
+        raise
+    except (StoreError, OSError):
+        return False
+    held, missing = {part.job for part in manifest.parts}, {entry.job for entry in manifest.missing}
+    return bool(missing) and held | missing == {job.digest for job in jobs}
+
+
+def _complete(storage: Storage, jobs: list[ShardJob], writing: Writing) -> LatentStore:
+    """Add what is missing to a store that was written without it."""
+    with storage.locked() as names:
+        data, tag = read_tagged(storage)
+        old = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME)))
+        writing.progress(old.manifest.totals.rows)
+        missing = {entry.job for entry in old.manifest.missing}
+        left = [job for job in jobs if job.digest in missing]
+        return add_snapshot(old, data, tag, left, writing, names)[0] if left else old
 
 
 def finished_or_removed(store: Path, samples: SampleSet, codec_path: Path, params: EncodeParams) -> LatentStore | None:
