@@ -145,22 +145,25 @@ def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Rep
         return
     running = Running(means.execute, store.storage)
     number = 1 + max(part_number(part.name) for part in manifest.parts)
-    replaced: dict[str, PartEntry] = {}
+    same, other, replaced = set[str](), dict[str, PartEntry](), dict[str, PartEntry]()
     with empty_folder(store.path) as folder:
         for name, made in make_again(jobs, codec, folder, means.progress, running):
             listed = parts[name]
             if made.sha256 == listed.sha256:
                 os.replace(folder / made.name, store.path / name)
                 sync_folder(store.path)
-                done.files.append(name)
+                same.add(name)
             elif why := _why_not_other(manifest, listed, made, means):
                 done.failed[name] = why
                 (folder / made.name).unlink()
             else:
-                # A name that no snapshot lists: until the commit nothing changes for anyone.
-                new = f"part-{number + len(replaced):05d}-{made.job[:16]}.parquet"
-                os.replace(folder / made.name, store.path / new)
-                replaced[name] = replace(made, name=new)
+                other[name] = made
+        done.files += [name for name in jobs if name in same]
+        for name in (name for name in jobs if name in other):
+            # A name that no snapshot lists: until the commit nothing changes for anyone.
+            made = replace(other[name], name=f"part-{number + len(replaced):05d}-{other[name].job[:16]}.parquet")
+            os.replace(folder / other[name].name, store.path / made.name)
+            replaced[name] = made
         if replaced:
             _commit(store, replaced, means.git)
             # Earlier snapshots went with it.

@@ -4,6 +4,7 @@ Without an address a cluster is started on this machine. It listens on loopback,
 that is made for it and kept nowhere: whoever reaches a scheduler can have it run anything.
 """
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
@@ -19,8 +20,8 @@ _BEGIN_S = 60.0
 _LOOK_S = 0.02
 # How long a cluster may have no worker, and how often that is asked.
 _ALONE_S, _ASK_S = 60.0, 5.0
-# Times that a scheduler of ours gives a job to another worker by itself: losses are counted here.
-_LOCAL = {"distributed.scheduler.allowed-failures": 0, "distributed.worker.daemon": True}
+# A scheduler of ours gives no job to another worker by itself, as losses are counted here; nor does it serve pages.
+_LOCAL = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.http.routes": []}
 
 
 class OnDask:
@@ -161,7 +162,8 @@ def _local_cluster(distributed: Any, workers: int) -> Any:
         dashboard_address=None,
         security=True,
         memory_limit=None,
-        silence_logs=True,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        silence_logs=logging.CRITICAL,
     )
 
 

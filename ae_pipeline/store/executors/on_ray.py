@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ _ALONE_S = 60.0
 # What goes through Ray's shared memory are entries of manifests.
 _OBJECTS_BYTES = 80 << 20
 # Ray makes sockets in there, whose paths may have 107 bytes with what it adds.
-_LONGEST_FOLDER = 40
+_LONGEST_FOLDER = 36
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_RAY_CLUSTER": "0",  # loopback
+    # Without clusters of several machines, all of Ray's processes listen on loopback alone; macOS has it so.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -48,10 +49,12 @@ class OnRay:
         self.where = execute.address or "this machine"
         try:
             self._ray = _library()
+            read_environment_again()
             options = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
             if execute.address is None:
                 options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
-                options |= {"_temp_dir": str(self._folder)}
+                assert self._folder is not None
+                options |= {"_temp_dir": str(self._folder / "ray")}  # Ray lets everyone write to it
             with _own_signals():
                 self._ray.init(execute.address or "local", **options)
         except ConfigError:
@@ -190,6 +193,15 @@ def _library() -> Any:
             "--executor process"
         ) from None
     return ray
+
+
+def read_environment_again() -> None:
+    """Have Ray look at the token that is set now: it keeps the one of an earlier cluster of this process."""
+    with suppress(ImportError, AttributeError):  # these are its own affair
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _short_folder() -> Path:
