@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
 import psutil
 import pytest
 import torch
+from buckets import put
 from failing import greedy, killed
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 from s3_server import serving
@@ -22,11 +24,15 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import UnreachableError, WorkerError
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.params.operation import ExecuteParams
+from ae_pipeline.sources.own_files.opening import open_data
+from ae_pipeline.store.care.deep import verify_deep
+from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.executors import run_shards
 from ae_pipeline.store.executors.engines import kept
 from ae_pipeline.store.executors.greeting import Greeting, Sight
 from ae_pipeline.store.executors.lent import lent
 from ae_pipeline.store.executors.on_ray import read_environment_again
+from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.storage.work_folder import unfinished_work
 from ae_pipeline.store.writing.encoding import encode_samples
 
@@ -234,6 +240,59 @@ def test_a_cluster_that_is_not_there_is_named(settings, said, rows, codec, tmp_p
     monkeypatch.setattr("ae_pipeline.store.executors.on_dask._BEGIN_S", 0.2)
     with pytest.raises(UnreachableError, match=said):
         encode_with(rows, codec, tmp_path / "store", of(**settings))
+
+
+# Machines that share no disk.
+
+
+@contextmanager
+def worker_without_our_files(scheduler, log):
+    """A worker of Dask with a /tmp of its own."""
+    command = f"mount -t tmpfs tmpfs /tmp && exec {sys.executable} -m distributed.cli.dask_worker {scheduler}"
+    options = "--nthreads 1 --no-nanny --no-dashboard --memory-limit 0 --host 127.0.0.1 --local-directory /tmp"
+    with open(log, "wb") as output:
+        worker = subprocess.Popen(
+            ["unshare", "--map-root-user", "--mount", "sh", "-c", f"{command} {options}"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait()
+
+
+@pytest.fixture
+def far_away(tmp_path):
+    import distributed
+
+    if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("a worker cannot have a /tmp of its own here")
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50, host="127.0.0.1") as cluster,
+        worker_without_our_files(cluster.scheduler_address, tmp_path / "log"),
+    ):
+        yield of("dask", address=cluster.scheduler_address)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_machines_that_share_no_disk_need_data_and_stores_at_urls(s3, far_away, rows, codec, expected, tmp_path):
+    with kept(far_away):
+        with pytest.raises(WorkerError, match="does not see .* as it is here; give the cluster a disk .* or .* s3://"):
+            encode_with(rows, codec, tmp_path / "store", far_away)
+        assert not unfinished_work(tmp_path / "store")
+        put(s3, rows, "rows")
+        there = open_data("s3://bucket/rows", None, None)
+        params = EncodeParams(layout="list", device="cpu")
+        options = {"name": "tiny", "git": {}, "execute": far_away}
+        made = encode_samples(there, codec, "s3://bucket/far", params, **options)
+        assert s3.objects("bucket", "far/") == expected
+        verified = verify_store("s3://bucket/far", execute=far_away)
+        deep = verify_deep("s3://bucket/far", verified, ["s3://bucket/rows"], "cpu", lambda rows: None, far_away)
+        with pytest.raises(WorkerError, match="does not see"):
+            decode_store(made, tmp_path / "decoded", device="cpu", execute=far_away)
+    assert (deep.whole, deep.deep.identical) == (True, SHARDS)
 
 
 # Object stores.

@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -84,12 +83,10 @@ def compare_with_source(
     for name, made in make_again(jobs, codec, folder, progress, Running(execute, store.storage)):
         _compare(store, listed[name], made, folder, compared)
         (folder / made.name).unlink()
-    place = {name: number for number, name in enumerate(jobs)}  # they came in any order
-    compared.same_rows.sort(key=place.__getitem__)
-    found: dict[str, Any]
-    for found in (compared.different, compared.rounded):
-        for name in sorted(found, key=place.__getitem__):
-            found[name] = found.pop(name)
+    same = set(compared.same_rows)
+    compared.same_rows = [name for name in jobs if name in same]  # they came in any order
+    compared.different = {name: compared.different[name] for name in jobs if name in compared.different}
+    compared.rounded = {name: compared.rounded[name] for name in jobs if name in compared.rounded}
     return compared
 
 

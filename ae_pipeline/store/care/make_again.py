@@ -133,12 +133,11 @@ def plan_again(
     manifest = store.manifest
     shards = find_shards(sources)
     settings = EncodeParams(layout=manifest.latent.layout, row_group_rows=manifest.latent.row_group_rows)
-    jobs, first_row = {}, 0
-    for number, part in enumerate(manifest.parts):
+    jobs = {}
+    for number, (part, first_row) in enumerate(zip(manifest.parts, manifest.first_rows(), strict=True)):
         if part.name in names and part.shard.digest in shards:
             pieces = [shards[part.shard.digest]]
             (jobs[part.name],) = plan_jobs(pieces, codec.fingerprint, settings, number=number, first_row=first_row)
-        first_row += part.rows
     return jobs
 
 

@@ -35,6 +35,7 @@ from ae_pipeline.store.format.manifest import (
     Manifest,
     PartEntry,
     manifest_bytes,
+    part_number,
     read_manifest,
     write_manifest,
 )
@@ -42,7 +43,6 @@ from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
 from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.writing.checks import attribute_columns, check_columns, stored_attributes
-from ae_pipeline.store.writing.commit import part_number
 from ae_pipeline.store.writing.new_manifest import measure_probe, next_manifest
 from ae_pipeline.store.writing.shards import Progress, Running, ShardJob
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -198,10 +199,9 @@ def _library() -> Any:
 def read_environment_again() -> None:
     """Have Ray look at the token that is set now: it keeps the one of an earlier cluster of this process."""
     with suppress(ImportError, AttributeError):  # these are its own affair
-        from ray._raylet import AuthenticationTokenLoader, Config
-
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+        raylet = import_module("ray._raylet")
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _short_folder() -> Path:

@@ -18,7 +18,14 @@ from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.executors import HERE
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry, parse_manifest
+from ae_pipeline.store.format.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    MissingEntry,
+    PartEntry,
+    parse_manifest,
+    part_number,
+)
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.storage.place import open_storage
@@ -33,7 +40,6 @@ from ae_pipeline.store.writing.commit import (
     Writing,
     add_snapshot,
     create_store,
-    part_number,
     read_tagged,
     refuse_taken,
     sweep,
@@ -126,15 +132,38 @@ def _plan(
     for samples in sets:
         check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), where)
     pieces, skipped = new_pieces(sets, {part.shard.digest for part in old.parts})
-    absent = {entry.shard.digest: entry for entry in old.missing}
+    places = {digest: entry for samples in sets for digest, entry in absent_places(samples, old).items()}
     number = 1 + max([part_number(part.name) for part in old.parts] + [entry.number for entry in old.missing])
-    new = [(samples, shard) for samples, shard in pieces if samples.shard_digest(shard) not in absent]
-    jobs = plan_jobs(new, header.fingerprint, params, number=number, first_row=old.totals.rows + old.missing_rows)
+    first_row = old.totals.rows + old.missing_rows
+    new = [(samples, shard) for samples, shard in pieces if samples.shard_digest(shard) not in places]
+    jobs = plan_jobs(new, header.fingerprint, params, number=number, first_row=first_row)
     for samples, shard in pieces:
-        if entry := absent.get(samples.shard_digest(shard)):
+        if entry := places.get(samples.shard_digest(shard)):
             piece = [(samples, shard)]
             jobs += plan_jobs(piece, header.fingerprint, params, number=entry.number, first_row=entry.first_row)
     return jobs, skipped
+
+
+def absent_places(samples: SampleSet, manifest: Manifest) -> dict[str, MissingEntry]:
+    """What is missing in a store and can be made of these samples, by the digests of their shards.
+
+    A file that was mended has another digest. It is known by its name and number of rows, if it stands among the others
+    of its data set, which the store holds, where the missing one stood; so no other file of that name takes its place.
+    """
+    if not manifest.missing:
+        return {}
+    held = {part.shard.digest: part_number(part.name) for part in manifest.parts}
+    digests = [samples.shard_digest(shard) for shard in samples.shards]
+    starts = {held[digest] - place for place, digest in enumerate(digests) if digest in held}
+    same = {entry.shard.digest: entry for entry in manifest.missing}
+    by_number = {entry.number: entry for entry in manifest.missing}
+    found = {}
+    for place, (shard, digest) in enumerate(zip(samples.shards, digests, strict=True)):
+        for entry in [same.get(digest), *(by_number.get(start + place) for start in starts)]:
+            alike = entry and (entry.shard.file, entry.rows) == (samples.file_name(shard.path), shard.rows)
+            if entry and digest not in held and (alike or entry.shard.digest == digest):
+                found[digest] = entry
+    return found
 
 
 def new_pieces(sets: list[SampleSet], known: set[str]) -> tuple[list[tuple[SampleSet, Shard]], int]:

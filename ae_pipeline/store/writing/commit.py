@@ -36,6 +36,7 @@ from ae_pipeline.store.format.manifest import (
     holds_part_of_store,
     kept_snapshots,
     manifest_bytes,
+    part_number,
     read_manifest,
     snapshot_name,
     write_manifest,
@@ -142,10 +143,12 @@ def sweep(storage: Storage, manifest: Manifest, names: list[str] | None = None) 
     writer who started before this snapshot, and whose manifest will be refused. Parts above it may be in use by an
     append that is running: they stay until a snapshot has passed their number.
     """
-    # Whoever makes a missing part gives it the name that it was to have.
-    listed = {part.name for part in manifest.parts} | {entry.part_name for entry in manifest.missing}
+    listed = {part.name for part in manifest.parts}
+    # Whoever makes a missing part gives it the number that it was to have.
+    awaited = {entry.number for entry in manifest.missing}
     try:
         left = {name for name in {*(names or storage.names())} - listed if re.match(PART_NAME, name)}
+        left = {name for name in left if part_number(name) not in awaited}
         if left and storage.shared:
             highest = max(part_number(name) for name in listed)
             left = {name for name in left if part_number(name) <= highest}
@@ -155,11 +158,6 @@ def sweep(storage: Storage, manifest: Manifest, names: list[str] | None = None) 
             storage.remove(name)
     except (PipelineError, OSError):
         return
-
-
-def part_number(name: str) -> int:
-    """The number in a part's name."""
-    return int(name.split("-")[1])
 
 
 def _claim(storage: Storage, folder: Path) -> None:

@@ -17,7 +17,7 @@ from ae_pipeline.files import arrow_file, finished_file, sha256_file, sha256_jso
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
 from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, ProbeEntry, SourceEntry, Totals
-from ae_pipeline.store.format.manifest import STORE_FORMAT, Manifest, PartEntry
+from ae_pipeline.store.format.manifest import STORE_FORMAT, LateEntry, Manifest, PartEntry, part_number
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.writing.checks import columns_of
@@ -63,14 +63,15 @@ def first_manifest(
 def grown(store: LatentStore, made: Made, *, name: str, git: dict[str, Any]) -> Manifest:
     """The manifest of the snapshot after the open one: its parts and these."""
     both = [*store.manifest.parts, *made.parts]
-    known = {part.shard.digest for part in both}
-    failed = {entry.shard.digest: entry for entry in (*store.manifest.missing, *made.missing)}
-    missing = [entry for digest, entry in failed.items() if digest not in known]
+    absent = {entry.number: entry for entry in (*store.manifest.missing, *made.missing)}
+    filled = [(part, absent.pop(part_number(part.name), None)) for part in made.parts]
+    late = [LateEntry(shard=part.shard.digest, first_row=entry.first_row) for part, entry in filled if entry]
+    missing = list(absent.values())
     digest = sha256_json([part.shard.digest for part in both])
     source = SourceEntry(name=name, digest=digest, rows=sum(part.rows for part in both))
     probe = store.manifest.probe or measure_probe(store)  # a store of format 1 has none
     return next_manifest(store.manifest, both, git).model_copy(
-        update={"source": source, "missing": missing, "probe": probe}
+        update={"source": source, "missing": missing, "late": [*store.manifest.late, *late], "probe": probe}
     )
 
 
