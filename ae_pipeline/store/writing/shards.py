@@ -189,7 +189,8 @@ def run_jobs(
     parts: dict[int, PartEntry] = {}
     failed: dict[int, PipelineError] = {}
     jobs = sorted(jobs, key=lambda job: job.number)
-    for place, made in _each(jobs, codec, folder, make, running):
+    own_disk = None if running.store is not None and running.store.shared else folder
+    for place, made in _each(jobs, codec, folder, make, running, own_disk):
         if isinstance(made, Failed):
             failed[place] = _named(jobs[place], made.error)
             if len(parts) + len(failed) < len(jobs):
@@ -210,7 +211,7 @@ def each_part(
 
     Raises the first error.
     """
-    with closing(_each(jobs, codec, folder, encode_shard, running or Running())) as found:
+    with closing(_each(jobs, codec, folder, encode_shard, running or Running(), own_disk=folder)) as found:
         for place, made in found:
             if isinstance(made, Failed):
                 raise _named(jobs[place], made.error)
@@ -219,10 +220,9 @@ def each_part(
 
 
 def _each(
-    jobs: list[ShardJob], codec: Codec, folder: Path, make: Make, running: Running
+    jobs: list[ShardJob], codec: Codec, folder: Path, make: Make, running: Running, own_disk: Path | None
 ) -> Generator[tuple[int, PartEntry | Failed], None, None]:
     with lent(codec, running.store) as borrowed:
-        own_disk = None if running.store is not None and running.store.shared else folder
         first = jobs[0].samples if jobs else None
         files = () if first is None or first.elsewhere is not None else (jobs[0].shard.path,)
         needs = Needs(borrowed, own_disk, files)
