@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ae_pipeline.store.format.manifest import Manifest
 
 _SHOWN = 20
+# Seconds between two lines of a log that say how far a run is.
+_LINE_EVERY_S = 30.0
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
@@ -149,9 +152,31 @@ def note_rounded(*sets: "SampleSet") -> None:
 def row_progress(what: str, rows: int | None) -> Iterator[Callable[[int], Any]]:
     """Yield a function to call with the number of rows that were finished; `rows` are all, None if not known.
 
-    It draws a bar on a terminal, nothing elsewhere.
+    It draws a bar on a terminal, with rows per second. In a log, a line now and then says the same.
     """
     from tqdm import tqdm
 
     with tqdm(total=rows, unit="row", unit_scale=True, desc=what, disable=None) as bar:
-        yield bar.update
+        yield _Lines(what, rows) if bar.disable else bar.update
+
+
+class _Lines:
+    """Says how far a run is, for a log: seldom, and not at all of a short run."""
+
+    def __init__(self, what: str, rows: int | None):
+        self._what, self._rows, self._done = what, rows, 0
+        self._begun = self._said = time.monotonic()
+
+    def __call__(self, more: int) -> None:
+        self._done += more
+        now = time.monotonic()
+        if now - self._said >= _LINE_EVERY_S:
+            self._said = now
+            line = row_line(self._what, self._done, self._rows, now - self._begun)
+            print(printable(line), file=sys.stderr, flush=True)
+
+
+def row_line(what: str, done: int, rows: int | None, seconds: float) -> str:
+    """How far a run is: `encode: 5,000 of 10,000 rows (50%), 1,000 rows/s`."""
+    of = f" of {rows:,} rows ({100 * done / rows:.0f}%)" if rows else " rows"
+    return f"{what}: {done:,}{of}, {done / max(seconds, 1e-9):,.0f} rows/s"
