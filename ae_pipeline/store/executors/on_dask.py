@@ -21,7 +21,15 @@ _LOOK_S = 0.02
 # How long a cluster may have no worker, and how often that is asked.
 _ALONE_S, _ASK_S = 60.0, 5.0
 # A scheduler of ours gives no job to another worker by itself, as losses are counted here; nor does it serve pages.
-_LOCAL = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.http.routes": []}
+# Its workers are not profiled all the time, and keep the memory that they will want again for the next block: to give
+# it back at once, as is Dask's way, takes as long as encoding does.
+_LOCAL = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1"},
+}
 
 
 class OnDask:
