@@ -146,6 +146,10 @@ class TargetError(PipelineError):
     """A file or folder that exists already, or cannot be written."""
 
 
+class WorkerError(PipelineError):
+    """Workers of a run that cannot begin, are not like the others, or were lost too often."""
+
+
 class GateError(PipelineError):
     """A codec that does not meet the quality gate of params.yaml."""
 

@@ -27,6 +27,7 @@ from ae_pipeline.cli.stages import CODE
 from ae_pipeline.errors import BusyError
 from ae_pipeline.operation.ownership import REBUILD, RUNNER, Process, hold
 from flows.plain_errors import FlowError
+from flows.progress import Progress
 
 _LAST_LINES = 15
 # How every message to a user begins (ae_pipeline/errors.py).
@@ -109,15 +110,18 @@ def _stage(stage: str, workspace: Path, force: bool) -> StageRun:
     logger = get_run_logger()
     lines: deque[str] = deque(maxlen=400)
     start = time.monotonic()
+    told = Progress(f"{stage}-progress", stage)
     with _process(_repro(stage, force=force), workspace) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if (text := line.rstrip()) and not _ADVICE.match(text):
                 logger.log(logging.ERROR if text.startswith(_MISTAKE) else logging.INFO, text)
+                told.take(text)
                 lines.append(text)
         code = process.wait()
     if code:
         raise _failure(stage, code, list(lines), workspace)
+    told.end()
     outcome = _outcome(stage, "\n".join(lines))
     logger.info("stage `%s`: %s", stage, outcome)
     return StageRun(stage, outcome, time.monotonic() - start)

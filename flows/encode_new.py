@@ -19,6 +19,7 @@ from ae_pipeline.operation.tracking.connection import fetch_codec, tracking_uri
 from ae_pipeline.params import Params, load_params
 from flows import artifacts
 from flows.plain_errors import explain_parameters, run_by_hand
+from flows.progress import Progress
 from flows.run_records import begin
 
 _TWO_HOURS = 7200
@@ -69,7 +70,10 @@ def _encode(params: Params, workspace: Path, version: str) -> InboxRun:
     """The codec's files are taken from the model version; none of its code is run."""
     with tempfile.TemporaryDirectory() as folder:
         codec = fetch_codec(f"models:/{params.registered_model}/{version}", params, workspace, Path(folder))
-        return encode_inbox(params, workspace, codec)
+        told = Progress("encode-new-progress", "encode inbox")
+        run = encode_inbox(params, workspace, codec, told, told.begin)
+        told.end()
+        return run
 
 
 def _show(run: InboxRun, params: Params, workspace: Path, version: str) -> None:

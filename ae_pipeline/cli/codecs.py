@@ -11,13 +11,20 @@ import typer
 from ae_pipeline.cli.options import (
     DATA,
     DEFAULT_PARAMS,
+    Address,
+    AllowPartial,
     AsJson,
     Device,
+    Executor,
+    Memory,
     SkipUnreadable,
     Snapshot,
+    Workers,
     complete_once_named,
+    execution,
     naming_options,
     note_left_out,
+    note_missing,
     note_rounded,
     row_progress,
     show,
@@ -48,7 +55,12 @@ def encode(
     layout: Layout = None,
     row_group_rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows per Parquet row group.")] = 10_000,
     skip_unreadable: SkipUnreadable = False,
+    allow_partial: AllowPartial = False,
     device: Device = "auto",
+    executor: Executor = "threads",
+    workers: Workers = None,
+    address: Address = None,
+    memory: Memory = None,
     as_json: AsJson = False,
 ) -> None:
     """Encode a data set into a latent store."""
@@ -62,6 +74,7 @@ def encode(
     from ae_pipeline.store.storage.work_folder import unfinished_work
     from ae_pipeline.store.writing.encoding import encode_samples
 
+    execute = execution(executor, workers, address, memory)
     if not is_url(store):
         refuse_inside(Path(store), Path(data), "the data")
     complete = complete_once_named("store", Path(store), as_json=as_json)  # of a URL never: no such folder is found
@@ -73,7 +86,17 @@ def encode(
         git = git_state(Path.cwd())
         with row_progress("encode", samples.rows) as progress:
             name = data_name(data)
-            written = encode_samples(samples, folder, store, settings, name=name, git=git, progress=progress)
+            written = encode_samples(
+                samples,
+                folder,
+                store,
+                settings,
+                name=name,
+                git=git,
+                progress=progress,
+                execute=execute,
+                allow_partial=allow_partial,
+            )
         described = describe_store(written) | {"largest_error": written.largest_error()}
         shown = described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}
         show(shown, as_json=as_json)
@@ -81,6 +104,7 @@ def encode(
     warn(watch.warnings(as_shown(data)))
     for left in [] if is_url(store) else unfinished_work(Path(store)):
         print(printable(f"note: {left} is left of other unfinished work; remove it if nobody is to finish it"))
+    note_missing(written.manifest)
 
 
 def info(

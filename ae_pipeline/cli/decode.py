@@ -9,18 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.cli.options import AsJson, Device, Snapshot, StorePlace, complete_once_named, row_progress, show
+from ae_pipeline.cli.options import (
+    INCOMPLETE,
+    Address,
+    AsJson,
+    Device,
+    Executor,
+    Memory,
+    Snapshot,
+    StorePlace,
+    Workers,
+    complete_once_named,
+    execution,
+    row_progress,
+    show,
+)
 from ae_pipeline.errors import ConfigError, DamagedPartError, named, printable
 
 if TYPE_CHECKING:
     from pyarrow import Schema
 
     from ae_pipeline.data.blocks import Block
+    from ae_pipeline.params.operation import ExecuteParams
     from ae_pipeline.store.format.manifest import PartEntry
     from ae_pipeline.store.latent_store import LatentStore
-
-INCOMPLETE = 3
-"""Exit code: the result was written, and rows that could not be read are missing from it."""
 
 
 def decode(
@@ -57,6 +69,10 @@ def decode(
         ),
     ] = None,
     device: Device = "auto",
+    executor: Executor = "threads",
+    workers: Workers = None,
+    address: Address = None,
+    memory: Memory = None,
     as_json: AsJson = False,
 ) -> None:
     """Decode a store, or chosen rows of it, from the store alone: your columns, pictures or arrays again.
@@ -71,14 +87,18 @@ def decode(
         )
     if output_format == "png" and out.suffix == ".parquet":
         raise ConfigError(f"--format png writes a folder, and {out} looks like a file; give a folder")
+    execute = execution(executor, workers, address, memory)
     opened = LatentStore.open(store, snapshot)
+    if opened.manifest.missing:
+        rows = f"{len(opened.manifest.missing):,} shards with {opened.manifest.missing_rows:,} rows"
+        print(printable(f"note: {store} was written without {rows} of its data; `info` lists them"), file=sys.stderr)
     damage = _Damage(opened) if skip_damaged else None
     chosen = _listed(ids, "--ids")
     if chosen is not None:
         _refuse_absent(opened, chosen, damage)
     selection = {"filter": where, "ids": chosen, "columns": _listed([columns] if columns else None, "--columns")}
     with complete_once_named("out", out, as_json=as_json):
-        result = _decode(opened, out, selection, output_format, device, damage)
+        result = _decode(opened, out, selection, output_format, device, damage, execute)
         if damage is not None:
             result |= {"missing_parts": len(damage.parts), "missing_rows": damage.rows}
         show(result, as_json=as_json)
@@ -120,6 +140,7 @@ def _decode(
     output_format: str | None,
     device: str,
     damage: _Damage | None,
+    execute: "ExecuteParams",
 ) -> dict[str, Any]:
     import pyarrow as pa
 
@@ -141,7 +162,9 @@ def _decode(
             report(more)
 
         if everything and target.open_file and out.suffix != ".parquet":
-            files = decode_parts(store, out, target.open_file, device=device, on_damaged=damage, progress=progress)
+            files = decode_parts(
+                store, out, target.open_file, device=device, on_damaged=damage, progress=progress, execute=execute
+            )
             count -= damage.rows if damage else 0
         else:
             refuse_inside_store(store, out)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ae_pipeline.errors import PipelineError, as_in_messages, is_out_of_memory, printable
+from ae_pipeline.errors import ConfigError, PipelineError, as_in_messages, is_out_of_memory, printable
 from ae_pipeline.files import is_free
 
 if TYPE_CHECKING:
     from ae_pipeline.data.samples import SampleSet
     from ae_pipeline.params import Params
+    from ae_pipeline.params.operation import ExecuteParams
+    from ae_pipeline.store.format.manifest import Manifest
 
+_SHOWN = 20
+# Seconds between two lines of a log that say how far a run is.
+_LINE_EVERY_S = 30.0
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameters of the workspace.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
@@ -26,6 +32,29 @@ Snapshot = Annotated[
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out records that cannot be read, and say which.")
 ]
+Executor = Annotated[
+    Literal["inline", "threads", "process", "ray", "dask"],
+    typer.Option("--executor", help="Who works on the shards; the bytes are the same (docs/scale.md)."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Shards in work at a time. [default: one for each CPU]")
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Of a Ray or Dask cluster, host:port. [default: one is started on this machine]"),
+]
+Memory = Annotated[
+    float | None, typer.Option("--memory", min=0.5, help="GiB for the data of each worker (process, ray, dask).")
+]
+AllowPartial = Annotated[
+    bool,
+    typer.Option(
+        "--allow-partial",
+        help="Also if some files cannot be encoded: the store says which, and the exit code is 3.",
+    ),
+]
+INCOMPLETE = 3
+"""Exit code: the result was written, and rows that could not be read are missing from it."""
 DEFAULT_PARAMS = Path("params.yaml")
 DATA = (
     "Your files as the codec's training had them (pictures, Parquet, .npy), or Parquet with a column `pixels`: a file, "
@@ -55,6 +84,35 @@ def naming_options(row_group_rows: str = "`ae-pipeline encode`'s --row-group-row
         yield
     except PipelineError as error:
         raise error.renamed({"encode.row_group_rows": row_group_rows}) from None
+
+
+def execution(executor: str, workers: int | None, address: str | None, memory: float | None) -> "ExecuteParams":
+    """Who works on the shards, by the options. Raises ConfigError where they do not fit together."""
+    from pydantic import ValidationError
+
+    from ae_pipeline.params.base import problems
+    from ae_pipeline.params.operation import ExecuteParams
+
+    given = {"name": executor, "workers": workers, "address": address, "memory": memory}
+    try:
+        return ExecuteParams.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"--executor {executor}: {'; '.join(problems(error))}") from None
+
+
+def note_missing(manifest: "Manifest") -> None:
+    """Say on standard error which shards a store was written without, and end with INCOMPLETE if there are any."""
+    if not manifest.missing:
+        return
+    for entry in manifest.missing[:_SHOWN]:
+        print(printable(f"  missing: {entry.shard.file} ({entry.rows:,} rows): {entry.reason}"), file=sys.stderr)
+    count = len(manifest.missing)
+    print(
+        f"incomplete: {count:,} of {count + len(manifest.parts):,} shards, with {manifest.missing_rows:,} rows, are "
+        "not in the store; mend the data, then run the same command again, which adds them",
+        file=sys.stderr,
+    )
+    raise typer.Exit(INCOMPLETE)
 
 
 def workspace(params: Path) -> tuple["Params", Path]:
@@ -94,9 +152,31 @@ def note_rounded(*sets: "SampleSet") -> None:
 def row_progress(what: str, rows: int | None) -> Iterator[Callable[[int], Any]]:
     """Yield a function to call with the number of rows that were finished; `rows` are all, None if not known.
 
-    It draws a bar on a terminal, nothing elsewhere.
+    It draws a bar on a terminal, with rows per second. In a log, a line now and then says the same.
     """
     from tqdm import tqdm
 
     with tqdm(total=rows, unit="row", unit_scale=True, desc=what, disable=None) as bar:
-        yield bar.update
+        yield _Lines(what, rows) if bar.disable else bar.update
+
+
+class _Lines:
+    """Says how far a run is, for a log: seldom, and not at all of a short run."""
+
+    def __init__(self, what: str, rows: int | None):
+        self._what, self._rows, self._done = what, rows, 0
+        self._begun = self._said = time.monotonic()
+
+    def __call__(self, more: int) -> None:
+        self._done += more
+        now = time.monotonic()
+        if now - self._said >= _LINE_EVERY_S:
+            self._said = now
+            line = row_line(self._what, self._done, self._rows, now - self._begun)
+            print(printable(line), file=sys.stderr, flush=True)
+
+
+def row_line(what: str, done: int, rows: int | None, seconds: float) -> str:
+    """How far a run is: `encode: 5,000 of 10,000 rows (50%), 1,000 rows/s`."""
+    of = f" of {rows:,} rows ({100 * done / rows:.0f}%)" if rows else " rows"
+    return f"{what}: {done:,}{of}, {done / max(seconds, 1e-9):,.0f} rows/s"

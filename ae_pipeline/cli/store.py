@@ -9,12 +9,20 @@ import typer
 
 from ae_pipeline.cli.options import (
     DATA,
+    INCOMPLETE,
+    Address,
+    AllowPartial,
     AsJson,
     Device,
+    Executor,
+    Memory,
     SkipUnreadable,
     StorePlace,
+    Workers,
+    execution,
     naming_options,
     note_left_out,
+    note_missing,
     note_rounded,
     row_progress,
     show,
@@ -32,7 +40,12 @@ def append(
     store: StorePlace,
     data: Annotated[list[str], typer.Argument(help=DATA)],
     skip_unreadable: SkipUnreadable = False,
+    allow_partial: AllowPartial = False,
     device: Device = "auto",
+    executor: Executor = "threads",
+    workers: Workers = None,
+    address: Address = None,
+    memory: Memory = None,
     as_json: AsJson = False,
 ) -> None:
     """Add data sets to a store, with its own codec and layout, as one new snapshot; what it has adds nothing."""
@@ -44,6 +57,7 @@ def append(
     from ae_pipeline.store.latent_store import LatentStore
     from ae_pipeline.store.writing.appending import append_samples
 
+    execute = execution(executor, workers, address, memory)
     opened = LatentStore.open(store)
     opened.codec_header()  # raises if it is not the one that wrote the store
     warn(size_warnings(opened))
@@ -63,6 +77,8 @@ def append(
             name=named([data_name(place) for place in data], 3),
             git=git_state(Path.cwd()),
             progress=progress,
+            execute=execute,
+            allow_partial=allow_partial,
         )
     show(
         {
@@ -80,6 +96,7 @@ def append(
         warn(watch.warnings(as_shown(place)))
     if not done.parts and not as_json:
         print("nothing added: the store holds all of this data already")
+    note_missing(done.store.manifest)
 
 
 def verify(
@@ -88,26 +105,36 @@ def verify(
     source: Sources = None,
     snapshot: Annotated[int | None, typer.Option(min=1, help="An earlier snapshot. [default: all]")] = None,
     device: Device = "auto",
+    executor: Executor = "threads",
+    workers: Workers = None,
+    address: Address = None,
+    memory: Memory = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every file of a store; exit code 1 if anything is damaged. With --deep, against the data itself.
 
-    Then also if rows of the data are not in the store, or the store's are not those of the data.
+    Then also if rows of the data are not in the store, or the store's are not those of the data. The exit code is 3 if
+    nothing is damaged, but the store was written without some of its data (--allow-partial).
     """
     from ae_pipeline.cli.store_text import format_verified
     from ae_pipeline.store.care.deep import verify_deep
     from ae_pipeline.store.care.verify import verify_store
+    from ae_pipeline.store.executors.engines import kept
 
     if deep != bool(source):
         raise ConfigError("--deep compares with the data that was encoded: give both --deep and --source, or neither")
-    with row_progress("verify", _rows(store, snapshot)) as progress:
-        verified = verify_store(store, snapshot, progress)
-    if source:
-        with row_progress("encode", verified.rows) as progress:
-            verified = verify_deep(store, verified, source, device, progress)
+    execute = execution(executor, workers, address, memory)
+    with kept(execute):
+        with row_progress("verify", _rows(store, snapshot)) as progress:
+            verified = verify_store(store, snapshot, progress, execute)
+        if source:
+            with row_progress("encode", verified.rows) as progress:
+                verified = verify_deep(store, verified, source, device, progress, execute)
     for left in verified.deep.left_out if verified.deep else ():
         print(printable(f"note: {left}"), file=sys.stderr)
     show(verified.as_dict(), format_verified(verified), as_json=as_json)
+    if verified.whole and verified.missing and verified.holds_source is not False:
+        raise typer.Exit(INCOMPLETE)
     raise typer.Exit(1 if verified.next_step else 0)
 
 
@@ -119,6 +146,10 @@ def repair(
         bool, typer.Option("--accept-new-bytes", help="Also where bytes cannot be the same: as a new snapshot.")
     ] = False,
     device: Device = "auto",
+    executor: Executor = "threads",
+    workers: Workers = None,
+    address: Address = None,
+    memory: Memory = None,
     as_json: AsJson = False,
 ) -> None:
     """Encode damaged or missing parts of a store again, byte for byte; exit code 1 if something stays damaged."""
@@ -139,6 +170,7 @@ def repair(
             device=device,
             git=git_state(Path.cwd()),
             progress=progress,
+            execute=execution(executor, workers, address, memory),
         )
     show(done.as_dict(), format_repaired(done), as_json=as_json)
     raise typer.Exit(1 if done.failed else 0)

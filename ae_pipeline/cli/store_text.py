@@ -21,6 +21,7 @@ def format_verified(verified: Verified) -> str:
         lines.append(f"{'checked':<12}{verified.parts:,} parts, {verified.rows:,} rows, codec, manifests")
     lines.append(f"{'decoding':<12}{verified.decoding}")
     lines += _several("damaged", [damage.describe() for damage in verified.damaged])
+    lines += _several("missing", verified.missing)
     if verified.deep:
         lines += _deep(verified.deep)
     lines += _several("notice", verified.notices)

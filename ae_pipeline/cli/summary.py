@@ -10,7 +10,7 @@ from ae_pipeline.evaluation.mean_answer import warnings_of
 from ae_pipeline.operation.tracking.connection import tracking_uri
 from ae_pipeline.operation.tracking.workspace import check_numbers, read_values, read_workspace
 from ae_pipeline.params import Params
-from ae_pipeline.store.format.manifest import kept_snapshots, read_manifest
+from ae_pipeline.store.format.manifest import Manifest, kept_snapshots, read_manifest
 from ae_pipeline.store.latent_store import LatentStore
 
 
@@ -26,6 +26,7 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         "bits_per_row": 8 * manifest.totals.bytes_parts / manifest.totals.rows,
         "bits_per_row_with_codec": 8 * store.nbytes / manifest.totals.rows,
         "parts": len(manifest.parts),
+        **({"missing": _missing(manifest)} if manifest.missing else {}),
         "columns": {column.name: column.type for column in manifest.columns},
         "layout": manifest.latent.layout,
         "source": manifest.source.model_dump(),
@@ -37,6 +38,12 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
 def _sizes(store: LatentStore) -> dict[str, Any]:
     totals, nbytes = store.manifest.totals, store.nbytes
     return {"rows": totals.rows, "bytes_in": totals.bytes_in, "bytes_out": nbytes, "ratio": totals.bytes_in / nbytes}
+
+
+def _missing(manifest: Manifest) -> dict[str, Any]:
+    """Shards that a store was written without."""
+    files = [entry.shard.file for entry in manifest.missing]
+    return {"shards": len(files), "rows": manifest.missing_rows, "files": files}
 
 
 def _snapshots(store: LatentStore) -> list[int]:

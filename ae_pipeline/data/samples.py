@@ -12,14 +12,15 @@ metadata under `ae_pipeline.samples`. Reading also takes Parquet files of other 
 of numbers, with or without `id`, in folders `key=value`, whose keys become columns.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +62,16 @@ class Shard:
     """How many rows of its file come before it."""
 
 
+class Elsewhere(Protocol):
+    """Where the files of a data set were fetched from, for machines that do not see them."""
+
+    def only(self, files: Iterable[Path]) -> "Elsewhere":
+        """The same for some of the files."""
+
+    def here(self, digests: Mapping[Path, str]) -> AbstractContextManager[bool]:
+        """In the block, the files are on this machine; yields whether they came for it."""
+
+
 class SampleSet:
     """A data set on disk; nothing but footers is read until rows are asked for."""
 
@@ -82,6 +93,8 @@ class SampleSet:
         self.watch: RangeWatch | None = None
         """Is given the pixels of every block that is read, (n, *shape)."""
         self.kind: KindEntry | None = None
+        self.elsewhere: Elsewhere | None = None
+        """Where the files were fetched from; None for files that were here."""
         self._schema = schema
         self._origin = FoundFiles(files[0].parent, files) if found is None else found
         self._int96 = int96
@@ -195,7 +208,34 @@ class SampleSet:
         alone._digests = {file: self._digests[file] for file in alone.files if file in self._digests}
         alone._shard_digests = {one: self._shard_digests[one] for one in alone.shards if one in self._shard_digests}
         alone.watch = self.watch and RangeWatch(self.watch.offset, self.watch.scale)
+        alone.elsewhere = self.elsewhere and self.elsewhere.only(alone.files)
         return alone
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """In the block, the files can be read, also by a machine that does not have them.
+
+        Raises DataError for one that changed meanwhile, UnreachableError.
+        """
+        if self.elsewhere is None:
+            yield
+            return
+        with self.elsewhere.here(self._digests) as came:
+            if came:
+                self._note_states()
+            yield
+
+    def _note_states(self) -> None:
+        """The files are new here."""
+
+    def seen(self) -> Any:
+        """What was found while rows were read, for `join`; can be pickled."""
+        return self.watch
+
+    def join(self, seen: Any) -> None:
+        """Add what a copy of it has seen that read other rows."""
+        if self.watch and seen:
+            self.watch.join(seen)
 
     def _keys(self, file: Path) -> Keys:
         return self._origin.keys.get(file, ())

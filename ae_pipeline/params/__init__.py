@@ -16,7 +16,14 @@ from ruamel.yaml.error import YAMLError
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.files import read_small
 from ae_pipeline.params.base import Count, Limits, NonNegative, Positive, Section, Seed, Size, problems
-from ae_pipeline.params.operation import BenchParams, DriftParams, InboxParams, PromotionParams, SweepParams
+from ae_pipeline.params.operation import (
+    BenchParams,
+    DriftParams,
+    ExecuteParams,
+    InboxParams,
+    PromotionParams,
+    SweepParams,
+)
 from ae_pipeline.params.options import ModelParams, SourceParams
 
 # Folders below paths.work that took long to make: `encode`, which clears that, leaves them.
@@ -189,6 +196,7 @@ class Params(Section):
     train: TrainParams = TrainParams()
     quantiser: QuantiserParams = QuantiserParams()
     encode: EncodeParams = EncodeParams()
+    execute: ExecuteParams = ExecuteParams()
     evaluate: EvaluateParams = EvaluateParams()
     tracking: TrackingParams = TrackingParams()
     inbox: InboxParams = InboxParams()
@@ -231,11 +239,11 @@ class Params(Section):
         return self.tracking.registered_model or f"{self.source.name.replace('_', '-')}-ae"
 
     def used(self, *sections: str) -> dict[str, Any]:
-        """What decided a result, flat, under the names of params.yaml: without paths and unused models and sources.
+        """What decided a result, flat, under the names of params.yaml; no paths, executor, unused models or sources.
 
         `sections` restricts it, e.g. to those that a codec depends on.
         """
-        tree = self.model_dump(exclude={"paths", "tracking", "inbox", "promotion", "sweep", "bench"})
+        tree = self.model_dump(exclude={"paths", "execute", "tracking", "inbox", "promotion", "sweep", "bench"})
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}

@@ -10,6 +10,47 @@ Names = Annotated[list[str], Field(min_length=1)]
 _PCA_SIZES = [2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256]
 
 
+ExecutorName = Literal["inline", "threads", "process", "ray", "dask"]
+_CLUSTERS = ("ray", "dask")
+
+
+class ExecuteParams(Section):
+    """Where shards are encoded and decoded (docs/scale.md). The bytes are the same wherever that is."""
+
+    name: ExecutorName = "threads"
+    workers: Count | None = None
+    """Shards that are worked on at a time; null: one for each CPU of this machine or of the cluster (or two that feed
+    a GPU)."""
+    address: str | None = None
+    """Where a Ray or Dask cluster is, as host:port; null: one is started on this machine, for this run."""
+    memory: Annotated[float, Field(ge=0.5, allow_inf_nan=False)] | None = None
+    """GiB for the data of each worker that is started here (process, ray, dask; on Linux); null: no limit."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often a shard is tried again whose worker was lost, had too little memory or could not reach a server
+    (process, ray, dask)."""
+
+    @property
+    def by_processes(self) -> bool:
+        """Whether other processes do the work."""
+        return self.name not in ("inline", "threads")
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> "ExecuteParams":
+        if self.name == "inline" and (self.workers or 1) > 1:
+            raise ValueError(f"inline has one worker, found workers: {self.workers}; choose threads or process")
+        if self.address is not None and self.name not in _CLUSTERS:
+            raise ValueError(
+                f"address is of a cluster, and {self.name} needs none; leave it out, or choose ray or dask"
+            )
+        if self.memory is not None and not self.by_processes:
+            raise ValueError(
+                f"memory is for workers with a process each, found {self.name}; choose process, ray or dask"
+            )
+        if self.memory is not None and self.address is not None:
+            raise ValueError("memory is for workers that are started here; those of a cluster have their own limit")
+        return self
+
+
 class InboxParams(Section):
     """New data that is encoded with the champion, on a schedule."""
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -249,3 +250,38 @@ def test_version_and_check(ae, tmp_path, monkeypatch):
     assert fails_with_one_line(ae("check"), "2 problem(s)", "source.name", "'cifar'", "paths.reports")
     (tmp_path / "params.yaml").write_text("bench: {presets: [small, smal]}\n")
     assert fails_with_one_line(ae("check"), "no preset 'smal'; expected one of balanced, compact, compact_balanced,")
+
+
+def test_a_log_says_how_far_a_run_is_with_rows_per_second(ae, synthetic_prepared, tiny_codec, tmp_path, monkeypatch):
+    monkeypatch.setattr("ae_pipeline.cli.options._LINE_EVERY_S", 0.0)
+    data = synthetic_prepared / "train"
+    code, _, err = ae("encode", data, "--codec", tiny_codec, "--store", tmp_path / "store", "--executor", "inline")
+    assert code == 0
+    lines = err.splitlines()
+    assert [line.split(", ")[0] for line in lines[::2]] == [
+        "encode: 200 of 540 rows (37%)",
+        "encode: 540 of 540 rows (100%)",
+    ]
+    assert all(re.search(r"[\d,]+ rows/s$", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--executor", "inline", "--workers", "2"], "--executor inline: inline has one worker, found workers: 2"),
+        (["--address", "127.0.0.1:1"], "--executor threads: address is of a cluster, and threads needs none"),
+        (["--memory", "1"], "--executor threads: memory is for workers with a process each, found threads"),
+        (["--executor", "ray", "--address", "a:1", "--memory", "1"], "memory is for workers that are started here"),
+    ],
+)
+def test_options_of_executors_that_do_not_fit_together_are_refused(options, said, ae, store, tmp_path):
+    assert fails_with_one_line(ae("decode", store, "--out", tmp_path / "out", *options), said)
+
+
+@pytest.mark.parametrize(("name", "library"), [("ray", "ray"), ("dask", "distributed")])
+def test_an_engine_that_is_not_installed_is_named_by_its_extra(name, library, ae, store, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    result = ae("decode", store, "--out", tmp_path / "out", "--executor", name)
+    assert fails_with_one_line(
+        result, f"--executor {name} needs the extra `{name}`", f"pip install 'ae-pipeline[{name}]'"
+    )

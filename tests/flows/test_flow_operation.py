@@ -229,3 +229,32 @@ def test_all_of_that_passed_with_pickles_of_mlflow_off_and_its_loaders_blocked(g
     commands = (*(f"flows.{name}" for name in ("encode_new", "evaluate_and_promote", "monitor")), "ae_pipeline history")
     for command in commands:
         assert {line.split()[1] for line in guard.switches if f"-m {command}" in line} == {"false"}
+
+
+def test_how_far_a_run_is_can_be_seen_in_prefect(server, monkeypatch):
+    from prefect import flow
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    from flows import progress
+
+    monkeypatch.setattr(progress, "_EVERY_S", 0.0)
+
+    @flow(name="told")
+    def told():
+        encoded = progress.Progress("encode-new-progress", "encode inbox")
+        encoded.begin(100)
+        encoded(25)
+        stage = progress.Progress("encode-progress", "encode")
+        stage.take("encode train: 1,500 of 3,000 rows (50%), 10 rows/s")
+        stage.take("another line")
+        progress.Progress("short-progress", "short").end()
+
+    with temporary_settings({PREFECT_API_URL: server.api, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        told()
+    found = server.artifacts(server.runs()[-1])
+    assert {key: artifact.data for key, artifact in found.items()} == {
+        "encode-new-progress": 25.0,
+        "encode-progress": 50.0,
+    }
+    assert "25 of 100 rows (25%)" in found["encode-new-progress"].description
+    assert "10 rows/s" in found["encode-progress"].description

@@ -4,25 +4,34 @@ import pickle
 import signal
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from contextlib import ExitStack
 
 import pytest
 import torch
-from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
+from handmade import bytes_of, random_codec, random_pixels, write_rows
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError
-from ae_pipeline.evaluation.drift.fit import fit_reference
-from ae_pipeline.params.operation import DriftParams
+from ae_pipeline.params import EncodeParams
+from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store import executors
-from ae_pipeline.store.executors import EXECUTORS, run_shards
+from ae_pipeline.store.care.deep import verify_deep
+from ae_pipeline.store.care.repair import repair_store
+from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.executors import IN_THIS_PROCESS, run_shards
+from ae_pipeline.store.executors.engines import kept
 from ae_pipeline.store.executors.lent import lent
 from ae_pipeline.store.reading.decode import decode_store
+from ae_pipeline.store.writing.appending import append_samples
+from ae_pipeline.store.writing.encoding import encode_samples
 
 CPU = torch.device("cpu")
-EVERY = pytest.mark.parametrize("name", EXECUTORS)
+EVERY = pytest.mark.parametrize("name", IN_THIS_PROCESS)
+
+
+def of(name, **settings):
+    return ExecuteParams(name=name, **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -30,27 +39,20 @@ def workers(monkeypatch):
     monkeypatch.setattr(executors, "cpu_count", lambda: 3)
 
 
-@pytest.fixture
-def executor(name, monkeypatch):
-    monkeypatch.setattr(executors, "EXECUTOR", name)
-
-
 @EVERY
-@pytest.mark.usefixtures("executor")
-def test_results_have_the_order_of_the_items_whichever_is_finished_first():
+def test_results_have_the_order_of_the_items_whichever_is_finished_first(name):
     def job(item):
         time.sleep(0.02 if item % 4 == 0 else 0)
         return item * item
 
     seen = []
-    found = run_shards(job, range(40), 40, CPU, lambda place, result: seen.append((place, result)))
+    found = run_shards(job, range(40), 40, CPU, lambda place, result: seen.append((place, result)), execute=of(name))
     assert found == [item * item for item in range(40)]
     assert sorted(seen) == list(enumerate(found))
-    assert run_shards(job, range(0), 0, CPU) == []
+    assert run_shards(job, range(0), 0, CPU, execute=of(name)) == []
 
 
 @EVERY
-@pytest.mark.usefixtures("executor")
 def test_few_items_are_at_hand_and_fewer_in_work(name):
     asked, finished, working, most_at_hand, most_working = 0, 0, 0, 0, 0
     lock = threading.Lock()
@@ -73,14 +75,13 @@ def test_few_items_are_at_hand_and_fewer_in_work(name):
             working -= 1
             finished += 1
 
-    run_shards(job, items(), 200, CPU)
+    run_shards(job, items(), 200, CPU, execute=of(name))
     assert most_working == (3 if name == "threads" else 1)
     assert most_at_hand <= 2 * 3 + 1
 
 
 @EVERY
-@pytest.mark.usefixtures("executor")
-def test_the_first_error_cancels_the_rest_and_is_the_one_raised():
+def test_the_first_error_cancels_the_rest_and_is_the_one_raised(name):
     begun, working = [], set()
 
     def job(item):
@@ -96,14 +97,13 @@ def test_the_first_error_cancels_the_rest_and_is_the_one_raised():
             working.remove(item)
 
     with pytest.raises(ValueError, match="the fifth"):
-        run_shards(job, range(1000), 1000, CPU)
+        run_shards(job, range(1000), 1000, CPU, execute=of(name))
     assert not working  # whoever cleans up has the place for itself
     assert len(begun) < 20
 
 
 @EVERY
-@pytest.mark.usefixtures("executor")
-def test_an_error_of_who_asked_cancels_the_rest():
+def test_an_error_of_who_asked_cancels_the_rest(name):
     begun, working = [], set()
 
     def job(item):
@@ -116,14 +116,13 @@ def test_an_error_of_who_asked_cancels_the_rest():
         raise KeyError("no place for progress")
 
     with pytest.raises(KeyError, match="no place"):
-        run_shards(job, range(1000), 1000, CPU, done)
+        run_shards(job, range(1000), 1000, CPU, done, execute=of(name))
     assert not working
     assert len(begun) < 20
 
 
 @EVERY
-@pytest.mark.usefixtures("executor")
-def test_ctrl_c_ends_it():
+def test_ctrl_c_ends_it(name):
     begun = []
 
     def job(item):
@@ -133,17 +132,16 @@ def test_ctrl_c_ends_it():
         time.sleep(0.05)
 
     with pytest.raises(KeyboardInterrupt):
-        run_shards(job, range(1000), 1000, CPU)
+        run_shards(job, range(1000), 1000, CPU, execute=of(name))
     assert len(begun) < 20
 
 
 @EVERY
-@pytest.mark.usefixtures("executor")
-def test_jobs_run_on_one_torch_thread_and_the_number_before_comes_back():
+def test_jobs_run_on_one_torch_thread_and_the_number_before_comes_back(name):
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        assert run_shards(lambda item: torch.get_num_threads(), range(8), 8, CPU) == [1] * 8
+        assert run_shards(lambda item: torch.get_num_threads(), range(8), 8, CPU, execute=of(name)) == [1] * 8
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
@@ -154,59 +152,58 @@ def train(synthetic_prepared):
     return SampleSet.open(synthetic_prepared / "train")
 
 
-def test_every_executor_encodes_and_decodes_to_the_same_bytes(train, tiny_codec, tmp_path, monkeypatch):
-    found = {}
-    for name in EXECUTORS:
-        monkeypatch.setattr(executors, "EXECUTOR", name)
-        store = encode(train, tiny_codec, tmp_path / name)
-        decode_store(store, tmp_path / f"{name}-decoded", device="cpu")
-        found[name] = bytes_of(store.path), bytes_of(tmp_path / f"{name}-decoded")
-    assert all(pair == found["inline"] for pair in found.values())
+PROCESSES = [of("process", workers=2), of("dask", workers=2), of("ray", workers=2)]
 
 
-def test_every_executor_fits_the_same_reference_of_drift(synthetic_prepared, tiny_codec, monkeypatch):
-    splits = [SampleSet.open(synthetic_prepared / name) for name in ("train", "test")]
-    found = []
-    for name in EXECUTORS:
-        monkeypatch.setattr(executors, "EXECUTOR", name)
-        found.append(fit_reference(tiny_codec, *splits, DriftParams(), 0, device="cpu"))
-    assert all(reference == found[0] for reference in found)
+@pytest.fixture(scope="module")
+def shared():
+    """Workers of each kind that the tests of this file share: starting them is what takes time."""
+    with ExitStack() as stack:
+        for execute in PROCESSES:
+            stack.enter_context(kept(execute))
+        yield
 
 
-class ByProcess:
-    """What an executor of processes will be: jobs and items go there and back as bytes."""
+def everything(folder, train, codec, execute):
+    """A store that is encoded, grows and is repaired, verified and decoded; its bytes and those of its rows."""
+    data, cpu = train.files[0].parent, {"device": "cpu"}
+    first = SampleSet.open(train.files[0])
+    options = {"name": "x", "git": {}, "execute": execute}
+    store = encode_samples(first, codec, folder / "store", EncodeParams(**cpu), **options)
+    store = append_samples(store.path, [train], codec, EncodeParams(**cpu), **options).store
+    damaged = store.path / store.manifest.parts[1].name
+    damaged.write_bytes(b"no part")
+    assert verify_store(store.path, execute=execute).damaged_files == {damaged.name}
+    assert repair_store(store.path, [train], git={}, execute=execute, **cpu).files == [damaged.name]
+    verified = verify_deep(store.path, verify_store(store.path), [data], "cpu", lambda rows: None, execute)
+    assert (verified.whole, verified.deep.identical) == (True, 3)
+    decode_store(store, folder / "decoded", execute=execute, **cpu)
+    return bytes_of(folder)
 
-    def __init__(self, pool):
-        self.pool, self.largest = pool, 0
 
-    def __call__(self, job, items, workers):  # noqa: ARG002 (one is enough)
-        for place, item in enumerate(items):
-            sent = pickle.dumps((job, item))
-            self.largest = max(self.largest, len(sent))
-            yield place, pickle.loads(self.pool.submit(run_pickled, sent).result())
-
-
-def run_pickled(sent):
-    job, item = pickle.loads(sent)
-    return pickle.dumps(job(item))
+@pytest.fixture(scope="module")
+def expected(synthetic_prepared, tiny_codec, tmp_path_factory):
+    train = SampleSet.open(synthetic_prepared / "train")
+    return everything(tmp_path_factory.mktemp("expected"), train, tiny_codec, of("inline"))
 
 
 @pytest.mark.slow
-def test_jobs_can_be_done_by_another_process(train, synthetic_prepared, tiny_codec, tmp_path, monkeypatch):
-    def everything(folder):
-        store = encode(train, tiny_codec, folder / "store")
-        decode_store(store, folder / "decoded", device="cpu")
-        splits = [SampleSet.open(synthetic_prepared / name) for name in ("train", "test")]
-        return bytes_of(folder), fit_reference(tiny_codec, *splits, DriftParams(), 0, device="cpu")
+@pytest.mark.parametrize("execute", [of("threads", workers=2), *PROCESSES], ids=lambda execute: execute.name)
+@pytest.mark.usefixtures("shared")
+def test_every_executor_gives_the_same_bytes(execute, train, tiny_codec, tmp_path, expected):
+    assert everything(tmp_path, train, tiny_codec, execute) == expected
 
-    here = everything(tmp_path / "here")
-    # Forking a process that has threads can hang; a new one has no codec that was lent to this one.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        by_process = ByProcess(pool)
-        monkeypatch.setitem(EXECUTORS, "process", by_process)
-        monkeypatch.setattr(executors, "EXECUTOR", "process")
-        assert everything(tmp_path / "there") == here
-    assert by_process.largest < 10_000
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared")
+def test_what_was_seen_in_other_processes_is_told_here(tmp_path, random_floats):
+    folder, codec = random_floats
+    for execute in (of("threads"), PROCESSES[0]):
+        samples = SampleSet.open(folder)
+        watch = samples.watch_range(codec.header.scaling)
+        options = {"name": "x", "git": {}, "execute": execute}
+        encode_samples(samples, tmp_path / "codec", tmp_path / execute.name, EncodeParams(device="cpu"), **options)
+        assert "rows: 3 of 60 rows have values outside" in watch.warnings("rows")[0]
 
 
 def test_what_is_sent_does_not_grow_with_the_number_of_shards(tmp_path):
@@ -219,16 +216,6 @@ def test_what_is_sent_does_not_grow_with_the_number_of_shards(tmp_path):
         samples.digest  # noqa: B018 (known digests of files are sent, too)
         sent.append(len(pickle.dumps(samples.only(samples.shards[1]))))
     assert sent[1] <= sent[0] + 10
-
-
-@EVERY
-@pytest.mark.usefixtures("executor")
-def test_rows_outside_the_codecs_range_are_counted_wherever_they_are_read(tmp_path, random_floats):
-    folder, codec = random_floats
-    samples = SampleSet.open(folder)
-    watch = samples.watch_range(codec.header.scaling)
-    encode(samples, tmp_path / "codec", tmp_path / "store")
-    assert "rows: 3 of 60 rows have values outside" in watch.warnings("rows")[0]
 
 
 @pytest.fixture

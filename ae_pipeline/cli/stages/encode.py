@@ -14,18 +14,29 @@ from ae_pipeline.errors import warn
 from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
 from ae_pipeline.params import BENCHMARKS, SWEEPS, Params
 from ae_pipeline.provenance import git_state
+from ae_pipeline.store.executors.engines import kept
 from ae_pipeline.store.writing.encoding import encode_samples, finished_or_removed
 
 
 def run(params: Params, root: Path) -> None:
     """paths.codec, paths.prepared/* -> paths.latents/*"""
-    git, codec, work = git_state(root), root / params.paths.codec, root / params.paths.work
-    latents, stores = root / params.paths.latents, work / "stores"
+    work, latents = root / params.paths.work, root / params.paths.latents
+    stores = work / "stores"
     refuse_existing(latents)
     make_folder(latents.parent)
     make_folder(stores)
     require_one_file_system(stores, latents.parent)
     clear_folder(stores, keep=params.encode.data_sets)
+    with kept(params.execute):
+        _encode_all(params, root, stores)
+    rename_folder(stores, latents)
+    clear_folder(work, keep=[SWEEPS, BENCHMARKS])
+    with suppress(OSError):  # not empty
+        work.rmdir()
+
+
+def _encode_all(params: Params, root: Path, stores: Path) -> None:
+    git, codec, work = git_state(root), root / params.paths.codec, root / params.paths.work
     for name in params.encode.data_sets:
         samples = SampleSet.open(root / params.paths.prepared / name)
         store = finished_or_removed(stores / name, samples, codec, params.encode)
@@ -36,12 +47,16 @@ def run(params: Params, root: Path) -> None:
                 progress(samples.rows)
             else:
                 store = encode_samples(
-                    samples, codec, stores / name, params.encode, name=called, git=git, work=work, progress=progress
+                    samples,
+                    codec,
+                    stores / name,
+                    params.encode,
+                    name=called,
+                    git=git,
+                    work=work,
+                    progress=progress,
+                    execute=params.execute,
                 )
         totals = store.manifest.totals
         print(f"{name}: {totals.rows:,} rows, {totals.bytes_in:,} bytes to {store.nbytes:,} with the codec")
         warn(watch.warnings(name))
-    rename_folder(stores, latents)
-    clear_folder(work, keep=[SWEEPS, BENCHMARKS])
-    with suppress(OSError):  # not empty
-        work.rmdir()

@@ -34,11 +34,18 @@ from ae_pipeline.store.writing.encoding import encode_samples
 from ae_pipeline.store.writing.shards import Progress
 
 
-def encode_inbox(params: Params, root: Path, codec: Path, progress: Progress = lambda rows: None) -> InboxRun:
+def encode_inbox(
+    params: Params,
+    root: Path,
+    codec: Path,
+    progress: Progress = lambda rows: None,
+    begin: Progress = lambda rows: None,
+) -> InboxRun:
     """Append what is new in params.inbox to `paths.growing/<first 12 digits of the codec's fingerprint>`.
 
     Without anything new no snapshot is made. One run at a time: a second one gets TargetError. Writes the numbers
-    beside the store (`batches.py`). Raises every PipelineError, but not for a bad file: that is put into quarantine.
+    beside the store (`batches.py`). `begin` is told how many rows will be encoded, `progress` of those that are.
+    Raises every PipelineError, but not for a bad file: that is put into quarantine.
     """
     started = time.monotonic()
     store = growing_store(params, root, read_header(codec).fingerprint)
@@ -47,7 +54,7 @@ def encode_inbox(params: Params, root: Path, codec: Path, progress: Progress = l
         for grown in growing_stores(store.parent):
             write_missing(grown)
         try:
-            run, snapshot = _take_and_append(params, root, codec, store, work, progress)
+            run, snapshot = _take_and_append(params, root, codec, store, work, progress, begin)
         finally:
             shutil.rmtree(work / "files", ignore_errors=True)
         if snapshot is not None:  # the names of its files are known here with their folders
@@ -59,7 +66,7 @@ def encode_inbox(params: Params, root: Path, codec: Path, progress: Progress = l
 
 
 def _take_and_append(
-    params: Params, root: Path, codec: Path, store: Path, work: Path, progress: Progress
+    params: Params, root: Path, codec: Path, store: Path, work: Path, progress: Progress, begin: Progress
 ) -> tuple[InboxRun, int | None]:
     """What was taken, without the files that cannot be encoded, and the snapshot that was added, if any."""
     header = read_header(codec)
@@ -74,7 +81,10 @@ def _take_and_append(
             return run, None
         try:
             git = git_state(root)
-            added = append_samples(store, sets, codec, params.encode, name="inbox", git=git, progress=progress)
+            begin(sum(samples.rows for samples in sets))
+            added = append_samples(
+                store, sets, codec, params.encode, name="inbox", git=git, progress=progress, execute=params.execute
+            )
         except Exception as error:
             if fault_of(error) is Fault.RUN:
                 raise

@@ -60,6 +60,7 @@ def open_data(
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ae-pipeline-")))
             with in_words_of_commands():
                 samples = _open_own(data, kind, spec, work, skip_unreadable, known)
+        samples.elsewhere = data.elsewhere
         weakref.finalize(samples, stack.pop_all().close)
         return samples
 

@@ -64,7 +64,7 @@ class OwnSamples(SampleSet):
         self.unmatched: tuple[str, ...] = ()
         """Names of files that stand in the store under `known`, but not with all the files that made their part."""
         self._left_out: list[str] = []
-        # What `Kind.rounding` says of each block, gathered by all copies, which read side by side.
+        # What `Kind.rounding` says of each block.
         self._rounding: list[tuple[float, int]] = []
         # What `Kind.unlike_constants` says, by file and first record: blocks may be read more than once.
         self._unlike: dict[tuple[str, int], dict[str, int]] = {}
@@ -201,7 +201,21 @@ class OwnSamples(SampleSet):
             setattr(alone, name, {path: known[path] for path in alone.files if path in known})
         alone._shard_digests = {shard: self._shard_digests[shard]} if shard in self._shard_digests else {}
         alone.watch = self.watch and RangeWatch(self.watch.offset, self.watch.scale)
+        alone.elsewhere = self.elsewhere and self.elsewhere.only(alone.files)
+        alone._rounding, alone._unlike = [], {}
         return alone
+
+    def _note_states(self) -> None:
+        self._states = {file: state_of(file.stat()) for file in self.files}
+
+    def seen(self) -> Any:
+        return self.watch, self._rounding, self._unlike
+
+    def join(self, seen: Any) -> None:
+        watch, rounding, unlike = seen
+        super().join(watch)
+        self._rounding += rounding
+        self._unlike |= unlike
 
     def numbered(self, attributes: pa.Table, first_row: int) -> pa.Table:
         if self.has_ids:

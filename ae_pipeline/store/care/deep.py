@@ -13,19 +13,26 @@ from ae_pipeline.codec.codec import BLOCK_ROWS, Codec
 from ae_pipeline.data.sample_files import key_in_path
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, StoreError, as_in_messages
+from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.care.findings import Compared, Verified
 from ae_pipeline.store.care.make_again import find_shards, make_again, open_sources, plan_again
+from ae_pipeline.store.executors import HERE
 from ae_pipeline.store.format.manifest import PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
-from ae_pipeline.store.writing.shards import Progress
+from ae_pipeline.store.writing.shards import Progress, Running
 
 # On another processor a latent on a rounding edge may become the next integer: few do, and by one only.
 _ROUNDED_SHARE = 0.01
 
 
 def verify_deep(
-    place: Path | str, verified: Verified, data: Sequence[Path | str], device: str, progress: Progress
+    place: Path | str,
+    verified: Verified,
+    data: Sequence[Path | str],
+    device: str,
+    progress: Progress,
+    execute: ExecuteParams = HERE,
 ) -> Verified:
     """Encode the data of a verified store again, and add to the report how its whole parts compare.
 
@@ -41,11 +48,19 @@ def verify_deep(
     parts = [part for part in store.manifest.parts if part.name not in verified.damaged_files]
     with tempfile.TemporaryDirectory() as folder:
         sources = open_sources(data, place)
-        return replace(verified, deep=compare_with_source(store, parts, sources, codec, Path(folder), progress))
+        return replace(
+            verified, deep=compare_with_source(store, parts, sources, codec, Path(folder), progress, execute)
+        )
 
 
 def compare_with_source(
-    store: LatentStore, parts: list[PartEntry], sources: list[SampleSet], codec: Codec, folder: Path, progress: Progress
+    store: LatentStore,
+    parts: list[PartEntry],
+    sources: list[SampleSet],
+    codec: Codec,
+    folder: Path,
+    progress: Progress,
+    execute: ExecuteParams = HERE,
 ) -> Compared:
     """Make these parts again in `folder` and compare bytes, or where they differ, rows.
 
@@ -64,10 +79,14 @@ def compare_with_source(
         rows_not_in_store=sum(shard.rows for _, shard in others),
         left_out=[as_in_messages(samples.left_out) for samples in sources if samples.left_out],
     )
-    listed = [part for part in parts if part.name in jobs]
-    for part, made in zip(listed, make_again(jobs.values(), codec, folder, progress), strict=True):
-        _compare(store, part, made, folder, compared)
+    listed = {part.name: part for part in parts}
+    for name, made in make_again(jobs, codec, folder, progress, Running(execute, store.storage)):
+        _compare(store, listed[name], made, folder, compared)
         (folder / made.name).unlink()
+    same = set(compared.same_rows)
+    compared.same_rows = [name for name in jobs if name in same]  # they came in any order
+    compared.different = {name: compared.different[name] for name in jobs if name in compared.different}
+    compared.rounded = {name: compared.rounded[name] for name in jobs if name in compared.rounded}
     return compared
 
 

@@ -64,6 +64,10 @@ class Verified:
     rows: int
     damaged: list[Damage] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Shards that could not be encoded when the store was written, and why; it was written without them on purpose."""
+    missing_rows: int = 0
+    """Rows of these."""
     decoding: str = "not checked"
     """Whether this machine decodes the probe rows to the recorded bytes: begins with `reproduced` or `differs`."""
     deep: Compared | None = None
@@ -76,7 +80,7 @@ class Verified:
 
     @property
     def whole(self) -> bool:
-        """Nothing is damaged, and no part is made from other data than was given."""
+        """Nothing is damaged, and no part is made from other data than was given; rows may be missing (`missing`)."""
         return not self.damaged and not (self.deep and self.deep.different)
 
     @property
@@ -101,6 +105,11 @@ class Verified:
             return f"NOT THE DATA: {len(deep.different)} parts are undamaged, but made from other data"
         if deep.rows_not_in_store:
             return "NOT ALL OF THE DATA: the store is whole, but rows of the data are not in it"
+        if self.missing:
+            return (
+                f"PARTIAL: undamaged, but {len(self.missing):,} shards with {self.missing_rows:,} rows could not be "
+                "encoded when it was written"
+            )
         missed = len(deep.not_compared)
         return "whole" + f", but {missed:,} of {self.parts:,} parts were not compared with the data" * bool(missed)
 
@@ -119,6 +128,11 @@ class Verified:
             )
         if deep.rows_not_in_store:
             return f"keep the data; ae-pipeline append {self.store} adds what is missing"
+        if self.missing:
+            return (
+                "keep the data; mend it, then run the same `ae-pipeline encode` again, or "
+                f"ae-pipeline append {self.store} with it: either adds what is missing"
+            )
         return None
 
     def _repair(self) -> str:

@@ -22,7 +22,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, StoreError
 from ae_pipeline.files import sha256_file, sha256_json, sync_folder, write_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.care.make_again import Means, empty_folder, make_again
+from ae_pipeline.store.care.make_again import Means, empty_folder
 from ae_pipeline.store.care.snapshots import read_vacuumed
 from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.layouts import LAYOUTS
@@ -40,7 +40,7 @@ from ae_pipeline.store.storage.folder import LocalStorage, read_whole
 from ae_pipeline.store.writing.appending import new_pieces
 from ae_pipeline.store.writing.checks import check_samples
 from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest
-from ae_pipeline.store.writing.shards import ShardJob, plan_jobs
+from ae_pipeline.store.writing.shards import Running, ShardJob, plan_jobs, run_jobs
 
 # So many of the 64 digits of two digests never agree by chance.
 _DIGITS_PROOF = 60
@@ -75,10 +75,12 @@ def rebuild_manifest(store: Path, means: Means) -> tuple[list[str], bool]:
     lost = _LostManifest(store, means.sources)
     jobs = lost.plan(codec.fingerprint)
     with empty_folder(store) as folder:
-        parts = list(make_again(jobs, codec, folder, means.progress))
+        running = Running(means.execute, LocalStorage(store))
+        made_again = run_jobs(jobs, codec, folder, means.progress, running=running)
+        parts = made_again.parts
         entry = copy_codec(path, folder / CODEC_FOLDER, codec.fingerprint)
         source = lost.possible_sources(parts)[0]
-        made = first_manifest(folder, codec, entry, parts, lost.settings, source=source, git=means.git)
+        made = first_manifest(folder, codec, entry, made_again, lost.settings, source=source, git=means.git)
         values, proven = lost.propose(made)
         other = [part.name for part in parts if not _holds(store, part)]
         if not proven and not means.accept_new_bytes:

@@ -2,7 +2,7 @@
 
     jobs = plan_again(store, {part.name for part in parts}, sources, codec)
     with empty_folder(store.path) as folder:
-        for name, made in zip(jobs, make_again(jobs.values(), codec, folder)):
+        for name, made in make_again(jobs, codec, folder):
             made.sha256 == ...
 
 A part is a function of codec, shard and settings, and the manifest says which shard, by its content. So it can be made
@@ -11,31 +11,31 @@ again wherever the same data is, whatever it is called there. `verify --deep` co
 """
 
 import shutil
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec.codec import Codec
-from ae_pipeline.codec.devices import cpu_count
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet, Shard
 from ae_pipeline.errors import CodecError, DamagedPartError, DataError, StoreError, named
 from ae_pipeline.files import clear_folder, locked_folder
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.sources.own_files.columns import SOURCE_FILE
 from ae_pipeline.sources.own_files.grouping import KnownGroup
 from ae_pipeline.sources.own_files.opening import open_data
 from ae_pipeline.sources.own_files.samples import OwnSamples
 from ae_pipeline.store.care.vacuum import repair_folder
+from ae_pipeline.store.executors import HERE
 from ae_pipeline.store.format.manifest import CODEC_FOLDER, PartEntry, holds_part_of_store
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.checks import check_samples
-from ae_pipeline.store.writing.shards import Progress, ShardJob, plan_jobs, run_jobs
+from ae_pipeline.store.writing.shards import Progress, Running, ShardJob, each_part, plan_jobs
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Means:
     device: str
     git: dict[str, Any]
     progress: Progress
+    execute: ExecuteParams = HERE
 
 
 def open_sources(
@@ -132,25 +133,28 @@ def plan_again(
     manifest = store.manifest
     shards = find_shards(sources)
     settings = EncodeParams(layout=manifest.latent.layout, row_group_rows=manifest.latent.row_group_rows)
-    jobs, first_row = {}, 0
-    for number, part in enumerate(manifest.parts):
+    jobs = {}
+    for number, (part, first_row) in enumerate(zip(manifest.parts, manifest.first_rows(), strict=True)):
         if part.name in names and part.shard.digest in shards:
             pieces = [shards[part.shard.digest]]
             (jobs[part.name],) = plan_jobs(pieces, codec.fingerprint, settings, number=number, first_row=first_row)
-        first_row += part.rows
     return jobs
 
 
 def make_again(
-    jobs: Iterable[ShardJob], codec: Codec, folder: Path, progress: Progress = lambda rows: None
-) -> Iterator[PartEntry]:
-    """Make the parts of jobs, whose numbers rise, in `folder`, which must not hold any.
+    jobs: Mapping[str, ShardJob],
+    codec: Codec,
+    folder: Path,
+    progress: Progress = lambda rows: None,
+    running: Running | None = None,
+) -> Iterator[tuple[str, PartEntry]]:
+    """Make parts by their jobs in `folder`, which must not hold any; yields each with its name in `jobs`, as they come.
 
-    As many are made at a time as there are CPUs: whoever takes each one away needs no more space than that.
+    Few are made meanwhile: whoever takes each one away needs no more space than that.
     """
-    waiting = iter(jobs)
-    while some := list(islice(waiting, cpu_count())):
-        yield from run_jobs(some, codec, folder, progress)
+    names = list(jobs)
+    for place, entry in each_part(list(jobs.values()), codec, folder, progress, running):
+        yield names[place], entry
 
 
 @contextmanager

@@ -20,12 +20,14 @@ import torch
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, PipelineError, StoreError
 from ae_pipeline.files import finished_file, sync_folder, write_json
+from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.care.findings import Repaired, Verified
 from ae_pipeline.store.care.lost_manifest import rebuild_manifest
 from ae_pipeline.store.care.make_again import Means, empty_folder, make_again, plan_again
 from ae_pipeline.store.care.snapshots import MISSPELT, VACUUMED_NAME, note_removed, read_snapshots
 from ae_pipeline.store.care.vacuum import repair_folder, vacuum_locked
 from ae_pipeline.store.care.verify import damage_of_file, damaged_codec_files, verify_store
+from ae_pipeline.store.executors import HERE
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
@@ -33,6 +35,7 @@ from ae_pipeline.store.format.manifest import (
     Manifest,
     PartEntry,
     manifest_bytes,
+    part_number,
     read_manifest,
     write_manifest,
 )
@@ -40,9 +43,8 @@ from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
 from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.writing.checks import attribute_columns, check_columns, stored_attributes
-from ae_pipeline.store.writing.commit import part_number
 from ae_pipeline.store.writing.new_manifest import measure_probe, next_manifest
-from ae_pipeline.store.writing.shards import Progress, ShardJob
+from ae_pipeline.store.writing.shards import Progress, Running, ShardJob
 
 
 def repair_store(
@@ -54,6 +56,7 @@ def repair_store(
     device: str = "auto",
     git: dict[str, Any],
     progress: Progress = lambda rows: None,
+    execute: ExecuteParams = HERE,
 ) -> Repaired:
     """Repair what `verify_store` finds damaged, as far as the data and the codec in `codec_path` allow.
 
@@ -70,7 +73,7 @@ def repair_store(
         if repair_folder(store).exists():
             with empty_folder(store):
                 pass  # and it goes
-        means = Means(sources, codec_path, accept_new_bytes, device, git, progress)
+        means = Means(sources, codec_path, accept_new_bytes, device, git, progress, execute)
         _repair_codec(store, means, done)  # first: a lost manifest is made again with it
         _repair_manifests(store, verify_store(store), means, done)
         if MANIFEST_NAME not in done.failed:
@@ -140,23 +143,27 @@ def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Rep
     jobs = {name: job for name, job in jobs.items() if not hopeless[name]}
     if not jobs:
         return
+    running = Running(means.execute, store.storage)
     number = 1 + max(part_number(part.name) for part in manifest.parts)
-    replaced: dict[str, PartEntry] = {}
+    same, other, replaced = set[str](), dict[str, PartEntry](), dict[str, PartEntry]()
     with empty_folder(store.path) as folder:
-        for name, made in zip(jobs, make_again(jobs.values(), codec, folder, means.progress), strict=True):
+        for name, made in make_again(jobs, codec, folder, means.progress, running):
             listed = parts[name]
             if made.sha256 == listed.sha256:
                 os.replace(folder / made.name, store.path / name)
                 sync_folder(store.path)
-                done.files.append(name)
+                same.add(name)
             elif why := _why_not_other(manifest, listed, made, means):
                 done.failed[name] = why
                 (folder / made.name).unlink()
             else:
-                # A name that no snapshot lists: until the commit nothing changes for anyone.
-                new = f"part-{number + len(replaced):05d}-{made.job[:16]}.parquet"
-                os.replace(folder / made.name, store.path / new)
-                replaced[name] = replace(made, name=new)
+                other[name] = made
+        done.files += [name for name in jobs if name in same]
+        for name in (name for name in jobs if name in other):
+            # A name that no snapshot lists: until the commit nothing changes for anyone.
+            made = replace(other[name], name=f"part-{number + len(replaced):05d}-{other[name].job[:16]}.parquet")
+            os.replace(folder / other[name].name, store.path / made.name)
+            replaced[name] = made
         if replaced:
             _commit(store, replaced, means.git)
             # Earlier snapshots went with it.

@@ -17,16 +17,17 @@ from typing import Any
 import torch
 
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line, named
+from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.care.findings import Damage, Verified
 from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
 from ae_pipeline.store.care.snapshots import Snapshots, read_snapshots, state_of
-from ae_pipeline.store.executors import run_shards
-from ae_pipeline.store.format.manifest import CODEC_FOLDER, PART_NAME, Manifest, PartEntry
+from ae_pipeline.store.executors import HERE, Needs, run_shards
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, PART_NAME, Manifest, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.reading.decode import load_store_codec
-from ae_pipeline.store.storage.folder import Storage, read_whole
+from ae_pipeline.store.storage.folder import LocalStorage, Storage, read_whole
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.new_manifest import measure_probe
 
@@ -36,7 +37,10 @@ _TRIES = 3
 
 
 def verify_store(
-    place: Path | str | Storage, snapshot: int | None = None, progress: Callable[[int], None] = lambda rows: None
+    place: Path | str | Storage,
+    snapshot: int | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+    execute: ExecuteParams = HERE,
 ) -> Verified:
     """Check every file of a store, or of one snapshot of it, and never stop at the first that is damaged.
 
@@ -46,20 +50,22 @@ def verify_store(
     storage = open_storage(place)
     for _ in range(_TRIES):
         before = state_of(storage)
-        verified = _verify(storage, snapshot, progress)
+        verified = _verify(storage, snapshot, progress, execute)
         if verified.whole or state_of(storage) == before:
             break
     return verified
 
 
-def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], None]) -> Verified:
+def _verify(
+    storage: Storage, snapshot: int | None, progress: Callable[[int], None], execute: ExecuteParams
+) -> Verified:
     snapshots = read_snapshots(storage, snapshot)
     manifest = snapshots.manifest
     if manifest is None:
         return Verified(storage.location, None, None, [], 0, 0, snapshots.damaged, snapshots.notices)
     store = LatentStore(storage, manifest)
     codec_damage = _check_codec(store)
-    part_damage, whole = _check_parts(store, progress)
+    part_damage, whole = _check_parts(store, progress, execute)
     notices = [*snapshots.notices, *_unlisted(snapshots, manifest)]
     if whole:
         notices += _ids_notice(store, whole)
@@ -72,6 +78,8 @@ def _verify(storage: Storage, snapshot: int | None, progress: Callable[[int], No
         rows=manifest.totals.rows,
         damaged=[*snapshots.damaged, *codec_damage, *part_damage],
         notices=notices,
+        missing=[f"{entry.shard.file} ({entry.rows:,} rows): {entry.reason}" for entry in manifest.missing],
+        missing_rows=manifest.missing_rows,
         decoding=_probe(store, able=not codec_damage and manifest.parts[0] in whole[:1]),
     )
 
@@ -111,13 +119,19 @@ def _check_codec(store: LatentStore) -> list[Damage]:
     return damaged
 
 
-def _check_parts(store: LatentStore, progress: Callable[[int], None]) -> tuple[list[Damage], list[PartEntry]]:
+def _check_parts(
+    store: LatentStore, progress: Callable[[int], None], execute: ExecuteParams
+) -> tuple[list[Damage], list[PartEntry]]:
     parts = store.manifest.parts
     # Each job gets its part; with those of all others it would be large.
     check = partial(damage_of_part, store.storage, store.manifest.model_copy(update={"parts": []}))
-    reasons = run_shards(
-        check, parts, len(parts), torch.device("cpu"), lambda place, reason: progress(parts[place].rows)
-    )
+
+    def done(place: int, reason: str | None) -> None:  # noqa: ARG001
+        progress(parts[place].rows)
+
+    files = (store.path / MANIFEST_NAME,) if isinstance(store.storage, LocalStorage) else ()
+    cpu = torch.device("cpu")
+    reasons = run_shards(check, parts, len(parts), cpu, done, execute=execute, needs=Needs(files=files))
     pairs = list(zip(parts, reasons, strict=True))
     damaged = [Damage(part.name, reason, part.rows, part.id_min, part.id_max) for part, reason in pairs if reason]
     return damaged, [part for part, reason in pairs if not reason]

@@ -11,7 +11,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from ae_pipeline.data.json_types import JsonModel, Samples, Sha256
@@ -76,6 +84,31 @@ class PartEntry:
     """Length and digest of every piece of the file, in its order (`format/verified_file.py`); None in format 1."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class MissingEntry:
+    """A shard of the data whose part could not be made, in a store that was written all the same.
+
+    Number and first row keep its place: whoever makes the part later makes the one that would be there.
+    """
+
+    number: Count
+    """The number in the part's name."""
+    first_row: Count
+    rows: Annotated[int, Field(ge=1, strict=True)]
+    job: Sha256
+    shard: ShardEntry
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class LateEntry:
+    """A part that was missing and was made later: it stands behind others, with the row numbers of its own place."""
+
+    shard: Sha256
+    """The digest of its shard."""
+    first_row: Count
+
+
 _PARTS = TypeAdapter(list[PartEntry], config=ConfigDict(cache_strings="none"))  # hardly two are the same
 
 
@@ -90,10 +123,39 @@ class Manifest(JsonModel):
     latent: LatentEntry
     columns: list[ColumnEntry]
     source: SourceEntry
+    missing: list[MissingEntry] = Field(default_factory=list)
+    """Not there where nothing is missing, as in all stores that were written before there were partial ones."""
+    late: list[LateEntry] = Field(default_factory=list)
+    """Not there either where nothing ever was missing."""
     parts: Annotated[list[PartEntry], Field(min_length=1)]
     totals: Totals
     probe: ProbeEntry | None = None
     written_by: dict[str, Any]
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in values(self).items() if value or name not in ("missing", "late")}
+
+    @property
+    def missing_rows(self) -> int:
+        """Rows of the data that the store does not hold, as their shards could not be encoded."""
+        return sum(entry.rows for entry in self.missing)
+
+    def first_rows(self) -> list[int]:
+        """The number of the first row of each part, by which rows without an id are numbered."""
+        late = {entry.shard: entry.first_row for entry in self.late}
+        gaps = {entry.first_row: entry.rows for entry in self.missing}
+        gaps |= {late[part.shard.digest]: part.rows for part in self.parts if part.shard.digest in late}
+        found, row = [], 0
+        for part in self.parts:
+            if part.shard.digest in late:
+                found.append(late[part.shard.digest])
+                continue
+            while row in gaps:
+                row += gaps[row]
+            found.append(row)
+            row += part.rows
+        return found
 
     @model_validator(mode="after")
     def _totals_agree(self) -> "Manifest":
@@ -106,6 +168,11 @@ class Manifest(JsonModel):
         if len({column.name for column in self.columns}) != len(self.columns):
             raise ValueError("two columns have one name")
         return self
+
+
+def part_number(name: str) -> int:
+    """The number in a part's name."""
+    return int(name.split("-")[1])
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:

@@ -19,10 +19,11 @@ from ae_pipeline.data.parquet.writer import rechunk
 from ae_pipeline.data.samples import ID, SampleSet, ShardWriter
 from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError
 from ae_pipeline.files import finished_folder, refuse_inside
-from ae_pipeline.store.executors import run_shards
+from ae_pipeline.params.operation import ExecuteParams
+from ae_pipeline.store.executors import HERE, Needs, run_shards
 from ae_pipeline.store.executors.lent import Borrowed, lent
 from ae_pipeline.store.format.layouts import LATENT
-from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry
 from ae_pipeline.store.format.part_writer import RESERVED
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import OnDamaged
@@ -37,6 +38,7 @@ def decode_store(
     device: str = "auto",
     on_damaged: OnDamaged | None = None,
     progress: Callable[[int], None] = lambda rows: None,
+    execute: ExecuteParams = HERE,
 ) -> SampleSet:
     """Decode every row into `prepare`'s layout at `out`, a folder that must not exist yet; one shard per part.
 
@@ -45,7 +47,7 @@ def decode_store(
     """
     spec = store.codec_header().spec
     open_shard = partial(ShardWriter, attributes=store.attributes_schema(), spec=spec)
-    decode_parts(store, out, open_shard, device=device, on_damaged=on_damaged, progress=progress)
+    decode_parts(store, out, open_shard, device=device, on_damaged=on_damaged, progress=progress, execute=execute)
     return SampleSet.open(out)
 
 
@@ -57,6 +59,7 @@ def decode_parts(
     device: str = "auto",
     on_damaged: OnDamaged | None = None,
     progress: Callable[[int], None] = lambda rows: None,
+    execute: ExecuteParams = HERE,
 ) -> int:
     """Decode every row into the folder `out`, a file for each part, and return how many files; see `decode_store`.
 
@@ -74,11 +77,13 @@ def decode_parts(
                 raise error
         progress(parts[number].rows)
 
-    with finished_folder(out) as folder, lent(codec) as borrowed:
+    files = (store.path / MANIFEST_NAME,) if isinstance(store.storage, LocalStorage) else ()
+    with finished_folder(out) as folder, lent(codec, store.storage) as borrowed:
         # Each job gets its part; with those of all others it would be large.
         light = LatentStore(store.storage, store.manifest.model_copy(update={"parts": []}))
         job = partial(_decode_part, light, open_file, borrowed, folder)
-        run_shards(job, enumerate(parts), len(parts), codec.device, done)
+        needs = Needs(borrowed, folder, files)
+        run_shards(job, enumerate(parts), len(parts), codec.device, done, execute=execute, needs=needs)
         for number in sorted(damaged):
             assert on_damaged is not None
             on_damaged(parts[number], damaged[number])

@@ -16,7 +16,16 @@ from ae_pipeline.data.samples import SampleSet, Shard
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry, parse_manifest
+from ae_pipeline.params.operation import ExecuteParams
+from ae_pipeline.store.executors import HERE
+from ae_pipeline.store.format.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    MissingEntry,
+    PartEntry,
+    parse_manifest,
+    part_number,
+)
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.storage.place import open_storage
@@ -31,7 +40,6 @@ from ae_pipeline.store.writing.commit import (
     Writing,
     add_snapshot,
     create_store,
-    part_number,
     read_tagged,
     refuse_taken,
     sweep,
@@ -58,16 +66,19 @@ def append_samples(
     git: dict[str, Any],
     work: Path | None = None,
     progress: Progress = lambda rows: None,
+    execute: ExecuteParams = HERE,
+    allow_partial: bool = False,
 ) -> Appended:
     """Add all shards of `sets` that the store does not hold yet, as one snapshot; without any, nothing is changed.
 
     Shards are told apart by content (`SampleSet.shard_digest`). A store that does not exist is made, as snapshot 1.
-    `store` is a folder or a URL. `name`, `git`, `work` and `progress` as in `encode_samples`; `work` must be
-    on the file system of a store that is a folder.
-    Raises TargetError (another run is writing the store), DataError (other columns or layout), CodecError, StoreError.
+    `store` is a folder or a URL. The other arguments are as in `encode_samples`; `work` must be on the file system of a
+    store that is a folder. Shards that the manifest says are missing are made as they would have been.
+    Raises TargetError (another run is writing the store), DataError (other columns or layout), CodecError, StoreError,
+    WorkerError.
     """
     storage = open_storage(store)
-    writing = Writing(codec_path, params, name, git, work, progress)
+    writing = Writing(codec_path, params, name, git, work, progress, execute, allow_partial)
     header = read_header(codec_path)
     for samples in sets:
         check_samples(samples, header, codec_path)
@@ -121,8 +132,38 @@ def _plan(
     for samples in sets:
         check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), where)
     pieces, skipped = new_pieces(sets, {part.shard.digest for part in old.parts})
-    number = 1 + max(part_number(part.name) for part in old.parts)
-    return plan_jobs(pieces, header.fingerprint, params, number=number, first_row=old.totals.rows), skipped
+    places = {digest: entry for samples in sets for digest, entry in absent_places(samples, old).items()}
+    number = 1 + max([part_number(part.name) for part in old.parts] + [entry.number for entry in old.missing])
+    first_row = old.totals.rows + old.missing_rows
+    new = [(samples, shard) for samples, shard in pieces if samples.shard_digest(shard) not in places]
+    jobs = plan_jobs(new, header.fingerprint, params, number=number, first_row=first_row)
+    for samples, shard in pieces:
+        if entry := places.get(samples.shard_digest(shard)):
+            piece = [(samples, shard)]
+            jobs += plan_jobs(piece, header.fingerprint, params, number=entry.number, first_row=entry.first_row)
+    return jobs, skipped
+
+
+def absent_places(samples: SampleSet, manifest: Manifest) -> dict[str, MissingEntry]:
+    """What is missing in a store and can be made of these samples, by the digests of their shards.
+
+    A file that was mended has another digest. It is known by its name and number of rows, if it stands among the others
+    of its data set, which the store holds, where the missing one stood; so no other file of that name takes its place.
+    """
+    if not manifest.missing:
+        return {}
+    held = {part.shard.digest: part_number(part.name) for part in manifest.parts}
+    digests = [samples.shard_digest(shard) for shard in samples.shards]
+    starts = {held[digest] - place for place, digest in enumerate(digests) if digest in held}
+    same = {entry.shard.digest: entry for entry in manifest.missing}
+    by_number = {entry.number: entry for entry in manifest.missing}
+    found = {}
+    for place, (shard, digest) in enumerate(zip(samples.shards, digests, strict=True)):
+        for entry in [same.get(digest), *(by_number.get(start + place) for start in starts)]:
+            alike = entry and (entry.shard.file, entry.rows) == (samples.file_name(shard.path), shard.rows)
+            if entry and digest not in held and (alike or entry.shard.digest == digest):
+                found[digest] = entry
+    return found
 
 
 def new_pieces(sets: list[SampleSet], known: set[str]) -> tuple[list[tuple[SampleSet, Shard]], int]:

@@ -23,6 +23,8 @@ from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.errors import PipelineError, StoreError, TargetError
 from ae_pipeline.files import clear_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.params.operation import ExecuteParams
+from ae_pipeline.store.executors import HERE
 from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
@@ -34,6 +36,7 @@ from ae_pipeline.store.format.manifest import (
     holds_part_of_store,
     kept_snapshots,
     manifest_bytes,
+    part_number,
     read_manifest,
     snapshot_name,
     write_manifest,
@@ -42,7 +45,7 @@ from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest, grown
-from ae_pipeline.store.writing.shards import Progress, ShardJob, encode_shard, run_jobs
+from ae_pipeline.store.writing.shards import Progress, Running, ShardJob, encode_shard, run_jobs
 
 _NO_TAG = '"00000000000000000000000000000000"'
 
@@ -57,6 +60,12 @@ class Writing:
     git: dict[str, Any]
     work: Path | None
     progress: Progress
+    execute: ExecuteParams = HERE
+    allow_partial: bool = False
+
+    def running(self, storage: Storage) -> Running:
+        """Where the jobs run whose parts go there."""
+        return Running(self.execute, storage, self.allow_partial)
 
 
 def refuse_taken(storage: Storage) -> None:
@@ -78,10 +87,13 @@ def create_store(storage: Storage, jobs: list[ShardJob], source_digest: str, key
         codec = Codec.load(folder / CODEC_FOLDER, choose_device(writing.params.device))
         # The manifest's columns and probe are taken from the first part.
         deliver = partial(_deliver, storage, kept=jobs[0].part_name)
-        parts = run_jobs(jobs, codec, folder, writing.progress, deliver)
-        manifest = first_manifest(folder, codec, copy, parts, writing.params, source=source, git=writing.git)
+        made = run_jobs(jobs, codec, folder, writing.progress, deliver, writing.running(storage))
+        first = made.parts[0].name
+        if not (folder / first).exists() and not storage.fetch(first, folder / first):
+            raise StoreError(f"{place_of(storage, first)} was removed meanwhile; encode again")
+        manifest = first_manifest(folder, codec, copy, made, writing.params, source=source, git=writing.git)
         # Left by an interrupted run, and not listed.
-        clear_folder(folder, keep={CODEC_FOLDER, *(part.name for part in parts)})
+        clear_folder(folder, keep={CODEC_FOLDER, *(part.name for part in made.parts)})
         write_manifest(folder, manifest)
         if not storage.publish(folder, MANIFEST_NAME):
             raise _lost(storage, folder, "choose another target, or append to it")
@@ -101,17 +113,17 @@ def add_snapshot(
     key = sha256_json([old.codec.fingerprint, [part.job for part in old.parts]])
     with storage.work_folder(writing.work, key) as folder:
         codec = Codec.load(writing.codec_path, choose_device(writing.params.device))
-        parts = run_jobs(jobs, codec, folder, writing.progress, partial(_deliver, storage))
+        made = run_jobs(jobs, codec, folder, writing.progress, partial(_deliver, storage), writing.running(storage))
         # A lock binds those who ask for it: nothing is put into a store that somebody else has put in this place.
         if storage.tag(MANIFEST_NAME) != tag:
             raise TargetError(f"{storage.location} was changed while new rows were being encoded; append again")
-        storage.bring(folder, [part.name for part in parts])
-        new = grown(store, parts, name=writing.name, git=writing.git)
+        storage.bring(folder, [part.name for part in made.parts])
+        new = grown(store, made, name=writing.name, git=writing.git)
         _keep(storage, old, data)
         if not storage.replace(MANIFEST_NAME, grown_text(new, old, data), tag):
             raise _lost(storage, folder, "append again")
         sweep(storage, new, names)
-    return LatentStore(storage, new), parts
+    return LatentStore(storage, new), made.parts
 
 
 def read_tagged(storage: Storage) -> tuple[bytes, str]:
@@ -132,8 +144,11 @@ def sweep(storage: Storage, manifest: Manifest, names: list[str] | None = None) 
     append that is running: they stay until a snapshot has passed their number.
     """
     listed = {part.name for part in manifest.parts}
+    # Whoever makes a missing part gives it the number that it was to have.
+    awaited = {entry.number for entry in manifest.missing}
     try:
         left = {name for name in {*(names or storage.names())} - listed if re.match(PART_NAME, name)}
+        left = {name for name in left if part_number(name) not in awaited}
         if left and storage.shared:
             highest = max(part_number(name) for name in listed)
             left = {name for name in left if part_number(name) <= highest}
@@ -143,11 +158,6 @@ def sweep(storage: Storage, manifest: Manifest, names: list[str] | None = None) 
             storage.remove(name)
     except (PipelineError, OSError):
         return
-
-
-def part_number(name: str) -> int:
-    """The number in a part's name."""
-    return int(name.split("-")[1])
 
 
 def _claim(storage: Storage, folder: Path) -> None:

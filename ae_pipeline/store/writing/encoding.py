@@ -6,15 +6,17 @@ from typing import Any
 
 from ae_pipeline.codec.header import CodecHeader, read_header
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import LinkedStoreError, StoreError
+from ae_pipeline.errors import LinkedStoreError, StoreError, TargetError
 from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.format.manifest import MANIFEST_NAME
+from ae_pipeline.params.operation import ExecuteParams
+from ae_pipeline.store.executors import HERE
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry, parse_manifest, part_number
 from ae_pipeline.store.latent_store import LatentStore
-from ae_pipeline.store.storage.folder import Storage
+from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.checks import check_names, check_samples
-from ae_pipeline.store.writing.commit import Writing, create_store, refuse_taken
+from ae_pipeline.store.writing.commit import Writing, add_snapshot, create_store, read_tagged, refuse_taken
 from ae_pipeline.store.writing.shards import Progress, ShardJob, plan_jobs
 
 
@@ -28,14 +30,20 @@ def encode_samples(
     git: dict[str, Any],
     work: Path | None = None,
     progress: Progress = lambda rows: None,
+    execute: ExecuteParams = HERE,
+    allow_partial: bool = False,
 ) -> LatentStore:
     """Write a latent store at `store`, a folder or a URL such as s3://bucket/store, that must not exist yet.
 
-    A store that is whole and of just this work is left as it is.
+    A store that is whole and of just this work is left as it is; one of this work in which shards are missing gets
+    these, as its next snapshot.
 
     `name` is recorded as the data set's name; `git` as in `provenance.git_state`. `work` is where unfinished work is
-    kept (default: beside the store; of a URL, a temporary folder). Peak memory does not depend on the number of rows.
-    Raises TargetError, DataError, CodecError, UnreachableError, and ConfigError for a URL that no store can be at.
+    kept (default: beside the store; of a URL, a temporary folder). `execute` says where shards are encoded. With
+    `allow_partial`, a store is written although some shards could not be, which its manifest lists. Peak memory does
+    not depend on the number of rows.
+    Raises TargetError, DataError, CodecError, UnreachableError, WorkerError, and ConfigError for a URL that no store
+    can be at.
     """
     storage = open_storage(store)
     if not storage.exists(MANIFEST_NAME):
@@ -49,9 +57,42 @@ def encode_samples(
     if found:
         progress(samples.rows)
         return found
+    writing = Writing(codec_path, params, name, git, work, progress, execute, allow_partial)
+    if left := _left_of(storage, jobs):
+        return _complete(storage, left, writing)
     refuse_taken(storage)
     key = sha256_json([job.digest for job in jobs])
-    return create_store(storage, jobs, samples.digest, key, Writing(codec_path, params, name, git, work, progress))
+    return create_store(storage, jobs, samples.digest, key, writing)
+
+
+def _left_of(storage: Storage, jobs: list[ShardJob]) -> list[ShardJob]:
+    """Those of the jobs that are missing in a store of all others; none if it is no such store.
+
+    A file that was mended has another digest, so its job is known by its place, and by its number of rows.
+    """
+    try:
+        manifest = LatentStore.open(storage).manifest
+    except LinkedStoreError:
+        raise
+    except (StoreError, OSError):
+        return []
+    held, missing = {part.job for part in manifest.parts}, {entry.number: entry for entry in manifest.missing}
+    left = [job for job in jobs if job.digest not in held]
+    places = [(job.number, job.first_row, job.shard.rows) for job in left]
+    wanted = [(number, missing[number].first_row, missing[number].rows) for number in sorted(missing)]
+    return left if places == wanted and len(held) + len(left) == len(jobs) else []
+
+
+def _complete(storage: Storage, left: list[ShardJob], writing: Writing) -> LatentStore:
+    """Add what is missing to a store that was written without it."""
+    with storage.locked() as names:
+        data, tag = read_tagged(storage)
+        old = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME)))
+        missing = {entry.number for entry in old.manifest.missing}
+        if {job.number for job in left} != missing:
+            raise TargetError(f"{storage.location} was changed meanwhile; run the same command again")
+        writing.progress(old.manifest.totals.rows)
+        return add_snapshot(old, data, tag, left, writing, names)[0]
 
 
 def finished_or_removed(store: Path, samples: SampleSet, codec_path: Path, params: EncodeParams) -> LatentStore | None:
@@ -66,14 +107,18 @@ def _jobs(samples: SampleSet, header: CodecHeader, params: EncodeParams) -> list
     return plan_jobs(((samples, shard) for shard in samples.shards), header.fingerprint, params)
 
 
+def _number(part: PartEntry) -> int:
+    return part_number(part.name)
+
+
 def _finished(storage: Storage, jobs: list[ShardJob]) -> LatentStore | None:
-    """The store of these jobs, in its first snapshot and undamaged: in a folder all its bytes are read, once."""
+    """The store of just these jobs, undamaged: in a folder all its bytes are read, once."""
     try:
         store = LatentStore.open(storage)
         manifest = store.manifest
         whole = (
-            manifest.snapshot == 1
-            and [part.job for part in manifest.parts] == [job.digest for job in jobs]
+            not manifest.missing
+            and [part.job for part in sorted(manifest.parts, key=_number)] == [job.digest for job in jobs]
             and all(sha256_file(store.codec_path / name) == digest for name, digest in manifest.codec.files.items())
             and all(storage.size(part.name) == part.bytes for part in manifest.parts)
             and (storage.shared or all(sha256_file(store.path / part.name) == part.sha256 for part in manifest.parts))

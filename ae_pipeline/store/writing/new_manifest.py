@@ -17,10 +17,11 @@ from ae_pipeline.files import arrow_file, finished_file, sha256_file, sha256_jso
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.provenance import library_versions
 from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, ProbeEntry, SourceEntry, Totals
-from ae_pipeline.store.format.manifest import STORE_FORMAT, Manifest, PartEntry
+from ae_pipeline.store.format.manifest import STORE_FORMAT, LateEntry, Manifest, PartEntry, part_number
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.writing.checks import columns_of
+from ae_pipeline.store.writing.shards import Made
 
 _PROBED_ROWS = 256
 
@@ -29,13 +30,14 @@ def first_manifest(
     folder: Path,
     codec: Codec,
     copy: CodecEntry,
-    parts: list[PartEntry],
+    made: Made,
     params: EncodeParams,
     *,
     source: SourceEntry,
     git: dict[str, Any],
 ) -> Manifest:
     """The manifest of a new store, with its probe; `folder` holds the codec and the first part."""
+    parts = made.parts
     manifest = Manifest(
         format=STORE_FORMAT,
         snapshot=1,
@@ -50,6 +52,7 @@ def first_manifest(
         ),
         columns=columns_of(pq.read_schema(arrow_file(folder / parts[0].name))),
         source=source,
+        missing=made.missing,
         parts=parts,
         totals=_totals(parts, codec.spec),
         written_by=_written_by(git),
@@ -57,13 +60,19 @@ def first_manifest(
     return manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest), codec=codec)})
 
 
-def grown(store: LatentStore, parts: list[PartEntry], *, name: str, git: dict[str, Any]) -> Manifest:
+def grown(store: LatentStore, made: Made, *, name: str, git: dict[str, Any]) -> Manifest:
     """The manifest of the snapshot after the open one: its parts and these."""
-    both = [*store.manifest.parts, *parts]
+    both = [*store.manifest.parts, *made.parts]
+    absent = {entry.number: entry for entry in (*store.manifest.missing, *made.missing)}
+    filled = [(part, absent.pop(part_number(part.name), None)) for part in made.parts]
+    late = [LateEntry(shard=part.shard.digest, first_row=entry.first_row) for part, entry in filled if entry]
+    missing = list(absent.values())
     digest = sha256_json([part.shard.digest for part in both])
     source = SourceEntry(name=name, digest=digest, rows=sum(part.rows for part in both))
     probe = store.manifest.probe or measure_probe(store)  # a store of format 1 has none
-    return next_manifest(store.manifest, both, git).model_copy(update={"source": source, "probe": probe})
+    return next_manifest(store.manifest, both, git).model_copy(
+        update={"source": source, "missing": missing, "late": [*store.manifest.late, *late], "probe": probe}
+    )
 
 
 def next_manifest(old: Manifest, parts: list[PartEntry], git: dict[str, Any]) -> Manifest:

@@ -1,16 +1,19 @@
 """The unit of work: one input shard makes one part, by a pure function of codec and shard.
 
     jobs = plan_jobs(((samples, shard) for shard in samples.shards), codec.fingerprint, params)
-    parts = run_jobs(jobs, codec, folder, progress)
+    parts, missing = run_jobs(jobs, codec, folder, progress)
 
 Resuming, appending, repairing and encoding in parallel are all this: make the part of a job, wherever and whenever.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +25,20 @@ from ae_pipeline.data.blocks import Block
 from ae_pipeline.data.parquet.columns import NamedColumnsFile
 from ae_pipeline.data.parquet.limits import read_footer
 from ae_pipeline.data.samples import ID, SampleSet, Shard
-from ae_pipeline.data.value_range import RangeWatch
-from ae_pipeline.errors import DataError, first_line
+from ae_pipeline.errors import DataError, PipelineError, WorkerError, first_line, named, warn
 from ae_pipeline.files import arrow_file, sha256_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.store.executors import run_shards
+from ae_pipeline.params.operation import ExecuteParams
+from ae_pipeline.store.executors import HERE, Needs, each_shard
+from ae_pipeline.store.executors.attempts import Failed
 from ae_pipeline.store.executors.lent import Borrowed, lent
 from ae_pipeline.store.format.layouts import LATENT
-from ae_pipeline.store.format.manifest import PartEntry, ShardEntry
+from ae_pipeline.store.format.manifest import MissingEntry, PartEntry, ShardEntry
 from ae_pipeline.store.format.part_writer import ERROR, PartWriter, part_metadata
 from ae_pipeline.store.format.verified_file import cut
+from ae_pipeline.store.storage.folder import Storage
 
+_NAMED = 5
 Progress = Callable[[int], None]
 
 
@@ -88,6 +94,23 @@ def plan_jobs(
 
 
 Make = Callable[[ShardJob, Codec, Path], PartEntry]
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where jobs run, and what becomes of those that fail."""
+
+    execute: ExecuteParams = HERE
+    store: Storage | None = None
+    """The store that parts are made for; at a URL, other machines find the codec in it."""
+    allow_partial: bool = False
+
+
+class Made(NamedTuple):
+    """What came of some jobs."""
+
+    parts: list[PartEntry]
+    missing: list[MissingEntry]
 
 
 def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
@@ -149,26 +172,110 @@ def _encode(block: Block, job: ShardJob, codec: Codec) -> tuple[np.ndarray, np.n
     return latents, error
 
 
-def _made(make: Make, codec: Borrowed, folder: Path, job: ShardJob) -> tuple[PartEntry, RangeWatch | None]:
-    return make(job, codec.codec(), folder), job.samples.watch
-
-
 def run_jobs(
-    jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress, make: Make = encode_shard
-) -> list[PartEntry]:
-    """All jobs side by side (`executors`); their parts in the order of their numbers."""
+    jobs: list[ShardJob],
+    codec: Codec,
+    folder: Path,
+    progress: Progress,
+    make: Make = encode_shard,
+    running: Running | None = None,
+) -> Made:
+    """All jobs side by side (`executors`); their parts in the order of their numbers.
+
+    One that fails by its own fault stops no other: what can be made is made, and then an error names all that cannot,
+    or where that is allowed, they are returned as missing; at least one part there must be.
+    """
+    running = running or Running()
+    parts: dict[int, PartEntry] = {}
+    failed: dict[int, PipelineError] = {}
     jobs = sorted(jobs, key=lambda job: job.number)
-
-    def done(place: int, made: tuple[PartEntry, RangeWatch | None]) -> None:
-        watch, seen = jobs[place].samples.watch, made[1]
-        if watch and seen:
-            watch.join(seen)
+    own_disk = None if running.store is not None and running.store.shared else folder
+    for place, made in _each(jobs, codec, folder, make, running, own_disk):
+        if isinstance(made, Failed):
+            failed[place] = _named(jobs[place], made.error)
+            if len(parts) + len(failed) < len(jobs):
+                warn([f"{failed[place]}; the other shards go on"])
+            continue
+        parts[place] = made
         progress(jobs[place].shard.rows)
+    if failed and not (running.allow_partial and parts):
+        raise _all_in_one(list(failed.values()), len(jobs), len(parts))
+    missing = [_missing(jobs[place], failed[place]) for place in sorted(failed)]
+    return Made([parts[place] for place in sorted(parts)], missing)
 
-    with lent(codec) as borrowed:
+
+def each_part(
+    jobs: list[ShardJob], codec: Codec, folder: Path, progress: Progress, running: Running | None = None
+) -> Iterator[tuple[int, PartEntry]]:
+    """Yield the part of each job with its place, as they come: few lie in the folder if each is taken away at once.
+
+    Raises the first error.
+    """
+    with closing(_each(jobs, codec, folder, encode_shard, running or Running(), own_disk=folder)) as found:
+        for place, made in found:
+            if isinstance(made, Failed):
+                raise _named(jobs[place], made.error)
+            progress(jobs[place].shard.rows)
+            yield place, made
+
+
+def _each(
+    jobs: list[ShardJob], codec: Codec, folder: Path, make: Make, running: Running, own_disk: Path | None
+) -> Generator[tuple[int, PartEntry | Failed], None, None]:
+    with lent(codec, running.store) as borrowed:
+        first = jobs[0].samples if jobs else None
+        files = () if first is None or first.elsewhere is not None else (jobs[0].shard.path,)
+        needs = Needs(borrowed, own_disk, files)
         alone = (replace(job, samples=job.samples.only(job.shard)) for job in jobs)
-        found = run_shards(partial(_made, make, borrowed, folder), alone, len(jobs), codec.device, done)
-    return [entry for entry, _ in found]
+        job = partial(_made, make, borrowed, folder)
+        with closing(each_shard(job, alone, len(jobs), codec.device, running.execute, needs)) as found:
+            for place, result in found:
+                if isinstance(result, Failed):
+                    yield place, result
+                    continue
+                entry, seen = result
+                jobs[place].samples.join(seen)
+                yield place, entry
+
+
+def _made(make: Make, codec: Borrowed, folder: Path, job: ShardJob) -> tuple[PartEntry, Any]:
+    """The part of a job, and what was seen meanwhile. A machine that lacks the files or the folder has its own."""
+    samples = job.samples.only(job.shard)  # it has seen nothing, also where the job is tried again
+    with ExitStack() as stack:
+        stack.enter_context(samples.here())
+        if not folder.exists():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ae-pipeline-")))
+        return make(replace(job, samples=samples), codec.codec(), folder), samples.seen()
+
+
+def _named(job: ShardJob, error: PipelineError) -> PipelineError:
+    """An error that says which shard it is of."""
+    if not isinstance(error, WorkerError):
+        return error
+    groups = list(job.shard.row_groups)
+    which = f" (row groups {groups[0]} to {groups[-1]})" if len(groups) > 1 else ""
+    return error.with_fields(finding=f"{job.shard.path}{which} could not be encoded: {error.finding}")
+
+
+def _all_in_one(errors: list[PipelineError], count: int, made: int) -> PipelineError:
+    """What is raised in the end: the error, or what all of them are, whose kind is that of the first."""
+    if len(errors) == 1:
+        return errors[0]
+    texts = [str(error) for error in errors]
+    kept = f"; the other {made:,} are finished, and the same command takes them up" if made else ""
+    return type(errors[0])(f"{len(errors):,} of {count:,} shards could not be encoded{kept}: {named(texts, _NAMED)}")
+
+
+def _missing(job: ShardJob, error: PipelineError) -> MissingEntry:
+    name = job.samples.file_name(job.shard.path)
+    return MissingEntry(
+        number=job.number,
+        first_row=job.first_row,
+        rows=job.shard.rows,
+        job=job.digest,
+        shard=ShardEntry(file=name, row_groups=list(job.shard.row_groups), digest=job.samples.shard_digest(job.shard)),
+        reason=str(error).replace(str(job.shard.path), name),
+    )
 
 
 def _is_whole(path: Path, job: ShardJob) -> bool:

@@ -19,6 +19,7 @@ from ae_pipeline.data.sample_files import PARQUET_SUFFIXES
 from ae_pipeline.errors import DataError, TargetError, name_in_messages
 from ae_pipeline.files import locked_folder
 from ae_pipeline.sources.own_files.listing import ARRAY_SUFFIXES, FoundFile, all_files
+from ae_pipeline.sources.own_files.places.elsewhere import Elsewhere
 from ae_pipeline.sources.own_files.places.remote import Place, RemoteFile, is_url, open_place
 from ae_pipeline.sources.own_files.places.side_by_side import side_by_side
 
@@ -47,6 +48,11 @@ class AtHand:
         """Bytes of a file, fetched or not; 0 where its server does not say it."""
         return file.path.stat().st_size
 
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """How another machine gets the files; None for those that were here."""
+        return None
+
     def fetch(self, files: Sequence[FoundFile]) -> None:
         """Bring files here, whole. Raises DataError, UnreachableError; TargetError where they have no room."""
 
@@ -54,8 +60,8 @@ class AtHand:
 class Fetched(AtHand):
     """Data at a URL. `folder` gets an empty file for each one that is there, and what is fetched."""
 
-    def __init__(self, place: Place, folder: Path):
-        self._place, self._folder = place, folder
+    def __init__(self, url: str, place: Place, folder: Path):
+        self._url, self._place, self._folder = url, place, folder
         self._found = place.find()
         super().__init__(str(folder / (place.name or place.glob or "")))
         self.shown = place.shown
@@ -64,6 +70,10 @@ class Fetched(AtHand):
     @property
     def is_remote(self) -> bool:
         return True
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        return Elsewhere(self._url, self._place.root, self._folder, self._found)
 
     def size(self, file: FoundFile) -> int:
         return self._of(file).size or 0
@@ -152,7 +162,7 @@ def at_hand(path: str, work: Path | None = None, known: Collection[str] = ()) ->
         inside = work or stack.enter_context(work_folder())
         folder = Path(tempfile.mkdtemp(dir=inside, prefix="url-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        data = Fetched(place, folder)
+        data = Fetched(path, place, folder)
         name_in_messages(folder, place.root)
         stack.callback(name_in_messages, folder, None)
         data.make_names()
