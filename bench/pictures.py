@@ -6,7 +6,7 @@
 
 emoji: the 3,786 of 64 x 64 pixels, on white. 604 of them, of groups of which none is in the others, are the test split:
 skin tones, genders and variants of one emoji are a group. As PNG files in out/emoji/train and test, and as IDX files.
-tiles: of 32 x 32 pixels, at most 400 of a picture, drawn from Colobot's textures (GPL 3) and from ViSP's photographs in
+tiles: of 32 x 32 pixels, at most 600 of a picture, drawn from Colobot's textures (GPL 3) and from ViSP's photographs in
 colour; 27,111, and 2,000 of other pictures as test split.
 
 IDX files are in out/emoji/idx and out/tiles/idx: `ae-pipeline init mine --source idx` reads them (source.idx.folder),
@@ -28,7 +28,9 @@ from PIL import Image
 _VARIANTS = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff", "200d", "fe0f", "2640", "2642"}
 _PERSONS = {"1f468": "person", "1f469": "person", "1f9d1": "person"}
 _TEST_EMOJI, _MOST_TEST_EMOJI = 600, 610
-_TILE, _TILES_OF_ONE, _TRAIN_TILES, _TEST_TILES = 32, 400, 30_000, 2000
+_TILE, _TRAIN_TILES, _TEST_TILES = 32, 30_000, 2000
+# By whether a picture is for testing.
+_TILES_OF_ONE = {False: 600, True: 160}
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -70,7 +72,7 @@ def tiles(debian: Path) -> tuple[np.ndarray, np.ndarray]:
     """(27111, 32, 32, 3) and (2000, 32, 32, 3) uint8, of different pictures; of a film, all frames are in one of them."""
     found = [
         *_pictures(debian / "usr/share/games/colobot", "colobot"),
-        *_pictures(debian / "usr/share/visp-images-data", "visp"),
+        *_pictures(debian / "usr/share/visp-images-data", "x/visp"),
     ]
     rng = np.random.default_rng(0)
     films = sorted({film for film, _ in found})
@@ -80,8 +82,9 @@ def tiles(debian: Path) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = (side // _TILE for side in picture.shape[:2])
         cut = picture[: rows * _TILE, : columns * _TILE].reshape(rows, _TILE, columns, _TILE, 3)
         cut = cut.swapaxes(1, 2).reshape(-1, _TILE, _TILE, 3)
-        cut = cut[rng.permutation(len(cut))[:_TILES_OF_ONE]]
-        pools[film in for_test].append(cut[cut.std((1, 2, 3)) > 1])
+        tests = film in for_test
+        cut = cut[rng.permutation(len(cut))[: _TILES_OF_ONE[tests]]]
+        pools[tests].append(cut[cut.std((1, 2, 3)) > 1])
     train, test = (np.concatenate(pools[split]) for split in (False, True))
     return train[rng.permutation(len(train))[:_TRAIN_TILES]], test[rng.permutation(len(test))[:_TEST_TILES]]
 
@@ -103,7 +106,7 @@ def _pictures(folder: Path, name: str) -> list[tuple[str, np.ndarray]]:
         pixels = np.asarray(picture)
         said = f"{name}/{path.relative_to(folder)}"
         if min(pixels.shape[:2]) >= 2 * _TILE:
-            found.append((re.sub(r"\d+", "#", said) if "visp" in name else said, pixels))
+            found.append((re.sub(r"\d+", "#", said) if "visp" in name else path.name, pixels))
     return found
 
 
