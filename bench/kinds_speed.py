@@ -18,18 +18,26 @@ _FEW_ROWS = 2000  # for codecs of images, which are slow
 _COMPONENTS, _LEVELS = 32, 256
 
 
-def measure_speed(kind: str, repeats: int, work: Path, out: Path) -> None:
-    """Write two lists of lines to `out`, as JSON: the network against its bound, and the alternatives."""
+def measure_speed(kind: str, repeats: int, work: Path, out: Path, workspace: Path | None = None) -> None:
+    """Write two lists of lines to `out`, as JSON: the network against its bound, and the alternatives.
+
+    With a `workspace`: its codec and train rows instead of made ones.
+    """
     from reporting import tile
     from throughput import measure
 
-    folder = work / "made"
-    make_case(kind, "few", folder)
-    for stage in ("download", "prepare"):
-        subprocess.run([sys.executable, "-m", "ae_pipeline", "stage", stage], cwd=folder, check=True)
+    from ae_pipeline.codec.header import read_header
+
+    folder, layout = work / "made", "binary" if kind == "image" else "coded"
+    if workspace is None:
+        make_case(kind, "few", folder)
+        for stage in ("download", "prepare"):
+            subprocess.run([sys.executable, "-m", "ae_pipeline", "stage", stage], cwd=folder, check=True)
+    else:
+        folder, layout = workspace, read_header(workspace / "data/codec").layout
     tile(folder / "data/prepared/train", work / "tiled", ROWS[kind])
-    layout = "binary" if kind == "image" else "coded"
-    bound = measure(PRESETS[kind], layout, work / "tiled", work, repeats)
+    trained = workspace / "data/codec" if workspace else None
+    bound = measure(PRESETS[kind], layout, work / "tiled", work, repeats, trained)
     others = [[name, f"{encode:,.0f}", f"{decode:,.0f}"] for name, encode, decode in _others(kind, work, layout)]
     out.write_text(json.dumps([bound, others]), encoding="utf-8")
 

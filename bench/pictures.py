@@ -1,7 +1,7 @@
 """Two real sets of small pictures in colour, made anew by their packages' names: what docs/kinds/image.md measures.
 
     npm pack emoji-datasource-google@16                              # Apache 2.0; a file .tgz
-    apt-get download colobot-common-textures visp-images-data        # Debian; then dpkg-deb -x FILE.deb debian, for each
+    apt-get download colobot-common-textures visp-images-data        # Debian; dpkg-deb -x FILE.deb debian, for each
     python bench/pictures.py out --emoji emoji-datasource-google-16.0.0.tgz --debian debian
 
 emoji: the 3,786 of 64 x 64 pixels, on white. 604 of them, of groups of which none is in the others, are the test split:
@@ -69,7 +69,7 @@ def held_out(names: list[str]) -> np.ndarray:
 
 
 def tiles(debian: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(27111, 32, 32, 3) and (2000, 32, 32, 3) uint8, of different pictures; of a film, all frames are in one of them."""
+    """(27111, 32, 32, 3) and (2000, 32, 32, 3) uint8, of different pictures, and of different films."""
     found = [
         *_pictures(debian / "usr/share/games/colobot", "colobot"),
         *_pictures(debian / "usr/share/visp-images-data", "x/visp"),
