@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from kinds_data import PRESETS, RATE, make_case
 
-ROWS = {"image": 20_000, "tiles": 4000, "vector": 50_000, "audio": 20_000}
+ROWS = {"image": 100_000, "tiles": 8000, "vector": 100_000, "audio": 100_000}
+_MOST_BYTES = 1 << 27
 _FEW_ROWS = 2000  # for codecs of images, which are slow
 _COMPONENTS, _LEVELS = 32, 256
 
@@ -27,6 +28,7 @@ def measure_speed(kind: str, repeats: int, work: Path, out: Path, workspace: Pat
     from throughput import measure
 
     from ae_pipeline.codec.header import read_header
+    from ae_pipeline.data.samples import SampleSet
 
     folder, layout = work / "made", "binary" if kind == "image" else "coded"
     if workspace is None:
@@ -35,7 +37,8 @@ def measure_speed(kind: str, repeats: int, work: Path, out: Path, workspace: Pat
             subprocess.run([sys.executable, "-m", "ae_pipeline", "stage", stage], cwd=folder, check=True)
     else:
         folder, layout = workspace, read_header(workspace / "data/codec").layout
-    tile(folder / "data/prepared/train", work / "tiled", ROWS[kind])
+    train = SampleSet.open(folder / "data/prepared/train")
+    tile(train.path, work / "tiled", min(ROWS[kind], _MOST_BYTES // train.spec.nbytes))
     trained = workspace / "data/codec" if workspace else None
     bound = measure(PRESETS[kind], layout, work / "tiled", work, repeats, trained)
     others = [[name, f"{encode:,.0f}", f"{decode:,.0f}"] for name, encode, decode in _others(kind, work, layout)]
