@@ -14,6 +14,8 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }.items():
     os.environ.setdefault(_name, _value)
+# Hundreds of commands import the package from copies of this checkout: each would compile all of it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import gc
 import shutil

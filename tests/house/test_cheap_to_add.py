@@ -89,7 +89,7 @@ def house(tmp_path_factory):
     """A copy of the package and its tests, with one source and one model more."""
     folder = tmp_path_factory.mktemp("house")
     for name in ("ae_pipeline", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "pyproject.toml", folder)
     for name, text in {"ramps": SOURCE, "ramps_options": SOURCE_OPTIONS}.items():
         (folder / f"ae_pipeline/sources/{name}.py").write_text(text)

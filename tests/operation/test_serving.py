@@ -44,6 +44,7 @@ def served(clone, guard, tmp_path_factory):
         "PREFECT_HOME": str(home),
         # The scheduler looks once a minute, and makes runs that far ahead, unless told otherwise.
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "10",
         **guard.environment,
         **warm.environment(),
     }
