@@ -37,8 +37,8 @@ def measure_speed(kind: str, repeats: int, work: Path, out: Path, workspace: Pat
             subprocess.run([sys.executable, "-m", "ae_pipeline", "stage", stage], cwd=folder, check=True)
     else:
         folder, layout = workspace, read_header(workspace / "data/codec").layout
-    train = SampleSet.open(folder / "data/prepared/train")
-    tile(train.path, work / "tiled", min(ROWS[kind], _MOST_BYTES // train.spec.nbytes))
+    split = folder / "data/prepared/train"
+    tile(split, work / "tiled", min(ROWS[kind], _MOST_BYTES // SampleSet.open(split).spec.nbytes))
     trained = workspace / "data/codec" if workspace else None
     bound = measure(PRESETS[kind], layout, work / "tiled", work, repeats, trained)
     others = [[name, f"{encode:,.0f}", f"{decode:,.0f}"] for name, encode, decode in _others(kind, work, layout)]
