@@ -40,7 +40,7 @@ class Engine(Protocol):
         ...
 
     def wait(self, tickets: Collection[Any]) -> Iterable[Any]:
-        """Those of some jobs that are finished: at least one. Raises WorkerError where none ever will be."""
+        """Wait until at least one of some jobs is finished; all that are. Raises WorkerError where none will be."""
         ...
 
     def result(self, ticket: Any) -> Any:

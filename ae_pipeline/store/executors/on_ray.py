@@ -158,7 +158,10 @@ class OnRay:
             ) from None
 
     def abandon(self, tickets: Collection[Any]) -> None:
-        """End the processes that are at work on these. What they were writing has no final name yet."""
+        """End a cluster of ours, or the processes that are at work on these. What they write has no final name yet."""
+        if self._is_own:
+            self.close()
+            return
         out = list(tickets)
         for ticket in out:
             self._ray.cancel(ticket, force=True)
