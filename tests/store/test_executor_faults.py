@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 from buckets import put
-from failing import greedy, killed
+from failing import greedy, killed, refused
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 from s3_server import serving
 from werkzeug.wrappers import Response
@@ -70,6 +70,13 @@ def encode_with(rows, codec, store, execute, progress=lambda rows: None):
     params = EncodeParams(layout="list", device="cpu")
     samples = SampleSet.open(rows)
     return encode_samples(samples, codec, store, params, name="tiny", git={}, execute=execute, progress=progress)
+
+
+def refuse(execute):
+    """A run that ends by a mistake leaves nothing to the next one."""
+    with pytest.raises(ValueError, match="a mistake"):
+        run_shards(refused, range(50), 50, CPU, execute=execute)
+    assert run_shards(refused, [5, 6], 2, CPU, execute=execute) == [5, 6]
 
 
 def workers_of(parent):
@@ -168,7 +175,10 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
                 lost.append(second)
                 cluster.remove_node(second, allow_graceful=False)
 
-        encode_with(rows, codec, tmp_path / "store", of("ray", address=cluster.address), lose)
+        execute = of("ray", address=cluster.address)
+        with kept(execute):
+            refuse(execute)
+            encode_with(rows, codec, tmp_path / "store", execute, lose)
     finally:
         cluster.shutdown()
     assert lost
@@ -178,12 +188,16 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def dask():
     """A cluster of Dask that was there before: two workers on this machine."""
-    import distributed
-
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, host="127.0.0.1", memory_limit=None
-    ) as cluster:
+    with dask_cluster(2) as cluster:
         yield cluster
+
+
+def dask_cluster(workers):
+    from distributed import LocalCluster
+
+    options = {"threads_per_worker": 1, "memory_limit": None, "host": "127.0.0.1", "silence_logs": 50}
+    ports = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
+    return LocalCluster(n_workers=workers, **options, **ports)
 
 
 @pytest.mark.slow
@@ -195,7 +209,10 @@ def test_a_worker_of_dask_is_killed(rows, codec, expected, tmp_path, dask):
             lost.append(workers_of(os.getpid())[0])
             lost[0].kill()
 
-    encode_with(rows, codec, tmp_path / "store", of("dask", address=dask.scheduler_address), kill)
+    execute = of("dask", address=dask.scheduler_address)
+    with kept(execute):
+        refuse(execute)
+        encode_with(rows, codec, tmp_path / "store", execute, kill)
     assert lost
     assert bytes_of(tmp_path / "store") == expected
 
@@ -264,12 +281,10 @@ def worker_without_our_files(scheduler, log):
 
 @pytest.fixture
 def far_away(tmp_path):
-    import distributed
-
     if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], check=False, capture_output=True).returncode:
         pytest.skip("a worker cannot have a /tmp of its own here")
     with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50, host="127.0.0.1") as cluster,
+        dask_cluster(0) as cluster,
         worker_without_our_files(cluster.scheduler_address, tmp_path / "log"),
     ):
         yield of("dask", address=cluster.scheduler_address)
@@ -296,6 +311,14 @@ def test_machines_that_share_no_disk_need_data_and_stores_at_urls(s3, far_away, 
         ):
             with pytest.raises(WorkerError, match="does not see"):
                 write()
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workers_is_named(rows, codec, tmp_path, monkeypatch):
+    monkeypatch.setattr("ae_pipeline.store.executors.on_dask._BEGIN_S", 0.5)
+    said = r"the Dask cluster at .* has no workers; start some"
+    with dask_cluster(0) as cluster, pytest.raises(WorkerError, match=said):
+        encode_with(rows, codec, tmp_path / "store", of("dask", address=cluster.scheduler_address))
 
 
 # Object stores.

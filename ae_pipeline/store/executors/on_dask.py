@@ -132,8 +132,7 @@ class OnDask:
         if self._cluster is not None:
             self.close()
             return
-        for ticket in tickets:
-            self._done.futures.pop(ticket, None)
+        self._done = self._library.as_completed(loop=self._client.loop)  # the old one tells of what is cancelled
         try:
             self._client.cancel(list(tickets), force=True)
             while any(self._client.run(_in_work, f"ae-pipeline-{self._run}-").values()):
