@@ -7,12 +7,12 @@ file that only this user can read, in the temporary folder of the run, which goe
 import os
 import secrets
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +201,8 @@ def _library() -> Any:
 
 def read_environment_again() -> None:
     """Have Ray look at the token that is set now: it keeps the one of an earlier cluster of this process."""
-    with suppress(ImportError, AttributeError):  # these are its own affair
-        raylet = import_module("ray._raylet")
+    raylet: Any = sys.modules.get("ray._raylet")
+    with suppress(AttributeError):  # these are its own affair
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()
 
