@@ -2,6 +2,7 @@
 
     nice -n 19 python bench/kinds.py --out bench/results/kinds.md        # half an hour
     python bench/kinds.py --kind audio --only memory
+    python bench/kinds.py --kind audio --only speed --workspace speech   # its codec and rows: `dvc repro` has run there
 
 For each kind, on made data (kinds_data.py) in a temporary folder:
 
@@ -10,9 +11,9 @@ memory   `ae-pipeline stage download` and `prepare`, then `encode`, `evaluate` a
          record that is small and one that is huge. Targets: at most 20 % more for ten times as many; for a huge record
          at most 20 % and what the table's last column says more.
 speed    rows per second of encoding and decoding with the network of the kind's default preset, trained for moments
-         only (the arithmetic is the same, but a preset's own training leaves unused latents out, so that real codecs
-         are faster), against the bound of throughput.py. Target: encoding at half of it or more. Beside them, in the
-         same process: PCA in a store, and what else the kind is kept in.
+         only (the arithmetic is the same, but its latents are nearly noise and none is left out: a real codec is
+         faster, and --workspace measures one), against the bound of throughput.py. Target: encoding at half of it or
+         more. Beside them, in the same process: PCA in a store, and what else the kind is kept in.
 """
 
 import argparse
@@ -94,11 +95,13 @@ def measure_memory(kind: str, parent: Path | None) -> list[list[str]]:
     return lines
 
 
-def lines_of_speed(kind: str, repeats: int, parent: Path | None) -> tuple[list[list[str]], list[list[str]]]:
+def lines_of_speed(
+    kind: str, repeats: int, parent: Path | None, workspace: Path | None
+) -> tuple[list[list[str]], list[list[str]]]:
     """Lines of the two tables of speeds."""
     with tempfile.TemporaryDirectory(dir=parent, prefix=".bench-") as temporary:
         found = Path(temporary, "found.json")
-        elsewhere(measure_speed, kind, repeats, Path(temporary), found)
+        elsewhere(measure_speed, kind, repeats, Path(temporary), found, workspace)
         bound, others = json.loads(found.read_text(encoding="utf-8"))
     # A line of throughput.py: name, layout, job, 1000 rows/s, µs per row, four bounds, files, and four shares of them.
     lines = []
@@ -107,7 +110,8 @@ def lines_of_speed(kind: str, repeats: int, parent: Path | None) -> tuple[list[l
         fast = job == "decode" or float(of_own) >= HALF
         verdict = "" if job == "decode" else "yes" if fast else "**no**"
         speed = f"{1e6 / float(micros):,.0f}"
-        lines.append([WORDS[kind], PRESETS[kind], job, speed, micros, own, both, files, of_own, of_both, verdict])
+        network = f"trained, {workspace.name}" if workspace else PRESETS[kind]
+        lines.append([WORDS[kind], network, job, speed, micros, own, both, files, of_own, of_both, verdict])
     return lines, [[WORDS[kind], *other] for other in others]
 
 
@@ -132,8 +136,11 @@ def main() -> None:
     parser.add_argument("--only", choices=("memory", "speed"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", type=Path, help="where temporary data goes (default: the system's temporary folder)")
+    parser.add_argument("--workspace", type=Path, help="measure the speed of its codec on its rows; with one --kind")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.workspace and (len(args.kind or ()) != 1 or args.only != "speed"):
+        parser.error("--workspace is for --only speed, of one --kind")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     memory: list[list[str]] = []
     speeds: list[list[str]] = []
@@ -142,7 +149,7 @@ def main() -> None:
         if args.only != "speed":
             memory += measure_memory(kind, args.work)
         if args.only != "memory":
-            found = lines_of_speed(kind, args.repeats, args.work)
+            found = lines_of_speed(kind, args.repeats, args.work, args.workspace)
             speeds += found[0]
             others += found[1]
         show(memory, speeds, others, args.out)

@@ -13,23 +13,34 @@ from typing import Any
 import numpy as np
 from kinds_data import PRESETS, RATE, make_case
 
-ROWS = {"image": 20_000, "tiles": 4000, "vector": 50_000, "audio": 20_000}
+ROWS = {"image": 100_000, "tiles": 8000, "vector": 100_000, "audio": 100_000}
+_MOST_BYTES = 1 << 27
 _FEW_ROWS = 2000  # for codecs of images, which are slow
 _COMPONENTS, _LEVELS = 32, 256
 
 
-def measure_speed(kind: str, repeats: int, work: Path, out: Path) -> None:
-    """Write two lists of lines to `out`, as JSON: the network against its bound, and the alternatives."""
+def measure_speed(kind: str, repeats: int, work: Path, out: Path, workspace: Path | None = None) -> None:
+    """Write two lists of lines to `out`, as JSON: the network against its bound, and the alternatives.
+
+    With a `workspace`: its codec and train rows instead of made ones.
+    """
     from reporting import tile
     from throughput import measure
 
-    folder = work / "made"
-    make_case(kind, "few", folder)
-    for stage in ("download", "prepare"):
-        subprocess.run([sys.executable, "-m", "ae_pipeline", "stage", stage], cwd=folder, check=True)
-    tile(folder / "data/prepared/train", work / "tiled", ROWS[kind])
-    layout = "binary" if kind == "image" else "coded"
-    bound = measure(PRESETS[kind], layout, work / "tiled", work, repeats)
+    from ae_pipeline.codec.header import read_header
+    from ae_pipeline.data.samples import SampleSet
+
+    folder, layout = work / "made", "binary" if kind == "image" else "coded"
+    if workspace is None:
+        make_case(kind, "few", folder)
+        for stage in ("download", "prepare"):
+            subprocess.run([sys.executable, "-m", "ae_pipeline", "stage", stage], cwd=folder, check=True)
+    else:
+        folder, layout = workspace, read_header(workspace / "data/codec").layout
+    train = SampleSet.open(folder / "data/prepared/train")
+    tile(train.path, work / "tiled", min(ROWS[kind], _MOST_BYTES // train.spec.nbytes))
+    trained = workspace / "data/codec" if workspace else None
+    bound = measure(PRESETS[kind], layout, work / "tiled", work, repeats, trained)
     others = [[name, f"{encode:,.0f}", f"{decode:,.0f}"] for name, encode, decode in _others(kind, work, layout)]
     out.write_text(json.dumps([bound, others]), encoding="utf-8")
 

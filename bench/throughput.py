@@ -27,8 +27,10 @@ from reporting import NETWORKS, quick_codec, report, table, tile
 KINDS = ("float32", "torch.mm", "bytes")
 
 
-def measure(name: str, layout: str, split: Path, work: Path, repeats: int) -> list[list[str]]:
-    """One row for encoding and one for decoding."""
+def measure(
+    name: str, layout: str, split: Path, work: Path, repeats: int, trained: Path | None = None
+) -> list[list[str]]:
+    """One row for encoding and one for decoding: of a network's name, or of the `trained` codec in that folder."""
     from ae_pipeline.codec.devices import cpu_count
     from ae_pipeline.data.samples import SampleSet
     from ae_pipeline.params import EncodeParams
@@ -37,7 +39,10 @@ def measure(name: str, layout: str, split: Path, work: Path, repeats: int) -> li
     from ae_pipeline.store.writing.encoding import encode_samples
 
     codec, store, out = work / "codec", work / "store", work / "decoded"
-    quick_codec(name, split, codec)
+    if trained:
+        shutil.copytree(trained, codec)
+    else:
+        quick_codec(name, split, codec)
     threads = {kind: [products(codec, kind) for _ in range(cpu_count())] for kind in KINDS}
     inputs = sorted(split.glob("*.parquet"))
     times: dict[str, list[float]] = {}

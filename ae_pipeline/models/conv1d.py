@@ -92,6 +92,8 @@ class Conv1dAutoencoder(Autoencoder):
     @torch.no_grad()
     def _start_linear(self) -> None:
         """Cosines of rising frequency for the straight ways, and little of what comes of the convolutions."""
+        if self.to_latent.weight.is_meta:
+            return  # weights of a file follow; computing without memory imports sympy, which takes a second
         latents, size = self.latent_size, prod(self.sample_shape)
         channels = size // self._values
         self.to_latent.weight[:, :-size] *= _LITTLE

@@ -125,6 +125,8 @@ class GridAutoencoder(Autoencoder):
     @torch.no_grad()
     def _start_as_cosines(self) -> None:
         """Cosines of low frequency for the straight ways, and little of what comes of the convolutions."""
+        if self.encoder_path.weight.is_meta:
+            return  # weights of a file follow; computing without memory imports sympy, which takes a second
         waves = self._waves()[: self._channels]
         # Where pixels of a block stand among the channels of its place: as unshuffling has them.
         side, channels = _SIDE * self._patch, self._image[2]

@@ -77,8 +77,9 @@ def serve(params: "Params", root: Path, *, prefect_port: int, mlflow_port: int) 
     with ExitStack() as stack:
         stack.enter_context(_until_stopped())
         stack.callback(family.stop)
+        given = _given_prefect()  # before anything is started
         environment["AE_MLFLOW_URL"] = family.mlflow(params, root, mlflow_port)
-        environment["PREFECT_API_URL"] = family.prefect(prefect_port)
+        environment["PREFECT_API_URL"] = given or family.prefect(prefect_port)
         _run([*_PREFECT, "work-pool", "create", POOL, "--type", "process", "--overwrite"], environment, root)
         _run([*_PREFECT, "deploy", "--all"], environment, root)
         # It first puts right what a power cut left; worker.log says what that was.
@@ -102,13 +103,7 @@ class _Family:
     children: list[Child] = field(default_factory=list)
 
     def prefect(self, port: int) -> str:
-        """The API's address: the one that is set, that of a server which answers already, or of one that is started."""
-        if given := os.environ.get("PREFECT_API_URL"):
-            if not _answers(f"{given}/health"):
-                raise ServeError(
-                    f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it, or unset it"
-                )
-            return given
+        """The API's address: that of a server which answers at the port already, or of one that is started."""
         pages = f"http://127.0.0.1:{port}"
         if not _answers(f"{pages}/api/health"):
             _check_free(port, "--prefect-port")
@@ -165,6 +160,15 @@ class _Family:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def _given_prefect() -> str:
+    """The address that is set for Prefect's API, where it answers; "" if none is. Raises ServeError."""
+    given = os.environ.get("PREFECT_API_URL", "")
+    if given and not _answers(f"{given}/health"):
+        shown = without_secrets(given)
+        raise ServeError(f"PREFECT_API_URL is {shown}, but no Prefect server answers there; start it, or unset it")
+    return given
 
 
 def _end_with_parent(parent: int) -> None:

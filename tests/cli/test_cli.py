@@ -1,6 +1,7 @@
 """The command line, as a user types it: results, JSON, and mistakes that end in one line."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import warm
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
@@ -20,8 +22,13 @@ def fails_with_one_line(result, *words):
     return code == 1 and not out and len(lines) == 1 and "Traceback" not in err and all(word in err for word in words)
 
 
+def from_nothing(script, *arguments):
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **warm.COLD})
+
+
 @pytest.fixture(scope="module")
-def store(synthetic_prepared, tiny_codec, tmp_path_factory):
+def store(synthetic_prepared, tiny_codec, warm_commands, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "store"
     sys_argv = ["encode", str(synthetic_prepared / "test"), "--codec", str(tiny_codec), "--store", str(folder)]
     done = subprocess.run(
@@ -38,7 +45,7 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         "try: main()\n"
         "except SystemExit: print(sorted({'torch', 'mlflow', 'pyarrow', 'numpy', 'pandas'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = from_nothing(script)
     assert done.stdout.splitlines()[-1] == "[]"
     for command in ("encode", "decode", "info", "evaluate", "stage", "publish", "summary", "mlflow-ui"):
         assert command in done.stdout
@@ -68,7 +75,7 @@ def test_info_does_not_load_torch(store):
         "try: main()\n"
         "except SystemExit: print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(store)], capture_output=True, text=True, check=True)
+    done = from_nothing(script, str(store))
     assert done.stdout.splitlines()[-1] == "False"
 
 
@@ -162,6 +169,7 @@ def test_wrong_options_exit_with_2_and_name_the_choices(ae, store, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a file system that is full")
+@pytest.mark.usefixtures("warm_commands")
 def test_a_full_disk_is_said_in_one_line(synthetic_prepared, tiny_codec, tmp_path):
     # A file size limit fails any write beyond it, as a full disk does.
     script = (
@@ -216,6 +224,7 @@ def test_rows_of_another_length_say_how_long_they_are(ae, tiny_codec, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_commands")
 def test_ctrl_c_says_so_and_exits_with_130(synthetic_prepared, tiny_codec, tmp_path):
     script = (
         "import ae_pipeline.store.writing.commit as commit, sys\n"

@@ -110,7 +110,7 @@ def test_under_any_limit_of_addresses_encode_and_decode_end_in_one_line_or_well(
     taken = subprocess.run([sys.executable, "-c", address_space._LOAD], capture_output=True, text=True, check=True)
     taken = int(taken.stdout) * resource.getpagesize()
     ended = set()
-    for number, part in enumerate((0.1, 0.75, 0.85, 1.5)):
+    for number, part in enumerate((0.1, 0.8, 1.5)):
         limit = int(part * taken) >> 10
         codes = set()
         for command, out in (

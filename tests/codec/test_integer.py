@@ -39,10 +39,14 @@ def layers_of(codec):
     return [module for module in codec.model.modules() if isinstance(module, IntegerLayer)]
 
 
+def codec_of(network, folder):
+    name, options = NETWORKS[network]
+    return random_codec(folder, (9, 7), model_name=name, latent_size=6, options=dict(options), integer=True)
+
+
 @pytest.fixture(params=NETWORKS)
 def folder(request, tmp_path):
-    name, options = NETWORKS[request.param]
-    random_codec(tmp_path / "codec", (9, 7), model_name=name, latent_size=6, options=dict(options), integer=True)
+    codec_of(request.param, tmp_path / "codec")
     return tmp_path / "codec"
 
 
@@ -111,15 +115,15 @@ def test_batches_threads_and_padding_do_not_matter(folder, pixels):
         assert all(np.array_equal(found, latents) for found in pool.map(codec.encode, [pixels] * 8))
 
 
-PRINT_DIGEST = """
+PRINT_DIGESTS = """
 import hashlib, sys
 from pathlib import Path
-from ae_pipeline.codec.codec import Codec, integer_block_rows
+from ae_pipeline.codec.codec import Codec
 from handmade import random_pixels
-codec = Codec.load(Path(sys.argv[1]), "cpu")
-pixels = random_pixels((500, 9, 7), "uint8", 5)
-latents = codec.encode(pixels)
-print(hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdigest())
+for folder in sys.argv[1:]:
+    codec, pixels = Codec.load(Path(folder), "cpu"), random_pixels((500, 9, 7), "uint8", 5)
+    latents = codec.encode(pixels)
+    print(hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdigest())
 """
 
 
@@ -133,17 +137,21 @@ print(hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdig
     ],
     ids=lambda instructions: instructions["ONEDNN_MAX_CPU_ISA"],
 )
-@pytest.mark.parametrize("folder", ["dense", "patches"], indirect=True)
-def test_other_instructions_give_the_same(instructions, folder, monkeypatch):
+def test_other_instructions_give_the_same(instructions, tmp_path, monkeypatch):
+    folders = [codec_of(name, tmp_path / name).folder for name in ("dense", "patches")]
     for name, value in instructions.items():
         monkeypatch.setenv(name, value)
-    command = [sys.executable, "-c", PRINT_DIGEST, str(folder)]
     found = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1] / "support"
-    ).stdout
-    codec, pixels = Codec.load(folder), random_pixels((500, 9, 7), "uint8", 5)
-    latents = codec.encode(pixels)
-    assert found.strip() == hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdigest()
+        [sys.executable, "-c", PRINT_DIGESTS, *folders],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1] / "support",
+    ).stdout  # fmt: skip
+    pixels = random_pixels((500, 9, 7), "uint8", 5)
+    wanted = []
+    for folder in folders:
+        codec = Codec.load(folder)
+        latents = codec.encode(pixels)
+        wanted.append(hashlib.sha256(latents.tobytes() + codec.decode(latents).tobytes()).hexdigest())
+    assert found.split() == wanted
 
 
 @pytest.mark.parametrize("values_at_once", [1, 100 * 63, arithmetic._CACHED_VALUES])

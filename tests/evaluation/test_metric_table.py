@@ -45,7 +45,7 @@ def root(tiny_params, tmp_path_factory):
     tree["train"]["epochs"] = 12  # another codec than tiny_codec
     tree["evaluate"]["gate"] |= {"beat_pca": False, "max_largest": 0.99}
     tree["sweep"] |= {"space": ["train.latent_size=2,6"], "seeds": 1, "max_largest": 0.95}
-    tree["bench"] |= {"presets": ["small"], "image_effort": "fast", "single_files": 20, "pca_sizes": [6]}
+    tree["bench"] |= {"presets": ["small"], "image_effort": "fast", "single_files": 4, "pca_sizes": [6]}
     tree["bench"]["pca_levels"] = [16]
     YAML().dump(tree, folder / "params.yaml")
     params = load_params(folder / "params.yaml")

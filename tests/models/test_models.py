@@ -10,6 +10,7 @@ from ae_pipeline.models.conv import Options as ConvOptions
 from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.models.patches import Options as PatchOptions
 from ae_pipeline.params import TrainParams
+from ae_pipeline.params.options import MODELS
 
 
 def dense(shape=(6, 5), latent_size=4, **options):
@@ -216,3 +217,23 @@ def test_one_seed_gives_the_same_weights_and_another_one_others():
     one, again = dense().state_dict(), dense().state_dict()
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not torch.equal(one["encoder.linear0.weight"], other.state_dict()["encoder.linear0.weight"])
+
+
+class Computed(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes what is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(str(function.overloadpacket))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_model_without_memory_computes_no_start_that_a_files_weights_replace(name):
+    """torch computes shapes alone by Python, and imports sympy for it: a second for every command with a codec."""
+    with Computed() as computed, torch.device("meta"):
+        build_model(name, (8, 8), 4, dict(MODELS[name].model_validate({})))
+    assert not {"aten.arange", "aten.cos", "aten.einsum"} & computed.names

@@ -133,10 +133,12 @@ def test_a_port_that_something_else_has_is_reported(clone, tmp_path):
 
 @pytest.mark.slow
 def test_a_prefect_server_that_does_not_answer_is_named(clone, tmp_path):
-    address = f"http://127.0.0.1:{free_port()}/api"
+    port = free_port()
     code, output = clone.run(
         *[sys.executable, "-m", "ae_pipeline", "serve", "--mlflow-port", str(free_port())],
-        check=False, PREFECT_HOME=str(tmp_path), PREFECT_API_URL=address,
+        check=False, PREFECT_HOME=str(tmp_path), PREFECT_API_URL=f"http://me:secret@127.0.0.1:{port}/api",
     )  # fmt: skip
     assert code == 1
-    assert f"PREFECT_API_URL is {address}, but no Prefect server answers there" in output
+    assert f"127.0.0.1:{port}/api, but no Prefect server answers there" in output
+    assert "secret" not in output
+    assert not (tmp_path / "logs/mlflow.log").exists()  # nothing was started

@@ -165,6 +165,7 @@ def test_it_works_while_another_run_of_the_user_is_active(workspace):
     assert not mlflow.MlflowClient(uri, uri).get_run(active.info.run_id).data.metrics
 
 
+@pytest.mark.usefixtures("warm_commands")
 def test_two_processes_that_publish_at_once_make_one_run(workspace):
     root, _ = workspace
     command = [sys.executable, "-m", "ae_pipeline", "publish", "--json"]

@@ -7,7 +7,7 @@ from fuzzing import KINDS, make_stores, run_inputs
 
 pytestmark = pytest.mark.slow
 
-INPUTS = 400
+INPUTS = 300
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import warm
 from guarding import SWITCH, Guard
 from inboxes import settle
 from payloads import PAYLOADS, fit_weights, pickled, refused, yaml_tag
@@ -100,9 +101,10 @@ def guard(tmp_path):
 
 
 def guarded(guard, *command, **environment):
+    """Run it from nothing, unless it has the environment of warm.py."""
     inherited = {name: value for name, value in os.environ.items() if name != SWITCH}
     return subprocess.run(
-        [sys.executable, "-W", "ignore", *command],
+        [sys.executable, *command],
         env={**inherited, **guard.environment, **environment},
         capture_output=True,
         text=True,
@@ -112,7 +114,9 @@ def guarded(guard, *command, **environment):
 
 def test_publishing_has_mlflow_load_nothing_and_pickles_are_switched_off(guard, workspace, tmp_path):
     """Into an empty store, so that everything is logged."""
-    done = guarded(guard, "-m", "ae_pipeline", "publish", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/empty.db")
+    done = guarded(
+        guard, "-W", "ignore", "-m", "ae_pipeline", "publish", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/empty.db"
+    )
     assert done.returncode == 0, done.stderr
     assert guard.calls == []
     (line,) = guard.switches
@@ -121,13 +125,13 @@ def test_publishing_has_mlflow_load_nothing_and_pickles_are_switched_off(guard, 
 
 def test_a_loader_that_is_called_is_noted(guard, workspace):
     """What the other tests rely on."""
-    done = guarded(guard, "-c", f"import mlflow; mlflow.pyfunc.load_model('models:/{NAME}/1')")
+    done = guarded(guard, "-W", "ignore", "-c", f"import mlflow; mlflow.pyfunc.load_model('models:/{NAME}/1')")
     assert "mlflow.pyfunc.load_model is not to be called here" in done.stderr
     (call,) = guard.calls
     assert call.startswith("call of mlflow.pyfunc.load_model in ")
 
 
 def test_whoever_wants_pickles_in_mlflow_can_have_them(guard, workspace):
-    done = guarded(guard, "-m", "ae_pipeline", "history", **{SWITCH: "true"})
+    done = guarded(guard, "-m", "ae_pipeline", "history", **{**warm.environment(), SWITCH: "true"})
     assert done.returncode == 0, done.stderr
     assert [line.split()[1] for line in guard.switches] == ["true"]

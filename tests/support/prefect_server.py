@@ -1,5 +1,6 @@
 """A real Prefect server on loopback, and flows as people run them: `python -m flows.NAME` in a clone."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import weakref
 from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -32,6 +34,7 @@ class PrefectServer:
 
     def __init__(self, home):
         self.api = f"http://127.0.0.1:{free_port()}/api"
+        self._client = None
         self.environment = {
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": self.api,
@@ -67,8 +70,14 @@ class PrefectServer:
         except (urllib.error.URLError, OSError):
             return False
 
+    @contextlib.contextmanager
     def client(self):
-        return SyncPrefectClient(self.api)
+        """Always the same one: to make one, and to answer its first question, takes six times as long as a question."""
+        if self._client is None:
+            self._client = SyncPrefectClient(self.api)
+            self._client.__enter__()
+            weakref.finalize(self, self._client.__exit__)
+        yield self._client
 
     def runs(self):
         """Flow runs, oldest first."""

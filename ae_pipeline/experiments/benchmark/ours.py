@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -52,11 +53,15 @@ def trained_codec(
 
 def measure_preset(preset: str, codec: Path, rows: Rows, params: EncodeParams) -> list[Point]:
     """One point for every quick layout of the latent column, and for the codec's own."""
-    own = read_header(codec).layout
     return [
         measure_store(f"{preset} ({layout})", OURS, layout, codec, rows, params.model_copy(update={"layout": layout}))
-        for layout in (*QUICK, *({own} - {*QUICK}))
+        for layout in layouts_of([codec])
     ]
+
+
+def layouts_of(codecs: Iterable[Path]) -> list[str]:
+    """The quick layouts, and those that the codecs were trained for: alternatives get these, too."""
+    return [*QUICK, *sorted({read_header(codec).layout for codec in codecs} - {*QUICK})]
 
 
 def measure_store(

@@ -6,7 +6,7 @@ that no other setting beats go through real stores.
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,13 +58,14 @@ def measure_pca(
     params: BenchParams,
     encode: EncodeParams,
     tell: Tell = lambda point: None,
+    layouts: Collection[str] = QUICK,
 ) -> tuple[list[Point], list[str]]:
-    """The best settings through real stores, and what was left out, with the reason."""
+    """The best settings through real stores, in the best of `layouts`; and what was left out, with the reason."""
     values = rows.samples.spec.size
     if values > LARGEST_PCA:
         return [], [f"PCA: rows have {values} values, at most {LARGEST_PCA} are supported"]
     points = []
-    for trial in _without_beaten(list(_trials(rows, train, params, encode)), len(rows)):
+    for trial in _without_beaten(list(_trials(rows, train, params, encode, layouts)), len(rows)):
         points.append(_measure(trial, rows, train, encode))
         tell(points[-1])
     best = [
@@ -110,7 +111,9 @@ def _without_beaten(trials: list[Trial], rows: int) -> list[Trial]:
     return [trial for trial in trials if trial in best]
 
 
-def _trials(rows: Rows, train: SampleSet, params: BenchParams, encode: EncodeParams) -> Iterator[Trial]:
+def _trials(
+    rows: Rows, train: SampleSet, params: BenchParams, encode: EncodeParams, layouts: Collection[str] = QUICK
+) -> Iterator[Trial]:
     mean, components = fit_pca(train, rows.scaling)
     components = in_bytes(components)
     sizes = sorted({min(size, len(mean)) for size in params.pca_sizes})
@@ -126,7 +129,7 @@ def _trials(rows: Rows, train: SampleSet, params: BenchParams, encode: EncodePar
             quantiser = Quantiser(whole.levels, whole.scale[:size], whole.zero_point[:size])
             q = quantiser.quantise(z[:, :size])
             lost = _error(model, quantiser.dequantise(q), pixels, rows.scaling)
-            bits = {layout: column_bits(q.numpy(), layout, encode.row_group_rows) for layout in QUICK}
+            bits = {layout: column_bits(q.numpy(), layout, encode.row_group_rows) for layout in layouts}
             layout = min(bits, key=lambda name: bits[name])
             yield Trial(size, model, quantiser, kind, layout, bits[layout], lost, codec_bytes(size, len(mean)))
 

@@ -18,7 +18,7 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.benchmark.curves import savings
 from ae_pipeline.experiments.benchmark.image_codecs import measure_image_codecs
 from ae_pipeline.experiments.benchmark.lossless import measure_lossless
-from ae_pipeline.experiments.benchmark.ours import measure_preset, trained_codec
+from ae_pipeline.experiments.benchmark.ours import layouts_of, measure_preset, trained_codec
 from ae_pipeline.experiments.benchmark.pca import measure_pca
 from ae_pipeline.experiments.benchmark.points import LOG_MEL, RECALL, Point, Rows, Tell, snr_quality, take_rows
 from ae_pipeline.experiments.benchmark.sound_codecs import measure_sound_codecs
@@ -133,7 +133,7 @@ def measure(
     points += lossless
     for point in points:
         tell(point)
-    pca, no_pca = measure_pca(rows, train, params.bench, params.encode, tell)
+    pca, no_pca = measure_pca(rows, train, params.bench, params.encode, tell, layouts_of(codecs.values()))
     points, left_out = [*points, *pca], [*no_lossless, *no_pca]
     if rows.are_sound:
         others, no_others = measure_sound_codecs(rows, tell)

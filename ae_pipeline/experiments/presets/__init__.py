@@ -18,6 +18,7 @@ TILES = "tiles"
 """What stands for a kind where pictures are cut into tiles."""
 _FOR_KINDS = {"audio": ("sound",), TILES: ("tiles",)}
 ICONS = "icons"
+FOR_ICONS = (ICONS, "icons_fine")
 ICON_SHAPE = (64, 64, 3)
 """The shape that `icons` is for as it stands."""
 _ICON_BLOCK = 8
@@ -31,7 +32,7 @@ def preset_names() -> list[str]:
 def suiting(shape: tuple[int, ...], kind: str | None = None) -> list[str]:
     """The presets for samples of this shape, and kind where it is known: one dimension is a vector."""
     if not _FOR_KINDS.get(kind or "") and tuple(shape) == ICON_SHAPE:
-        return [ICONS]
+        return [*FOR_ICONS]
     return list(_FOR_KINDS.get(kind or "") or (FOR_VECTORS if len(shape) == 1 else FOR_OTHERS))
 
 
