@@ -249,6 +249,11 @@ def test_a_worker_says_what_is_not_as_it_is_here(codec, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        (
+            {"name": "ray", "address": "127.0.0.1:9"},
+            r"the Ray cluster at 127.0.0.1:9 cannot be reached: .*refused; give",
+        ),
+        ({"name": "ray", "address": "head"}, r"the Ray cluster at head cannot be reached: .*as host:port"),
         ({"name": "dask", "address": "tcp://127.0.0.1:9"}, r"the Dask cluster at tcp://127.0.0.1:9 cannot be reached"),
     ],
 )

@@ -7,6 +7,7 @@ file that only this user can read, in the temporary folder of the run, which goe
 import os
 import secrets
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -24,6 +25,7 @@ from ae_pipeline.store.executors.in_flight import LostError
 # Tasks that are sent for each CPU of the cluster: the one in work and the next.
 _AT_HAND = 2
 _ASK_S, _BEGIN_S = 5.0, 60.0
+_KNOCK_S = 10.0
 # How long a cluster may have no CPU.
 _ALONE_S = 60.0
 # What goes through Ray's shared memory are entries of manifests.
@@ -46,9 +48,11 @@ class OnRay:
         self._own = ExitStack()
         self._folder: Path | None = None
         self._before: dict[str, str | None] = {}
+        self.where = execute.address or "this machine"
         if execute.address is None:
             self._prepare_own()
-        self.where = execute.address or "this machine"
+        else:
+            _refuse_silent(execute.address)
         try:
             self._ray = _library()
             read_environment_again()
@@ -197,6 +201,18 @@ def _library() -> Any:
             "--executor process"
         ) from None
     return ray
+
+
+def _refuse_silent(address: str) -> None:
+    """Raise UnreachableError where nothing listens: Ray would try for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except (OSError, ValueError) as error:
+        raise UnreachableError(
+            f"the Ray cluster at {address} cannot be reached: {first_line(error)}; give the address of its head as "
+            "host:port (--address, execute.address), and check that it runs"
+        ) from None
 
 
 def read_environment_again() -> None:
