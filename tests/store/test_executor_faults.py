@@ -160,6 +160,7 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
     token.write_text("ab" * 32)
     for name, value in {"AUTH_MODE": "token", "AUTH_TOKEN_PATH": str(token), "USAGE_STATS_ENABLED": "0"}.items():
         monkeypatch.setenv(f"RAY_{name}", value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     from ray.cluster_utils import Cluster
 
     read_environment_again()
