@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -361,6 +362,26 @@ def test_an_object_store_that_is_slow_refuses_or_hangs_up(s3, rows, codec, expec
     encode_with(rows, codec, "s3://bucket/faults", of("process", workers=1))
     assert len(refused) == SHARDS
     assert s3.objects("bucket", "faults/") == expected
+
+
+@pytest.mark.server
+def test_a_partial_store_in_an_object_store_is_completed_there(s3, rows, codec, expected, tmp_path):
+    data = tmp_path / "rows"
+    shutil.copytree(rows, data)
+    whole = (data / "3.parquet").read_bytes()
+    (data / "3.parquet").write_bytes(whole[:4] + b"\xff" * 40 + whole[44:])
+    params = EncodeParams(layout="list", device="cpu")
+    options = {"name": "tiny", "git": {}, "allow_partial": True}
+    store = encode_samples(SampleSet.open(data), codec, "s3://bucket/partial", params, **options)
+    assert [entry.number for entry in store.manifest.missing] == [3]
+    (data / "3.parquet").write_bytes(whole)
+    store = encode_samples(SampleSet.open(data), codec, "s3://bucket/partial", params, **options)
+    assert (store.manifest.snapshot, store.manifest.missing) == (2, [])
+    made = s3.objects("bucket", "partial/")
+    assert {name: made[name] for name in made if "part-" in name} == {
+        name: expected[name] for name in expected if "part-" in name
+    }
+    assert verify_store("s3://bucket/partial").whole
 
 
 class HangUp(Response):
