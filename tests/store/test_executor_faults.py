@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -167,6 +168,8 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
 
     read_environment_again()
     options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20}
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the paths of its sockets have to be short
+    monkeypatch.setenv("RAY_TMPDIR", folder)
     cluster = Cluster(initialize_head=True, head_node_args=options)
     try:
         second = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
@@ -184,6 +187,7 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
             encode_with(rows, codec, tmp_path / "store", execute, lose)
     finally:
         cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
     assert lost
     assert bytes_of(tmp_path / "store") == expected
 
