@@ -7,8 +7,9 @@ import io
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from ae_pipeline.errors import TargetError, WorkspaceError, first_line
 
 MOST_TEXT_BYTES = 64 << 20
 """Largest file of JSON, YAML or CSV that is read; those that people or stages write have some kilobytes."""
+# Times that a temporary folder is made anew which another run has removed.
+_TRIES = 3
 # What a stage has checked before anything gets its final name: that it still is the owner of its outputs.
 _checks: list[Callable[[], None]] = []
 
@@ -158,6 +161,30 @@ def locked_folder(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.close(lock)
+
+
+@contextmanager
+def run_folder(prefix: str, inside: Path | None = None) -> Iterator[Path]:
+    """A temporary folder for a run, locked, in `inside` or the system's. What killed runs left is removed first."""
+    place = Path(inside or tempfile.gettempdir())
+    for left in place.glob(f"{prefix}*"):
+        if not left.is_symlink():
+            with suppress(TargetError, OSError), locked_folder(left):
+                shutil.rmtree(left)
+    with ExitStack() as stack:
+        for number in range(_TRIES):
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+            try:
+                stack.enter_context(locked_folder(folder))
+            except TargetError:  # another run took it for one that is left, in the moment before it was locked
+                if number == _TRIES - 1:
+                    raise
+            else:
+                break
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def rename_folder(finished: Path, path: Path) -> None:

@@ -90,7 +90,7 @@ def decode(
     execute = execution(executor, workers, address, memory)
     opened = LatentStore.open(store, snapshot)
     if opened.manifest.missing:
-        rows = f"{len(opened.manifest.missing):,} shards with {opened.manifest.missing_rows:,} rows"
+        rows = f"{len(opened.manifest.missing):,} shard(s) with {opened.manifest.missing_rows:,} rows"
         print(printable(f"note: {store} was written without {rows} of its data; `info` lists them"), file=sys.stderr)
     damage = _Damage(opened) if skip_damaged else None
     chosen = _listed(ids, "--ids")

@@ -66,7 +66,7 @@ class Elsewhere(Protocol):
     """Where the files of a data set were fetched from, for machines that do not see them."""
 
     def only(self, files: Iterable[Path]) -> "Elsewhere":
-        """The same for some of the files."""
+        """Keep some of the files alone."""
 
     def here(self, digests: Mapping[Path, str]) -> AbstractContextManager[bool]:
         """In the block, the files are on this machine; yields whether they came for it."""

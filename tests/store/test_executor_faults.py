@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +16,7 @@ import psutil
 import pytest
 import torch
 from buckets import put
-from failing import greedy, killed
+from failing import greedy, killed, refused
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 from s3_server import serving
 from werkzeug.wrappers import Response
@@ -72,6 +74,13 @@ def encode_with(rows, codec, store, execute, progress=lambda rows: None):
     return encode_samples(samples, codec, store, params, name="tiny", git={}, execute=execute, progress=progress)
 
 
+def refuse(execute):
+    """A run that ends by a mistake leaves nothing to the next one."""
+    with pytest.raises(ValueError, match="a mistake"):
+        run_shards(refused, range(50), 50, CPU, execute=execute)
+    assert run_shards(refused, [5, 6], 2, CPU, execute=execute) == [5, 6]
+
+
 def workers_of(parent):
     """Processes at work for another one: those that multiprocessing or Ray started."""
     found = [process for process in psutil.Process(parent).children(recursive=True) if process.is_running()]
@@ -84,10 +93,11 @@ def workers_of(parent):
 
 @pytest.mark.slow
 def test_a_killed_process_is_named_and_its_shard_is_done_by_another_one(tmp_path, capsys):
-    execute = of("process", workers=2, retries=1)
+    execute = of("process", workers=1, memory=1.5, retries=1)
     with kept(execute):
         found = run_shards(partial(killed, tmp_path, 1), range(6), 6, CPU, execute=execute)
         assert [value for value, _ in found] == [0, 2, 4, 6, 8, 10]
+        assert len({process for _, process in found}) == 2
         (said,) = capsys.readouterr().err.splitlines()
         assert "was ended by SIGKILL, as the system does when memory is lacking); its shard is sent to" in said
         # Now it is lost every time.
@@ -95,9 +105,9 @@ def test_a_killed_process_is_named_and_its_shard_is_done_by_another_one(tmp_path
             WorkerError, match=r"its worker was lost 2 time\(s\), last: process \d+ was ended by SIGKILL"
         ):
             run_shards(partial(killed, tmp_path, 99), range(6), 6, CPU, execute=execute)
-    limited = of("process", workers=1, memory=1.5, retries=0)
-    with pytest.raises(WorkerError, match=r"its worker had too little memory, 1 time\(s\).*--memory"):
-        run_shards(greedy, range(4), 4, CPU, execute=limited)
+        # The next run has a worker again. One that needs too much memory is refused it, and ends nothing.
+        with pytest.raises(WorkerError, match=r"its worker had too little memory, 2 time\(s\).*--memory"):
+            run_shards(greedy, range(4), 4, CPU, execute=execute)
     assert not workers_of(os.getpid())
 
 
@@ -153,10 +163,13 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
     token.write_text("ab" * 32)
     for name, value in {"AUTH_MODE": "token", "AUTH_TOKEN_PATH": str(token), "USAGE_STATS_ENABLED": "0"}.items():
         monkeypatch.setenv(f"RAY_{name}", value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     from ray.cluster_utils import Cluster
 
     read_environment_again()
     options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20}
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the paths of its sockets have to be short
+    monkeypatch.setenv("RAY_TMPDIR", folder)
     cluster = Cluster(initialize_head=True, head_node_args=options)
     try:
         second = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
@@ -168,9 +181,13 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
                 lost.append(second)
                 cluster.remove_node(second, allow_graceful=False)
 
-        encode_with(rows, codec, tmp_path / "store", of("ray", address=cluster.address), lose)
+        execute = of("ray", address=cluster.address)
+        with kept(execute):
+            refuse(execute)
+            encode_with(rows, codec, tmp_path / "store", execute, lose)
     finally:
         cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
     assert lost
     assert bytes_of(tmp_path / "store") == expected
 
@@ -178,12 +195,16 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def dask():
     """A cluster of Dask that was there before: two workers on this machine."""
-    import distributed
-
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, host="127.0.0.1", memory_limit=None
-    ) as cluster:
+    with dask_cluster(2) as cluster:
         yield cluster
+
+
+def dask_cluster(workers):
+    from distributed import LocalCluster
+
+    options = {"threads_per_worker": 1, "memory_limit": None, "host": "127.0.0.1", "silence_logs": 50}
+    ports = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
+    return LocalCluster(n_workers=workers, **options, **ports)
 
 
 @pytest.mark.slow
@@ -195,7 +216,10 @@ def test_a_worker_of_dask_is_killed(rows, codec, expected, tmp_path, dask):
             lost.append(workers_of(os.getpid())[0])
             lost[0].kill()
 
-    encode_with(rows, codec, tmp_path / "store", of("dask", address=dask.scheduler_address), kill)
+    execute = of("dask", address=dask.scheduler_address)
+    with kept(execute):
+        refuse(execute)
+        encode_with(rows, codec, tmp_path / "store", execute, kill)
     assert lost
     assert bytes_of(tmp_path / "store") == expected
 
@@ -232,6 +256,11 @@ def test_a_worker_says_what_is_not_as_it_is_here(codec, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        (
+            {"name": "ray", "address": "127.0.0.1:9"},
+            r"the Ray cluster at 127.0.0.1:9 cannot be reached: .*refused; give",
+        ),
+        ({"name": "ray", "address": "head"}, r"the Ray cluster at head cannot be reached: .*as host:port"),
         ({"name": "dask", "address": "tcp://127.0.0.1:9"}, r"the Dask cluster at tcp://127.0.0.1:9 cannot be reached"),
     ],
 )
@@ -264,12 +293,10 @@ def worker_without_our_files(scheduler, log):
 
 @pytest.fixture
 def far_away(tmp_path):
-    import distributed
-
     if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], check=False, capture_output=True).returncode:
         pytest.skip("a worker cannot have a /tmp of its own here")
     with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50, host="127.0.0.1") as cluster,
+        dask_cluster(0) as cluster,
         worker_without_our_files(cluster.scheduler_address, tmp_path / "log"),
     ):
         yield of("dask", address=cluster.scheduler_address)
@@ -296,6 +323,14 @@ def test_machines_that_share_no_disk_need_data_and_stores_at_urls(s3, far_away, 
         ):
             with pytest.raises(WorkerError, match="does not see"):
                 write()
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workers_is_named(rows, codec, tmp_path, monkeypatch):
+    monkeypatch.setattr("ae_pipeline.store.executors.on_dask._BEGIN_S", 0.5)
+    said = r"the Dask cluster at .* has no workers; start some"
+    with dask_cluster(0) as cluster, pytest.raises(WorkerError, match=said):
+        encode_with(rows, codec, tmp_path / "store", of("dask", address=cluster.scheduler_address))
 
 
 # Object stores.
@@ -331,6 +366,26 @@ def test_an_object_store_that_is_slow_refuses_or_hangs_up(s3, rows, codec, expec
     encode_with(rows, codec, "s3://bucket/faults", of("process", workers=1))
     assert len(refused) == SHARDS
     assert s3.objects("bucket", "faults/") == expected
+
+
+@pytest.mark.server
+def test_a_partial_store_in_an_object_store_is_completed_there(s3, rows, codec, expected, tmp_path):
+    data = tmp_path / "rows"
+    shutil.copytree(rows, data)
+    whole = (data / "3.parquet").read_bytes()
+    (data / "3.parquet").write_bytes(whole[:4] + b"\xff" * 40 + whole[44:])
+    params = EncodeParams(layout="list", device="cpu")
+    options = {"name": "tiny", "git": {}, "allow_partial": True}
+    store = encode_samples(SampleSet.open(data), codec, "s3://bucket/partial", params, **options)
+    assert [entry.number for entry in store.manifest.missing] == [3]
+    (data / "3.parquet").write_bytes(whole)
+    store = encode_samples(SampleSet.open(data), codec, "s3://bucket/partial", params, **options)
+    assert (store.manifest.snapshot, store.manifest.missing) == (2, [])
+    made = s3.objects("bucket", "partial/")
+    assert {name: made[name] for name in made if "part-" in name} == {
+        name: expected[name] for name in expected if "part-" in name
+    }
+    assert verify_store("s3://bucket/partial").whole
 
 
 class HangUp(Response):

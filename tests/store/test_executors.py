@@ -152,7 +152,8 @@ def train(synthetic_prepared):
     return SampleSet.open(synthetic_prepared / "train")
 
 
-PROCESSES = [of("process", workers=2), of("dask", workers=2), of("ray", workers=2)]
+# Clusters of two workers are in test_executor_faults.py: each takes seconds to start.
+PROCESSES = [of("process", workers=2), of("dask", workers=1), of("ray", workers=1)]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,9 @@ from ae_pipeline.errors import DataError
 from ae_pipeline.kinds import build_kind
 from ae_pipeline.kinds.state import Form, KindState, entry_of
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.sources.own_files.opening import open_data
+from ae_pipeline.store.executors.engines import kept
 from ae_pipeline.store.writing.encoding import encode_samples
 
 RANDOM = np.random.default_rng(3)
@@ -451,3 +453,29 @@ def test_a_codec_says_which_layout_suits_it(ae, photos, tmp_path):
         store = tmp_path / f"store{number}"
         ae("encode", photos, "--codec", tmp_path / "codec", "--store", store)
         assert json.loads((store / "_manifest.json").read_text())["latent"]["layout"] == layout
+
+
+@pytest.mark.slow
+def test_other_processes_read_and_give_back_all_sorts_of_files(ae, photos, tmp_path):
+    vectors = RANDOM.normal(size=(40, 6))
+    vector_codec(tmp_path / "table codec", pa.list_(pa.float64()))
+    (tmp_path / "table").mkdir()
+    for number in range(2):
+        pq.write_table(pa.table({"v": list(vectors[20 * number :][:20])}), tmp_path / "table" / f"{number}.parquet")
+    vector_codec(tmp_path / "array codec", pa.float32(), sort="array", column=None)
+    np.savez(tmp_path / "array.npz", VECTORS)
+    (tmp_path / "codec").rename(tmp_path / "photos codec")
+    execute = ExecuteParams(name="process", workers=1)
+    with kept(execute):  # the commands below have the same settings
+        for data in (photos, tmp_path / "table", tmp_path / "array.npz"):
+            sort, told = data.stem, []
+            for name in ("threads", "process"):
+                store, more = tmp_path / f"{sort}-{name}", ("--executor", name, "--workers", 1)
+                code, _, said_too = ae("encode", data, "--codec", tmp_path / f"{sort} codec", "--store", store, *more)
+                assert code == 0, said_too
+                told.append(said_too)
+                assert ae("decode", store, "--out", tmp_path / f"{sort}-{name}-out", *more)[0] == 0
+            assert told[0] == told[1]
+            assert ("rounded to float32" in told[0]) == (sort == "table")
+            assert bytes_of(tmp_path / f"{sort}-threads") == bytes_of(tmp_path / f"{sort}-process")
+            assert bytes_of(tmp_path / f"{sort}-threads-out") == bytes_of(tmp_path / f"{sort}-process-out")

@@ -41,7 +41,7 @@ def test_a_file_that_cannot_be_encoded_stops_no_other_and_nothing_is_committed(p
     code, _, said = ae(*command(place))
     assert code == 1
     assert "rows/1.parquet" in said.splitlines()[0]
-    assert said.splitlines()[0].endswith("; the other shards go on")
+    assert "; the other shards go on, but nothing is committed (`encode`" in said.splitlines()[0]
     assert "error: " in said
     assert not (place / "store").exists()
     (left,) = place.glob(".store.*.partial")
@@ -68,7 +68,7 @@ def test_a_partial_store_says_what_is_missing_until_the_same_command_adds_it(pla
     assert str(place) not in entry.reason
     code, out, _ = ae("verify", place / "store")
     assert code == 3
-    assert "PARTIAL: undamaged, but 1 shards with 30 rows could not be encoded" in out
+    assert "PARTIAL: undamaged, but 1 shard(s) with 30 rows could not be encoded" in out
     assert "ae-pipeline encode` again" in out
     assert '"missing": {\n    "shards": 1,' in ae("info", place / "store", "--json")[1]
     assert ae("decode", place / "store", "--out", place / "out")[2].startswith("note: ")

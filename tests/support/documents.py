@@ -24,6 +24,7 @@ NEEDS = {
     "needs-champion": "a model in MLflow that was promoted, or stores that a champion filled",
     "needs-servers": "servers, and their passwords",
     "needs-s3": "a bucket",
+    "needs-cluster": "processes or a cluster that take seconds to start, or data that is damaged",
 }
 CUT = "..."
 """A line of output that stands for those left out."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,3 +20,11 @@ def killed(folder: Path, times: int, item: int) -> tuple[int, int]:
 def greedy(item: int) -> int:
     """Item 2 needs 3 GiB."""
     return int(np.ones(3 << 30 if item == 2 else 1, np.uint8)[-1]) * item
+
+
+def refused(item: int) -> int:
+    """Item 2 has a mistake in it, and the others take a while."""
+    if item == 2:
+        raise ValueError("a mistake")
+    time.sleep(0.1)
+    return item

@@ -107,7 +107,7 @@ class Verified:
             return "NOT ALL OF THE DATA: the store is whole, but rows of the data are not in it"
         if self.missing:
             return (
-                f"PARTIAL: undamaged, but {len(self.missing):,} shards with {self.missing_rows:,} rows could not be "
+                f"PARTIAL: undamaged, but {len(self.missing):,} shard(s) with {self.missing_rows:,} rows could not be "
                 "encoded when it was written"
             )
         missed = len(deep.not_compared)

@@ -145,7 +145,8 @@ def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Rep
         return
     running = Running(means.execute, store.storage)
     number = 1 + max(part_number(part.name) for part in manifest.parts)
-    same, other, replaced = set[str](), dict[str, PartEntry](), dict[str, PartEntry]()
+    same, refused = set[str](), dict[str, str]()
+    other, replaced = dict[str, PartEntry](), dict[str, PartEntry]()
     with empty_folder(store.path) as folder:
         for name, made in make_again(jobs, codec, folder, means.progress, running):
             listed = parts[name]
@@ -154,11 +155,12 @@ def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Rep
                 sync_folder(store.path)
                 same.add(name)
             elif why := _why_not_other(manifest, listed, made, means):
-                done.failed[name] = why
+                refused[name] = why
                 (folder / made.name).unlink()
             else:
                 other[name] = made
         done.files += [name for name in jobs if name in same]
+        done.failed |= {name: why for name in jobs if (why := refused.get(name))}
         for name in (name for name in jobs if name in other):
             # A name that no snapshot lists: until the commit nothing changes for anyone.
             made = replace(other[name], name=f"part-{number + len(replaced):05d}-{other[name].job[:16]}.parquet")

@@ -110,7 +110,9 @@ def each_shard(
     wanted = execute.workers or (cpu_count() if device.type == "cpu" else 2)  # two: reading overlaps computing
     workers = max(1, min(count, wanted))
     if not execute.by_processes:
-        yield from IN_THIS_PROCESS[execute.name](Careful(job), items, workers)
+        # One thread beside the one that waits for it does nothing sooner, and would work while that takes parts away.
+        executor = IN_THIS_PROCESS["inline" if workers == 1 else execute.name]
+        yield from executor(Careful(job), items, workers)
         return
     if not count:
         return

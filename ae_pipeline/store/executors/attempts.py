@@ -30,7 +30,7 @@ class Careful:
     job: Callable[[Any], Any]
     retries: int = 0
     greeting: Greeting | None = None
-    """For workers with a process of their own; None in the process that started the run."""
+    """What a worker with a process of its own is asked; None in the process that started the run."""
 
     def __call__(self, item: Any) -> Any:
         """The job's result, or Failed for a shard's own fault. Raises what ends the run."""

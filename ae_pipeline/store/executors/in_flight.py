@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ae_pipeline.errors import WorkerError, warn
 from ae_pipeline.store.executors.attempts import Failed
 
-# Losses in a row, without one result, that end a run: it is not the shards then.
+# Losses in a row, without one result, that end a run (and the retries of a shard): it is not the shards then.
 _MOST_LOSSES = 10
 
 
@@ -40,7 +40,7 @@ class Engine(Protocol):
         ...
 
     def wait(self, tickets: Collection[Any]) -> Iterable[Any]:
-        """Those of some jobs that are finished: at least one. Raises WorkerError where none ever will be."""
+        """Wait until at least one of some jobs is finished; all that are. Raises WorkerError where none will be."""
         ...
 
     def result(self, ticket: Any) -> Any:
@@ -83,8 +83,8 @@ def send_all(
                     result = engine.result(ticket)
                 except LostError as lost:
                     in_a_row += lost.in_work
-                    if in_a_row > _MOST_LOSSES:
-                        raise _lost_again_and_again(lost) from None
+                    if in_a_row > _MOST_LOSSES + retries:
+                        raise _lost_again_and_again(in_a_row, lost) from None
                     if not _is_lost(sent, lost, retries):
                         again.append(sent)
                         continue
@@ -115,8 +115,8 @@ def _lost_too_often(sent: _Sent) -> WorkerError:
     )
 
 
-def _lost_again_and_again(lost: LostError) -> WorkerError:
+def _lost_again_and_again(times: int, lost: LostError) -> WorkerError:
     return WorkerError(
-        f"{_MOST_LOSSES + 1} workers were lost in a row, and none finished a shard in between; the last: {lost}",
+        f"{times} workers were lost in a row, and none finished a shard in between; the last: {lost}",
         advice="look at the machines and their memory, then run the same command again: what was finished is kept",
     )

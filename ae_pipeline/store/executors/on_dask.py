@@ -7,10 +7,13 @@ that is made for it and kept nowhere: whoever reaches a scheduler can have it ru
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from ae_pipeline.errors import ConfigError, UnreachableError, WorkerError, first_line
+from ae_pipeline.files import run_folder
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.executors.in_flight import LostError
 
@@ -44,12 +47,13 @@ class OnDask:
                 f"--executor dask needs the extra `dask` ({first_line(error)}): pip install 'ae-pipeline[dask]'; or "
                 "take --executor process"
             ) from None
-        self._library, self._cluster = distributed, None
+        self._library, self._cluster, self._own = distributed, None, ExitStack()
         self.where = execute.address or "this machine"
         try:
             if execute.address is None:
+                folder = self._own.enter_context(run_folder("ae-dask-"))
                 with dask.config.set(_LOCAL):
-                    self._cluster = _local_cluster(distributed, workers)
+                    self._cluster = _local_cluster(distributed, workers, folder)
             self._client = distributed.Client(self._cluster or execute.address, timeout=_BEGIN_S, set_as_default=False)
         except (OSError, ValueError) as error:
             self._end_cluster()
@@ -128,8 +132,7 @@ class OnDask:
         if self._cluster is not None:
             self.close()
             return
-        for ticket in tickets:
-            self._done.futures.pop(ticket, None)
+        self._done = self._library.as_completed(loop=self._client.loop)  # the old one tells of what is cancelled
         try:
             self._client.cancel(list(tickets), force=True)
             while any(self._client.run(_in_work, f"ae-pipeline-{self._run}-").values()):
@@ -147,6 +150,7 @@ class OnDask:
         if self._cluster is not None:
             self._cluster.close()
             self._cluster = None
+        self._own.close()
 
     def _no_workers(self) -> WorkerError:
         return WorkerError(
@@ -160,7 +164,7 @@ class OnDask:
         )
 
 
-def _local_cluster(distributed: Any, workers: int) -> Any:
+def _local_cluster(distributed: Any, workers: int, folder: Path) -> Any:
     """Processes of one thread on this machine, for nobody else."""
     return distributed.LocalCluster(
         n_workers=workers,
@@ -170,6 +174,7 @@ def _local_cluster(distributed: Any, workers: int) -> Any:
         dashboard_address=None,
         security=True,
         memory_limit=None,
+        local_directory=str(folder),
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         silence_logs=logging.CRITICAL,
     )

@@ -6,30 +6,32 @@ file that only this user can read, in the temporary folder of the run, which goe
 
 import os
 import secrets
-import shutil
 import signal
+import socket
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ae_pipeline.errors import ConfigError, UnreachableError, WorkerError, first_line
+from ae_pipeline.files import run_folder
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.executors.in_flight import LostError
 
 # Tasks that are sent for each CPU of the cluster: the one in work and the next.
 _AT_HAND = 2
 _ASK_S, _BEGIN_S = 5.0, 60.0
+_KNOCK_S = 10.0
 # How long a cluster may have no CPU.
 _ALONE_S = 60.0
 # What goes through Ray's shared memory are entries of manifests.
 _OBJECTS_BYTES = 80 << 20
 # Ray makes sockets in there, whose paths may have 107 bytes with what it adds.
-_LONGEST_FOLDER = 36
+_LONGEST_FOLDER, _PREFIX = 20, "ae-ray-"
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,11 +45,14 @@ class OnRay:
     """See `Engine`."""
 
     def __init__(self, execute: ExecuteParams, workers: int):
+        self._own = ExitStack()
         self._folder: Path | None = None
         self._before: dict[str, str | None] = {}
+        self.where = execute.address or "this machine"
         if execute.address is None:
             self._prepare_own()
-        self.where = execute.address or "this machine"
+        else:
+            _refuse_silent(execute.address)
         try:
             self._ray = _library()
             read_environment_again()
@@ -70,12 +75,12 @@ class OnRay:
         self.alive = True
         self._task = self._ray.remote(num_cpus=1, max_retries=0)(_run)
         self._asked_for, self.at_hand = execute.workers, _AT_HAND * workers
-        self._own = execute.address is None
+        self._is_own = execute.address is None
         self._alone_since: float | None = None
 
     def _prepare_own(self) -> None:
         """A folder of our own, the token in it, and the environment in which Ray's processes start."""
-        self._folder = _short_folder()
+        self._folder = self._own.enter_context(_short_folder())
         token = self._folder / "token"
         with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32))
@@ -92,8 +97,7 @@ class OnRay:
             else:
                 os.environ[name] = value
         self._before = {}
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._own.close()
 
     def greet(self, question: Callable[[], str | None]) -> Sequence[str | None]:
         """See `Engine`. From now on as many tasks are sent as the cluster has CPUs, and as many again."""
@@ -117,7 +121,7 @@ class OnRay:
                     f"the node {place} cannot answer ({what}); install the same ae-pipeline there"
                 ) from None
         cpus = int(sum(node["Resources"]["CPU"] for node in nodes))
-        if not self._own:
+        if not self._is_own:
             wanted = self._asked_for or cpus
             self.at_hand = wanted if wanted < cpus else _AT_HAND * cpus
         return found
@@ -158,7 +162,10 @@ class OnRay:
             ) from None
 
     def abandon(self, tickets: Collection[Any]) -> None:
-        """End the processes that are at work on these. What they were writing has no final name yet."""
+        """End a cluster of ours, or the processes that are at work on these. What they write has no final name yet."""
+        if self._is_own:
+            self.close()
+            return
         out = list(tickets)
         for ticket in out:
             self._ray.cancel(ticket, force=True)
@@ -196,20 +203,29 @@ def _library() -> Any:
     return ray
 
 
+def _refuse_silent(address: str) -> None:
+    """Raise UnreachableError where nothing listens: Ray would try for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except (OSError, ValueError) as error:
+        raise UnreachableError(
+            f"the Ray cluster at {address} cannot be reached: {first_line(error)}; give the address of its head as "
+            "host:port (--address, execute.address), and check that it runs"
+        ) from None
+
+
 def read_environment_again() -> None:
     """Have Ray look at the token that is set now: it keeps the one of an earlier cluster of this process."""
-    with suppress(ImportError, AttributeError):  # these are its own affair
-        raylet = import_module("ray._raylet")
+    raylet: Any = sys.modules.get("ray._raylet")
+    with suppress(AttributeError):  # these are its own affair
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
-def _short_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="ae-ray-"))
-    if len(str(folder)) <= _LONGEST_FOLDER:
-        return folder
-    folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix="ae-ray-", dir="/tmp"))
+def _short_folder() -> AbstractContextManager[Path]:
+    inside = Path(tempfile.gettempdir())
+    return run_folder(_PREFIX, inside if len(str(inside)) <= _LONGEST_FOLDER else Path("/tmp"))  # noqa: S108 (mkdtemp)
 
 
 def _last_line(error: BaseException) -> str:

@@ -66,7 +66,7 @@ def encode_samples(
 
 
 def _left_of(storage: Storage, jobs: list[ShardJob]) -> list[ShardJob]:
-    """Those of the jobs that are missing in a store of all others; none if it is no such store.
+    """List the jobs that are missing in a store of all others; none if it is no such store.
 
     A file that was mended has another digest, so its job is known by its place, and by its number of rows.
     """

@@ -39,6 +39,7 @@ from ae_pipeline.store.format.verified_file import cut
 from ae_pipeline.store.storage.folder import Storage
 
 _NAMED = 5
+_NOT_COMMITTED = ", but nothing is committed (`encode` and `append` do that with --allow-partial)"
 Progress = Callable[[int], None]
 
 
@@ -194,7 +195,8 @@ def run_jobs(
         if isinstance(made, Failed):
             failed[place] = _named(jobs[place], made.error)
             if len(parts) + len(failed) < len(jobs):
-                warn([f"{failed[place]}; the other shards go on"])
+                end = "" if running.allow_partial else _NOT_COMMITTED
+                warn([f"{failed[place]}; the other shards go on{end}"])
             continue
         parts[place] = made
         progress(jobs[place].shard.rows)

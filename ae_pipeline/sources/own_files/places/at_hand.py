@@ -11,13 +11,13 @@ import errno
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 
 from ae_pipeline.data.sample_files import PARQUET_SUFFIXES
 from ae_pipeline.errors import DataError, TargetError, name_in_messages
-from ae_pipeline.files import locked_folder
+from ae_pipeline.files import run_folder
 from ae_pipeline.sources.own_files.listing import ARRAY_SUFFIXES, FoundFile, all_files
 from ae_pipeline.sources.own_files.places.elsewhere import Elsewhere
 from ae_pipeline.sources.own_files.places.remote import Place, RemoteFile, is_url, open_place
@@ -26,7 +26,6 @@ from ae_pipeline.sources.own_files.places.side_by_side import side_by_side
 # What tells Parquet.
 _HEAD_BYTES = 4
 _FOLDER = "ae-pipeline-fetched-"
-_TRIES = 3
 _GB = 1e9
 # Names that no file can have here, or that only one of two files can.
 _NO_NAME = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
@@ -170,24 +169,6 @@ def at_hand(path: str, work: Path | None = None, known: Collection[str] = ()) ->
         yield data
 
 
-@contextmanager
-def work_folder() -> Iterator[Path]:
+def work_folder() -> AbstractContextManager[Path]:
     """A temporary folder, which is locked. Those that killed runs have left are removed first."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        if not left.is_symlink():
-            with suppress(TargetError, OSError), locked_folder(left):
-                shutil.rmtree(left)
-    with ExitStack() as stack:
-        for number in range(_TRIES):
-            folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
-            try:
-                stack.enter_context(locked_folder(folder))
-            except TargetError:  # another run took it for one that is left, in the moment before it was locked
-                if number == _TRIES - 1:
-                    raise
-            else:
-                break
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    return run_folder(_FOLDER)

@@ -34,7 +34,7 @@ class Elsewhere:
     files: Mapping[str, RemoteFile]
 
     def only(self, files: Iterable[Path]) -> "Elsewhere":
-        """The same for some of the copies."""
+        """Keep some of the copies alone."""
         names = (file.relative_to(self.folder).as_posix() for file in files)
         return replace(self, files={name: self.files[name] for name in names})
 
