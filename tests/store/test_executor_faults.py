@@ -364,6 +364,7 @@ def test_an_object_store_that_is_slow_refuses_or_hangs_up(s3, rows, codec, expec
 
     s3.hooks.append(fail)
     encode_with(rows, codec, "s3://bucket/faults", of("process", workers=1))
+    s3.hooks.clear()
     assert len(refused) == SHARDS
     assert s3.objects("bucket", "faults/") == expected
 
