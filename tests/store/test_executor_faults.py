@@ -1,5 +1,6 @@
 """What goes wrong with workers: no row is lost, none is there twice, no store is half there, nothing waits for ever."""
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +36,7 @@ from ae_pipeline.store.executors.engines import kept
 from ae_pipeline.store.executors.greeting import Greeting, Sight
 from ae_pipeline.store.executors.lent import lent
 from ae_pipeline.store.executors.on_ray import read_environment_again
+from ae_pipeline.store.executors.process import _exit_code
 from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.storage.work_folder import unfinished_work
 from ae_pipeline.store.writing.encoding import encode_samples
@@ -89,6 +92,18 @@ def workers_of(parent):
 
 
 # Processes of this machine.
+
+
+def test_how_a_process_ended_is_known_although_a_pool_waits_for_it_too():
+    context = multiprocessing.get_context("fork")
+    for _ in range(30):
+        process = context.Process(target=signal.pause)
+        process.start()
+        pool = threading.Thread(target=process.join)
+        pool.start()
+        os.kill(process.pid, signal.SIGKILL)
+        assert _exit_code(process) == -signal.SIGKILL
+        pool.join()
 
 
 @pytest.mark.slow
@@ -350,7 +365,8 @@ def s3():
 
 @pytest.mark.slow
 @pytest.mark.server
-def test_an_object_store_that_is_slow_refuses_or_hangs_up(s3, rows, codec, expected):
+@pytest.mark.parametrize("name", ["threads", "process"])
+def test_an_object_store_that_is_slow_refuses_or_hangs_up(name, s3, rows, codec, expected):
     refused = set()
 
     def fail(asked):
@@ -363,10 +379,10 @@ def test_an_object_store_that_is_slow_refuses_or_hangs_up(s3, rows, codec, expec
         return None
 
     s3.hooks.append(fail)
-    encode_with(rows, codec, "s3://bucket/faults", of("process", workers=1))
+    encode_with(rows, codec, f"s3://bucket/{name}", of(name, workers=1))
     s3.hooks.clear()
     assert len(refused) == SHARDS
-    assert s3.objects("bucket", "faults/") == expected
+    assert s3.objects("bucket", f"{name}/") == expected
 
 
 @pytest.mark.server

@@ -112,7 +112,7 @@ def each_shard(
     if not execute.by_processes:
         # One thread beside the one that waits for it does nothing sooner, and would work while that takes parts away.
         executor = IN_THIS_PROCESS["inline" if workers == 1 else execute.name]
-        yield from executor(Careful(job), items, workers)
+        yield from executor(Careful(job, execute.retries), items, workers)
         return
     if not count:
         return

@@ -34,17 +34,13 @@ class Careful:
 
     def __call__(self, item: Any) -> Any:
         """The job's result, or Failed for a shard's own fault. Raises what ends the run."""
-        if self.greeting is None:
-            try:
-                return self.job(item)
-            except DataError as error:
-                return Failed(error)
-        torch.set_num_threads(1)  # each thread has its own number
-        if found := self.greeting.problem():
-            raise WorkerError(found)
-        return self._on_worker(item)
+        if self.greeting is not None:
+            torch.set_num_threads(1)  # each thread has its own number
+            if found := self.greeting.problem():
+                raise WorkerError(found)
+        return self._tried(item)
 
-    def _on_worker(self, item: Any) -> Any:
+    def _tried(self, item: Any) -> Any:
         for tried in range(self.retries + 1):
             try:
                 return self.job(item)
@@ -55,6 +51,8 @@ class Careful:
                     raise
                 time.sleep(min(2.0**tried, _LONGEST_PAUSE_S))
             except Exception as error:
+                if self.greeting is None:
+                    raise
                 if not is_out_of_memory(error):
                     raise _that_travels(error) from None
                 last = first_line(error)

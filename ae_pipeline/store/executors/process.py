@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -121,8 +122,7 @@ class _Seat:
 
     def has_ended(self) -> bool:
         """Whether the process is gone."""
-        self.process.join(_PATIENCE_S)
-        return self.process.exitcode is not None
+        return _exit_code(self.process) is not None
 
     def how_it_ended(self) -> str:
         """Its number, and what ended it, in words."""
@@ -142,9 +142,17 @@ class _Noting(SpawnContext):
         return process
 
 
-def _ending(process: BaseProcess) -> str:
+def _exit_code(process: BaseProcess) -> int | None:
+    """What a process ended with, or None. The pool waits for it in a thread, which for a moment alone knows the code."""
+    end = time.monotonic() + _PATIENCE_S
     process.join(_PATIENCE_S)
-    code = process.exitcode
+    while process.exitcode is None and time.monotonic() < end:
+        time.sleep(0.01)
+    return process.exitcode
+
+
+def _ending(process: BaseProcess) -> str:
+    code = _exit_code(process)
     if code is None or code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
