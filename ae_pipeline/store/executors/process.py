@@ -143,7 +143,7 @@ class _Noting(SpawnContext):
 
 
 def _exit_code(process: BaseProcess) -> int | None:
-    """What a process ended with, or None. The pool waits for it in a thread, which for a moment alone knows the code."""
+    """What a process ended with, or None. Its pool waits in a thread, which for a moment alone knows the code."""
     end = time.monotonic() + _PATIENCE_S
     process.join(_PATIENCE_S)
     while process.exitcode is None and time.monotonic() < end:
