@@ -167,6 +167,7 @@ def _decode(
             )
             count -= damage.rows if damage else 0
         else:
+            _refuse_executor(execute)
             refuse_inside_store(store, out)
             if target.form and selection["columns"] is not None:
                 more = [name for name in target.form.needed(store) if name not in selection["columns"]]
@@ -180,6 +181,16 @@ def _decode(
             else:
                 files = export_images(blocks, attributes, header.spec, out, progress)
     return {"out": str(out), "rows": count, "samples": header.spec.describe(), "files": files}
+
+
+def _refuse_executor(execute: "ExecuteParams") -> None:
+    """Raise ConfigError for an executor or workers that were asked for, and would not be used."""
+    if execute.by_processes or execute.workers:
+        raise ConfigError(
+            "--executor and --workers are for a whole store that becomes a folder of Parquet, a file for each part; "
+            "chosen rows or columns, a single file, pictures, sound and arrays are decoded in this process: leave them "
+            "out"
+        )
 
 
 class _Target:

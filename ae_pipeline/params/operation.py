@@ -26,7 +26,7 @@ class ExecuteParams(Section):
     memory: Annotated[float, Field(ge=0.5, allow_inf_nan=False)] | None = None
     """GiB for the data of each worker that is started here (process, ray, dask; on Linux); null: no limit."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """How often a shard is tried again whose worker was lost, had too little memory or could not reach a server
+    """How often a shard is tried again that could not reach a server, or whose worker was lost or had too little memory
     (process, ray, dask)."""
 
     @property

@@ -278,6 +278,14 @@ def test_options_of_executors_that_do_not_fit_together_are_refused(options, said
     assert fails_with_one_line(ae("decode", store, "--out", tmp_path / "out", *options), said)
 
 
+@pytest.mark.parametrize("given", [("--executor", "process"), ("--workers", "2")])
+@pytest.mark.parametrize("chosen", [("--columns", "label"), ("--where", "error < 9"), ("--format", "png")])
+def test_an_executor_that_would_not_be_used_is_refused(given, chosen, ae, store, tmp_path):
+    result = ae("decode", store, "--out", tmp_path / "out", *given, *chosen)
+    assert fails_with_one_line(result, "--executor and --workers are for a whole store", "leave them out"), result
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("name", "library"), [("ray", "ray"), ("dask", "distributed")])
 def test_an_engine_that_is_not_installed_is_named_by_its_extra(name, library, ae, store, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)

@@ -25,6 +25,7 @@ from ae_pipeline.store.executors.lent import lent
 from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.writing.appending import append_samples
 from ae_pipeline.store.writing.encoding import encode_samples
+from ae_pipeline.store.writing.shards import plan_jobs, run_jobs
 
 CPU = torch.device("cpu")
 EVERY = pytest.mark.parametrize("name", IN_THIS_PROCESS)
@@ -50,6 +51,14 @@ def test_results_have_the_order_of_the_items_whichever_is_finished_first(name):
     assert found == [item * item for item in range(40)]
     assert sorted(seen) == list(enumerate(found))
     assert run_shards(job, range(0), 0, CPU, execute=of(name)) == []
+
+
+def test_parts_for_a_folder_that_is_gone_are_made_there_all_the_same(tmp_path):
+    codec = random_codec(tmp_path / "codec")
+    samples = write_rows(tmp_path / "rows/0.parquet", random_pixels((30, 5, 4), "uint8"), id=list(range(30)))
+    jobs = plan_jobs([(samples, samples.shards[0])], codec.fingerprint, EncodeParams())
+    (part,) = run_jobs(jobs, codec, tmp_path / "gone", lambda rows: None).parts
+    assert (tmp_path / "gone" / part.name).stat().st_size == part.bytes
 
 
 @EVERY

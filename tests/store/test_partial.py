@@ -141,6 +141,13 @@ def test_a_repair_keeps_what_is_missing(place, ae):
     assert parts(place / "store").items() <= parts(place / "whole").items()
 
 
+def test_a_part_with_new_bytes_does_not_take_the_number_of_a_missing_one(place, ae):
+    (place / "rows/3.parquet").write_bytes((place / "rows/1.parquet").read_bytes())
+    ae(*command(place, "--allow-partial"))
+    manifest = LatentStore.open(place / "store").manifest
+    assert ([entry.number for entry in manifest.missing], manifest.next_number) == ([1, 3], 4)
+
+
 def test_where_nothing_can_be_encoded_no_store_is_written(place, ae):
     for file in (place / "rows").iterdir():
         file.write_bytes((place / "rows/1.parquet").read_bytes())

@@ -35,7 +35,6 @@ from ae_pipeline.store.format.manifest import (
     Manifest,
     PartEntry,
     manifest_bytes,
-    part_number,
     read_manifest,
     write_manifest,
 )
@@ -144,7 +143,7 @@ def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Rep
     if not jobs:
         return
     running = Running(means.execute, store.storage)
-    number = 1 + max(part_number(part.name) for part in manifest.parts)
+    number = manifest.next_number
     same, refused = set[str](), dict[str, str]()
     other, replaced = dict[str, PartEntry](), dict[str, PartEntry]()
     with empty_folder(store.path) as folder:

@@ -1,6 +1,6 @@
 """Before a worker begins, it says what it is: versions, code, processor, codec, and the files that it sees.
 
-    greeting = Greeting.from_here(borrowed, files)
+    greeting = Greeting.to_a_cluster(borrowed, files)
     engine.greet(greeting.problem)         # on every worker: None, or a sentence on what is not as it is here
 
 A store has the same bytes whoever works. So a worker with another version is refused before it has written anything,

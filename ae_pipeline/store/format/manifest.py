@@ -141,6 +141,12 @@ class Manifest(JsonModel):
         """Rows of the data that the store does not hold, as their shards could not be encoded."""
         return sum(entry.rows for entry in self.missing)
 
+    @property
+    def next_number(self) -> int:
+        """The number of the next new part: behind those of all parts, and of those that are missing."""
+        numbers = [part_number(part.name) for part in self.parts]
+        return 1 + max([*numbers, *(entry.number for entry in self.missing)])
+
     def first_rows(self) -> list[int]:
         """The number of the first row of each part, by which rows without an id are numbered."""
         late = {entry.shard: entry.first_row for entry in self.late}

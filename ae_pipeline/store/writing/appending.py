@@ -133,10 +133,9 @@ def _plan(
         check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), where)
     pieces, skipped = new_pieces(sets, {part.shard.digest for part in old.parts})
     places = {digest: entry for samples in sets for digest, entry in absent_places(samples, old).items()}
-    number = 1 + max([part_number(part.name) for part in old.parts] + [entry.number for entry in old.missing])
     first_row = old.totals.rows + old.missing_rows
     new = [(samples, shard) for samples, shard in pieces if samples.shard_digest(shard) not in places]
-    jobs = plan_jobs(new, header.fingerprint, params, number=number, first_row=first_row)
+    jobs = plan_jobs(new, header.fingerprint, params, number=old.next_number, first_row=first_row)
     for samples, shard in pieces:
         if entry := places.get(samples.shard_digest(shard)):
             piece = [(samples, shard)]

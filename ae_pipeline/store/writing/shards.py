@@ -229,7 +229,7 @@ def _each(
         files = () if first is None or first.elsewhere is not None else (jobs[0].shard.path,)
         needs = Needs(borrowed, own_disk, files)
         alone = (replace(job, samples=job.samples.only(job.shard)) for job in jobs)
-        job = partial(_made, make, borrowed, folder)
+        job = partial(_made, make, borrowed, folder, own_disk is None)
         with closing(each_shard(job, alone, len(jobs), codec.device, running.execute, needs)) as found:
             for place, result in found:
                 if isinstance(result, Failed):
@@ -240,12 +240,15 @@ def _each(
                 yield place, entry
 
 
-def _made(make: Make, codec: Borrowed, folder: Path, job: ShardJob) -> tuple[PartEntry, Any]:
-    """The part of a job, and what was seen meanwhile. A machine that lacks the files or the folder has its own."""
+def _made(make: Make, codec: Borrowed, folder: Path, to_url: bool, job: ShardJob) -> tuple[PartEntry, Any]:
+    """The part of a job, and what was seen meanwhile. A machine that lacks the files has its own copies.
+
+    So it has a folder of its own where parts go to a URL.
+    """
     samples = job.samples.only(job.shard)  # it has seen nothing, also where the job is tried again
     with ExitStack() as stack:
         stack.enter_context(samples.here())
-        if not folder.exists():
+        if to_url and not folder.exists():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ae-pipeline-")))
         return make(replace(job, samples=samples), codec.codec(), folder), samples.seen()
 

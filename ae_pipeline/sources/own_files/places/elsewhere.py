@@ -1,6 +1,6 @@
 """Files at a URL for a machine that does not see the copies of whoever started a run: it fetches what a shard needs.
 
-samples.elsewhere = Elsewhere.of(place, folder, files)
+samples.elsewhere = Elsewhere(url, root, folder, files)
 with samples.elsewhere.here(digests): ...                # files are at the same paths here, and go after that
 
 Copies lie in a folder whose parent is locked by the run that made it (`at_hand.work_folder`). Where that lock cannot be
