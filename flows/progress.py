@@ -61,6 +61,7 @@ class Progress:
     def end(self) -> None:
         """All is done."""
         if self._artifact is not None:
+            self._line = f"{self._what}: done"  # the last line told is of before
             self._show(1, 1)
 
     def _show(self, done: int, total: int) -> None:

@@ -247,6 +247,9 @@ def test_how_far_a_run_is_can_be_seen_in_prefect(server, monkeypatch):
         stage = progress.Progress("encode-progress", "encode")
         stage.take("encode train: 1,500 of 3,000 rows (50%), 10 rows/s")
         stage.take("another line")
+        ended = progress.Progress("ended-progress", "ended")
+        ended.take("encode test: 1,500 of 3,000 rows (50%), 10 rows/s")
+        ended.end()
         progress.Progress("short-progress", "short").end()
 
     with temporary_settings({PREFECT_API_URL: server.api, PREFECT_LOGGING_TO_API_ENABLED: False}):
@@ -255,6 +258,8 @@ def test_how_far_a_run_is_can_be_seen_in_prefect(server, monkeypatch):
     assert {key: artifact.data for key, artifact in found.items()} == {
         "encode-new-progress": 25.0,
         "encode-progress": 50.0,
+        "ended-progress": 100.0,
     }
+    assert found["ended-progress"].description == "ended: done"
     assert "25 of 100 rows (25%)" in found["encode-new-progress"].description
     assert "10 rows/s" in found["encode-progress"].description
