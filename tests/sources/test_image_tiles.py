@@ -274,7 +274,10 @@ def test_arrays_and_tensors_of_large_pictures_are_tiles_too_and_come_back(ae, tm
     command = ("--codec", tmp_path / "codec", "--store", tmp_path / "store", "--row-group-rows", 5)
     assert ae("encode", tmp_path / "data", *command)[0] == 0
     assert ae("decode", tmp_path / "store", "--out", tmp_path / "out")[0] == 0
-    found = [np.load(tmp_path / f"out/{name}.npz") for name in "ab"]
+    found = []
+    for name in "ab":
+        with np.load(tmp_path / f"out/{name}.npz") as file:
+            found.append(dict(file))
     assert [one["photo"].shape for one in found] == [(4, 19, 21, 3), (3, 19, 21, 3)]
     assert "".join(found[0]["name"]) + "".join(found[1]["name"]) == "abcdefg"
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(pictures)
