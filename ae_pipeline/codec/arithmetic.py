@@ -130,3 +130,13 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def fetched(tensor: Tensor) -> np.ndarray:
+    """The tensor as an array of this machine; from a GPU by a pinned copy, which this thread alone waits for."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu().numpy()
+    array = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    array.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return array.numpy()

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 
-from ae_pipeline.codec.arithmetic import FloatArithmetic, IntegerArithmetic
-from ae_pipeline.codec.devices import one_torch_thread
+from ae_pipeline.codec.arithmetic import FloatArithmetic, IntegerArithmetic, fetched
+from ae_pipeline.codec.devices import one_torch_thread, own_stream, whole_float32
 from ae_pipeline.codec.header import (
     BYTE_FORMAT,
     FLOAT_FORMAT,
@@ -60,6 +60,7 @@ class Codec:
         self.spec, self.fingerprint, self.latent_size = header.spec, header.fingerprint, header.model.latent_size
         self.folder: Path | None = None
         """Where it was loaded from."""
+        whole_float32(self.device)
         self.model = model = model.to(self.device).eval().requires_grad_(False)
         """The network, of float or of integer layers."""
         widest = _widest(header, model)
@@ -124,7 +125,7 @@ class Codec:
         return self._by_blocks(
             pixels,
             decoded,
-            lambda rows: arithmetic.decode_unquantised(arithmetic.place(rows))[: len(rows)].cpu().numpy(),
+            lambda rows: fetched(arithmetic.decode_unquantised(arithmetic.place(rows))[: len(rows)]),
         )
 
     def _by_blocks(
@@ -148,16 +149,18 @@ class Codec:
             halves = [self.encode_block(half, measure=measure) for half in (pixels[: rows // 2], pixels[rows // 2 :])]
             latents, errors = zip(*halves, strict=True)
             return np.concatenate(latents), np.concatenate(errors) if measure else None
-        original = self._arithmetic.place(pixels)
-        q = self._arithmetic.encode(original)
-        latents = q[:rows].cpu().numpy()
-        if not measure:
-            return latents, None
-        measured = self._arithmetic.errors(self._arithmetic.decode(q), original)[:rows].cpu().numpy()
-        beyond = ~np.isfinite(measured)
-        if beyond.any():  # squares of 2e19 and more do not fit float32, though their mean may, in units of the scale
-            measured[beyond] = self._wide_error(pixels[beyond], self._arithmetic.decode(q)[:rows].cpu().numpy()[beyond])
-        return latents, measured
+        with own_stream(self.device):
+            original = self._arithmetic.place(pixels)
+            q = self._arithmetic.encode(original)
+            if not measure:
+                return fetched(q[:rows]), None
+            measured = fetched(self._arithmetic.errors(self._arithmetic.decode(q), original)[:rows])
+            beyond = ~np.isfinite(measured)
+            # Squares of 2e19 and more do not fit float32, though their mean may, in units of the scale.
+            if beyond.any():
+                decoded = fetched(self._arithmetic.decode(q)[:rows])[beyond]
+                measured[beyond] = self._wide_error(pixels[beyond], decoded)
+            return fetched(q[:rows]), measured
 
     def _wide_error(self, pixels: np.ndarray, decoded: np.ndarray) -> np.ndarray:
         """MSE of each row in double precision, (n,) float64. Raises DataError for what float32 cannot hold."""
@@ -177,11 +180,11 @@ class Codec:
         rows = len(latents)
         if rows > self.block_rows:
             return np.concatenate([self.decode_block(latents[: rows // 2]), self.decode_block(latents[rows // 2 :])])
-        decoded = self._arithmetic.decode(self._arithmetic.place(latents))[:rows]
-        if self.spec.dtype == "uint8":
-            return decoded.to(torch.uint8).cpu().numpy()
+        with own_stream(self.device):
+            decoded = self._arithmetic.decode(self._arithmetic.place(latents))[:rows]
+            pixels = fetched(decoded.to(torch.uint8) if self.spec.dtype == "uint8" else decoded)
         with np.errstate(invalid="ignore"):  # weights of another's making may give NaN, which no integer is
-            return decoded.cpu().numpy().astype(self.spec.dtype)
+            return pixels.astype(self.spec.dtype, copy=False)
 
 
 def save_codec(

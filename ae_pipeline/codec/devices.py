@@ -1,6 +1,7 @@
 """Devices and threads: which one computes, and how many at a time."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,33 @@ def choose_device(name: str) -> torch.device:
 def cpu_count() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def whole_float32(device: torch.device) -> None:
+    """Have a GPU multiply float32 numbers as they are: convolutions would cut them to 11 bits otherwise (TF32)."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+_streams = threading.local()
+
+
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Have a GPU do in the block what this thread asks for beside what others ask for, each in its own order.
+
+    While one thread's block is computed, another's is copied and a third one's is read from its file.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    mine: dict[torch.device, torch.cuda.Stream] = _streams.__dict__.setdefault("mine", {})
+    if device not in mine:
+        mine[device] = torch.cuda.Stream(device)
+    # What was done before, as loading the weights, is finished first.
+    mine[device].wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(mine[device]):
+        yield
 
 
 @contextmanager

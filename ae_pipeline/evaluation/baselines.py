@@ -19,25 +19,32 @@ from ae_pipeline.models.base import Autoencoder
 ZSTD_LEVEL = 19
 _ZSTD_PIECE = 64 << 20
 _QUANTISER_ROWS = 50_000
+# PCA of rows of more values comes from products of rows, not of values: of so many rows, and values in all.
+_LARGEST_COVARIANCE, _GRAM_ROWS, _GRAM_VALUES = 8192, 4096, 1 << 26
+# Eigenvalues below this share of the largest one are what rounding left.
+_NO_VARIANCE = 1e-6
 
 
 def build_pca_codec(train: SampleSet, latent_size: int, levels: int, scaling: Scaling, folder: Path) -> CodecHeader:
     """Write PCA as a codec: a dense autoencoder without hidden layers and with a linear output.
 
     So it goes through the very same quantiser, layout and code as any other codec.
-    The caller checks that a row has at most LARGEST_PCA values; latent_size beyond that count is cut to it.
+    latent_size beyond the number of components is cut to it.
     """
-    mean, components = fit_pca(train, scaling)
+    mean, components = fit_pca(train, scaling, latent_size)
     model = pca_model(mean, components[:latent_size], train.spec)
     quantiser = Quantiser.fit(pca_latents(model, train, scaling), levels)
     return save_pca(folder, model, quantiser, train, scaling)
 
 
-def fit_pca(train: SampleSet, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (values,) and all components (values, values) of scaled rows, in float64, the largest variance first.
+def fit_pca(train: SampleSet, scaling: Scaling, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (values,) and components (at most `most`, values) of scaled rows, float64, the largest variance first.
 
-    From the covariance of the train split (Jolliffe, "Principal Component Analysis", 2002, chapter 3).
+    From the covariance of the train split (Jolliffe, "Principal Component Analysis", 2002, chapter 3), or where that
+    would be too large, from at most 4,096 of its rows, evenly spaced: then there are fewer components than those rows.
     """
+    if train.spec.size > _LARGEST_COVARIANCE:
+        return _pca_of_rows(train, scaling, most)
     size = train.spec.size
     total, products = np.zeros(size), np.zeros((size, size))
     for block in train.all_blocks(8192):
@@ -48,7 +55,27 @@ def fit_pca(train: SampleSet, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]
     mean = total / train.rows
     covariance = products / train.rows - np.outer(mean, mean)
     # eigh sorts by rising eigenvalue.
-    return mean, np.linalg.eigh(covariance)[1][:, ::-1].T
+    return mean, np.linalg.eigh(covariance)[1][:, ::-1].T[:most]
+
+
+def _pca_of_rows(train: SampleSet, scaling: Scaling, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same from products of rows with rows (Sirovich, "Turbulence and the dynamics of coherent structures", 1987).
+
+    An eigenvector v of X X' with eigenvalue e > 0 gives the component X' v / sqrt(e), where rows of X have mean 0.
+    """
+    step = -(-train.rows // min(_GRAM_ROWS, max(2, _GRAM_VALUES // train.spec.size)))
+    chosen, first = [], 0
+    for block in train.all_blocks(256):
+        chosen.append(scale(block.pixels[-first % step :: step], scaling).reshape(-1, train.spec.size))
+        first += len(block)
+    x = np.concatenate(chosen)
+    mean = x.mean(axis=0, dtype=np.float64)
+    x -= mean.astype(np.float32)
+    values, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
+    kept = max(1, int((values > _NO_VARIANCE * values[-1]).sum()))  # one, of length 0, where all rows are alike
+    vectors = vectors[:, ::-1][:, : min(kept, most)].astype(np.float32)
+    components = (x.T @ vectors).T.astype(np.float64)
+    return mean, components / np.maximum(np.linalg.norm(components, axis=1, keepdims=True), _NO_VARIANCE)
 
 
 def pca_model(mean: np.ndarray, components: np.ndarray, spec: SampleSpec) -> Autoencoder:

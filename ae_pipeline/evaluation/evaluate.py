@@ -19,7 +19,7 @@ from ae_pipeline.evaluation.measures.metrics import Metrics
 from ae_pipeline.evaluation.measures.records.pictured import PicturedRecord, picture_records
 from ae_pipeline.evaluation.measures.row_errors import pairs, row_mse, scale
 from ae_pipeline.evaluation.through_store import make_trip, store_metrics, store_sizes
-from ae_pipeline.params import LARGEST_PCA, EncodeParams
+from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
 
@@ -99,7 +99,7 @@ def evaluate_codec(
             **test.measure_range().as_metrics(),
         }
         pca_rows = None
-        if train is not None and test.spec.size <= LARGEST_PCA:
+        if train is not None:
             build_pca_codec(
                 train, header.model.latent_size, header.quantiser.levels, header.scaling, work / "pca_codec"
             )

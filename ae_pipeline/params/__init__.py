@@ -30,7 +30,7 @@ from ae_pipeline.params.options import ModelParams, SourceParams
 SWEEPS, BENCHMARKS = "sweep", "benchmark"
 
 LARGEST_PCA = 8192
-"""Values of a row up to which PCA is computed: its covariance matrix has as many rows and columns (0.5 GB)."""
+"""Values of a row up to which a linear path begins as PCA: the covariance has as many rows and columns (0.5 GB)."""
 MNIST_MAX_MSE = 0.0052
 """evaluate.gate.max_mse as params.yaml comes, which is right for MNIST with the other defaults alone."""
 

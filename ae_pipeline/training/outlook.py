@@ -61,16 +61,11 @@ def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
             yield str(error)
     if params.model.options.get("linear_path") and spec.size > LARGEST_PCA:
         yield (
-            f"model.{params.model.name}.linear_path: true begins as PCA, which is not computed for rows of more than "
-            f"{LARGEST_PCA} values, but samples are {spec.describe()}; set it to false"
+            f"model.{params.model.name}.linear_path: true begins as PCA with all components, which rows of more than "
+            f"{LARGEST_PCA} values do not get, but samples are {spec.describe()}; set it to false"
         )
     if params.train.arithmetic == "integer" and spec.dtype != "uint8":
         yield f"train.arithmetic: integer is for uint8 samples, found {spec.describe()}; set it to auto"
-    if params.evaluate.gate.beat_pca and spec.size > LARGEST_PCA:
-        yield (
-            f"evaluate.gate.beat_pca: true, but samples are {spec.describe()}, and PCA is not computed for rows of "
-            f"more than {LARGEST_PCA} values; set beat_pca: false"
-        )
 
 
 def size_warnings(params: Params, spec: SampleSpec) -> Iterator[str]:

@@ -354,3 +354,12 @@ def test_a_gpu_computes_the_same(folder, pixels):
     latents = here.encode(pixels)
     assert np.array_equal(there.encode(pixels), latents)
     assert np.array_equal(there.decode(latents), here.decode(latents))
+
+
+@pytest.mark.gpu
+def test_threads_that_share_a_gpu_keep_their_rows_apart(folder, pixels):
+    expected, there = Codec.load(folder, "cpu").encode(pixels), Codec.load(folder, "cuda")
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(there.encode, [np.roll(pixels, places, axis=0) for places in range(32)])
+        for places, latents in enumerate(found):
+            assert np.array_equal(latents, np.roll(expected, places, axis=0))

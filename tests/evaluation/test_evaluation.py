@@ -9,10 +9,11 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import GateError
+from ae_pipeline.evaluation import baselines
 from ae_pipeline.evaluation.baselines import build_pca_codec
 from ae_pipeline.evaluation.evaluate import PICTURED_ROWS, evaluate_codec, rate_distortion
 from ae_pipeline.evaluation.gate import check_gate
-from ae_pipeline.params import LARGEST_PCA, EncodeParams, GateParams
+from ae_pipeline.params import EncodeParams, GateParams
 from ae_pipeline.store.reading.decode import decode_store
 from ae_pipeline.store.writing.encoding import encode_samples
 
@@ -164,6 +165,28 @@ def test_pca_goes_through_the_same_levels_and_layout(evaluation, splits, tmp_pat
     assert evaluation.metrics["pca_psnr"] == pytest.approx(-10 * np.log10(evaluation.metrics["pca_mse"]))
 
 
+@pytest.mark.parametrize("count", [40, 1100])
+def test_pca_of_rows_of_many_values_is_the_singular_value_decomposition_too(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(baselines, "_LARGEST_COVARIANCE", 15)  # a row has 16
+    monkeypatch.setattr(baselines, "_GRAM_ROWS", 500)
+    few = np.random.default_rng(5).normal(size=(count, 3)) @ np.random.default_rng(6).normal(size=(3, 16))
+    rows = (128 + 20 * few).clip(0, 255).astype(np.uint8).reshape(count, 4, 4)
+    samples = write_rows(tmp_path / "rows.parquet", rows)
+    mean, components = baselines.fit_pca(samples, BYTES, 4)
+    x = rows[:: -(-count // 500)].reshape(-1, 16) / 255
+    np.testing.assert_allclose(mean, x.mean(0), atol=1e-6)
+    _, _, wanted = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(components @ wanted[:4].T), np.eye(4), atol=1e-3)
+
+
+def test_pca_of_rows_that_are_all_alike_answers_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "_LARGEST_COVARIANCE", 15)
+    samples = write_rows(tmp_path / "rows.parquet", np.full((9, 4, 4), 7, np.uint8))
+    header = build_pca_codec(samples, 6, 16, BYTES, tmp_path / "pca")
+    assert header.model.latent_size == 1
+    assert (Codec.load(tmp_path / "pca").reconstruct_unquantised(samples.load().pixels).round() == 7).all()
+
+
 def test_more_latents_than_values_are_cut_for_pca(tmp_path):
     samples = write_rows(tmp_path / "rows.parquet", random_pixels((60, 2, 2), "uint8"), id=list(range(60)))
     assert build_pca_codec(samples, 32, 256, BYTES, tmp_path / "pca").model.latent_size == 4
@@ -291,7 +314,7 @@ def test_nothing_lost_passes_every_psnr():
 
 
 def test_beating_pca_without_pca_says_so():
-    with pytest.raises(GateError, match=rf"PCA was not computed .*{LARGEST_PCA} values.*beat_pca: false"):
+    with pytest.raises(GateError, match=r"PCA was not computed, .*no train rows.*beat_pca: false"):
         check_gate({"mse": 0.01, "psnr": 20.0, "bits_per_row": 100.0}, GateParams())
     check_gate({"mse": 0.01, "psnr": 20.0, "bits_per_row": 100.0}, GateParams(beat_pca=False))
 

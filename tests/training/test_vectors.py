@@ -77,7 +77,7 @@ def trained(sets, tmp_path_factory):
 
 def test_a_linear_path_begins_as_pca(sets):
     scaling = fit_scaling(sets["train"])
-    mean, components = fit_pca(sets["train"], scaling)
+    mean, components = fit_pca(sets["train"], scaling, 10_000)
     model = model_of(5).eval()
     begin_as_klt(model, MemoryRows(sets["train"].load().pixels, torch.device("cpu")), scaling, 0.0)
     x = torch.from_numpy((sets["test"].load().pixels - scaling.offset) / scaling.scale).float()
@@ -164,8 +164,8 @@ def test_integers_are_refused_and_so_are_rows_that_pca_is_not_computed_for(sets)
     assert not params.may_be_integer
     spec = sets["train"].spec
     assert not list(misfits(params, spec))
-    (wide,) = misfits(replaced(params, {"evaluate.gate.beat_pca": False}), type(spec)((9000,), "float32"))
-    assert "linear_path: true begins as PCA, which is not computed for rows of more than 8192 values" in wide
+    (wide,) = misfits(params, type(spec)((9000,), "float32"))
+    assert "true begins as PCA with all components, which rows of more than 8192 values do not get" in wide
 
 
 def test_codecs_without_one_do_not_say_so_and_keep_their_fingerprints(sets, tmp_path):

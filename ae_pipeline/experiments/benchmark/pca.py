@@ -24,7 +24,7 @@ from ae_pipeline.experiments.benchmark.ours import measure_store
 from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell
 from ae_pipeline.experiments.front import front
 from ae_pipeline.models.base import Autoencoder
-from ae_pipeline.params import LARGEST_PCA, EncodeParams
+from ae_pipeline.params import EncodeParams
 from ae_pipeline.params.operation import BenchParams
 from ae_pipeline.store.format.layouts import LATENT, LAYOUTS, QUICK
 from ae_pipeline.store.parts import column_bytes
@@ -59,11 +59,8 @@ def measure_pca(
     encode: EncodeParams,
     tell: Tell = lambda point: None,
     layouts: Collection[str] = QUICK,
-) -> tuple[list[Point], list[str]]:
-    """The best settings through real stores, in the best of `layouts`; and what was left out, with the reason."""
-    values = rows.samples.spec.size
-    if values > LARGEST_PCA:
-        return [], [f"PCA: rows have {values} values, at most {LARGEST_PCA} are supported"]
+) -> list[Point]:
+    """The best settings through real stores, in the best of `layouts`."""
     points = []
     for trial in _without_beaten(list(_trials(rows, train, params, encode, layouts)), len(rows)):
         points.append(_measure(trial, rows, train, encode))
@@ -72,7 +69,7 @@ def measure_pca(
         *front(points, lambda point: point.bits_per_row),
         *front(points, lambda point: point.bits_per_row_with_codec),
     ]
-    return [point for point in points if point in best], []
+    return [point for point in points if point in best]
 
 
 def _measure(trial: Trial, rows: Rows, train: SampleSet, encode: EncodeParams) -> Point:
@@ -114,9 +111,9 @@ def _without_beaten(trials: list[Trial], rows: int) -> list[Trial]:
 def _trials(
     rows: Rows, train: SampleSet, params: BenchParams, encode: EncodeParams, layouts: Collection[str] = QUICK
 ) -> Iterator[Trial]:
-    mean, components = fit_pca(train, rows.scaling)
+    mean, components = fit_pca(train, rows.scaling, max(params.pca_sizes))
     components = in_bytes(components)
-    sizes = sorted({min(size, len(mean)) for size in params.pca_sizes})
+    sizes = sorted({min(size, len(components)) for size in params.pca_sizes})
     models = {size: pca_model(mean, components[:size], train.spec) for size in sizes}
     # A component's latents are the same whatever comes after it: one pass for all sizes.
     largest = models[sizes[-1]]

@@ -133,8 +133,8 @@ def measure(
     points += lossless
     for point in points:
         tell(point)
-    pca, no_pca = measure_pca(rows, train, params.bench, params.encode, tell, layouts_of(codecs.values()))
-    points, left_out = [*points, *pca], [*no_lossless, *no_pca]
+    pca = measure_pca(rows, train, params.bench, params.encode, tell, layouts_of(codecs.values()))
+    points, left_out = [*points, *pca], no_lossless
     if rows.are_sound:
         others, no_others = measure_sound_codecs(rows, tell)
     else:

@@ -67,6 +67,8 @@ class Needs:
 
 IN_THIS_PROCESS: dict[str, Executor] = {"inline": inline, "threads": threads}
 HERE = ExecuteParams()
+# Each has a block in the GPU's memory.
+_AT_A_GPU = 8
 
 
 def run_shards(
@@ -79,7 +81,7 @@ def run_shards(
     execute: ExecuteParams = HERE,
     needs: Needs | None = None,
 ) -> list[Result]:
-    """The results of a job on each of `count` items, in their order; one per CPU at a time, or two that feed a GPU.
+    """The results of a job on each of `count` items, in their order; one per CPU at a time, or few that feed a GPU.
 
     Items are asked for when there is a worker for them. `done` is called in this thread with the place of an item and
     its result, as results come. The first error, also one of `done` and Ctrl-C, cancels what has not begun, ends what
@@ -107,7 +109,7 @@ def each_shard(
 
     What is no shard's own fault is raised, and ends it. Whoever takes a result is waited for: few are made meanwhile.
     """
-    wanted = execute.workers or (cpu_count() if device.type == "cpu" else 2)  # two: reading overlaps computing
+    wanted = execute.workers or _at_once(device)
     workers = max(1, min(count, wanted))
     if not execute.by_processes:
         # One thread beside the one that waits for it does nothing sooner, and would work while that takes parts away.
@@ -120,6 +122,12 @@ def each_shard(
     with engine_for(execute, wanted if is_kept(execute) else workers) as engine, _greeting(execute, needs) as greeting:
         refuse_unlike(engine, greeting)
         yield from send_all(engine, Careful(job, execute.retries, greeting), items, execute.retries)
+
+
+def _at_once(device: torch.device) -> int:
+    """Jobs for a device: while a GPU computes one block, others are read, copied, coded and written by CPUs."""
+    at_most = {"cpu": cpu_count(), "cuda": _AT_A_GPU}.get(device.type, 2)
+    return max(min(2, at_most), min(at_most, cpu_count()))
 
 
 @contextmanager

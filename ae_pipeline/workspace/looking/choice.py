@@ -199,7 +199,7 @@ def _adapted(way: Way, spec: SampleSpec | None, klt: Klt | None) -> Choice:
         reasons.append(f"train.latent_size {settings['train.latent_size']}: rows have {spec.size} value(s)")
     if settings.get("model.dense.linear_path") and spec.size > LARGEST_PCA:
         settings["model.dense.linear_path"] = False
-        reasons.append(f"model.dense.linear_path false: PCA is not computed for more than {LARGEST_PCA} values")
+        reasons.append(f"model.dense.linear_path false: it begins as PCA, of at most {LARGEST_PCA} values")
     return Choice(settings, way, tuple(reasons))
 
 
@@ -229,9 +229,7 @@ def _with_steps(choice: Choice, rows: int) -> Choice:
 def _with_gate(choice: Choice, kind: str, spec: SampleSpec | None, rows: int, klt: Klt | None) -> Choice:
     """Whether PCA of the same latent size is to be beaten: where a codec trained for few bits should."""
     beaten, why = kind == "image", "PCA of as many latents has less error, in many more bits"
-    if beaten and spec is not None and spec.size > LARGEST_PCA:
-        beaten, why = False, f"PCA is not computed for more than {LARGEST_PCA} values"
-    elif beaten and klt is not None and spec is not None:
+    if beaten and klt is not None and spec is not None:
         params = choice.params
         if klt.without_rate(params.train.latent_size) < _SURELY * expected(choice, spec, rows, klt).mse:
             beaten, why = False, "PCA of as many latents has less error here, in many more bits"

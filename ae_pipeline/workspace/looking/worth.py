@@ -15,7 +15,6 @@ from ae_pipeline.experiments.benchmark.image_codecs import Grid, why_no_images
 from ae_pipeline.experiments.benchmark.image_formats import FORMATS, ImageFormat, Setting, decode_image, encode_image
 from ae_pipeline.experiments.benchmark.pca import codec_bytes as pca_bytes
 from ae_pipeline.experiments.presets import TILES
-from ae_pipeline.params import LARGEST_PCA
 from ae_pipeline.workspace.looking.choice import Expected
 from ae_pipeline.workspace.looking.klt import Klt
 
@@ -69,7 +68,7 @@ def measure_worth(
     others = [] if kind == "audio" else [Alternative("zstd 19 (lossless)", _zstd_bits(rows))]
     if file_bits is not None:
         others.append(Alternative("the files as they are", file_bits))
-    if spec.size <= LARGEST_PCA and (linear := klt.at_error(expects.mse, rate_weight)) is not None:
+    if (linear := klt.at_error(expects.mse, rate_weight)) is not None:
         bytes_of_pca = pca_bytes(linear.components, spec.size)
         others.append(Alternative("PCA at equal error", linear.bits, bytes_of_pca))
         if kind == "vector":
