@@ -2,6 +2,8 @@
 
 # ruff: noqa: E402 (the environment is read when torch is imported)
 import os
+import shutil
+import tempfile
 
 # Before torch is imported: threads that do not fight for the cores, and no library that calls home.
 for _name, _value in {
@@ -14,11 +16,14 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }.items():
     os.environ.setdefault(_name, _value)
+# What tests write is soon removed. In memory, where there is plenty, nobody waits for a disk to have it safely.
+_MEMORY, _PLENTY, _IN_MEMORY = "/dev/shm", 8 << 30, None
+if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _PLENTY:
+    os.environ["TMPDIR"] = _IN_MEMORY = tempfile.mkdtemp(prefix="ae-tests-", dir=_MEMORY)
 # Hundreds of commands import the package from copies of this checkout: each would compile all of it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import gc
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -59,6 +64,12 @@ def pytest_configure(config):
     config.add_cleanup(share())  # before any worker starts: they inherit the folder's name
 
 
+def pytest_sessionfinish(exitstatus):
+    """Give the memory back; what tests that failed have written stays to be looked at."""
+    if _IN_MEMORY and exitstatus != pytest.ExitCode.TESTS_FAILED:
+        shutil.rmtree(_IN_MEMORY, ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items):
     """Put the files that take longest first, so that none of them is left for one process in the end."""
     brief = {item.path for item in items if not item.get_closest_marker("slow")}
@@ -69,9 +80,10 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Libraries and tests are there to stay: looking through a million objects of theirs took a twentieth of all.
 
-    Once they were looked through, that is done again when there are a quarter more.
+    Once they were looked through, only what came since is.
     """
     gc.collect()
+    gc.freeze()
     gc.set_threshold(10_000, 20, 10)
 
 

@@ -18,6 +18,8 @@ To add a kind: a file here with `KIND = <Class>` as its last line and its name i
 else, an entry point of the group `ae_pipeline.kinds` that names such a class. tests/house/test_kinds.py runs on each.
 """
 
+import sys
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 from ae_pipeline.errors import ConfigError, DataError, first_line
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from ae_pipeline.data.json_types import KindEntry
     from ae_pipeline.kinds.base import Kind
     from ae_pipeline.kinds.state import KindState
@@ -37,20 +41,26 @@ GROUP = "ae_pipeline.kinds"
 
 def kind_names() -> list[str]:
     """All kinds that there are here, those of this package first."""
-    return [*KINDS, *sorted({point.name for point in entry_points(group=GROUP)} - set(KINDS))]
+    return [*KINDS, *sorted({point.name for point in _others(tuple(sys.path))} - set(KINDS))]
 
 
 def build_kind(name: str) -> "Kind":
     """The kind of this name. Raises ConfigError for one that there is not, or that cannot be had."""
     if name in KINDS:
         return import_module(f"ae_pipeline.kinds.{name}").KIND()
-    found = [point for point in entry_points(group=GROUP) if point.name == name]
+    found = [point for point in _others(tuple(sys.path)) if point.name == name]
     if not found:
         raise ConfigError(f"there is no kind {name!r}; expected one of {', '.join(kind_names())}")
     if len(found) > 1:
         places = ", ".join(point.value for point in found)
         raise ConfigError(f"the kind {name!r} is in several packages ({places}); uninstall all but one")
     return _checked(found[0])
+
+
+@lru_cache(maxsize=1)
+def _others(path: tuple[str, ...]) -> "tuple[EntryPoint, ...]":  # noqa: ARG001 (where they are looked for)
+    """The kinds of other packages: to look for them opens a file of each package that is installed."""
+    return tuple(entry_points(group=GROUP))
 
 
 def open_kind(entry: "KindEntry", place: str) -> "tuple[Kind, KindState]":

@@ -291,9 +291,10 @@ def test_a_cluster_that_is_not_there_is_named(settings, said, rows, codec, tmp_p
 
 @contextmanager
 def worker_without_our_files(scheduler, log):
-    """A worker of Dask with a /tmp of its own."""
-    command = f"mount -t tmpfs tmpfs /tmp && exec {sys.executable} -m distributed.cli.dask_worker {scheduler}"
-    options = "--nthreads 1 --no-nanny --no-dashboard --memory-limit 0 --host 127.0.0.1 --local-directory /tmp"
+    """A worker of Dask with a temporary folder of its own."""
+    own = tempfile.gettempdir()
+    command = f"mount -t tmpfs tmpfs {own} && exec {sys.executable} -m distributed.cli.dask_worker {scheduler}"
+    options = f"--nthreads 1 --no-nanny --no-dashboard --memory-limit 0 --host 127.0.0.1 --local-directory {own}"
     with open(log, "wb") as output:
         worker = subprocess.Popen(
             ["unshare", "--map-root-user", "--mount", "sh", "-c", f"{command} {options}"],
@@ -309,7 +310,7 @@ def worker_without_our_files(scheduler, log):
 @pytest.fixture
 def far_away(tmp_path):
     if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], check=False, capture_output=True).returncode:
-        pytest.skip("a worker cannot have a /tmp of its own here")
+        pytest.skip("a worker cannot have a temporary folder of its own here")
     with (
         dask_cluster(0) as cluster,
         worker_without_our_files(cluster.scheduler_address, tmp_path / "log"),
