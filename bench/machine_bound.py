@@ -33,7 +33,9 @@ def products(codec_folder: Path, kind: str) -> tuple[list[Callable[[], Any]], li
         else:
             calls.append(_float_product(module, x.float(), plain=kind == "torch.mm"))
 
-    names = [*model.encoder_layers(), *model.decoder_layers()]
+    # What stands beside the layers, as a linear path, is multiplied too.
+    encoder = list(dict.fromkeys([*model.encoder_layers(), *model.gives_latents()]))
+    names = [*encoder, *dict.fromkeys([*model.decoder_layers(), *model.takes_latents()])]
     hooks = [
         module.register_forward_pre_hook(lambda module, inputs: note(module, inputs[0].clone()))
         for name in names
@@ -47,8 +49,7 @@ def products(codec_folder: Path, kind: str) -> tuple[list[Callable[[], Any]], li
             model.decode(model.encode(pixels / 255))
     for hook in hooks:
         hook.remove()
-    count = len(model.encoder_layers())
-    return calls[:count], calls[count:]
+    return calls[: len(encoder)], calls[len(encoder) :]
 
 
 def _float_product(module: Any, x: Any, *, plain: bool) -> Callable[[], Any]:
