@@ -16,8 +16,8 @@ from ae_pipeline.models.base import Autoencoder
 
 # This many squares of bytes add up exactly in float32.
 _EXACT_SQUARES = EXACT // LARGEST_INPUT**2
-# Values whose squares are taken at once on a CPU: as floats, 2 MiB.
-_CACHED_VALUES = 1 << 19
+# Values whose squares are taken at once on a CPU: as floats, half a MiB.
+_CACHED_VALUES = 1 << 17
 
 
 class FloatArithmetic:

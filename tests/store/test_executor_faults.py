@@ -32,7 +32,7 @@ from ae_pipeline.sources.own_files.opening import open_data
 from ae_pipeline.store.care.deep import verify_deep
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.executors import run_shards
-from ae_pipeline.store.executors.engines import kept
+from ae_pipeline.store.executors.engines import engine_for, kept
 from ae_pipeline.store.executors.greeting import Greeting, Sight
 from ae_pipeline.store.executors.lent import lent
 from ae_pipeline.store.executors.on_ray import read_environment_again
@@ -172,6 +172,16 @@ def test_workers_end_with_their_run_and_the_next_one_takes_up_what_is_finished(n
 # Clusters.
 
 
+def nothing():
+    return None
+
+
+def gpus_of_this_task(_):
+    import ray
+
+    return ray.get_gpu_ids()
+
+
 @pytest.mark.slow
 def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
     token = tmp_path / "token"
@@ -187,8 +197,6 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", folder)
     cluster = Cluster(initialize_head=True, head_node_args=options)
     try:
-        second = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
-        cluster.wait_for_nodes()
         lost = []
 
         def lose(count):
@@ -199,6 +207,15 @@ def test_a_node_of_ray_is_lost(rows, codec, expected, tmp_path, monkeypatch):
         execute = of("ray", address=cluster.address)
         with kept(execute):
             refuse(execute)
+            with engine_for(execute, 2) as engine:
+                with pytest.raises(WorkerError, match=r"no GPUs; .* or choose --device cpu"):
+                    engine.greet(nothing, on_gpu=True)
+                # Ray takes our word for it.
+                second = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 << 20)
+                cluster.wait_for_nodes()
+                assert engine.greet(nothing, on_gpu=True) == [None]
+                assert engine.at_hand == 2
+                assert engine.result(engine.submit(gpus_of_this_task, None)) == [0]
             encode_with(rows, codec, tmp_path / "store", execute, lose)
     finally:
         cluster.shutdown()

@@ -54,7 +54,8 @@ def is_kept(execute: ExecuteParams) -> bool:
 
 def refuse_unlike(engine: Engine, greeting: Greeting) -> None:
     """Raise WorkerError unless every worker is as it has to be."""
-    problems = [problem for problem in engine.greet(greeting.problem) if problem]
+    on_gpu = greeting.codec is not None and greeting.codec.device.startswith("cuda")
+    problems = [problem for problem in engine.greet(greeting.problem, on_gpu=on_gpu) if problem]
     if problems:
         others = f" (and {len(problems) - 1} more are not as they have to be)" if len(problems) > 1 else ""
         raise WorkerError(f"{problems[0]}{others}; nothing was written")

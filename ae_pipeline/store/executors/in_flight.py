@@ -31,8 +31,11 @@ class Engine(Protocol):
     alive: bool
     """Whether it can still be used."""
 
-    def greet(self, question: Callable[[], str | None]) -> Sequence[str | None]:
-        """Have every worker that there is now answer. Raises WorkerError if there is none, or one cannot."""
+    def greet(self, question: Callable[[], str | None], *, on_gpu: bool = False) -> Sequence[str | None]:
+        """Have every worker that there is now answer; if `on_gpu`, those that have one, and no others get jobs.
+
+        Raises WorkerError if there is none, or one cannot answer.
+        """
         ...
 
     def submit(self, job: Callable[[Any], Any], item: Any) -> Any:

@@ -67,7 +67,12 @@ class OnDask:
         self._asked_for, self.at_hand = execute.workers, _AT_HAND * workers
         self._alone_since: float | None = None
 
-    def greet(self, question: Callable[[], str | None]) -> Sequence[str | None]:
+    def greet(
+        self,
+        question: Callable[[], str | None],
+        *,
+        on_gpu: bool = False,  # noqa: ARG002 (a worker without one says so)
+    ) -> Sequence[str | None]:
         """See `Engine`. From now on as many jobs are sent as its workers have threads, and as many again."""
         try:
             self._client.wait_for_workers(1, timeout=_BEGIN_S)

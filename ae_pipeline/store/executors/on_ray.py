@@ -32,6 +32,8 @@ _ALONE_S = 60.0
 _OBJECTS_BYTES = 80 << 20
 # Ray makes sockets in there, whose paths may have 107 bytes with what it adds.
 _LONGEST_FOLDER, _PREFIX = 20, "ae-ray-"
+# Tasks that share a GPU: while one computes, others read, copy, code and write.
+_GPU, _GPU_SHARE = "GPU", 0.25
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -73,10 +75,12 @@ class OnRay:
                 "execute.address), that it runs, and that it has the same versions of Ray and Python as here"
             ) from None
         self.alive = True
-        self._task = self._ray.remote(num_cpus=1, max_retries=0)(_run)
+        self._function = self._ray.remote(num_cpus=1, max_retries=0)(_run)
+        self._task = self._function
         self._asked_for, self.at_hand = execute.workers, _AT_HAND * workers
         self._is_own = execute.address is None
         self._alone_since: float | None = None
+        self._needs = "CPU"
 
     def _prepare_own(self) -> None:
         """A folder of our own, the token in it, and the environment in which Ray's processes start."""
@@ -99,17 +103,23 @@ class OnRay:
         self._before = {}
         self._own.close()
 
-    def greet(self, question: Callable[[], str | None]) -> Sequence[str | None]:
-        """See `Engine`. From now on as many tasks are sent as the cluster has CPUs, and as many again."""
+    def greet(self, question: Callable[[], str | None], *, on_gpu: bool = False) -> Sequence[str | None]:
+        """See `Engine`. From now on as many tasks are sent as the cluster has CPUs, and as many again.
+
+        On GPUs, of which each task asks for a share: as many as have room there.
+        """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        self._needs = _GPU if on_gpu else "CPU"
+        share = _GPU_SHARE if on_gpu else 0
+        self._task = self._function.options(num_gpus=share)
+        nodes = self._nodes()
         if not nodes:
-            raise self._no_cpus()
+            raise self._none_there()
         answers = []
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = self._task.options(num_cpus=0, scheduling_strategy=there)
+            task = self._function.options(num_cpus=0, num_gpus=share, scheduling_strategy=there)
             answers.append((node["NodeManagerAddress"], task.remote(_call, question)))
         found = []
         for place, answer in answers:
@@ -120,11 +130,19 @@ class OnRay:
                 raise WorkerError(
                     f"the node {place} cannot answer ({what}); install the same ae-pipeline there"
                 ) from None
-        cpus = int(sum(node["Resources"]["CPU"] for node in nodes))
+        room = int(sum(_room(node["Resources"], on_gpu) for node in nodes))
         if not self._is_own:
-            wanted = self._asked_for or cpus
-            self.at_hand = wanted if wanted < cpus else _AT_HAND * cpus
+            wanted = self._asked_for or room
+            self.at_hand = wanted if wanted < room else _AT_HAND * room
         return found
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """The nodes that can take tasks."""
+        return [
+            node
+            for node in self._ray.nodes()
+            if node["Alive"] and node["Resources"].get("CPU") and node["Resources"].get(self._needs)
+        ]
 
     def submit(self, job: Callable[[Any], Any], item: Any) -> Any:
         """See `Engine`."""
@@ -140,11 +158,10 @@ class OnRay:
             self._refuse_alone(time.monotonic())
 
     def _refuse_alone(self, now: float) -> None:
-        """Raise WorkerError where there has been no CPU to work with for a while."""
-        there = any(node["Alive"] and node["Resources"].get("CPU") for node in self._ray.nodes())
-        self._alone_since = None if there else self._alone_since or now
+        """Raise WorkerError where there has been nothing to work with for a while."""
+        self._alone_since = None if self._nodes() else self._alone_since or now
         if self._alone_since is not None and now - self._alone_since > _ALONE_S:
-            raise self._no_cpus()
+            raise self._none_there()
 
     def result(self, ticket: Any) -> Any:
         """See `Engine`."""
@@ -179,8 +196,17 @@ class OnRay:
             self._ray.shutdown()
         self._forget_own()
 
-    def _no_cpus(self) -> WorkerError:
-        return WorkerError(f"the Ray cluster at {self.where} has no CPUs; start nodes, then run the same command again")
+    def _none_there(self) -> WorkerError:
+        instead = ", or choose --device cpu" if self._needs == _GPU else ""
+        return WorkerError(
+            f"the Ray cluster at {self.where} has no {self._needs}s; start nodes that have{instead}, then run the same "
+            "command again"
+        )
+
+
+def _room(resources: dict[str, float], on_gpu: bool) -> float:
+    """How many tasks a node has room for."""
+    return min(resources["CPU"], resources[_GPU] // _GPU_SHARE) if on_gpu else resources["CPU"]
 
 
 def _run(job: Callable[[Any], Any], item: Any) -> Any:

@@ -36,7 +36,12 @@ class Processes:
         self._seats: list[_Seat | None] = [None] * workers
         self._seat_of: dict[Future[Any], _Seat] = {}
 
-    def greet(self, question: Callable[[], str | None]) -> Sequence[str | None]:
+    def greet(
+        self,
+        question: Callable[[], str | None],
+        *,
+        on_gpu: bool = False,  # noqa: ARG002 (a worker without one says so)
+    ) -> Sequence[str | None]:
         """See `Engine`."""
         answers = [self._seat(number).pool.submit(question) for number in range(len(self._seats))]
         try:

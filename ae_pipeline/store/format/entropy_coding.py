@@ -82,10 +82,10 @@ def _packings(digits: np.ndarray, values: int) -> Iterator[tuple[int, np.ndarray
     """One, two and more neighbouring rows in a byte, as digits of a number to the base `values`, the first one last."""
     rows_per_byte = 1
     while values**rows_per_byte <= 256:
-        padded = np.pad(digits, (0, -len(digits) % rows_per_byte))
-        packed = np.zeros(len(padded) // rows_per_byte, np.uint8)
+        packed = np.zeros(-(-len(digits) // rows_per_byte), np.uint8)
         for place in range(rows_per_byte):
-            packed += padded[place::rows_per_byte] * np.uint8(values**place)
+            found = digits[place::rows_per_byte]
+            packed[: len(found)] += found * np.uint8(values**place)
         yield rows_per_byte, packed
         rows_per_byte += 1
 
