@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ae_pipeline.codec.devices import keep_freed_memory
 from ae_pipeline.errors import DataError, PipelineError, UnreachableError, WorkerError, first_line, is_out_of_memory
 from ae_pipeline.store.executors.greeting import Greeting
 
@@ -34,6 +35,7 @@ class Careful:
 
     def __call__(self, item: Any) -> Any:
         """The job's result, or Failed for a shard's own fault. Raises what ends the run."""
+        keep_freed_memory()
         if self.greeting is not None:
             torch.set_num_threads(1)  # each thread has its own number
             if found := self.greeting.problem():
