@@ -11,7 +11,7 @@ import torch
 
 from ae_pipeline.errors import ConfigError
 
-# By malloc.h of glibc.
+# Numbers from malloc.h of glibc, and bytes.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 1 << 30
 
 

@@ -59,7 +59,7 @@ def fit_pca(train: SampleSet, scaling: Scaling, most: int) -> tuple[np.ndarray, 
 
 
 def _pca_of_rows(train: SampleSet, scaling: Scaling, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same from products of rows with rows (Sirovich, "Turbulence and the dynamics of coherent structures", 1987).
+    """Find them by products of rows with rows (Sirovich, "Turbulence and the dynamics of coherent structures", 1987).
 
     An eigenvector v of X X' with eigenvalue e > 0 gives the component X' v / sqrt(e), where rows of X have mean 0.
     """
