@@ -24,6 +24,8 @@ from ae_pipeline.sources import build_source
 from ae_pipeline.training.outlook import check_fits, look_ahead, size_warnings
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
+_PATH = {"linear_path": True, "latent_norm": "none", "output_activation": "linear"}
+LINEAR = {"name": "dense", "dense": _PATH}
 SYNTHETIC = {"source": {"name": "synthetic", "synthetic": {"train_rows": 300, "test_rows": 60}}}
 
 
@@ -143,10 +145,10 @@ def test_a_folder_that_is_gone_is_no_error_where_its_files_are_in_the_workspace(
 def test_what_would_fail_in_several_stages_is_said_in_one_line(check, tmp_path):
     wide = {"train_rows": 1, "test_rows": 10, "height": 100, "width": 100}
     (tmp_path / "reports").write_text("a file")
-    code, _, err = check(source={"name": "synthetic", "synthetic": wide})
+    code, _, err = check(source={"name": "synthetic", "synthetic": wide}, model=LINEAR)
     assert code == 1
     assert "paths.reports" in err
-    assert "PCA is not computed for rows of more than 8192 values; set beat_pca: false" in err
+    assert "begins as PCA with all components, which rows of more than 8192 values do not get" in err
     assert "leaves 1 to train and 0 to validate" in err
     assert len(err.splitlines()) == 1
 
@@ -236,9 +238,9 @@ def test_a_disk_that_is_too_small_is_warned_of(check, tmp_path):
             {"train": {"arithmetic": "integer"}},
             "arithmetic: integer is for uint8 samples, found int16 9",
         ),
-        ((8193,), "uint8", {}, "PCA is not computed for rows of more than 8192 values"),
-        ((8192,), "uint8", {}, None),
-        ((8193,), "uint8", {"evaluate": {"gate": {"beat_pca": False}}}, None),
+        ((8193,), "uint8", {"model": LINEAR}, "begins as PCA with all components, which rows of more than 8192 values"),
+        ((8192,), "uint8", {"model": LINEAR}, None),
+        ((8193,), "uint8", {}, None),
         ((4, 4, 3), "float32", {"model": {"name": "patches"}}, None),
     ],
 )
@@ -318,6 +320,8 @@ def test_train_says_so_before_its_first_epoch(tmp_path, capsys):
 
 def test_train_refuses_what_evaluate_would_and_trains_nothing(tmp_path):
     prepared(tmp_path, train=np.zeros((10, 9000), np.uint8), validation=np.zeros((4, 9000), np.uint8))
-    with pytest.raises(ConfigError, match=r"9000, and PCA is not computed .* set beat_pca: false"):
-        run_stage("train", params_of({"train": {"device": "cpu"}}), tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"more than 8192 values do not get, but samples are uint8 9000; set it to false"
+    ):
+        run_stage("train", params_of({"model": LINEAR, "train": {"device": "cpu"}}), tmp_path)
     assert not (tmp_path / "data/codec").exists()
