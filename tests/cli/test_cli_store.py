@@ -144,12 +144,18 @@ def test_with_a_lost_manifest_every_command_leads_to_verify_and_repair(ae, store
 
 
 def test_a_store_of_a_newer_version_is_called_that_and_left_alone(ae, store, data):
-    rewrite_manifest(store, lambda values: values.update(format=3, added_later=[]))
+    rewrite_manifest(store, lambda values: values.update(format=4, added_later=[]))
     before = bytes_of(store)
-    for arguments in (("info", store), ("verify", store), ("repair", store, "--source", data), ("vacuum", store)):
+    for arguments in (
+        ("info", store),
+        ("verify", store),
+        ("repair", store, "--source", data),
+        ("compact", store),
+        ("vacuum", store),
+    ):
         code, out, err = ae(*arguments)
         assert (code, out, err.count("\n")) == (1, "", 1)
-        assert "has format 3, expected 1 or 2: a later version of ae-pipeline wrote it; use that one" in err
+        assert "has format 4, expected 1, 2 or 3: a later version of ae-pipeline wrote it; use that one" in err
     assert bytes_of(store) == before
 
 
