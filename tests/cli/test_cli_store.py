@@ -1,4 +1,4 @@
-"""append, verify, repair and vacuum as a user types them: what they print, and their exit codes."""
+"""append, verify, repair, compact and vacuum as a user types them: what they print, and their exit codes."""
 
 import json
 import shutil
@@ -47,6 +47,29 @@ def test_append_takes_the_stores_own_settings(ae, store, tmp_path):
         "rows": 160,
     }
     assert bytes_of(store) == before
+
+
+def test_compact_says_what_it_joined(ae, store, data):
+    before = bytes_of(store)
+    code, out, _ = ae("compact", store, "--dry-run")
+    assert (code, "would join 3 parts into 1: 120 rows" in out, bytes_of(store)) == (0, True, before)
+    code, out, _ = ae("compact", store)
+    (part,) = LatentStore.open(store).manifest.parts
+    sizes = sum(len(value) for name, value in before.items() if name.startswith("part-")), part.bytes
+    assert (code, "joined 3 parts into 1: 120 rows, {:,} bytes into {:,}".format(*sizes) in out) == (0, True)
+    assert "4; earlier snapshots still need the former files; `ae-pipeline vacuum` removes both" in out
+    values = json.loads(ae("compact", store, "--json")[1])
+    assert (values["joined"], values["snapshot"], values["parts"], values["dry_run"]) == (0, 4, 1, False)
+    assert "nothing to join" in ae("compact", store, "--rows", 2)[1]
+    assert ae("vacuum", store)[0] == 0
+    code, out, _ = ae("verify", store, "--deep", "--source", data / "batch-2.parquet")
+    assert (code, "only part of its data was given: the rows of 1 of its files were compared" in out) == (0, True)
+    code, out, _ = ae("verify", store, "--deep", "--source", data)
+    assert (code, "1 parts, encoded again from the data, are the same byte for byte" in out) == (0, True)
+    (store / part.name).unlink()
+    assert ae("repair", store, "--source", data)[0] == 0
+    assert ae("verify", store)[0] == 0
+    assert ae("info", store, "--json")[0] == 0
 
 
 def test_append_makes_no_store(ae, tmp_path):

@@ -9,10 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from grown import append, batch, copied, few, grow, hidden, read_ids, rewrite_manifest
 from handmade import bytes_of, encode, flip_bit, random_codec, random_pixels, write_rows
+from PIL import Image
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import DamagedPartError, StoreError, TargetError
 from ae_pipeline.files import locked_folder, sha256_json
+from ae_pipeline.kinds import build_kind
+from ae_pipeline.kinds.image import ImageState
+from ae_pipeline.kinds.state import Form, entry_of
 from ae_pipeline.operation.inbox.batches import batch_facts
 from ae_pipeline.params.operation import CompactParams
 from ae_pipeline.store.care.compaction import compact_store, groups_by_size
@@ -288,6 +292,45 @@ def test_a_group_that_would_be_too_large_in_memory_is_halved(folder, tmp_path, m
     assert (done.joined, done.into, done.left) == (5, 2, {})
     assert [part.rows for part in LatentStore.open(tmp_path / "store").manifest.parts] == [80, 120]
     assert read_ids(LatentStore.open(tmp_path / "store")) == read_ids(LatentStore.open(tmp_path / "whole"))
+
+
+def test_records_that_would_be_taken_for_one_stay_apart(tmp_path):
+    """Clips of sound have several rows, and are told apart by their names."""
+    state = build_kind("audio").State(form=Form(sort="files"), block=32, frame=64, rate=8000)
+    random_codec(tmp_path / "codec", (20,), "float32", kind=entry_of("audio", state))
+    for number, records in enumerate([["a", "a", "b"], ["b", "c", "c"], ["d", "d", "e"]]):
+        pixels = random_pixels((3, 20), "float32", number)
+        ids = list(range(3 * number, 3 * number + 3))
+        samples = write_rows(tmp_path / f"{number}.parquet", pixels, id=ids, record=records)
+        append(tmp_path / "store", [samples], tmp_path / "codec")
+    done = compact(tmp_path / "store")
+    assert [part.rows for part in LatentStore.open(tmp_path / "store").manifest.parts] == [3, 6]
+    assert list(done.left.values()) == [
+        "it ends with a record 'b', and the next part begins with another one of that name"
+    ]
+
+
+def test_a_folder_of_pictures_goes_on_growing(ae, tmp_path):
+    kind = entry_of("image", ImageState(form=Form(sort="files")))
+    random_codec(tmp_path / "codec", kind=kind)
+    pixels = random_pixels((8, 5, 4), "uint8")
+    for number in range(8):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels[number]).save(tmp_path / f"photos/{number}.png")
+        if number == 1:
+            assert ae("encode", tmp_path / "photos", "--codec", tmp_path / "codec", "--store", tmp_path / "s")[0] == 0
+        elif number in (3, 5):
+            assert ae("append", tmp_path / "s", tmp_path / "photos")[0] == 0
+        if number == 5:
+            done = compact(tmp_path / "s")
+            assert (done.joined, done.rows) == (3, 6)
+    assert json.loads(ae("append", tmp_path / "s", tmp_path / "photos", "--json")[1])["added_rows"] == 2
+    assert json.loads(ae("append", tmp_path / "s", tmp_path / "photos", "--json")[1])["added_rows"] == 0
+    whole = bytes_of(tmp_path / "s")
+    flip_bit(tmp_path / "s" / LatentStore.open(tmp_path / "s").manifest.parts[0].name, 200)
+    assert ae("repair", tmp_path / "s", "--source", tmp_path / "photos")[0] == 0
+    assert bytes_of(tmp_path / "s") == whole
+    assert ae("verify", tmp_path / "s", "--deep", "--source", tmp_path / "photos")[0] == 0
 
 
 # Promises.

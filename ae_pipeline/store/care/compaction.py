@@ -197,7 +197,9 @@ def _plan(store: LatentStore, params: CompactParams, at_least: int, left: dict[s
     groups = groups_by_size(store.manifest.parts, params)
     if sum(map(len, groups)) < at_least:
         return []
-    fitting = [some for group in groups for one in _fitting(store, group, left) for some in _balanced(one)]
+    known = {column.name for column in store.manifest.columns} if store.codec_header().kind else set()
+    says = [name for name in _SAYS_RECORD if name in known] if _SAYS_RECORD[0] in known else []
+    fitting = [some for group in groups for one in _fitting(store, group, says, left) for some in _balanced(one)]
     return fitting if sum(map(len, fitting)) >= at_least else []
 
 
@@ -229,8 +231,11 @@ def _balanced(group: Group) -> list[Group]:
     return [*_balanced(group[:place]), *_balanced(group[place + 1 :])]
 
 
-def _fitting(store: LatentStore, group: Group, left: dict[str, str]) -> Iterator[Group]:
-    """A group, cut where two parts have other columns, or where two records would be taken for one."""
+def _fitting(store: LatentStore, group: Group, says: list[str], left: dict[str, str]) -> Iterator[Group]:
+    """A group, cut where two parts have other columns, or where two records would be taken for one.
+
+    `says`: columns by which the rows of a record are told from those of the next; none where each row is one.
+    """
     some: Group = []
     before: tuple[pa.Schema, list[Any]] | None = None
     for part in group:
@@ -240,7 +245,7 @@ def _fitting(store: LatentStore, group: Group, left: dict[str, str]) -> Iterator
             yield some
             some, before = [], None
             continue
-        first, last = _ends(store, part)
+        first, last = _ends(store, part, says)
         if before and (reason := _apart(before, schema, first)):
             left[some[-1].name] = reason
             yield some
@@ -258,11 +263,9 @@ def _apart(before: tuple[pa.Schema, list[Any]], schema: pa.Schema, first: list[A
     return None
 
 
-def _ends(store: LatentStore, part: PartEntry) -> tuple[list[Any], list[Any]]:
-    """What tells the first record of a part, and the last one, from others; nothing where each row is a record."""
-    names = [column.name for column in store.manifest.columns]
-    if _SAYS_RECORD[0] not in names:
+def _ends(store: LatentStore, part: PartEntry, columns: list[str]) -> tuple[list[Any], list[Any]]:
+    """What these columns say in the first row of a part, and in the last one."""
+    if not columns:
         return [], []
-    columns = [name for name in _SAYS_RECORD if name in names]
     rows = pa.concat_tables(store.part_tables(part, columns=columns))
     return [rows.column(name)[0].as_py() for name in columns], [rows.column(name)[-1].as_py() for name in columns]
