@@ -48,7 +48,7 @@ from ae_pipeline.store.storage.place import open_storage
 
 STORE_FORMAT = 2
 JOINED_FORMAT = 3
-"""Of a store that has parts which were joined from others."""
+"""The version of a store that has parts which were joined from others."""
 _READABLE = (1, STORE_FORMAT, JOINED_FORMAT)
 MANIFEST_NAME = "_manifest.json"
 CODEC_FOLDER = "_codec"
