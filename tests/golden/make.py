@@ -96,7 +96,7 @@ def make_bytes(folder: Path, work: Path) -> None:
 
 
 def make_joined(folder: Path, work: Path) -> None:
-    """An untrained dense codec in integers: 14 rows of uint8 4x3 in four parts, three of which were joined; `binary`."""
+    """An untrained dense codec in integers: 14 rows of uint8 4x3 in two parts, one of which was joined of three."""
     options = DenseOptions(hidden_sizes=[6], activation="relu")
     random_codec(work / "codec", (4, 3), latent_size=4, options=dict(options), integer=True)
     for number, rows in enumerate((2, 3, 4, 5)):
