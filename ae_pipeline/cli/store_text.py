@@ -57,7 +57,8 @@ def format_compacted(done: Compacted, *, dry_run: bool) -> str:
     lines = [f"{'store':<12}{done.store}"]
     lines += _several("left", [f"{name}: {reason}" for name, reason in done.left.items()])
     if not done.joined:
-        return "\n".join([*lines, f"{'result':<12}nothing to join: no small parts stand side by side"])
+        why = "nothing was joined" if done.left else "nothing to join: no small parts stand side by side"
+        return "\n".join([*lines, f"{'result':<12}{why}"])
     word = "would join" if dry_run else "joined"
     sizes = "" if done.bytes_after is None else f", {done.bytes_before:,} bytes into {done.bytes_after:,}"
     lines.append(f"{'result':<12}{word} {done.joined:,} parts into {done.into:,}: {done.rows:,} rows{sizes}")

@@ -24,7 +24,14 @@ from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import DamagedPartError, StoreError, first_line
 from ae_pipeline.files import sha256_file
 from ae_pipeline.store.format.layouts import LATENT, LAYOUTS, Layout
-from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, Manifest, read_manifest, snapshot_name
+from ae_pipeline.store.format.manifest import (
+    CODEC_FOLDER,
+    MANIFEST_NAME,
+    Manifest,
+    kept_snapshots,
+    read_manifest,
+    snapshot_name,
+)
 from ae_pipeline.store.format.part_entries import JoinedEntry, PartEntry, ShardRows
 from ae_pipeline.store.format.part_file import PartFile
 from ae_pipeline.store.format.part_writer import ERROR, RESERVED
@@ -294,9 +301,12 @@ class Parts:
             newest = read_manifest(self.storage)
         except StoreError:
             return None
-        if newest.snapshot == self.manifest.snapshot or name in {part.name for part in newest.parts}:
+        mine = self.manifest.snapshot
+        if newest.snapshot == mine or name in {part.name for part in newest.parts}:
             return None
-        return f"snapshot {self.manifest.snapshot} was removed since it was opened: open snapshot {newest.snapshot}"
+        if mine in kept_snapshots(self.storage):  # it is one whose parts were joined since
+            return None
+        return f"snapshot {mine} was removed since it was opened: open snapshot {newest.snapshot}"
 
 
 def column_bytes(metadata: Any, name: str) -> int:

@@ -371,6 +371,10 @@ def test_a_joined_part_is_made_again_byte_for_byte(joined, sets):
 def test_a_former_part_that_is_damaged_costs_no_row(joined, sets):
     whole = bytes_of(joined)
     former = LatentStore.open(joined, 3).manifest.parts[1].name
+    (joined / former).rename(joined.parent / "away")
+    with pytest.raises(DamagedPartError, match="is missing, but the manifest lists it; restore it"):
+        read_ids(LatentStore.open(joined, 3))
+    (joined.parent / "away").rename(joined / former)
     flip_bit(joined / former, 200)
     found = verify_store(joined)
     assert [(damage.file, damage.rows) for damage in found.damaged] == [(former, 0)]

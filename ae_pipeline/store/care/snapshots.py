@@ -10,7 +10,7 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile, zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,7 @@ from ae_pipeline.store.format.manifest import (
     read_manifest,
     snapshot_name,
 )
-from ae_pipeline.store.format.part_entries import PartEntry, ShardRows, rows_of_shards
+from ae_pipeline.store.format.part_entries import PartEntry, ShardEntry, ShardRows, rows_of_shards
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
 from ae_pipeline.store.storage.place import open_storage
@@ -243,12 +243,17 @@ def _check_begins(newest: Manifest, earlier: Manifest, found: Snapshots) -> None
     if newest.parts[: len(earlier.parts)] == earlier.parts:
         return
     now = {part.name: part for part in newest.parts}
-    older = [part for part in earlier.parts if part.name not in now]
     same = all(now.get(part.name, part) == part for part in earlier.parts)
-    shards = [[(one.name, one.rows, one.shard) for one in rows_of_shards(of.parts)] for of in (newest, earlier)]
-    if not same or shards[0][: len(shards[1])] != shards[1]:
+    # The newest one may have fewer shards, where it is an old copy.
+    pairs = zip_longest(rows_of_shards(earlier.parts), rows_of_shards(newest.parts))
+    begins = takewhile(lambda pair: pair[0] is not None, pairs)
+    if not same or not all(there and _what(here) == _what(there) for here, there in begins):
         raise StoreError(f"lists other parts than snapshot {newest.snapshot} begins with")
-    found.older |= {part.name: part for part in older}
+    found.older |= {part.name: part for part in earlier.parts if part.name not in now}
+
+
+def _what(one: ShardRows) -> tuple[str, int, ShardEntry]:
+    return one.name, one.rows, one.shard
 
 
 def _check_others(numbers: list[int], newest: Manifest | None, found: Snapshots) -> None:
