@@ -287,6 +287,7 @@ def test_a_group_that_would_be_too_large_in_memory_is_halved(folder, tmp_path, m
     done = compact(tmp_path / "store")
     assert (done.joined, len(done.left)) == (0, 2)
     assert all(reason.startswith("row group 0 would take") for reason in done.left.values())
+    assert not hidden(tmp_path)
     monkeypatch.setattr(limit, of_a_row * 150)
     done = compact(tmp_path / "store")
     assert (done.joined, done.into, done.left) == (5, 2, {})

@@ -76,6 +76,11 @@ def _join_small_parts(store: Path, params: Params, root: Path, run: InboxRun) ->
     try:
         done = compact_store(store, params.compact, git=git_state(root), at_least=params.compact.parts)
         run.joined_parts = done.joined
+        if done.left and not done.joined:
+            name, reason = next(iter(done.left.items()))
+            run.why_not_joined = f"{name}: {reason}" + (
+                f", and {len(done.left) - 1:,} more" if len(done.left) > 1 else ""
+            )
     except PipelineError as error:
         run.why_not_joined = str(error)
 

@@ -86,10 +86,9 @@ def compact_store(
     """
     storage = open_storage(place)
     left: dict[str, str] = {}
-    if dry_run:
-        store = LatentStore.open(storage)
+    store = LatentStore.open(storage)  # raises if there is no store: a lock would make a folder
+    if dry_run or sum(map(len, groups_by_size(store.manifest.parts, params))) < at_least:
         return _planned(store, _plan(store, params, at_least, left), left)
-    LatentStore.open(storage)  # raises if there is no store: a lock would make a folder
     with storage.locked() as names:
         data, tag = read_tagged(storage)
         store = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME)))
@@ -116,6 +115,7 @@ def _compact(
         for group in groups:
             made += _joined(store, group, old.next_number + len(made), folder, left)
         if not made:
+            storage.bring(folder, [])  # which removes the folder
             return _planned(store, [], left)
         refuse_changed(storage, read.tag, "its parts were being joined; run the same command again")
         storage.bring(folder, [entry.name for _, entry in made])
@@ -139,9 +139,8 @@ def _joined(
     if len(group) < 2:
         return []
     entries = [entry for part in group for entry in part.joined]
-    name = (
-        f"part-{number:05d}-{joined_job(store.manifest.codec.fingerprint, store.manifest.latent, entries)[:16]}.parquet"
-    )
+    job = joined_job(store.manifest.codec.fingerprint, store.manifest.latent, entries)
+    name = f"part-{number:05d}-{job[:16]}.parquet"
     try:
         with ExitStack() as stack:
             held = [(_checked(store, part, stack), part) for part in group]
