@@ -6,7 +6,7 @@
 Plans an encode of as many shards, opens a store whose manifest lists as many parts, scans one row of it by its id,
 appends one shard to it, and checks its manifests as `verify` does (not the parts' bytes). The parts are made up: each
 has its file, which is empty, but for the first. Each step runs `--repeats` times in a process of its own; the median
-counts. Limits: 2 s, and 500 MB beyond what the imports take.
+counts. Limits: 2 s of CPU (other programs may run beside), and 500 MB beyond what the imports take.
 """
 
 import argparse
@@ -180,13 +180,13 @@ def main() -> None:
         for name, what in STEPS.items():
             runs = [json.loads(in_a_process(*common, name)) for _ in range(args.repeats)]
             found = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-            held = held and found["seconds"] <= SECONDS and found["beyond"] <= MEGABYTES
+            held = held and found["cpu"] <= SECONDS and found["beyond"] <= MEGABYTES
             cells = [f"{found['seconds']:.2f}", f"{found['cpu']:.2f}", f"{found['beyond']:.0f}", f"{found['peak']:.0f}"]
             lines.append([what, *cells])
         size = (Path(work) / "store/_manifest.json").stat().st_size
     notes = [
         f"The manifest has {size / 1e6:.0f} MB. The median of {args.repeats} runs counts.",
-        f"Limits {SECONDS:g} s and {MEGABYTES} MB beyond the imports: {'held' if held else 'NOT held'}.",
+        f"Limits {SECONDS:g} s of CPU and {MEGABYTES} MB beyond the imports: {'held' if held else 'NOT held'}.",
     ]
     columns = ["step", "seconds", "of these, CPU", "MB beyond the imports", "peak MB"]
     report(f"A store of {args.parts:,} parts", [table(columns, lines)], notes, args.out)
