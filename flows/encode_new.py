@@ -55,6 +55,8 @@ def encode_new(workspace: Path = Path()) -> Any:
         get_run_logger().warning("%s image(s) were converted from colour to grey", run.colour_to_grey)
     if run.transparency_dropped:
         get_run_logger().warning("the transparency of %s image(s) was dropped", run.transparency_dropped)
+    if run.why_not_joined:
+        get_run_logger().warning("small parts of the store were not joined: %s", run.why_not_joined)
     _show(run, params, workspace, version)
     return Completed(message=run.summary())
 

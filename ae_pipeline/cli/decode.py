@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ae_pipeline.data.blocks import Block
     from ae_pipeline.params.operation import ExecuteParams
-    from ae_pipeline.store.format.manifest import PartEntry
+    from ae_pipeline.store.format.part_entries import PartEntry
     from ae_pipeline.store.latent_store import LatentStore
 
 

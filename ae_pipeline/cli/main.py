@@ -18,7 +18,7 @@ from ae_pipeline.cli.decode import decode
 from ae_pipeline.cli.experiments import bench, preset, sweep
 from ae_pipeline.cli.first_steps import init, inspect
 from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
-from ae_pipeline.cli.store import append, repair, vacuum, verify
+from ae_pipeline.cli.store import append, compact, repair, vacuum, verify
 from ae_pipeline.errors import ConfigError, TargetError, exit_code_of, warn
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -167,6 +167,20 @@ def recover() -> None:
     recover_runs(Path.cwd())
 
 
-for _last in (decode, sweep, bench, preset, append, verify, repair, vacuum, promote, rollback, history, compare):
+for _last in (
+    decode,
+    sweep,
+    bench,
+    preset,
+    append,
+    verify,
+    repair,
+    compact,
+    vacuum,
+    promote,
+    rollback,
+    history,
+    compare,
+):
     app.command()(_last)
 app.add_typer(tracking_app, name="tracking")

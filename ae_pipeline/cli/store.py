@@ -1,4 +1,4 @@
-"""The commands that keep a store trustworthy: append, verify, repair, vacuum."""
+"""The commands that keep a store trustworthy: append, verify, repair, compact, vacuum."""
 
 import sys
 from dataclasses import asdict
@@ -174,6 +174,32 @@ def repair(
         )
     show(done.as_dict(), format_repaired(done), as_json=as_json)
     raise typer.Exit(1 if done.failed else 0)
+
+
+def compact(
+    store: StorePlace,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Rows of a joined part, at most; a part with less than half is small. [default: 100,000]"
+        ),
+    ] = None,
+    megabytes: Annotated[
+        float | None, typer.Option(min=0.001, help="The same in megabytes (10^6 bytes). [default: 128]")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be joined.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Join small parts of a store, without decoding, as one new snapshot; rows, ids and errors stay as they are."""
+    from ae_pipeline.cli.store_text import format_compacted
+    from ae_pipeline.params.operation import CompactParams
+    from ae_pipeline.provenance import git_state
+    from ae_pipeline.store.care.compaction import compact_store
+
+    given = {name: value for name, value in (("rows", rows), ("megabytes", megabytes)) if value is not None}
+    settings = CompactParams.model_validate(given)
+    done = compact_store(store, settings, git=git_state(Path.cwd()), dry_run=dry_run)
+    show({**asdict(done), "dry_run": dry_run}, format_compacted(done, dry_run=dry_run), as_json=as_json)
 
 
 def vacuum(

@@ -1,5 +1,6 @@
-"""What `verify`, `repair` and `vacuum` tell people: what is damaged, what it costs, and what to do next."""
+"""What `verify`, `repair`, `compact` and `vacuum` tell people: what is damaged, what it costs, and what to do next."""
 
+from ae_pipeline.store.care.compaction import Compacted
 from ae_pipeline.store.care.findings import Compared, Repaired, Verified
 from ae_pipeline.store.care.vacuum import Vacuum
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
@@ -51,6 +52,23 @@ def format_repaired(done: Repaired) -> str:
     return "\n".join(lines)
 
 
+def format_compacted(done: Compacted, *, dry_run: bool) -> str:
+    """Lines: the store, what was joined, what was left as it is, and what to do for the space."""
+    lines = [f"{'store':<12}{done.store}"]
+    lines += _several("left", [f"{name}: {reason}" for name, reason in done.left.items()])
+    if not done.joined:
+        why = "nothing was joined" if done.left else "nothing to join: no small parts stand side by side"
+        return "\n".join([*lines, f"{'result':<12}{why}"])
+    word = "would join" if dry_run else "joined"
+    sizes = "" if done.bytes_after is None else f", {done.bytes_before:,} bytes into {done.bytes_after:,}"
+    lines.append(f"{'result':<12}{word} {done.joined:,} parts into {done.into:,}: {done.rows:,} rows{sizes}")
+    lines.append(f"{'parts':<12}{done.parts:,}")
+    if not dry_run:
+        kept = "earlier snapshots still need the former files; `ae-pipeline vacuum` removes both"
+        lines.append(f"{'snapshot':<12}{done.snapshot}; {kept}")
+    return "\n".join(lines)
+
+
 def format_vacuumed(done: Vacuum, *, dry_run: bool) -> str:
     """Lines: what is removed and what is kept."""
     word = "would remove" if dry_run else "removed"
@@ -62,12 +80,7 @@ def format_vacuumed(done: Vacuum, *, dry_run: bool) -> str:
 def _deep(compared: Compared) -> list[str]:
     lines = [f"{'deep':<12}{compared.identical:,} parts, encoded again from the data, are the same byte for byte"]
     rounded = "this machine rounds {:,} latents to the next integer, which is no damage"
-    missing = {
-        name: f"{compared.renewed[name]} was changed since it was encoded"
-        if name in compared.renewed
-        else "its data was not given"
-        for name in compared.not_compared
-    }
+    missing = {name: _why_not_compared(name, compared) for name in compared.not_compared}
     for label, reasons in (
         ("different", compared.different),
         ("rounding", {name: rounded.format(number) for name, number in compared.rounded.items()}),
@@ -79,6 +92,14 @@ def _deep(compared: Compared) -> list[str]:
     if compared.rows_not_in_store:
         lines.append(f"{'not in store':<14}{compared.rows_not_in_store:,} rows of the data: do not delete them")
     return lines
+
+
+def _why_not_compared(name: str, compared: Compared) -> str:
+    if name in compared.renewed:
+        return f"{compared.renewed[name]} was changed since it was encoded"
+    if name in compared.partly:
+        return f"only part of its data was given: the rows of {compared.partly[name]:,} of its files were compared"
+    return "its data was not given"
 
 
 def _several(label: str, items: list[str]) -> list[str]:

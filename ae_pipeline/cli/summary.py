@@ -26,6 +26,7 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         "bits_per_row": 8 * manifest.totals.bytes_parts / manifest.totals.rows,
         "bits_per_row_with_codec": 8 * store.nbytes / manifest.totals.rows,
         "parts": len(manifest.parts),
+        **({"shards": len(manifest.shard_digests)} if any(part.is_joined for part in manifest.parts) else {}),
         **({"missing": _missing(manifest)} if manifest.missing else {}),
         "columns": {column.name: column.type for column in manifest.columns},
         "layout": manifest.latent.layout,

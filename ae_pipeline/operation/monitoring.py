@@ -19,7 +19,7 @@ from ae_pipeline.operation.inbox.run import growing_store
 from ae_pipeline.operation.tracking.connection import connect, experiment_id, find_run
 from ae_pipeline.operation.tracking.orphans import claim_run, close_orphans, process_tags
 from ae_pipeline.params import Params
-from ae_pipeline.store.care.snapshots import added_parts
+from ae_pipeline.store.care.snapshots import added_shards
 from ae_pipeline.store.latent_store import LatentStore
 
 STORE_TAG = "ae_pipeline.store"
@@ -73,8 +73,8 @@ def monitor_batches(params: Params, root: Path) -> Monitored:
         reported = int(model.client.get_run(run_id).data.tags.get(REPORTED_TAG, 0))
         new = {}
         for number in range(reported + 1, store.manifest.snapshot + 1):
-            if parts := added_parts(path, number)[1]:  # a repair adds none
-                drift = measure_store(store, reference, [part.name for part in parts])
+            if shards := added_shards(path, number)[1]:  # a repair and a compaction add none
+                drift = measure_store(store, reference, shards)
                 _log_series(model.client, run_id, number, drift)
                 new[number] = drift
         model.client.set_terminated(run_id)
@@ -91,8 +91,7 @@ def draw_batch(path: Path, store: Path, snapshot: int, drift: Drift, reference: 
     """A picture (PNG) of one batch beside what was expected."""
     from ae_pipeline.evaluation.pictures import draw_drift  # matplotlib takes half a second
 
-    opened, parts = added_parts(store, snapshot)
-    draw_drift(reference, read_errors(opened, [part.name for part in parts]), drift).savefig(path)
+    draw_drift(reference, read_errors(*added_shards(store, snapshot)), drift).savefig(path)
     return path
 
 
@@ -124,7 +123,7 @@ def _reference(model: RegisteredModel, champion: Any) -> DriftReference:
 def _run(client: Any, experiment: str, champion: Any, store: LatentStore) -> str:
     """The run that holds the series of this champion and store; made when there is none."""
     identity = f"{champion.name}/{champion.version}"
-    begins = store.manifest.parts[0].name
+    begins = store.manifest.parts[0].joined[0].name  # also where that was joined with others since
     for run in client.search_runs([experiment], f"tags.`{MONITOR_TAG}` = '{identity}'"):
         if run.data.tags.get(STORE_TAG, begins) == begins:  # runs of older versions do not say of which store they are
             claim_run(client, run.info.run_id)

@@ -18,6 +18,7 @@ from ae_pipeline.files import read_small
 from ae_pipeline.params.base import Count, Limits, NonNegative, Positive, Section, Seed, Size, problems
 from ae_pipeline.params.operation import (
     BenchParams,
+    CompactParams,
     DriftParams,
     ExecuteParams,
     InboxParams,
@@ -200,6 +201,7 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     tracking: TrackingParams = TrackingParams()
     inbox: InboxParams = InboxParams()
+    compact: CompactParams = CompactParams()
     drift: DriftParams = DriftParams()
     promotion: PromotionParams = PromotionParams()
     sweep: SweepParams = SweepParams()
@@ -243,7 +245,9 @@ class Params(Section):
 
         `sections` restricts it, e.g. to those that a codec depends on.
         """
-        tree = self.model_dump(exclude={"paths", "execute", "tracking", "inbox", "promotion", "sweep", "bench"})
+        tree = self.model_dump(
+            exclude={"paths", "execute", "tracking", "inbox", "compact", "promotion", "sweep", "bench"}
+        )
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}

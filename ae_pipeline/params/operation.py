@@ -65,6 +65,17 @@ class InboxParams(Section):
     """
 
 
+class CompactParams(Section):
+    """Small parts of a store that are joined, by `ae-pipeline compact` and by the inbox's flow (docs/operations.md)."""
+
+    parts: Annotated[int, Field(ge=2)] | None = 100
+    """After its work, the inbox's flow joins parts of its store as soon as so many can be; null: never."""
+    rows: Count = 100_000
+    """A joined part has at most so many rows. A part with less than half of these, and of the bytes, is small."""
+    megabytes: Positive = 128.0
+    """A joined part has about so many megabytes (10**6 bytes) at most."""
+
+
 class DriftParams(Section):
     """How different incoming rows are from those that a codec was trained on; see evaluation/drift/measure.py."""
 

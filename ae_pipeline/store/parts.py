@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.codec.header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.data.parquet.columns import leaf_columns
+from ae_pipeline.data.parquet.writer import rechunk
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import DamagedPartError, StoreError, first_line
 from ae_pipeline.files import sha256_file
@@ -27,10 +28,11 @@ from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
     Manifest,
-    PartEntry,
+    kept_snapshots,
     read_manifest,
     snapshot_name,
 )
+from ae_pipeline.store.format.part_entries import JoinedEntry, PartEntry, ShardRows
 from ae_pipeline.store.format.part_file import PartFile
 from ae_pipeline.store.format.part_writer import ERROR, RESERVED
 from ae_pipeline.store.format.verified_file import VerifiedFile
@@ -98,7 +100,7 @@ class Parts:
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             for name in CODEC_FILES:
                 inside = f"{CODEC_FOLDER}/{name}"
-                with self._reading(inside):
+                with self.reading(inside):
                     copy_file(self.storage, inside, folder / name, most=self.manifest.codec.bytes)
             self._fetched = folder
         return self._fetched
@@ -180,6 +182,44 @@ class Parts:
             for batch in parquet.iter_batches(batch_size=_COLUMN_ROWS, columns=[name]):
                 yield batch.column(0)
 
+    def read_shard(self, one: ShardRows, rows: int) -> Iterator[LatentRows]:
+        """Yield the rows of a shard in blocks of at most `rows`. Raises DamagedPartError."""
+        if one.is_whole_part:
+            yield from self.read_part(one.part, rows)
+            return
+        for table in rechunk(self.part_tables(one.part, one.start, one.rows), rows):
+            yield self.to_rows(table)
+
+    def read_values(self, one: ShardRows, name: str) -> Iterator[pa.Array]:
+        """Yield one column of a shard's rows, block by block. Raises DamagedPartError."""
+        for table in self.part_tables(one.part, one.start, one.rows, [name]):
+            yield from table.column(0).chunks
+
+    def shard_values(self, part: PartEntry, name: str) -> Iterator[tuple[JoinedEntry, list[Any]]]:
+        """Yield each shard of a part with its values in one column, all read at once. Raises DamagedPartError."""
+        values = [value for array in self.read_column(part, name) for value in array.to_pylist()]
+        start = 0
+        for entry in part.joined:
+            yield entry, values[start : start + entry.rows]
+            start += entry.rows
+
+    def part_tables(
+        self, part: PartEntry, start: int = 0, rows: int | None = None, columns: list[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of a part from `start` on, as they are in the row groups that hold some.
+
+        `rows`: how many (None: all). Raises DamagedPartError.
+        """
+        stop = part.rows if rows is None else start + rows
+        with self.open_part(part) as parquet:
+            first = 0
+            for group in range(parquet.metadata.num_row_groups):
+                end = first + parquet.metadata.row_group(group).num_rows
+                if max(first, start) < min(end, stop):
+                    table = parquet.read_row_group(group, columns=columns)
+                    yield table.slice(max(0, start - first), min(end, stop) - max(first, start))
+                first = end
+
     def to_rows(self, table: pa.Table) -> LatentRows:
         """A table of all columns in NumPy's terms. Raises ValueError if its latents are not of the store's size."""
         return LatentRows(
@@ -210,7 +250,7 @@ class Parts:
     @contextmanager
     def open_part(self, part: PartEntry) -> Iterator[pq.ParquetFile]:
         """A part as a Parquet file whose bytes are checked as they are read. Raises DamagedPartError."""
-        with self._reading(part.name), self.checked_part(part) as parquet:
+        with self.reading(part.name), self.checked_part(part) as parquet:
             yield parquet
 
     @contextmanager
@@ -234,8 +274,8 @@ class Parts:
             raise ValueError(f"its columns are not {ID}, attributes, {LATENT} ({latent}) and {ERROR} (float)")
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
-        """Turn what reading a damaged file raises into one error that names the file."""
+    def reading(self, name: str) -> Iterator[None]:
+        """Turn what reading a damaged file raises into one error that names it: DamagedPartError, or StoreError."""
         where = place_of(self.storage, name)
         advice = "restore it, or run `ae-pipeline repair` with the data that was encoded"
         try:
@@ -261,9 +301,12 @@ class Parts:
             newest = read_manifest(self.storage)
         except StoreError:
             return None
-        if newest.snapshot == self.manifest.snapshot or name in {part.name for part in newest.parts}:
+        mine = self.manifest.snapshot
+        if newest.snapshot == mine or name in {part.name for part in newest.parts}:
             return None
-        return f"snapshot {self.manifest.snapshot} was removed since it was opened: open snapshot {newest.snapshot}"
+        if mine in kept_snapshots(self.storage):  # it is one whose parts were joined since
+            return None
+        return f"snapshot {mine} was removed since it was opened: open snapshot {newest.snapshot}"
 
 
 def column_bytes(metadata: Any, name: str) -> int:

@@ -1,4 +1,4 @@
-"""append, verify, repair and vacuum as a user types them: what they print, and their exit codes."""
+"""append, verify, repair, compact and vacuum as a user types them: what they print, and their exit codes."""
 
 import json
 import shutil
@@ -47,6 +47,29 @@ def test_append_takes_the_stores_own_settings(ae, store, tmp_path):
         "rows": 160,
     }
     assert bytes_of(store) == before
+
+
+def test_compact_says_what_it_joined(ae, store, data):
+    before = bytes_of(store)
+    code, out, _ = ae("compact", store, "--dry-run")
+    assert (code, "would join 3 parts into 1: 120 rows" in out, bytes_of(store)) == (0, True, before)
+    code, out, _ = ae("compact", store)
+    (part,) = LatentStore.open(store).manifest.parts
+    sizes = sum(len(value) for name, value in before.items() if name.startswith("part-")), part.bytes
+    assert (code, "joined 3 parts into 1: 120 rows, {:,} bytes into {:,}".format(*sizes) in out) == (0, True)
+    assert "4; earlier snapshots still need the former files; `ae-pipeline vacuum` removes both" in out
+    values = json.loads(ae("compact", store, "--json")[1])
+    assert (values["joined"], values["snapshot"], values["parts"], values["dry_run"]) == (0, 4, 1, False)
+    assert "nothing to join" in ae("compact", store, "--rows", 2)[1]
+    assert ae("vacuum", store)[0] == 0
+    code, out, _ = ae("verify", store, "--deep", "--source", data / "batch-2.parquet")
+    assert (code, "only part of its data was given: the rows of 1 of its files were compared" in out) == (0, True)
+    code, out, _ = ae("verify", store, "--deep", "--source", data)
+    assert (code, "1 parts, encoded again from the data, are the same byte for byte" in out) == (0, True)
+    (store / part.name).unlink()
+    assert ae("repair", store, "--source", data)[0] == 0
+    assert ae("verify", store)[0] == 0
+    assert ae("info", store, "--json")[0] == 0
 
 
 def test_append_makes_no_store(ae, tmp_path):
@@ -144,12 +167,18 @@ def test_with_a_lost_manifest_every_command_leads_to_verify_and_repair(ae, store
 
 
 def test_a_store_of_a_newer_version_is_called_that_and_left_alone(ae, store, data):
-    rewrite_manifest(store, lambda values: values.update(format=3, added_later=[]))
+    rewrite_manifest(store, lambda values: values.update(format=4, added_later=[]))
     before = bytes_of(store)
-    for arguments in (("info", store), ("verify", store), ("repair", store, "--source", data), ("vacuum", store)):
+    for arguments in (
+        ("info", store),
+        ("verify", store),
+        ("repair", store, "--source", data),
+        ("compact", store),
+        ("vacuum", store),
+    ):
         code, out, err = ae(*arguments)
         assert (code, out, err.count("\n")) == (1, "", 1)
-        assert "has format 3, expected 1 or 2: a later version of ae-pipeline wrote it; use that one" in err
+        assert "has format 4, expected 1, 2 or 3: a later version of ae-pipeline wrote it; use that one" in err
     assert bytes_of(store) == before
 
 

@@ -19,7 +19,10 @@ from ae_pipeline.data.splits import write_splits  # noqa: E402
 from ae_pipeline.models.dense import Options as DenseOptions  # noqa: E402
 from ae_pipeline.models.patches import Options as PatchOptions  # noqa: E402
 from ae_pipeline.params import Params  # noqa: E402
+from ae_pipeline.params.operation import CompactParams  # noqa: E402
 from ae_pipeline.sources import build_source  # noqa: E402
+from ae_pipeline.store.care.compaction import compact_store  # noqa: E402
+from ae_pipeline.store.care.vacuum import vacuum_store  # noqa: E402
 from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
 from ae_pipeline.store.reading.decode import decode_store  # noqa: E402
 from ae_pipeline.training.build import build_codec  # noqa: E402
@@ -27,6 +30,7 @@ from ae_pipeline.training.build import build_codec  # noqa: E402
 DENSE, CONV, CODED, INTEGER, PATCHES, BYTES = (
     f"store-v2{kind}" for kind in ("", "-conv", "-coded", "-integer", "-patches", "-bytes")
 )
+JOINED = "store-v3-joined"
 PARAMS = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 2000, "test_rows": 40, "height": 6, "width": 6}},
     "prepare": {"rows_per_shard": 20},
@@ -91,6 +95,20 @@ def make_bytes(folder: Path, work: Path) -> None:
     _finish(encode(samples, work / "codec", folder / BYTES, layout="packed"), folder, work)
 
 
+def make_joined(folder: Path, work: Path) -> None:
+    """An untrained dense codec in integers: 14 rows of uint8 4x3 in two parts, one of which was joined of three."""
+    options = DenseOptions(hidden_sizes=[6], activation="relu")
+    random_codec(work / "codec", (4, 3), latent_size=4, options=dict(options), integer=True)
+    for number, rows in enumerate((2, 3, 4, 5)):
+        ids = [f"{number}-{row}" for row in range(rows)]
+        pixels = random_pixels((rows, 4, 3), "uint8", number)
+        write_rows(work / f"rows/{number}.parquet", pixels, id=ids, label=[number] * rows)
+    encode(work / "rows", work / "codec", folder / JOINED, layout="binary", row_group_rows=4)
+    compact_store(folder / JOINED, CompactParams(rows=11), git={})
+    vacuum_store(folder / JOINED)
+    _finish(LatentStore.open(folder / JOINED), folder, work)
+
+
 def _finish(store: LatentStore, folder: Path, work: Path) -> None:
     rows = [rows for part in store.manifest.parts for rows in store.read_part(part, 1000)]
     decoded = decode_store(store, work / "decoded", device="cpu").load()
@@ -107,7 +125,7 @@ def _finish(store: LatentStore, folder: Path, work: Path) -> None:
 
 def make(folder: Path) -> None:
     """All stores, each with its `.expected.json` beside it."""
-    for make_one in (make_dense, make_conv, make_coded, make_integer, make_patches, make_bytes):
+    for make_one in (make_dense, make_conv, make_coded, make_integer, make_patches, make_bytes, make_joined):
         with tempfile.TemporaryDirectory() as work:
             make_one(folder, Path(work))
 

@@ -1,9 +1,10 @@
-"""The life of a store as Hypothesis tells it: appended to, read, damaged, repaired and vacuumed in any order.
+"""The life of a store as Hypothesis tells it: it grows, is read, damaged, repaired, compacted, vacuumed in any order.
 
 After every step the store must be what a list of snapshots, each a list of rows, says.
 """
 
 import shutil
+from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -24,6 +25,8 @@ from hypothesis.stateful import (
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.params.operation import CompactParams
+from ae_pipeline.store.care.compaction import compact_store
 from ae_pipeline.store.care.repair import repair_store
 from ae_pipeline.store.care.vacuum import vacuum_store
 from ae_pipeline.store.care.verify import verify_store
@@ -60,7 +63,7 @@ def read(store, **options):
 
 
 class Life(RuleBasedStateMachine):
-    """`parts` of the newest snapshot, data set by data set; how many of them each snapshot has; what was spoilt."""
+    """`parts`: the data sets of the newest snapshot; which of them each part of a snapshot holds; what was spoilt."""
 
     made: Path
 
@@ -70,9 +73,9 @@ class Life(RuleBasedStateMachine):
         self.store = self.folder / "store"
         self.params = EncodeParams(layout=layout, row_group_rows=2, device="cpu")
         self.parts: list[int] = []
-        self.snapshots: dict[int, int] = {}
+        self.snapshots: dict[int, list[list[int]]] = {}
         self.whole: dict[str, bytes] = {}
-        self.spoilt: dict[str, int] = {}
+        self.spoilt: set[str] = set()
         self.append([first])
 
     @rule(numbers=st.lists(st.integers(0, SETS - 1), min_size=1, max_size=3))
@@ -87,10 +90,35 @@ class Life(RuleBasedStateMachine):
         assert (len(appended.parts), appended.skipped) == (len(new), len(numbers) - len(new))
         if new:
             self.parts += new
-            self.snapshots[max(self.snapshots, default=0) + 1] = len(self.parts)
+            newest = max(self.snapshots, default=0)
+            self.snapshots[newest + 1] = [*self.snapshots.get(newest, []), *([number] for number in new)]
+        self.note_files()
+
+    def note_files(self):
         for name, data in bytes_of(self.store).items():
             if name not in self.spoilt:
                 self.whole.setdefault(name, data) if name.startswith("part-") else self.whole.update({name: data})
+
+    @rule(rows=st.integers(2, 40))
+    def compact(self, rows):
+        before = bytes_of(self.store)
+        try:
+            done = compact_store(self.store, CompactParams(rows=rows), git={})
+        except (CodecError, StoreError) as error:
+            if not any(name in str(error) for name in self.spoilt):
+                raise
+            assert self.snapshot_files(bytes_of(self.store)) == self.snapshot_files(before)
+            return
+        if done.joined:
+            counts = [len(part.shards) for part in LatentStore.open(self.store).manifest.parts]
+            numbers = iter(self.parts)
+            self.snapshots[max(self.snapshots) + 1] = [list(islice(numbers, count)) for count in counts]
+            assert len(counts) < len(self.snapshots[max(self.snapshots) - 1])
+        self.note_files()
+
+    def snapshot_files(self, files):
+        """All but what interrupted runs left, which a writer may remove."""
+        return {name: data for name, data in files.items() if name in self.whole or name in self.spoilt}
 
     @rule(keep=st.integers(1, 4))
     def vacuum(self, keep):
@@ -98,6 +126,8 @@ class Life(RuleBasedStateMachine):
         kept = sorted(self.snapshots)[-keep:]
         assert done.kept == kept
         self.snapshots = {number: self.snapshots[number] for number in kept}
+        listed = {part.name for number in kept for part in LatentStore.open(self.store, number).manifest.parts}
+        self.spoilt = {name for name in self.spoilt if name in listed or name.startswith(CODEC_FOLDER)}
         self.whole = {
             name: data for name, data in self.whole.items() if (self.store / name).exists() or name in self.spoilt
         }
@@ -118,18 +148,20 @@ class Life(RuleBasedStateMachine):
         place=st.integers(0, 10**6),
     )
     def spoil_a_part(self, choice, how, place):
-        number = choice % len(self.parts)
-        path = self.store / LatentStore.open(self.store).manifest.parts[number].name
+        listed = [
+            part.name for number in self.snapshots for part in LatentStore.open(self.store, number).manifest.parts
+        ]
+        path = self.store / listed[choice % len(listed)]
         if path.name not in self.spoilt:
             spoil(path, how, place)
-            self.spoilt[path.name] = number
+            self.spoilt.add(path.name)
 
     @rule(name=st.sampled_from(["codec.json", "weights.safetensors"]), place=st.integers(0, 10**6))
     def spoil_the_codec(self, name, place):
         inside = f"{CODEC_FOLDER}/{name}"
         if inside not in self.spoilt:
             spoil(self.store / inside, "flip", place)
-            self.spoilt[inside] = -1
+            self.spoilt.add(inside)
             with pytest.raises((CodecError, StoreError), match=CODEC_FOLDER):
                 load_store_codec(LatentStore.open(self.store))
 
@@ -139,28 +171,28 @@ class Life(RuleBasedStateMachine):
         sources = [SampleSet.open(self.made / f"set{number}") for number in self.parts]
         done = repair_store(self.store, sources, codec_path=self.made / "codec", device="cpu", git={})
         assert (sorted(done.files), done.failed) == (sorted(self.spoilt), {})
-        self.spoilt = {}
+        self.spoilt = set()
         files = bytes_of(self.store)
         assert {name: files[name] for name in self.whole} == self.whole
 
     @rule()
     def verify(self):
         verified = verify_store(self.store)
-        assert {damage.file for damage in verified.damaged} == set(self.spoilt)
+        assert {damage.file for damage in verified.damaged} == self.spoilt
         assert verified.whole == (not self.spoilt)
         assert verified.earlier_snapshots == sorted(self.snapshots)[:-1]
 
     @invariant()
     def every_snapshot_gives_its_rows(self):
-        for snapshot, count in self.snapshots.items():
+        for snapshot, held in self.snapshots.items():
             store = LatentStore.open(self.store, snapshot)
-            damaged = sorted(number for number in self.spoilt.values() if 0 <= number < count)
-            sound = [number for number in range(count) if number not in damaged]
+            names = [part.name for part in store.manifest.parts]
+            sound = [numbers for name, numbers in zip(names, held, strict=True) if name not in self.spoilt]
             missing: list[str] = []
             found = read(store, on_damaged=lambda part, _, missing=missing: missing.append(part.name))
-            assert found == [text for number in sound for text in texts_of(self.parts[number])]
-            assert missing == [store.manifest.parts[number].name for number in damaged]
-            if damaged:
+            assert found == [text for numbers in sound for number in numbers for text in texts_of(number)]
+            assert missing == [name for name in names if name in self.spoilt]
+            if missing:
                 with pytest.raises(DamagedPartError, match=missing[0]):
                     list(store.scan())
         assert LatentStore.open(self.store).manifest.snapshot == max(self.snapshots)

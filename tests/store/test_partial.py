@@ -5,6 +5,8 @@ from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.params.operation import CompactParams
+from ae_pipeline.store.care.compaction import compact_store
 from ae_pipeline.store.care.vacuum import vacuum_store
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.latent_store import LatentStore
@@ -155,3 +157,28 @@ def test_where_nothing_can_be_encoded_no_store_is_written(place, ae):
     assert code == 1
     assert "4 of 4 shards could not be encoded" in said
     assert not (place / "store").exists()
+
+
+def test_what_is_missing_comes_also_after_the_other_parts_were_joined(place, ae):
+    assert ae(*command(place, "--allow-partial"))[0] == 3
+    assert compact_store(place / "store", CompactParams(), git={}).joined == 3
+    code, out, _ = ae("verify", place / "store")
+    assert (code, "PARTIAL" in out) == (3, True)
+    mend(place)
+    assert ae(*command(place))[0] == 0
+    store = LatentStore.open(place / "store")
+    assert (store.manifest.missing, [part.rows for part in store.manifest.parts]) == ([], [90, 30])
+    before = parts(place / "store")
+    assert ae(*command(place))[0] == 0  # it is finished
+    assert ae("append", place / "store", place / "rows")[0] == 0
+    assert (LatentStore.open(place / "store").manifest.snapshot, parts(place / "store")) == (3, before)
+    (place / "store" / store.manifest.parts[0].name).unlink()
+    assert ae("repair", place / "store", "--source", place / "rows")[0] == 0
+    assert parts(place / "store") == before
+    assert ids_of(store) == [*range(30), *range(60, 120), *range(30, 60)]
+    code, out, _ = ae("verify", place / "store", "--deep", "--source", place / "rows")
+    assert (code, "2 parts, encoded again from the data, are the same byte for byte" in out) == (0, True)
+
+
+def ids_of(store):
+    return [value for table in store.scan(["id"]) for value in table["id"].to_pylist()]

@@ -11,8 +11,9 @@ from ae_pipeline.codec.codec import Codec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError
 from ae_pipeline.files import sha256_file
-from ae_pipeline.store.care.deep import _same_values, compare_with_source
+from ae_pipeline.store.care.deep import compare_with_source
 from ae_pipeline.store.care.findings import Compared
+from ae_pipeline.store.care.same_values import same_values
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.format.part_writer import PartWriter
@@ -139,7 +140,7 @@ def test_attributes_are_compared_value_by_value_nan_and_far_times_included():
         "struct": [{"a": nan, "b": 1}, {"a": 1.0, "b": 2}, None],
         "map": pa.array([[("k", nan)], [], None], pa.map_(pa.string(), pa.float64())),
     }
-    assert _same_values(pa.table(columns), pa.table(columns))
+    assert same_values(pa.table(columns), pa.table(columns))
     changes = {
         "number": [nan, nan, None],
         "time": pa.array([2**62 - 1, 0, None], pa.timestamp("us")),
@@ -149,4 +150,4 @@ def test_attributes_are_compared_value_by_value_nan_and_far_times_included():
         "map": pa.array([[("j", nan)], [], None], pa.map_(pa.string(), pa.float64())),
     }
     for name, values in changes.items():
-        assert not _same_values(pa.table(columns), pa.table({**columns, name: values})), name
+        assert not same_values(pa.table(columns), pa.table({**columns, name: values})), name

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import bytes_of, encode, random_codec, random_pixels, write_rows
 from moto.core.authorization import enable_iam_authentication
-from remote_writer import append, write
+from remote_writer import append, compact, write
 from s3_server import serving
 from werkzeug.wrappers import Response
 
@@ -419,6 +419,27 @@ def test_a_loser_leaves_alone_what_another_append_may_be_about_to_list(s3, codec
     check_all(URL)
 
 
+@pytest.mark.parametrize("first", ["append", "compact"])
+def test_of_an_append_and_a_compaction_one_wins_and_the_other_can_be_repeated(first, s3, codec, tmp_path):
+    sets = [batch(tmp_path, number) for number in (1, 2, 3)]
+    for samples in sets[:2]:
+        append(URL, [samples], codec)
+    writers = {"append": lambda: append(URL, sets[2:], codec), "compact": lambda: compact(URL)}
+    late = writers.pop("compact" if first == "append" else "append")
+    s3.hooks.append(first_time(KEY + MANIFEST_NAME, writers[first]))
+    again = "run the same command again" if first == "append" else "append again"
+    with pytest.raises(TargetError, match=rf"was written by another run meanwhile, .*; {again}$"):
+        late()
+    s3.hooks.clear()
+    assert ids_of(URL) == (numbers(1, 2, 3) if first == "append" else numbers(1, 2))
+    check_all(URL)
+    late()
+    assert ids_of(URL) == numbers(1, 2, 3)
+    assert len(read_manifest(URL).parts) == (1 if first == "append" else 2)
+    assert [len(ids_of(URL, number)) for number in (1, 2, 3, 4)] == [30, 60, 90 if first == "append" else 60, 90]
+    check_all(URL)
+
+
 def first_time(key, act):
     """A hook that does something before the first put of a key is answered, and lets it go on."""
     todo = [act]
@@ -606,6 +627,30 @@ def test_an_append_that_is_killed_leaves_one_snapshot_or_the_other(s3, started, 
         assert in_bucket(s3) == bytes_of(tmp_path / "local")
         s3.reset()
         s3.make_bucket("bucket")
+
+
+@pytest.mark.slow
+def test_a_compaction_that_is_killed_leaves_one_snapshot_or_the_other(s3, started, codec, tmp_path):
+    for place in (URL, tmp_path / "local"):
+        for number in (1, 2):
+            append(place, [batch(tmp_path / "data", number)], codec)
+    before = in_bucket(s3)
+    compact(tmp_path / "local")
+    # The part, the old manifest twice, the new one.
+    for step in range(5):
+        killed = run_and_kill(started, s3, ([], codec, "compact"), step)
+        assert killed == (step < 4)
+        assert ids_of(URL) == numbers(1, 2)
+        assert read_manifest(URL).snapshot == (2 if step < 3 else 3)
+        check_all(URL)
+        s3.requests.clear()
+        compact(URL)
+        assert not puts(s3, ".parquet")  # the part was there, and was taken
+        assert in_bucket(s3) == bytes_of(tmp_path / "local")
+        s3.reset()
+        s3.make_bucket("bucket")
+        for name, value in before.items():
+            s3.client.put_object(Bucket="bucket", Key=f"deep/store/{name}", Body=value)
 
 
 def large(folder):

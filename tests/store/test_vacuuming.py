@@ -12,7 +12,7 @@ from ae_pipeline.errors import ConfigError, DamagedPartError, StoreError, Target
 from ae_pipeline.files import locked_folder
 from ae_pipeline.operation.inbox.batches import batch_facts, statistics_path, write_missing
 from ae_pipeline.store.care.repair import repair_store
-from ae_pipeline.store.care.snapshots import VACUUMED_NAME, added_parts, read_vacuumed
+from ae_pipeline.store.care.snapshots import VACUUMED_NAME, added_shards, read_vacuumed
 from ae_pipeline.store.care.vacuum import vacuum_store
 from ae_pipeline.store.care.verify import verify_store
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, read_manifest
@@ -145,7 +145,7 @@ def test_a_damaged_record_is_made_anew(store):
     assert verify_store(store).whole
     # Whose parts they were is lost: they count with the first snapshot that is there.
     assert read_vacuumed(store) == [0, 0]
-    assert [len(added_parts(store, number)[1]) for number in (1, 2, 3, 4)] == [0, 0, 3, 1]
+    assert [len(added_shards(store, number)[1]) for number in (1, 2, 3, 4)] == [0, 0, 3, 1]
 
 
 # Readers.
@@ -176,7 +176,7 @@ def test_batches_are_counted_the_same_after_a_vacuum(store):
     assert write_missing(store) == [1, 2, 3, 4]
     assert statistics_path(store, 1).exists()
     with pytest.raises(StoreError, match="has no snapshot 5"):
-        added_parts(store, 5)
+        added_shards(store, 5)
 
 
 def test_a_repair_is_no_batch(store, whole):
@@ -185,9 +185,9 @@ def test_a_repair_is_no_batch(store, whole):
         rewrite_manifest(store, lambda values: values["parts"][2].update(sha256="0" * 64), name)
     data = [SampleSet.open(whole.path.parent / "data")]
     assert repair_store(store, data, accept_new_bytes=True, device="cpu", git={}).snapshot == 5
-    assert added_parts(store, 5)[1] == []
+    assert added_shards(store, 5)[1] == []
     assert write_missing(store) == []
-    assert [part.shard.file for part in added_parts(store, 3)[1]] == ["batch-3.parquet"]
+    assert [part.shard.file for part in added_shards(store, 3)[1]] == ["batch-3.parquet"]
 
 
 # Killed.

@@ -28,6 +28,8 @@ from ae_pipeline.store.writing.encoding import encode_samples
 from ae_pipeline.errors import exit_code_of
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.params.operation import CompactParams
+from ae_pipeline.store.care.compaction import compact_store
 from ae_pipeline.store.care.repair import repair_store
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.store.care.vacuum import vacuum_store
@@ -62,7 +64,18 @@ VACUUM = """
 def work(folder):
     vacuum_store(folder / "out/store")
 """
-SCRIPTS = {"encode": ENCODE, "append": APPEND, "decode": DECODE, "repair": REPAIR, "vacuum": VACUUM}
+COMPACT = """
+def work(folder):
+    compact_store(folder / "out/store", CompactParams(), git={})
+"""
+SCRIPTS = {
+    "encode": ENCODE,
+    "append": APPEND,
+    "decode": DECODE,
+    "repair": REPAIR,
+    "vacuum": VACUUM,
+    "compact": COMPACT,
+}
 
 
 @dataclass(frozen=True)
@@ -84,8 +97,8 @@ class Operation:
 
 
 def operation(name: str, root: Path) -> Operation:
-    """Two shards to encode, or to append to a store of one; a store of two for `decode` and `repair`, in two snapshots
-    for `vacuum`.
+    """Two shards to encode, or to append to a store of one; a store of two for `decode`, `repair` and `compact`, in two
+    snapshots for `vacuum`.
     """
     template = root / "template"
     random_codec(template / "codec")
@@ -131,7 +144,7 @@ def check(wanted: Operation, left: Left) -> bool:
     wanted.again(left.folder)
     assert bytes_of(left.folder) == wanted.whole
     assert folders(left.folder) == folders(wanted.template.parent / "whole")
-    if wanted.name in ("encode", "append"):
+    if wanted.name in ("encode", "append", "compact"):
         now = files_of((left.folder / wanted.result).glob("part-*"))
         assert all(now[name] <= before for name, before in finished.items()), "a finished part was made again"
     return found

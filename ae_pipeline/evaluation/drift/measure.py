@@ -25,7 +25,7 @@ import numpy as np
 
 from ae_pipeline.errors import CodecError, DataError, StoreError
 from ae_pipeline.evaluation.drift.reference import DriftReference
-from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.format.part_entries import PartEntry, ShardRows
 from ae_pipeline.store.format.part_writer import round_error
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import LatentRows
@@ -128,8 +128,10 @@ def measure(reference: DriftReference, batch: Iterable[tuple[np.ndarray, np.ndar
     )
 
 
-def measure_store(store: LatentStore, reference: DriftReference, parts: Sequence[str] | None = None) -> Drift:
-    """Drift of the rows in a store, or in the parts of these names; constant memory.
+def measure_store(
+    store: LatentStore, reference: DriftReference, parts: Sequence[str | ShardRows] | None = None
+) -> Drift:
+    """Drift of the rows in a store, or in the parts of these names, or of these shards; constant memory.
 
     Raises CodecError if the reference is another codec's, StoreError for parts that are not there or are damaged.
     """
@@ -141,8 +143,8 @@ def measure_store(store: LatentStore, reference: DriftReference, parts: Sequence
     return measure(reference, ((rows.latents, rows.error) for rows in _rows(store, parts)))
 
 
-def read_errors(store: LatentStore, parts: Sequence[str] | None = None) -> np.ndarray:
-    """float32 (n,): the column `error` of a store, or of the parts of these names. Raises StoreError."""
+def read_errors(store: LatentStore, parts: Sequence[str | ShardRows] | None = None) -> np.ndarray:
+    """float32 (n,): the column `error` of a store, or of the parts of these names, or of shards. Raises StoreError."""
     return np.concatenate([rows.error for rows in _rows(store, parts)])
 
 
@@ -167,9 +169,12 @@ def latent_bins(latents: np.ndarray, levels: int) -> np.ndarray:
     return latents.astype(np.intp) + levels // 2
 
 
-def _rows(store: LatentStore, parts: Sequence[str] | None) -> Iterator[LatentRows]:
+def _rows(store: LatentStore, parts: Sequence[str | ShardRows] | None) -> Iterator[LatentRows]:
     entries: dict[str, PartEntry] = {part.name: part for part in store.manifest.parts}
     for name in entries if parts is None else parts:
+        if isinstance(name, ShardRows):
+            yield from store.read_shard(name, _ROWS)
+            continue
         if name not in entries:
             raise StoreError(f"{store.location} has no part {name}; open it again, or name one of its manifest's")
         yield from store.read_part(entries[name], _ROWS)

@@ -17,13 +17,15 @@ from ae_pipeline.files import write_json
 from ae_pipeline.operation.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE, LABEL
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
 from ae_pipeline.operation.inbox.files.names import IMAGES_NAME, shown
-from ae_pipeline.store.care.snapshots import added_parts
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry
+from ae_pipeline.store.care.snapshots import added_shards
+from ae_pipeline.store.format.manifest import MANIFEST_NAME
+from ae_pipeline.store.format.part_entries import ShardEntry, ShardRows, rows_of_shards
 from ae_pipeline.store.latent_store import LatentStore
 
 # Older stores have this name. A Parquet file may be called so, too: then its rows name that file itself.
 _FORMER_IMAGES_NAME = "images.parquet"
 _NAMED = 3  # files of each kind that a summary names
+_NOT_OF_A_BATCH = ("joined_parts", "why_not_joined")
 
 
 @dataclass
@@ -54,13 +56,16 @@ class InboxRun:
     p95_error: float | None = None
     max_error: float | None = None
     seconds: float = 0.0
+    joined_parts: int = 0
+    """Parts of the store that were joined after the files were encoded."""
+    why_not_joined: str = ""
+    """What kept parts from being joined, which is tried again by the next run."""
 
     def statistics(self) -> dict[str, Any]:
         """The numbers, flat: files are counted."""
         counts = {name: len(getattr(self, name)) for name in ("files", "quarantined", "failed", "left_alone")}
         values = {**asdict(self), **counts}
-        del values["why_waiting"]
-        return values
+        return {name: value for name, value in values.items() if name not in ("why_waiting", "why_not_joined")}
 
     def summary(self) -> str:
         """One line says what became of all files but those that were known; it names a few of each kind."""
@@ -70,7 +75,8 @@ class InboxRun:
                 some = [f"{name}: {why}" for name, why in list(files.items())[:_NAMED]]
                 more = f", and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
                 text += f"; {len(files):,} {what} ({', '.join(some)}{more})"
-        return text
+        text += f"; {self.joined_parts:,} small parts of the store were joined" if self.joined_parts else ""
+        return text + (f"; small parts could NOT be joined: {self.why_not_joined}" if self.why_not_joined else "")
 
 
 def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
@@ -78,22 +84,22 @@ def batch_facts(store: Path, snapshot: int) -> dict[str, Any]:
 
     Files go by their name without a folder, images by their path. Errors are the rows' MSE of values scaled to [0, 1].
     """
-    opened, parts = added_parts(store, snapshot)
-    errors = read_errors(opened, [part.name for part in parts])
-    rows = sum(part.rows for part in parts)
+    opened, shards = added_shards(store, snapshot)
+    errors = read_errors(opened, shards)
+    rows = sum(one.rows for one in shards)
     files = []
-    for part in parts:
-        if part.shard.file == IMAGES_NAME:
-            files += _values(opened, part, ID)
-        elif part.shard.row_groups[:1] in ([], [0]):  # else: more of a large file that the part before began
-            files.append(part.shard.file)
+    for one in shards:
+        if one.shard.file == IMAGES_NAME:
+            files += _values(opened, one, ID)
+        elif one.shard.row_groups[:1] in ([], [0]):  # else: more of a large file that the part before began
+            files.append(one.shard.file)
     return {
         "store": str(store),
         "snapshot": snapshot,
         "files": files,
         "rows": rows,
         "bytes_in": rows * opened.codec_header().spec.nbytes,
-        "bytes_out": sum(part.bytes for part in parts),
+        "bytes_out": sum(one.bytes for one in shards),
         "mean_error": _finite(errors.mean(dtype=np.float64)),
         "median_error": _finite(np.median(errors)),
         "p95_error": _finite(np.percentile(errors, 95)),
@@ -114,7 +120,7 @@ def write_missing(store: Path) -> list[int]:
     newest = LatentStore.open(store).manifest.snapshot
     remove_temporary(statistics_path(store, 1).parent)
     missing = [number for number in range(1, newest + 1) if not statistics_path(store, number).exists()]
-    missing = [number for number in missing if added_parts(store, number)[1]]  # a repair adds no rows
+    missing = [number for number in missing if added_shards(store, number)[1]]  # a repair adds no rows
     for number in missing:
         facts = batch_facts(store, number)
         unknown = [item.name for item in fields(InboxRun) if item.name not in facts]
@@ -124,7 +130,8 @@ def write_missing(store: Path) -> list[int]:
 
 def write_statistics(store: Path, snapshot: int, facts: dict[str, Any]) -> None:
     """Write a batch's numbers. The path of a store need not be UTF-8, which JSON is."""
-    write_json(statistics_path(store, snapshot), {**facts, "store": shown(facts["store"])})
+    kept = {name: value for name, value in facts.items() if name not in _NOT_OF_A_BATCH}
+    write_json(statistics_path(store, snapshot), {**kept, "store": shown(facts["store"])})
 
 
 def growing_stores(growing: Path) -> list[Path]:
@@ -142,11 +149,12 @@ def known_contents(growing: Path) -> set[str]:
     for folder in growing_stores(growing):
         store = LatentStore.open(folder)
         has_digests = (FILE_DIGEST, str(FILE_DIGEST_TYPE)) in ((c.name, c.type) for c in store.manifest.columns)
-        for part in store.manifest.parts:
-            known.add(part.shard.digest)
+        known.update(store.manifest.shard_digests)
+        for part in store.manifest.parts if has_digests else ():
             # Only images need the column, and reading it costs.
-            if has_digests and part.shard.file in (IMAGES_NAME, _FORMER_IMAGES_NAME):
-                known |= {digest.hex() for digest in _values(store, part, FILE_DIGEST) if digest is not None}
+            if any(_is_of_images(shard) for shard in part.shards):
+                for entry, digests in store.shard_values(part, FILE_DIGEST):
+                    known |= {digest.hex() for digest in digests if digest is not None and _is_of_images(entry.shard)}
     return known
 
 
@@ -157,15 +165,19 @@ def stored_labels(growing: Path, keys: list[str]) -> list[Any] | None:
     """
     for folder in growing_stores(growing):
         store = LatentStore.open(folder)
-        parts = {part.shard.digest: part for part in store.manifest.parts}
-        if LABEL in [column.name for column in store.manifest.columns] and all(key in parts for key in keys):
-            labels = [label for key in keys for label in _values(store, parts[key], LABEL)]
+        shards = {one.shard.digest: one for one in rows_of_shards(store.manifest.parts)}
+        if LABEL in [column.name for column in store.manifest.columns] and all(key in shards for key in keys):
+            labels = [label for key in keys for label in _values(store, shards[key], LABEL)]
             return None if all(label is None for label in labels) else labels
     return None
 
 
-def _values(store: LatentStore, part: PartEntry, name: str) -> list[Any]:
-    return [value for values in store.read_column(part, name) for value in values.to_pylist()]
+def _is_of_images(shard: ShardEntry) -> bool:
+    return shard.file in (IMAGES_NAME, _FORMER_IMAGES_NAME)
+
+
+def _values(store: LatentStore, one: ShardRows, name: str) -> list[Any]:
+    return [value for values in store.read_values(one, name) for value in values.to_pylist()]
 
 
 def _finite(value: Any) -> float | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.errors import PipelineError
 from ae_pipeline.files import locked_folder
 from ae_pipeline.operation.inbox.batches import InboxRun, batch_facts, growing_stores, write_missing, write_statistics
 from ae_pipeline.operation.inbox.columns import FittedFile
@@ -28,6 +29,7 @@ from ae_pipeline.operation.inbox.files.listing import remove_temporary
 from ae_pipeline.operation.inbox.taking import Taking
 from ae_pipeline.params import Params
 from ae_pipeline.provenance import git_state
+from ae_pipeline.store.care.compaction import compact_store
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.appending import append_samples
 from ae_pipeline.store.writing.encoding import encode_samples
@@ -43,7 +45,8 @@ def encode_inbox(
 ) -> InboxRun:
     """Append what is new in params.inbox to `paths.growing/<first 12 digits of the codec's fingerprint>`.
 
-    Without anything new no snapshot is made. One run at a time: a second one gets TargetError. Writes the numbers
+    Without anything new no snapshot is made. Small parts of the store are joined then, if there are enough
+    (params.compact). One run at a time: a second one gets TargetError. Writes the numbers
     beside the store (`batches.py`). `begin` is told how many rows will be encoded, `progress` of those that are.
     Raises every PipelineError, but not for a bad file: that is put into quarantine.
     """
@@ -62,7 +65,24 @@ def encode_inbox(
         run.seconds = round(time.monotonic() - started, 3)
         if snapshot is not None:
             write_statistics(store, snapshot, asdict(run))
+        if params.compact.parts is not None and store in growing_stores(store.parent):
+            _join_small_parts(store, params, root, run)
     return run
+
+
+def _join_small_parts(store: Path, params: Params, root: Path, run: InboxRun) -> None:
+    """Join the store's small parts if there are enough. Whatever keeps it from that, the files are encoded."""
+    assert params.compact.parts is not None
+    try:
+        done = compact_store(store, params.compact, git=git_state(root), at_least=params.compact.parts)
+        run.joined_parts = done.joined
+        if done.left and not done.joined:
+            name, reason = next(iter(done.left.items()))
+            run.why_not_joined = f"{name}: {reason}" + (
+                f", and {len(done.left) - 1:,} more" if len(done.left) > 1 else ""
+            )
+    except PipelineError as error:
+        run.why_not_joined = str(error)
 
 
 def _take_and_append(

@@ -42,7 +42,9 @@ class Compared:
     different: dict[str, str] = field(default_factory=dict)
     """Parts whose rows are not those of the data, and how they differ."""
     not_compared: list[str] = field(default_factory=list)
-    """Whole parts whose data was not given."""
+    """Whole parts whose data was not given, or not all of it."""
+    partly: dict[str, int] = field(default_factory=dict)
+    """Parts among these that were joined from others, and of how many of their shards the rows were compared."""
     renewed: dict[str, str] = field(default_factory=dict)
     """Parts among these for which a file of the right name was given, with rows that no part holds; and its path."""
     rows_not_in_store: int = 0
@@ -137,7 +139,8 @@ class Verified:
 
     def _repair(self) -> str:
         files = self.damaged_files
-        if all(name.startswith(f"{SNAPSHOTS_FOLDER}/") for name in files):
+        costly = {damage.file for damage in self.damaged if damage.rows != 0}
+        if all(name.startswith((f"{SNAPSHOTS_FOLDER}/", "part-")) and name not in costly for name in files):
             return f"no row is lost; ae-pipeline vacuum {self.store} does without the earlier snapshots"
         command = f"ae-pipeline repair {self.store}"
         if any(name.startswith(CODEC_FOLDER) for name in files):

@@ -11,39 +11,50 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import choose_device
+from ae_pipeline.data.parquet.limits import read_footer
+from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, StoreError
 from ae_pipeline.files import sha256_file, sha256_json, sync_folder, write_json
 from ae_pipeline.params import EncodeParams
+from ae_pipeline.store.care.joining import CannotJoinError, join_parts, joined_job
 from ae_pipeline.store.care.make_again import Means, empty_folder
 from ae_pipeline.store.care.snapshots import read_vacuumed
 from ae_pipeline.store.format.entries import SourceEntry
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
+    JOINED_FORMAT,
     LARGEST_MANIFEST,
     MANIFEST_NAME,
-    PART_NAME,
     Manifest,
-    PartEntry,
+    format_of,
     kept_snapshots,
     read_manifest,
 )
+from ae_pipeline.store.format.part_entries import PART_NAME, JoinedEntry, PartEntry, ShardEntry, part_number
+from ae_pipeline.store.format.part_writer import PART_KEY
+from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage, read_whole
 from ae_pipeline.store.writing.appending import new_pieces
 from ae_pipeline.store.writing.checks import check_samples
 from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest
+from ae_pipeline.store.writing.next_manifest import totals_of
 from ae_pipeline.store.writing.shards import Running, ShardJob, plan_jobs, run_jobs
 
 # So many of the 64 digits of two digests never agree by chance.
 _DIGITS_PROOF = 60
+# Numbers that a part may say it was joined from: what is read there may be anything.
+_MOST_JOINED = 10_000_000
 
 
 # Where a whole manifest has the values that only it knows.
@@ -77,10 +88,11 @@ def rebuild_manifest(store: Path, means: Means) -> tuple[list[str], bool]:
     with empty_folder(store) as folder:
         running = Running(means.execute, LocalStorage(store))
         made_again = run_jobs(jobs, codec, folder, means.progress, running=running)
-        parts = made_again.parts
         entry = copy_codec(path, folder / CODEC_FOLDER, codec.fingerprint)
-        source = lost.possible_sources(parts)[0]
+        source = lost.possible_sources(made_again.parts)[0]
         made = first_manifest(folder, codec, entry, made_again, lost.settings, source=source, git=means.git)
+        made = lost.joined(made, folder)
+        parts = made.parts
         values, proven = lost.propose(made)
         other = [part.name for part in parts if not _holds(store, part)]
         if not proven and not means.accept_new_bytes:
@@ -132,6 +144,7 @@ class _LostManifest:
         self._store, self._sources = store, sources
         self._kept = kept_snapshots(LocalStorage(store))
         self._left, self._digest = _salvage(store)
+        self._joined: dict[str, list[str]] = {}
         self.settings = self._find_settings()
         """Layout and rows of a row group."""
 
@@ -143,9 +156,12 @@ class _LostManifest:
         pieces = [(samples, shard) for samples in self._sources for shard in samples.shards]
         once, _ = new_pieces(self._sources, set())
         there = {path.name for path in self._store.iterdir() if re.match(PART_NAME, path.name)}
+        joined = {name: names_joined(self._store / name) for name in there}
         plans = [plan_jobs(some, fingerprint, self.settings) for some in (pieces, once)]
-        jobs = max(plans, key=lambda plan: len(there & {job.part_name for job in plan}))
-        unknown = sorted(there - {job.part_name for job in jobs})
+        known = [_known(there, joined, plan) for plan in plans]
+        best = max(range(len(plans)), key=lambda place: len(known[place]))
+        jobs, unknown = plans[best], sorted(there - known[best].keys())
+        self._joined = {name: names for name, names in known[best].items() if names}
         if unknown or not there:
             raise DataError(
                 f"{self._store}: {len(unknown)} of its {len(there)} parts do not come from the given data "
@@ -155,11 +171,32 @@ class _LostManifest:
             )
         return jobs
 
+    def joined(self, made: Manifest, folder: Path) -> Manifest:
+        """The manifest with those parts joined that are joined in the store; `folder` has what `made` lists.
+
+        The later part wins where a compaction joined what another one had joined before.
+        """
+        parts = {part.name: part for part in made.parts}
+        for name in sorted(self._joined, key=part_number, reverse=True):
+            names = self._joined[name]
+            if not parts.keys() >= set(names):
+                continue
+            entries = [entry for each in names for entry in parts[each].joined]
+            held = [(LatentStore(folder, made), parts[each]) for each in names]
+            with suppress(CannotJoinError):
+                joined = join_parts(held, entries, part_number(name), made, folder)
+                if joined.name == name:
+                    parts = _replaced(parts, names, joined)
+        listed = list(parts.values())
+        spec = SampleSpec(tuple(made.samples.shape), made.samples.dtype)
+        update = {"parts": listed, "format": format_of(listed), "totals": totals_of(listed, spec)}
+        return made.model_copy(update=update)
+
     def possible_sources(self, parts: list[PartEntry]) -> list[SourceEntry]:
         """List what `source` may have been in a store that was encoded at once, and in one that grew."""
         rows = sum(part.rows for part in parts)
-        digests = [sha256_json([part.shard.digest for part in parts])]
-        if len(self._sources) == 1 and self._left.get("snapshot") in (None, 1):
+        digests = [sha256_json([shard.digest for part in parts for shard in part.shards])]
+        if len(self._sources) == 1 and (self._joined or self._left.get("snapshot") in (None, 1)):
             digests.insert(0, self._sources[0].digest)
         name = self._left.get("name") or "rebuilt"
         return [SourceEntry(name=name, digest=digest, rows=rows) for digest in digests]
@@ -200,8 +237,57 @@ class _LostManifest:
             update = {"snapshot": snapshot, "parent": parent, "written_by": writer, "source": source}
             newer = made.model_copy(update=update)
             yield newer.model_dump(mode="json")
+            if newer.format == JOINED_FORMAT:
+                continue
             older = newer.model_copy(update={"format": 1})
             yield older.model_dump(mode="json", exclude={"probe": True, "parts": {"__all__": {"pieces"}}})
+
+
+def names_joined(path: Path) -> list[int]:
+    """The numbers of the parts that a part says it was joined from; none where it says or has nothing."""
+    try:
+        metadata = read_footer(path).metadata or {}
+        runs = json.loads(metadata.get(PART_KEY, b"{}")).get("joined", [])
+        numbers = chain.from_iterable(range(first, last + 1) for first, last in runs)
+        return list(islice(numbers, _MOST_JOINED))
+    except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException):
+        return []
+
+
+def _known(there: set[str], joined: dict[str, list[int]], plan: list[ShardJob]) -> dict[str, list[str]]:
+    """The parts that are planned, or were joined from such: of the latter, the names of these."""
+    found: dict[str, list[str]] = {name: [] for name in there & {job.part_name for job in plan}}
+    by_number = {job.number: job for job in plan}
+    for name in there:
+        if joined[name] and by_number.keys() >= set(joined[name]):
+            jobs = [by_number[number] for number in joined[name]]
+            if (
+                joined_job(jobs[0].codec_fingerprint, _settings_of(jobs[0]), [_entry_of(job) for job in jobs])[:16]
+                in name
+            ):
+                found[name] = [job.part_name for job in jobs]
+    return found
+
+
+def _settings_of(job: ShardJob) -> EncodeParams:
+    return EncodeParams.model_validate({"layout": job.layout, "row_group_rows": job.row_group_rows})
+
+
+def _entry_of(job: ShardJob) -> JoinedEntry:
+    groups, digest = list(job.shard.row_groups), job.samples.shard_digest(job.shard)
+    shard = ShardEntry(file=job.samples.file_name(job.shard.path), row_groups=groups, digest=digest)
+    return JoinedEntry(name=job.part_name, rows=job.shard.rows, shard=shard)
+
+
+def _replaced(parts: dict[str, PartEntry], names: list[str], joined: PartEntry) -> dict[str, PartEntry]:
+    """A list of parts, by name, with one part where the first of several stood."""
+    found: dict[str, PartEntry] = {}
+    for name, part in parts.items():
+        if name == names[0]:
+            found[joined.name] = joined
+        elif name not in names:
+            found[name] = part
+    return found
 
 
 def _salvage(store: Path) -> tuple[dict[str, Any], str]:

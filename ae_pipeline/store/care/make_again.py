@@ -1,12 +1,13 @@
 """Parts of a store made again from the data that they were made from.
 
-    jobs = plan_again(store, {part.name for part in parts}, sources, codec)
+    plans = plan_again(store, {part.name for part in parts}, sources, codec)
     with empty_folder(store.path) as folder:
-        for name, made in make_again(jobs, codec, folder):
+        for name, made in make_again(plans, store.manifest, codec, folder):
             made.sha256 == ...
 
 A part is a function of codec, shard and settings, and the manifest says which shard, by its content. So it can be made
-again wherever the same data is, whatever it is called there. `verify --deep` compares what comes out (`deep.py`),
+again wherever the same data is, whatever it is called there. A part that was joined from others is made of its shards'
+parts, which are made again and joined. `verify --deep` compares what comes out (`deep.py`),
 `repair` moves it in, and a lost manifest is made from it (`lost_manifest.py`).
 """
 
@@ -29,9 +30,11 @@ from ae_pipeline.sources.own_files.columns import SOURCE_FILE
 from ae_pipeline.sources.own_files.grouping import KnownGroup
 from ae_pipeline.sources.own_files.opening import open_data
 from ae_pipeline.sources.own_files.samples import OwnSamples
+from ae_pipeline.store.care.joining import CannotJoinError, join_parts
 from ae_pipeline.store.care.vacuum import repair_folder
 from ae_pipeline.store.executors import HERE
-from ae_pipeline.store.format.manifest import CODEC_FOLDER, PartEntry, holds_part_of_store
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, Manifest, holds_part_of_store
+from ae_pipeline.store.format.part_entries import PartEntry, part_number, rows_of_shards
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.checks import check_samples
@@ -87,15 +90,15 @@ def known_groups(store: LatentStore) -> list[KnownGroup]:
         return []
     groups = []
     for part in store.manifest.parts:
-        if part.shard.row_groups:
-            continue  # of one file
-        names: dict[str, None] = {}
+        if all(shard.row_groups for shard in part.shards):
+            continue  # each of one file
         try:
-            for array in store.read_column(part, SOURCE_FILE):
-                names.update(dict.fromkeys(array.to_pylist()))
+            found = [
+                (entry.shard, tuple(dict.fromkeys(names))) for entry, names in store.shard_values(part, SOURCE_FILE)
+            ]
         except (DamagedPartError, StoreError):
-            names = {}
-        groups.append(KnownGroup(part.shard.digest, part.shard.file, tuple(names)))
+            found = [(shard, ()) for shard in part.shards]
+        groups += [KnownGroup(shard.digest, shard.file, names) for shard, names in found if not shard.row_groups]
     return groups
 
 
@@ -119,10 +122,31 @@ def find_shards(sources: list[SampleSet]) -> dict[str, tuple[SampleSet, Shard]]:
     return {samples.shard_digest(shard): (samples, shard) for samples in sources for shard in samples.shards}
 
 
-def plan_again(
-    store: LatentStore, names: Container[str], sources: list[SampleSet], codec: Codec
-) -> dict[str, ShardJob]:
-    """The jobs that make parts of these names again, in the manifest's order; a part whose data is not there has none.
+@dataclass(frozen=True)
+class Plan:
+    """How a part is made again: a job for each of its shards, in order; None where the shard's data is not there."""
+
+    part: PartEntry
+    jobs: list[ShardJob | None]
+
+    @property
+    def found(self) -> list[ShardJob]:
+        """The jobs of shards whose data is there."""
+        return [job for job in self.jobs if job]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the data of all shards is there."""
+        return None not in self.jobs
+
+    @property
+    def absent(self) -> list[str]:
+        """The files of the shards whose data is not there."""
+        return [shard.file for shard, job in zip(self.part.shards, self.jobs, strict=True) if job is None]
+
+
+def plan_again(store: LatentStore, names: Container[str], sources: list[SampleSet], codec: Codec) -> dict[str, Plan]:
+    """How parts of these names are made again, in the manifest's order; a part of whose data nothing is there has none.
 
     A job's digest is not the part's where another version of pyarrow made the part, or where the inbox changed the
     file on its way in. Its number only tells the jobs apart: parts that were made at different times may share one.
@@ -133,28 +157,55 @@ def plan_again(
     manifest = store.manifest
     shards = find_shards(sources)
     settings = EncodeParams(layout=manifest.latent.layout, row_group_rows=manifest.latent.row_group_rows)
-    jobs = {}
-    for number, (part, first_row) in enumerate(zip(manifest.parts, manifest.first_rows(), strict=True)):
-        if part.name in names and part.shard.digest in shards:
-            pieces = [shards[part.shard.digest]]
-            (jobs[part.name],) = plan_jobs(pieces, codec.fingerprint, settings, number=number, first_row=first_row)
-    return jobs
+    plans: dict[str, Plan] = {}
+    held = zip(rows_of_shards(manifest.parts), manifest.first_rows(), strict=True)
+    for number, (one, first_row) in enumerate(held):
+        if one.part.name not in names:
+            continue
+        plan = plans.setdefault(one.part.name, Plan(one.part, []))
+        pieces = [shards[one.shard.digest]] if one.shard.digest in shards else []
+        jobs = plan_jobs(pieces, codec.fingerprint, settings, number=number, first_row=first_row)
+        plan.jobs.append(jobs[0] if jobs else None)
+    return {name: plan for name, plan in plans.items() if plan.found}
 
 
 def make_again(
-    jobs: Mapping[str, ShardJob],
+    plans: Mapping[str, Plan],
+    manifest: Manifest,
     codec: Codec,
     folder: Path,
     progress: Progress = lambda rows: None,
     running: Running | None = None,
 ) -> Iterator[tuple[str, PartEntry]]:
-    """Make parts by their jobs in `folder`, which must not hold any; yields each with its name in `jobs`, as they come.
+    """Make parts by complete plans in `folder`, which must not hold any; yields each with its name, as they come.
 
-    Few are made meanwhile: whoever takes each one away needs no more space than that.
+    `manifest` is that of the store. Few are made meanwhile: whoever takes each one away needs no more space than that.
     """
-    names = list(jobs)
-    for place, entry in each_part(list(jobs.values()), codec, folder, progress, running):
-        yield names[place], entry
+    jobs = [(name, place, job) for name, plan in plans.items() for place, job in enumerate(plan.found)]
+    waiting: dict[str, dict[int, PartEntry]] = {}
+    for number, entry in each_part([job for _, _, job in jobs], codec, folder, progress, running):
+        name, place, _ = jobs[number]
+        plan = plans[name]
+        if not plan.part.is_joined:
+            yield name, entry
+            continue
+        made = waiting.setdefault(name, {})
+        made[place] = entry
+        if len(made) == len(plan.jobs):
+            yield name, _joined_again(plan.part, [made[place] for place in sorted(made)], manifest, folder)
+            del waiting[name]
+
+
+def _joined_again(listed: PartEntry, made: list[PartEntry], manifest: Manifest, folder: Path) -> PartEntry:
+    """The part that was joined from these, of which nothing is left in the folder. Raises StoreError."""
+    store = LatentStore(folder, manifest)
+    try:
+        return join_parts([(store, part) for part in made], listed.joined, part_number(listed.name), manifest, folder)
+    except CannotJoinError as error:
+        raise StoreError(f"cannot be joined again: {error}", place=listed.name) from None
+    finally:
+        for part in made:
+            (folder / part.name).unlink()
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import first_line
-from ae_pipeline.store.format.manifest import Manifest, PartEntry
+from ae_pipeline.store.format.manifest import Manifest
+from ae_pipeline.store.format.part_entries import PartEntry
 from ae_pipeline.store.format.part_writer import ERROR, PART_KEY, part_metadata
 from ae_pipeline.store.format.verified_file import DamagedError, check_bytes
 from ae_pipeline.store.latent_store import LatentStore
@@ -28,7 +29,7 @@ def damage_of_part(storage: Storage, manifest: Manifest, part: PartEntry) -> str
     """
     store = LatentStore(storage, manifest)
     try:
-        with _checked_bytes(store, part) as readable, readable.checked_part(part) as parquet:
+        with checked_bytes(store, part) as readable, readable.checked_part(part) as parquet:
             # The bytes are as written: what does not fit from here on was written wrong.
             _check_groups(store, part, parquet)
             _check_rows(store, part, parquet)
@@ -59,7 +60,7 @@ def size_warnings(store: LatentStore) -> list[str]:
 
 
 @contextmanager
-def _checked_bytes(store: LatentStore, part: PartEntry) -> Iterator[LatentStore]:
+def checked_bytes(store: LatentStore, part: PartEntry) -> Iterator[LatentStore]:
     """The store to read a part from whose bytes were all compared: of a remote one, a copy of the part."""
     if isinstance(store.storage, LocalStorage):
         check_bytes(store.storage, part)
@@ -73,7 +74,10 @@ def _checked_bytes(store: LatentStore, part: PartEntry) -> Iterator[LatentStore]
 
 def _check_groups(store: LatentStore, part: PartEntry, parquet: pq.ParquetFile) -> None:
     metadata = parquet.schema_arrow.metadata or {}
-    if metadata.get(PART_KEY) != part_metadata(part.job)[PART_KEY] or part.job[:16] not in part.name:
+    if (
+        metadata.get(PART_KEY) != part_metadata(part.job, part.joined_numbers)[PART_KEY]
+        or part.job[:16] not in part.name
+    ):
         raise DamagedError("was made by another job than the manifest says")
     groups = [parquet.metadata.row_group(number).num_rows for number in range(parquet.metadata.num_row_groups)]
     wanted = store.manifest.latent.row_group_rows

@@ -10,6 +10,7 @@ in. Where they cannot come out the same, nothing is changed, unless new bytes ar
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ import pyarrow as pa
 import torch
 
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import CodecError, DataError, PipelineError, StoreError
+from ae_pipeline.errors import CodecError, DataError, PipelineError, StoreError, named
 from ae_pipeline.files import finished_file, sync_folder, write_json
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.care.findings import Repaired, Verified
+from ae_pipeline.store.care.joining import joined_job
 from ae_pipeline.store.care.lost_manifest import rebuild_manifest
-from ae_pipeline.store.care.make_again import Means, empty_folder, make_again, plan_again
+from ae_pipeline.store.care.make_again import Means, Plan, empty_folder, make_again, plan_again
 from ae_pipeline.store.care.snapshots import MISSPELT, VACUUMED_NAME, note_removed, read_snapshots
 from ae_pipeline.store.care.vacuum import repair_folder, vacuum_locked
 from ae_pipeline.store.care.verify import damage_of_file, damaged_codec_files, verify_store
@@ -33,17 +35,21 @@ from ae_pipeline.store.format.manifest import (
     MANIFEST_NAME,
     SNAPSHOTS_FOLDER,
     Manifest,
-    PartEntry,
+    kept_snapshots,
     manifest_bytes,
     read_manifest,
     write_manifest,
 )
+from ae_pipeline.store.format.part_entries import PartEntry, ShardEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
 from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.writing.checks import attribute_columns, check_columns, stored_attributes
-from ae_pipeline.store.writing.new_manifest import measure_probe, next_manifest
-from ae_pipeline.store.writing.shards import Progress, Running, ShardJob
+from ae_pipeline.store.writing.new_manifest import measure_probe
+from ae_pipeline.store.writing.next_manifest import next_manifest
+from ae_pipeline.store.writing.shards import Progress, Running
+
+_NAMED = 3
 
 
 def repair_store(
@@ -77,7 +83,9 @@ def repair_store(
         _repair_manifests(store, verify_store(store), means, done)
         if MANIFEST_NAME not in done.failed:
             _repair_codec(store, means, done)
-            _repair_parts(LatentStore.open(store), verify_store(store).damaged_files, means, done)
+            damaged = verify_store(store).damaged_files
+            _repair_parts(LatentStore.open(store), damaged, means, done)
+            _repair_older_parts(store, damaged, means, done)
             done.snapshot = read_manifest(store).snapshot
     return done
 
@@ -136,18 +144,18 @@ def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Rep
     except (CodecError, StoreError):
         done.failed |= dict.fromkeys(parts, "cannot be made again without the store's codec, which is damaged")
         return
-    jobs = plan_again(store, parts, means.sources, codec)
-    hopeless = {name: _why_not(store, part, jobs.get(name), means) for name, part in parts.items()}
+    plans = plan_again(store, parts, means.sources, codec)
+    hopeless = {name: _why_not(store, part, plans.get(name), means) for name, part in parts.items()}
     done.failed |= {name: why for name, why in hopeless.items() if why}
-    jobs = {name: job for name, job in jobs.items() if not hopeless[name]}
-    if not jobs:
+    plans = {name: plan for name, plan in plans.items() if not hopeless[name]}
+    if not plans:
         return
     running = Running(means.execute, store.storage)
     number = manifest.next_number
     same, refused = set[str](), dict[str, str]()
     other, replaced = dict[str, PartEntry](), dict[str, PartEntry]()
     with empty_folder(store.path) as folder:
-        for name, made in make_again(jobs, codec, folder, means.progress, running):
+        for name, made in make_again(plans, manifest, codec, folder, means.progress, running):
             listed = parts[name]
             if made.sha256 == listed.sha256:
                 os.replace(folder / made.name, store.path / name)
@@ -158,9 +166,9 @@ def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Rep
                 (folder / made.name).unlink()
             else:
                 other[name] = made
-        done.files += [name for name in jobs if name in same]
-        done.failed |= {name: why for name in jobs if (why := refused.get(name))}
-        for name in (name for name in jobs if name in other):
+        done.files += [name for name in plans if name in same]
+        done.failed |= {name: why for name in plans if (why := refused.get(name))}
+        for name in (name for name in plans if name in other):
             # A name that no snapshot lists: until the commit nothing changes for anyone.
             made = replace(other[name], name=f"part-{number + len(replaced):05d}-{other[name].job[:16]}.parquet")
             os.replace(folder / other[name].name, store.path / made.name)
@@ -171,22 +179,53 @@ def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Rep
             done.failed = {
                 name: why for name, why in done.failed.items() if not name.startswith(f"{SNAPSHOTS_FOLDER}/")
             }
-    done.replaced = {name: entry.name for name, entry in replaced.items()}
+    done.replaced |= {name: entry.name for name, entry in replaced.items()}
 
 
-def _why_not(store: LatentStore, part: PartEntry, job: ShardJob | None, means: Means) -> str | None:
+def _repair_older_parts(store: Path, damaged: set[str], means: Means, done: Repaired) -> None:
+    """Repair damaged parts that only earlier snapshots list, as their rows were joined with others since."""
+    means = replace(means, accept_new_bytes=False)  # no snapshot is made of an earlier one
+    left = damaged - {part.name for part in read_manifest(store).parts} - done.replaced.keys()
+    for number in kept_snapshots(LocalStorage(store)):
+        with suppress(StoreError):  # one that is damaged is among what failed
+            earlier = LatentStore.open(store, number)
+            found = left & {part.name for part in earlier.manifest.parts}
+            left -= found
+            _repair_parts(earlier, found, means, done)
+            for name in found & done.failed.keys():
+                done.failed[name] += (
+                    "; no row is lost, as the newest snapshot has its rows: `ae-pipeline vacuum` removes it"
+                )
+
+
+def _why_not(store: LatentStore, part: PartEntry, plan: Plan | None, means: Means) -> str | None:
     """Why it is of no use to make a part again."""
-    if job is None:
-        groups = f", row groups {part.shard.row_groups}" if part.shard.row_groups != [0] else ""
-        return f"no source holds what it was made from ({part.shard.file}{groups}, unchanged)"
-    if job.digest != part.job and not means.accept_new_bytes:
+    if plan is None or not plan.is_complete:
+        if isinstance(part.shard, ShardEntry):
+            groups = f", row groups {part.shard.row_groups}" if part.shard.row_groups != [0] else ""
+            return f"no source holds what it was made from ({part.shard.file}{groups}, unchanged)"
+        absent = plan.absent if plan else [shard.file for shard in part.shards]
+        return (
+            f"no source holds {len(absent):,} of the {len(part.shard):,} files that it was made from, unchanged: "
+            f"{named(absent, _NAMED)}"
+        )
+    if not _is_same_work(store.manifest, part, plan) and not means.accept_new_bytes:
         return _other_job(store.manifest)
     try:
-        columns = attribute_columns(job.samples)
-        check_columns(job.samples.files[0], columns, stored_attributes(store.manifest), store.path)
+        for job in plan.found:
+            columns = attribute_columns(job.samples)
+            check_columns(job.samples.files[0], columns, stored_attributes(store.manifest), store.path)
     except DataError as error:
         return str(error)
     return None
+
+
+def _is_same_work(manifest: Manifest, part: PartEntry, plan: Plan) -> bool:
+    """Whether what is planned is what has made a part. The name of a part that was joined has 16 digits of its job."""
+    if not part.is_joined:
+        return all(job.digest == part.job for job in plan.found)
+    same = all(job.digest[:16] in entry.name for entry, job in zip(part.joined, plan.found, strict=True))
+    return same and joined_job(manifest.codec.fingerprint, manifest.latent, part.joined) == part.job
 
 
 def _other_job(manifest: Manifest) -> str:

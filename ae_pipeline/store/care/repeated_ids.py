@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.data.samples import ID
-from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.format.part_entries import PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 
 # Ids that are held at a time: 8 bytes each, and twice that while they are sorted.

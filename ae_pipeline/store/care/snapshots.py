@@ -2,13 +2,15 @@
 
 `vacuum` removes the manifests of earlier snapshots. So that one that was removed on purpose can be told from one that
 was lost, and so that what each snapshot added stays known, it leaves `_snapshots/vacuumed.json`: how many parts each
-removed snapshot had. A snapshot adds its parts after those of the one before.
+removed snapshot had. A snapshot adds its parts after those of the one before. Parts that were joined since count as
+before: what is counted are shards.
 """
 
 import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice, takewhile, zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +25,6 @@ from ae_pipeline.store.format.manifest import (
     MANIFEST_NAME,
     SNAPSHOTS_FOLDER,
     Manifest,
-    PartEntry,
     holds_part_of_store,
     kept_snapshots,
     manifest_bytes,
@@ -31,6 +32,7 @@ from ae_pipeline.store.format.manifest import (
     read_manifest,
     snapshot_name,
 )
+from ae_pipeline.store.format.part_entries import PartEntry, ShardEntry, ShardRows, rows_of_shards
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
 from ae_pipeline.store.storage.place import open_storage
@@ -83,13 +85,15 @@ def note_removed(store: Path, last: int) -> None:
         counts.append(counts[-1] if counts else 0)
         if number in there or number == last:  # the newest one is elsewhere
             with suppress(StoreError):
-                counts[-1] = len(read_manifest(store, number).parts)
+                counts[-1] = len(read_manifest(store, number).shard_digests)
     values = {"parts": counts}
     write_json(store / VACUUMED_NAME, {**values, "digest": sha256_json(values)})
 
 
-def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore, list[PartEntry]]:
-    """Open a store and list the parts that one snapshot added, also if it was removed since. A repair adds none.
+def added_shards(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore, list[ShardRows]]:
+    """Open a store and list the shards that one snapshot added, also if it was removed since, or parts were joined.
+
+    A repair and a compaction add none.
 
     Raises StoreError if there is no such snapshot, or its manifest is lost.
     """
@@ -98,10 +102,10 @@ def added_parts(place: Path | str | Storage, snapshot: int) -> tuple[LatentStore
     if snapshot > newest.manifest.snapshot:
         read_manifest(place, snapshot)  # raises: there is none
     before, then = (
-        counts[number] if number < len(counts) else len(read_manifest(place, number).parts)
+        counts[number] if number < len(counts) else len(read_manifest(place, number).shard_digests)
         for number in (snapshot - 1, snapshot)
     )
-    return newest, newest.manifest.parts[before:then]
+    return newest, list(islice(rows_of_shards(newest.manifest.parts), before, then))
 
 
 @dataclass
@@ -120,6 +124,8 @@ class Snapshots:
     notices: list[str] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     """Names of all manifests that belong to the store, or are in the notices."""
+    older: dict[str, PartEntry] = field(default_factory=dict)
+    """Parts of earlier snapshots whose rows the newest has in a part that was joined from them, by name."""
 
     def damage(self, name: str, reason: str, *, costs: bool = False) -> None:
         """Note that a file is damaged or missing; `costs`: rows that it listed may be listed nowhere else."""
@@ -219,14 +225,35 @@ def _read_earlier(storage: Storage, number: int, newest: Manifest | None, found:
     try:
         manifest = read_manifest(storage, number)
         _check_spelling(storage, name, manifest)
-        if newest and newest.parts[: len(manifest.parts)] != manifest.parts:
-            raise StoreError(f"lists other parts than snapshot {newest.snapshot} begins with")
+        if newest:
+            _check_begins(newest, manifest, found)
         if newest and any(getattr(newest, key) != getattr(manifest, key) for key in _SAME):
             raise StoreError(f"has another codec or other columns than snapshot {newest.snapshot}")
     except StoreError as error:
         found.damage(name, error.finding)
         return None
     return manifest
+
+
+def _check_begins(newest: Manifest, earlier: Manifest, found: Snapshots) -> None:
+    """Raise StoreError unless the newest snapshot begins with the parts of an earlier one, or with what they had.
+
+    Parts of the earlier one that were joined since are noted: their files stay.
+    """
+    if newest.parts[: len(earlier.parts)] == earlier.parts:
+        return
+    now = {part.name: part for part in newest.parts}
+    same = all(now.get(part.name, part) == part for part in earlier.parts)
+    # The newest one may have fewer shards, where it is an old copy.
+    pairs = zip_longest(rows_of_shards(earlier.parts), rows_of_shards(newest.parts))
+    begins = takewhile(lambda pair: pair[0] is not None, pairs)
+    if not same or not all(there and _what(here) == _what(there) for here, there in begins):
+        raise StoreError(f"lists other parts than snapshot {newest.snapshot} begins with")
+    found.older |= {part.name: part for part in earlier.parts if part.name not in now}
+
+
+def _what(one: ShardRows) -> tuple[str, int, ShardEntry]:
+    return one.name, one.rows, one.shard
 
 
 def _check_others(numbers: list[int], newest: Manifest | None, found: Snapshots) -> None:

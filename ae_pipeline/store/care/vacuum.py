@@ -18,12 +18,12 @@ from ae_pipeline.files import locked_folder, sync_folder
 from ae_pipeline.store.care.snapshots import note_removed, read_vacuumed
 from ae_pipeline.store.format.manifest import (
     MANIFEST_NAME,
-    PART_NAME,
     SNAPSHOTS_FOLDER,
     kept_snapshots,
     read_manifest,
     snapshot_name,
 )
+from ae_pipeline.store.format.part_entries import PART_NAME
 from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.storage.work_folder import partial_folder, unfinished_work
 

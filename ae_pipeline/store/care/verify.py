@@ -10,6 +10,7 @@ rows have, a machine that decodes to other integers. `deep.py` compares a store 
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
 from ae_pipeline.store.care.snapshots import Snapshots, read_snapshots, state_of
 from ae_pipeline.store.executors import HERE, Needs, run_shards
-from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, PART_NAME, Manifest, PartEntry
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, Manifest
+from ae_pipeline.store.format.part_entries import PART_NAME, PartEntry
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.reading.decode import load_store_codec
@@ -65,7 +67,11 @@ def _verify(
         return Verified(storage.location, None, None, [], 0, 0, snapshots.damaged, snapshots.notices)
     store = LatentStore(storage, manifest)
     codec_damage = _check_codec(store)
-    part_damage, whole = _check_parts(store, progress, execute)
+    part_damage, whole = _check_parts(store, manifest.parts, progress, execute)
+    older = list(snapshots.older.values()) if snapshots.newest else []
+    older_damage, _ = _check_parts(store, older, lambda rows: None, execute) if older else ([], [])
+    # The newest snapshot has their rows in a part that was joined from them.
+    part_damage += [replace(damage, rows=0) for damage in older_damage]
     notices = [*snapshots.notices, *_unlisted(snapshots, manifest)]
     if whole:
         notices += _ids_notice(store, whole)
@@ -120,9 +126,8 @@ def _check_codec(store: LatentStore) -> list[Damage]:
 
 
 def _check_parts(
-    store: LatentStore, progress: Callable[[int], None], execute: ExecuteParams
+    store: LatentStore, parts: list[PartEntry], progress: Callable[[int], None], execute: ExecuteParams
 ) -> tuple[list[Damage], list[PartEntry]]:
-    parts = store.manifest.parts
     # Each job gets its part; with those of all others it would be large.
     check = partial(damage_of_part, store.storage, store.manifest.model_copy(update={"parts": []}))
 
@@ -151,7 +156,7 @@ def _ids_notice(store: LatentStore, parts: list[PartEntry]) -> list[str]:
 def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
     if not snapshots.newest:  # an earlier snapshot lists fewer parts
         return []
-    listed = {part.name for part in manifest.parts} | snapshots.known
+    listed = {part.name for part in manifest.parts} | snapshots.known | snapshots.older.keys()
     listed |= {f"{CODEC_FOLDER}/{name}" for name in CODEC_FILES}
     others = [name for name in snapshots.names if name not in listed]
     left = [name for name in others if re.match(PART_NAME, name) or name.split("/")[-1].startswith(".")]

@@ -1,7 +1,8 @@
 """_manifest.json: what a latent store holds. Written last; a store without it does not exist.
 
 A store that grows keeps the manifests of its earlier snapshots as `_snapshots/<number>.json`.
-Format version 2, documented in docs/store-format.md; version 1 is read too. Readable without torch.
+Documented in docs/store-format.md. Format version 3 is written where parts were joined, else 2; version 1 is read, too.
+Readable without torch.
 """
 
 import json
@@ -20,27 +21,35 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic.dataclasses import dataclass
 
-from ae_pipeline.data.json_types import JsonModel, Samples, Sha256
+from ae_pipeline.data.json_types import JsonModel, Samples
 from ae_pipeline.errors import LinkedStoreError, NewerFormatError, StoreError, first_line
 from ae_pipeline.files import finished_file, sha256_json
 from ae_pipeline.params.base import problems
 from ae_pipeline.store.format.entries import (
     CodecEntry,
     ColumnEntry,
-    Count,
     LatentEntry,
     ProbeEntry,
     SourceEntry,
     Totals,
 )
 from ae_pipeline.store.format.manifest_text import digest_of, no_garbage, put_together, take_apart, text_of_parts
+from ae_pipeline.store.format.part_entries import (
+    PART_NAME,
+    LateEntry,
+    MissingEntry,
+    PartEntry,
+    part_number,
+    rows_of_shards,
+)
 from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
 from ae_pipeline.store.storage.place import open_storage
 
 STORE_FORMAT = 2
-_READABLE = (1, 2)
+JOINED_FORMAT = 3
+"""The version of a store that has parts which were joined from others."""
+_READABLE = (1, STORE_FORMAT, JOINED_FORMAT)
 MANIFEST_NAME = "_manifest.json"
 CODEC_FOLDER = "_codec"
 SNAPSHOTS_FOLDER = "_snapshots"
@@ -51,71 +60,13 @@ LARGEST_MANIFEST = 256 << 20
 _LARGE = 1 << 20
 _ADVICE = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 
-Id = Annotated[int, Field(strict=True)] | str
-PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
-
-
-# There are many entries of each part: with slots they take a third of a model's memory.
-_STRICT = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class ShardEntry:
-    """The input shard that a part was made from; `file` as in `SampleSet.file_name`."""
-
-    file: str
-    row_groups: list[Count]
-    digest: Sha256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class PartEntry:
-    """One Parquet file of the store."""
-
-    name: Annotated[str, Field(pattern=PART_NAME)]
-    rows: Annotated[int, Field(ge=1, strict=True)]
-    bytes: Count
-    sha256: Sha256
-    id_min: Id
-    id_max: Id
-    job: Sha256
-    shard: ShardEntry
-    pieces: list[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]] | None = None
-    """Length and digest of every piece of the file, in its order (`format/verified_file.py`); None in format 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class MissingEntry:
-    """A shard of the data whose part could not be made, in a store that was written all the same.
-
-    Number and first row keep its place: whoever makes the part later makes the one that would be there.
-    """
-
-    number: Count
-    """The number in the part's name."""
-    first_row: Count
-    rows: Annotated[int, Field(ge=1, strict=True)]
-    job: Sha256
-    shard: ShardEntry
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class LateEntry:
-    """A part that was missing and was made later: it stands behind others, with the row numbers of its own place."""
-
-    shard: Sha256
-    """The digest of its shard."""
-    first_row: Count
-
-
 _PARTS = TypeAdapter(list[PartEntry], config=ConfigDict(cache_strings="none"))  # hardly two are the same
 
 
 class Manifest(JsonModel):
     """The whole of _manifest.json."""
 
-    format: Literal[1, 2]
+    format: Literal[1, 2, 3]
     snapshot: Annotated[int, Field(ge=1, le=MOST_SNAPSHOTS)]
     parent: int | None
     codec: CodecEntry
@@ -147,20 +98,26 @@ class Manifest(JsonModel):
         numbers = [part_number(part.name) for part in self.parts]
         return 1 + max([*numbers, *(entry.number for entry in self.missing)])
 
+    @property
+    def shard_digests(self) -> list[str]:
+        """The digests of all shards, in the order of their rows; parts that are joined change nothing here."""
+        return [shard.digest for part in self.parts for shard in part.shards]
+
     def first_rows(self) -> list[int]:
-        """The number of the first row of each part, by which rows without an id are numbered."""
+        """The number of the first row of each shard (`rows_of_shards`), by which rows without an id are numbered."""
         late = {entry.shard: entry.first_row for entry in self.late}
         gaps = {entry.first_row: entry.rows for entry in self.missing}
-        gaps |= {late[part.shard.digest]: part.rows for part in self.parts if part.shard.digest in late}
+        if late:
+            gaps |= {late[one.shard.digest]: one.rows for one in rows_of_shards(self.parts) if one.shard.digest in late}
         found, row = [], 0
-        for part in self.parts:
-            if part.shard.digest in late:
-                found.append(late[part.shard.digest])
+        for one in rows_of_shards(self.parts):
+            if one.shard.digest in late:
+                found.append(late[one.shard.digest])
                 continue
             while row in gaps:
                 row += gaps[row]
             found.append(row)
-            row += part.rows
+            row += one.rows
         return found
 
     @model_validator(mode="after")
@@ -173,12 +130,17 @@ class Manifest(JsonModel):
             raise ValueError("ids are integers in some parts and strings in others")
         if len({column.name for column in self.columns}) != len(self.columns):
             raise ValueError("two columns have one name")
+        joined = [part for part in self.parts if part.is_joined]
+        if any(sum(entry.rows for entry in part.joined) != part.rows for part in joined):
+            raise ValueError("the rows of a part are not those of its shards")
+        if joined and self.format < JOINED_FORMAT:
+            raise ValueError(f"parts with several shards are of format {JOINED_FORMAT}, found format {self.format}")
         return self
 
 
-def part_number(name: str) -> int:
-    """The number in a part's name."""
-    return int(name.split("-")[1])
+def format_of(parts: list[PartEntry]) -> Literal[2, 3]:
+    """The version that a manifest with these parts is written in: the lowest, so that older programs read on."""
+    return 3 if any(part.is_joined for part in parts) else 2
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
@@ -194,7 +156,7 @@ def manifest_text(manifest: Manifest, digest: str | None = None) -> Iterator[mem
 
 def grown_text(manifest: Manifest, old: Manifest, data: bytes) -> bytes:
     """The bytes of a manifest's file. Its first parts are those of an older one, and copied from that one's file."""
-    text = text_of_parts(data) if old.format == STORE_FORMAT else b""
+    text = text_of_parts(data) if old.format >= STORE_FORMAT else b""
     return b"".join(put_together(_values(manifest), manifest.parts[len(old.parts) if text else 0 :], text))
 
 
@@ -287,7 +249,7 @@ def _parse_in_pieces(data: bytes) -> Manifest | None:
         for piece in pieces:
             parts += _PARTS.validate_json(piece)
         # Entries of format 1 lack keys that these have.
-        if values["format"] == STORE_FORMAT and digest == digest_of(values, parts):
+        if values["format"] in (STORE_FORMAT, JOINED_FORMAT) and digest == digest_of(values, parts):
             return Manifest.model_validate({**values, "parts": parts})
     except (ValueError, KeyError, TypeError, RecursionError):
         pass  # read as a whole, it says what is wrong
@@ -315,7 +277,7 @@ def _refuse_newer(values: dict[str, Any], digest: Any) -> None:
     found = values.get("format")
     newer = isinstance(found, int) and found > max(_READABLE)
     if newer and digest not in [sha256_json({**values, "format": known}) for known in _READABLE]:
-        expected = " or ".join(map(str, _READABLE))
+        expected = f"{', '.join(map(str, _READABLE[:-1]))} or {_READABLE[-1]}"
         finding = f"has format {found}, expected {expected}: a later version of ae-pipeline wrote it"
         raise NewerFormatError(finding, advice="use that one")
 

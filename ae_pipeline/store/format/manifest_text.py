@@ -77,15 +77,26 @@ def digest_of(values: dict[str, Any], parts: Iterable[Any]) -> str:
 
 def _canonical(part: Any) -> str:
     """`files.canonical_json` of a PartEntry whose fields were checked: only names and ids may have to be quoted."""
-    shard = part.shard
     low = quoted(part.id_min) if isinstance(part.id_min, str) else part.id_min
     high = quoted(part.id_max) if isinstance(part.id_max, str) else part.id_max
     pieces = "null" if part.pieces is None else '["' + '","'.join(part.pieces) + '"]' if part.pieces else "[]"
+    shard = _canonical_joined(part.shard) if isinstance(part.shard, list) else _canonical_shard(part.shard)
     return (
         f'{{"bytes":{part.bytes},"id_max":{high},"id_min":{low},"job":"{part.job}","name":"{part.name}",'
-        f'"pieces":{pieces},"rows":{part.rows},"sha256":"{part.sha256}","shard":{{"digest":"{shard.digest}",'
-        f'"file":{quoted(shard.file)},"row_groups":[{",".join(map(str, shard.row_groups))}]}}}}'
+        f'"pieces":{pieces},"rows":{part.rows},"sha256":"{part.sha256}","shard":{shard}}}'
     )
+
+
+def _canonical_shard(shard: Any) -> str:
+    groups = ",".join(map(str, shard.row_groups))
+    return f'{{"digest":"{shard.digest}","file":{quoted(shard.file)},"row_groups":[{groups}]}}'
+
+
+def _canonical_joined(entries: list[Any]) -> str:
+    of_each = (
+        f'{{"name":"{entry.name}","rows":{entry.rows},"shard":{_canonical_shard(entry.shard)}}}' for entry in entries
+    )
+    return f"[{','.join(of_each)}]"
 
 
 def _some(parts: Iterable[Any]) -> Iterator[list[Any]]:

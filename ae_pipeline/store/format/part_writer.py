@@ -1,7 +1,9 @@
 """The format's one writer: rows of attributes, latents and errors to one part of a store."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +31,16 @@ _ERROR_FRACTION_BITS = 8
 class PartWriter(RowGroupWriter):
     """Write one part block by block; use as a context manager. The file has its name only when whole."""
 
-    def __init__(self, path: Path, attributes: pa.Schema, layout: str, latent_size: int, row_group_rows: int, job: str):
+    def __init__(
+        self,
+        path: Path,
+        attributes: pa.Schema,
+        layout: str,
+        latent_size: int,
+        row_group_rows: int,
+        job: str,
+        joined: Sequence[int] = (),
+    ):
         taken = [name for name in attributes.names if name in RESERVED]
         if taken:
             raise DataError(f"column names {', '.join(taken)} are reserved in a latent store; rename them first")
@@ -40,7 +51,7 @@ class PartWriter(RowGroupWriter):
                 pa.field(LATENT, self._layout.arrow_type(latent_size), nullable=False),
                 pa.field(ERROR, pa.float32(), nullable=False),
             ],
-            metadata=part_metadata(job),
+            metadata=part_metadata(job, joined),
         )
         others = [name for name in attributes.names if name != ID]
         super().__init__(
@@ -74,9 +85,26 @@ class PartWriter(RowGroupWriter):
         return group.set_column(place, pa.field(LATENT, latents.type, nullable=False), latents)
 
 
-def part_metadata(job: str) -> dict[bytes, bytes]:
-    """What a part says of itself: the digest of the job that made it."""
-    return {PART_KEY: json.dumps({"format": 1, "job": job}).encode()}
+def part_metadata(job: str, joined: Sequence[int] = ()) -> dict[bytes, bytes]:
+    """What a part says of itself: the digest of the job that made it, and the numbers of the parts that it has joined.
+
+    Numbers that follow each other are written as the first and the last one.
+    """
+    values: dict[str, Any] = {"format": 1, "job": job}
+    if joined:
+        values["joined"] = runs_of(joined)
+    return {PART_KEY: json.dumps(values).encode()}
+
+
+def runs_of(numbers: Sequence[int]) -> list[list[int]]:
+    """Numbers in their order, as runs: [3, 4, 5, 9] are [[3, 5], [9, 9]]."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return runs
 
 
 def round_error(error: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from ae_pipeline.data.parquet.limits import (
     too_large,
 )
 from ae_pipeline.store.format.entries import MOST_ROW_GROUP_ROWS
-from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.format.part_entries import PartEntry
 from ae_pipeline.store.storage.folder import Storage
 
 _MAGIC = b"PAR1"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import ConfigError, DamagedPartError, first_line
-from ae_pipeline.store.format.manifest import PartEntry
+from ae_pipeline.store.format.part_entries import PartEntry
 from ae_pipeline.store.parts import OnDamaged, Parts
 from ae_pipeline.store.reading.conditions import Condition, among, ranges_of
 

@@ -18,14 +18,8 @@ from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.executors import HERE
-from ae_pipeline.store.format.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    MissingEntry,
-    PartEntry,
-    parse_manifest,
-    part_number,
-)
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from ae_pipeline.store.format.part_entries import MissingEntry, PartEntry, part_number, rows_of_shards
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.storage.place import open_storage
@@ -40,11 +34,10 @@ from ae_pipeline.store.writing.commit import (
     Writing,
     add_snapshot,
     create_store,
-    read_tagged,
     refuse_taken,
-    sweep,
 )
 from ae_pipeline.store.writing.shards import Progress, ShardJob, plan_jobs
+from ae_pipeline.store.writing.steps import read_tagged, sweep
 
 
 @dataclass(frozen=True)
@@ -131,7 +124,7 @@ def _plan(
             )
     for samples in sets:
         check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), where)
-    pieces, skipped = new_pieces(sets, {part.shard.digest for part in old.parts})
+    pieces, skipped = new_pieces(sets, set(old.shard_digests))
     places = {digest: entry for samples in sets for digest, entry in absent_places(samples, old).items()}
     first_row = old.totals.rows + old.missing_rows
     new = [(samples, shard) for samples, shard in pieces if samples.shard_digest(shard) not in places]
@@ -151,7 +144,7 @@ def absent_places(samples: SampleSet, manifest: Manifest) -> dict[str, MissingEn
     """
     if not manifest.missing:
         return {}
-    held = {part.shard.digest: part_number(part.name) for part in manifest.parts}
+    held = {one.shard.digest: part_number(one.name) for one in rows_of_shards(manifest.parts)}
     digests = [samples.shard_digest(shard) for shard in samples.shards]
     starts = {held[digest] - place for place, digest in enumerate(digests) if digest in held}
     same = {entry.shard.digest: entry for entry in manifest.missing}

@@ -11,13 +11,15 @@ from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.executors import HERE
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, PartEntry, parse_manifest, part_number
+from ae_pipeline.store.format.manifest import MANIFEST_NAME, parse_manifest
+from ae_pipeline.store.format.part_entries import ShardRows, part_number, rows_of_shards
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.checks import check_names, check_samples
-from ae_pipeline.store.writing.commit import Writing, add_snapshot, create_store, read_tagged, refuse_taken
+from ae_pipeline.store.writing.commit import Writing, add_snapshot, create_store, refuse_taken
 from ae_pipeline.store.writing.shards import Progress, ShardJob, plan_jobs
+from ae_pipeline.store.writing.steps import read_tagged
 
 
 def encode_samples(
@@ -76,8 +78,9 @@ def _left_of(storage: Storage, jobs: list[ShardJob]) -> list[ShardJob]:
         raise
     except (StoreError, OSError):
         return []
-    held, missing = {part.job for part in manifest.parts}, {entry.number: entry for entry in manifest.missing}
-    left = [job for job in jobs if job.digest not in held]
+    held = {_job_of(one) for one in rows_of_shards(manifest.parts)}
+    missing = {entry.number: entry for entry in manifest.missing}
+    left = [job for job in jobs if not held & {job.digest, job.part_name}]
     places = [(job.number, job.first_row, job.shard.rows) for job in left]
     wanted = [(number, missing[number].first_row, missing[number].rows) for number in sorted(missing)]
     return left if places == wanted and len(held) + len(left) == len(jobs) else []
@@ -107,8 +110,13 @@ def _jobs(samples: SampleSet, header: CodecHeader, params: EncodeParams) -> list
     return plan_jobs(((samples, shard) for shard in samples.shards), header.fingerprint, params)
 
 
-def _number(part: PartEntry) -> int:
-    return part_number(part.name)
+def _number(one: ShardRows) -> int:
+    return part_number(one.name)
+
+
+def _job_of(one: ShardRows) -> str:
+    """The digest of the job that made a part; of one that was joined since, its name, which has 16 digits of it."""
+    return one.name if one.part.is_joined else one.part.job
 
 
 def _finished(storage: Storage, jobs: list[ShardJob]) -> LatentStore | None:
@@ -116,9 +124,11 @@ def _finished(storage: Storage, jobs: list[ShardJob]) -> LatentStore | None:
     try:
         store = LatentStore.open(storage)
         manifest = store.manifest
+        held = sorted(rows_of_shards(manifest.parts), key=_number)
         whole = (
             not manifest.missing
-            and [part.job for part in sorted(manifest.parts, key=_number)] == [job.digest for job in jobs]
+            and len(held) == len(jobs)
+            and all(_job_of(one) in (job.digest, job.part_name) for one, job in zip(held, jobs, strict=True))
             and all(sha256_file(store.codec_path / name) == digest for name, digest in manifest.codec.files.items())
             and all(storage.size(part.name) == part.bytes for part in manifest.parts)
             and (storage.shared or all(sha256_file(store.path / part.name) == part.sha256 for part in manifest.parts))

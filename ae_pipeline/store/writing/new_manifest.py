@@ -11,16 +11,16 @@ import torch
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import read_header
-from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import CodecError
 from ae_pipeline.files import arrow_file, finished_file, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
-from ae_pipeline.provenance import library_versions
-from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, ProbeEntry, SourceEntry, Totals
-from ae_pipeline.store.format.manifest import STORE_FORMAT, LateEntry, Manifest, PartEntry, part_number
+from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, ProbeEntry, SourceEntry
+from ae_pipeline.store.format.manifest import STORE_FORMAT, Manifest
+from ae_pipeline.store.format.part_entries import LateEntry, part_number
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.writing.checks import columns_of
+from ae_pipeline.store.writing.next_manifest import next_manifest, totals_of, written_by
 from ae_pipeline.store.writing.shards import Made
 
 _PROBED_ROWS = 256
@@ -54,8 +54,8 @@ def first_manifest(
         source=source,
         missing=made.missing,
         parts=parts,
-        totals=_totals(parts, codec.spec),
-        written_by=_written_by(git),
+        totals=totals_of(parts, codec.spec),
+        written_by=written_by(git),
     )
     return manifest.model_copy(update={"probe": measure_probe(LatentStore(folder, manifest), codec=codec)})
 
@@ -65,38 +65,14 @@ def grown(store: LatentStore, made: Made, *, name: str, git: dict[str, Any]) -> 
     both = [*store.manifest.parts, *made.parts]
     absent = {entry.number: entry for entry in (*store.manifest.missing, *made.missing)}
     filled = [(part, absent.pop(part_number(part.name), None)) for part in made.parts]
-    late = [LateEntry(shard=part.shard.digest, first_row=entry.first_row) for part, entry in filled if entry]
+    late = [LateEntry(shard=part.shards[0].digest, first_row=entry.first_row) for part, entry in filled if entry]
     missing = list(absent.values())
-    digest = sha256_json([part.shard.digest for part in both])
+    digest = sha256_json([shard.digest for part in both for shard in part.shards])
     source = SourceEntry(name=name, digest=digest, rows=sum(part.rows for part in both))
     probe = store.manifest.probe or measure_probe(store)  # a store of format 1 has none
     return next_manifest(store.manifest, both, git).model_copy(
         update={"source": source, "missing": missing, "late": [*store.manifest.late, *late], "probe": probe}
     )
-
-
-def next_manifest(old: Manifest, parts: list[PartEntry], git: dict[str, Any]) -> Manifest:
-    """The manifest of the snapshot after another one, with other parts; source and probe are still the old ones."""
-    spec = SampleSpec(tuple(old.samples.shape), old.samples.dtype)
-    return old.model_copy(
-        update={
-            "format": STORE_FORMAT,
-            "snapshot": old.snapshot + 1,
-            "parent": old.snapshot,
-            "parts": parts,
-            "totals": _totals(parts, spec),
-            "written_by": _written_by(git),
-        }
-    )
-
-
-def _totals(parts: list[PartEntry], spec: SampleSpec) -> Totals:
-    rows = sum(part.rows for part in parts)
-    return Totals(rows=rows, bytes_in=rows * spec.nbytes, bytes_parts=sum(part.bytes for part in parts))
-
-
-def _written_by(git: dict[str, Any]) -> dict[str, Any]:
-    return {"versions": library_versions(), "git": git}
 
 
 def copy_codec(source: Path, target: Path, fingerprint: str) -> CodecEntry:

@@ -33,7 +33,7 @@ from ae_pipeline.store.executors import HERE, Needs, each_shard
 from ae_pipeline.store.executors.attempts import Failed
 from ae_pipeline.store.executors.lent import Borrowed, lent
 from ae_pipeline.store.format.layouts import LATENT
-from ae_pipeline.store.format.manifest import MissingEntry, PartEntry, ShardEntry
+from ae_pipeline.store.format.part_entries import MissingEntry, PartEntry, ShardEntry
 from ae_pipeline.store.format.part_writer import ERROR, PartWriter, part_metadata
 from ae_pipeline.store.format.verified_file import cut
 from ae_pipeline.store.storage.folder import Storage
