@@ -34,7 +34,7 @@ _ADDRESS_OR_DATABASE = (
     ),
     (("unable to open database file", "readonly database"), "its database cannot be opened for writing", _WRITABLE),
     (
-        ("database is locked", "<Timeout>"),
+        ("database is locked", "<Timeout>", "due to lock timeout"),
         "another program holds its database",
         "wait until that one is done, or end it",
     ),
@@ -51,8 +51,16 @@ _CONNECTION = (
     (("Connection refused",), "nothing answers there (connection refused)", _REACHABLE),
     (("timed out", "Timeout"), "no answer came in time", _REACHABLE),
     (
-        ("Max retries exceeded", "RemoteDisconnected", "Connection reset", "server closed the connection"),
+        (
+            *("Max retries exceeded", "RemoteDisconnected", "Connection reset", "server closed the connection"),
+            *("terminating connection", "connection already closed", "connection is closed"),
+        ),
         "the connection fails",
+        _REACHABLE,
+    ),
+    (
+        ("the database system is",),  # starting up, shutting down, in recovery
+        "its database is being started or stopped",
         _REACHABLE,
     ),
 )
