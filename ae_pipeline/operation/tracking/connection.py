@@ -56,6 +56,8 @@ def connect(
     from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # It logs a traceback of what it raises as well: a database that goes away is one line of ours.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = tracking_uri(params, root)
     check_address(uri)
     try:

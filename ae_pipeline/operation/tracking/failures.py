@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from ae_pipeline.errors import TrackingError, first_line, without_secrets
 
 # The packages of database drivers that are called otherwise than their module.
-_DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+_DRIVERS = {"psycopg2": "'ae-pipeline[postgres]'", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 _LONGEST = 200
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _WRITABLE = f"make it possible to write {{place}}, or set paths.tracking or {_VARIABLE} to another place"
