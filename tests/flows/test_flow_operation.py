@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from clone import ran
+from documents import blocks
 from prefect_server import until
 from webhook import webhook
 
@@ -325,3 +327,38 @@ def test_how_far_a_run_is_can_be_seen_in_prefect(server, monkeypatch):
     assert found["ended-progress"].description == "ended: done"
     assert "25 of 100 rows (25%)" in found["encode-new-progress"].description
     assert "10 rows/s" in found["encode-progress"].description
+
+
+def test_a_backup_that_is_restored_elsewhere_goes_on_as_if_nothing_had_happened(clone, server, tmp_path):
+    """As docs/production.md tells to do it: "Backups". The original is gone, and nothing may look for it."""
+    (line,) = [
+        command
+        for block in blocks("docs/production.md", "sh")
+        for command, _ in block.commands()
+        if command.startswith("tar -c")
+    ]
+    saved = [str(tmp_path / "backup.tar"), *line.split()[3:]]
+    (clone.folder / "data/quarantine").mkdir(exist_ok=True)
+    before = growing_rows(clone.folder)
+    assert saved[1:3] == ["params.yaml", "dvc.lock"]
+    clone.run("tar", "-cf", *saved)
+    clone.run("git", "clone", "-q", str(clone.folder), str(tmp_path / "restored"))
+    clone.folder.rename(tmp_path / "gone")
+    clone.folder = tmp_path / "restored"
+    clone.run("tar", "-xf", saved[0])
+    clone.dvc("checkout", "dvc.yaml")
+    _, output = clone.run(sys.executable, "-m", "ae_pipeline", "history")
+    assert "it was a slip" in output
+    _, output = clone.run(sys.executable, "-m", "ae_pipeline", "publish", "--json")
+    assert json.loads(output[output.index("{") :])["outcome"] == "unchanged"
+    deliver(clone, "seventh.parquet", held_out(clone).pixels[150:190], 90_000)
+    clone.run(sys.executable, "-m", "flows.encode_new", **server.environment)
+    after = growing_rows(clone.folder)
+    assert sum(after.values()) == sum(before.values()) + 40
+    assert before.keys() == after.keys()
+    assert ran(clone.dvc("repro", "decode")[1]) == ["code"]
+
+
+def growing_rows(folder):
+    stores = [path.parent for path in (folder / "data/growing").glob("[!.]*/_manifest.json")]
+    return {store.name: LatentStore.open(store).manifest.totals.rows for store in stores}
