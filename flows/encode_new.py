@@ -17,13 +17,14 @@ from ae_pipeline.operation.inbox.files.names import shown
 from ae_pipeline.operation.inbox.run import encode_inbox
 from ae_pipeline.operation.tracking.connection import fetch_codec, tracking_uri
 from ae_pipeline.params import Params, load_params
-from flows import artifacts
+from flows import alerts, artifacts
 from flows.plain_errors import explain_parameters, run_by_hand
 from flows.progress import Progress
 from flows.run_records import begin
 
 _TWO_HOURS = 7200
 _LOGGED, _SHOWN = 100, 1000  # files, in the log for each kind, and in an artifact
+_TOLD = 3  # files that an alert names
 
 
 @flow(
@@ -31,7 +32,9 @@ _LOGGED, _SHOWN = 100, 1000  # files, in the log for each kind, and in an artifa
     timeout_seconds=_TWO_HOURS,
     persist_result=False,
     result_serializer="json",
-    on_crashed=[explain_parameters],
+    on_completion=[alerts.tell],
+    on_failure=[alerts.tell],
+    on_crashed=[explain_parameters, alerts.tell],
 )
 def encode_new(workspace: Path = Path()) -> Any:
     """Take the files that are new in params.yaml's inbox; bad ones go to its quarantine. The state names all not taken.
@@ -46,6 +49,8 @@ def encode_new(workspace: Path = Path()) -> Any:
     if version is None:
         return Completed(name="Skipped", message=f"{params.registered_model} has no champion yet; promote one first")
     run = _encode(params, workspace, version)
+    if run.quarantined:
+        alerts.note(alerts.QUARANTINED, _told(run.quarantined))
     for what, files in (("in quarantine", run.quarantined), ("not encoded", run.failed), ("waiting", run.why_waiting)):
         for file, reason in list(files.items())[:_LOGGED]:
             get_run_logger().warning("%s is %s: %s", file, what, reason)
@@ -59,6 +64,12 @@ def encode_new(workspace: Path = Path()) -> Any:
         get_run_logger().warning("small parts of the store were not joined: %s", run.why_not_joined)
     _show(run, params, workspace, version)
     return Completed(message=run.summary())
+
+
+def _told(quarantined: dict[str, str]) -> str:
+    some = "; ".join(f"{file}: {reason}" for file, reason in list(quarantined.items())[:_TOLD])
+    more = f"; and {len(quarantined) - _TOLD:,} more" if len(quarantined) > _TOLD else ""
+    return f"{len(quarantined):,} file(s) could not be used and are in quarantine: {some}{more}"
 
 
 @task(

@@ -14,7 +14,7 @@ from ae_pipeline.operation.champion.moves import Outcome
 from ae_pipeline.operation.champion.moves import evaluate_and_promote as evaluate_and_promote_challenger
 from ae_pipeline.operation.tracking.connection import tracking_uri
 from ae_pipeline.params import load_params
-from flows import artifacts
+from flows import alerts, artifacts
 from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin
 
@@ -26,7 +26,9 @@ _TWO_HOURS = 7200
     timeout_seconds=_TWO_HOURS,
     persist_result=False,
     result_serializer="json",
-    on_crashed=[explain_parameters],
+    on_completion=[alerts.tell],
+    on_failure=[alerts.tell],
+    on_crashed=[explain_parameters, alerts.tell],
 )
 def evaluate_and_promote(workspace: Path = Path()) -> Any:
     """Promote the challenger if params.yaml's conditions hold; record the verdict either way.

@@ -16,7 +16,7 @@ from prefect.states import Completed, Failed
 from ae_pipeline.evaluation.drift.measure import Drift
 from ae_pipeline.operation.monitoring import Monitored, draw_batch, mark_reported, monitor_batches
 from ae_pipeline.params import Params, load_params
-from flows import artifacts
+from flows import alerts, artifacts
 from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin
 
@@ -29,7 +29,9 @@ _HALF_AN_HOUR = 1800
     timeout_seconds=_HALF_AN_HOUR,
     persist_result=False,
     result_serializer="json",
-    on_crashed=[explain_parameters],
+    on_completion=[alerts.tell],
+    on_failure=[alerts.tell],
+    on_crashed=[explain_parameters, alerts.tell],
 )
 def monitor(workspace: Path = Path(), on_drift: Literal["fail", "warn"] = "fail", trigger_rebuild: bool = False) -> Any:
     """Measure the batches that were encoded since the last time.
@@ -54,6 +56,7 @@ def monitor(workspace: Path = Path(), on_drift: Literal["fail", "warn"] = "fail"
         return Completed(message=f"{len(found.new)} new batch(es), none has drifted")
     message = "; ".join(f"snapshot {number}: {drift.describe()}" for number, drift in found.drifted.items())
     logger.warning(message)
+    alerts.note(alerts.DRIFTED, message)
     if trigger_rebuild:
         message += f". {_start_rebuild()}"
     mark_reported(params, workspace, found)

@@ -14,7 +14,7 @@ from prefect.states import Completed, Failed
 from ae_pipeline.files import read_small
 from ae_pipeline.operation.tracking.publish import Published, publish
 from ae_pipeline.params import Params, load_params
-from flows import artifacts
+from flows import alerts, artifacts
 from flows.dvc_tasks import StageError, StageRun, note_code, only_rebuild, run_stage, stage_names
 from flows.plain_errors import explain_parameters, run_by_hand
 from flows.run_records import begin
@@ -28,7 +28,9 @@ _TWELVE_HOURS = 12 * 3600
     timeout_seconds=_TWELVE_HOURS,
     persist_result=False,
     result_serializer="json",
-    on_crashed=[explain_parameters],
+    on_completion=[alerts.tell],
+    on_failure=[alerts.tell],
+    on_crashed=[explain_parameters, alerts.tell],
 )
 def rebuild(workspace: Path = Path(), until: Stage | None = None, force: bool = False) -> Any:
     """Run the stages of dvc.yaml that are not up to date, each as a task of its own.

@@ -39,6 +39,7 @@ from prefect.states import Crashed
 
 from ae_pipeline.errors import first_line
 from ae_pipeline.operation.serving import POOL, process_of_worker
+from flows import alerts
 
 FLOWS = ("rebuild", "encode_new", "evaluate_and_promote", "monitor")
 """The flows whose runs are looked at; a server may be shared with other projects."""
@@ -50,6 +51,7 @@ _LOST_AFTER = timedelta(days=2)
 # A worker writes its name on a run right after it made it Pending. No name after this long: it did not live to do it.
 _NAMED_AFTER = timedelta(seconds=60)
 _PAGE = 200
+_LOST = "its process was killed, or lost power; found by what ran next on its host"
 # Which run a process is for, in its environment; set by Prefect's workers.
 _RUN_ID = "PREFECT__FLOW_RUN_ID"
 
@@ -60,10 +62,15 @@ def recover(own: UUID | None = None) -> Iterator[str]:
     Yields what was done, a sentence each. Runs of other hosts and of live processes keep their state and their slots.
     """
     with get_client(sync_client=True) as client:
+        told = True
         for run in lost_runs(client, own):
             _close(client, run)
+            # A webhook that was found to be away is not waited for again.
+            if told and (why := alerts.tell_of_lost(client, run, _LOST)):
+                told = False
+                yield why
             yield f"run {run.name} had been left as {run.state_name} by a process that is gone; it is Crashed now"
-        for deployment in _pages(client.read_deployments, work_pool_filter=_our_pool()):
+        for deployment in pages(client.read_deployments, work_pool_filter=our_pool()):
             if deployment.global_concurrency_limit is None:
                 continue
             name = deployment.global_concurrency_limit.name
@@ -74,7 +81,7 @@ def recover(own: UUID | None = None) -> Iterator[str]:
 
 def lost_runs(client: Any, own: UUID | None = None) -> list[FlowRun]:
     """Active runs of our flows, except `own`, whose process is gone."""
-    found = _pages(
+    found = pages(
         client.read_flow_runs,
         flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ACTIVE))),
@@ -121,12 +128,7 @@ class _Living:
         return any(environment.get(_RUN_ID) == str(run.id) for environment in _environments())
 
     def _heard(self) -> list[Worker]:
-        """Workers that Prefect heard of within their last three heartbeats; by default one and a half minutes."""
-        return [
-            worker
-            for worker in _pages(self._client.read_workers_for_work_pool, work_pool_name=POOL)
-            if worker.status == WorkerStatus.ONLINE
-        ]
+        return living_workers(self._client)
 
     def _is_heard(self, name: str) -> bool:
         return any(worker.name == name for worker in self._heard())
@@ -161,7 +163,7 @@ def _environments() -> Iterator[dict[str, str]]:
 
 
 def _close(client: Any, run: FlowRun) -> None:
-    state: State[Any] = Crashed(message="its process was killed, or lost power; found by what ran next on its host")
+    state: State[Any] = Crashed(message=_LOST)
     for task_run in client.read_task_runs(
         task_run_filter=TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[run.id]))
     ):
@@ -176,14 +178,14 @@ def _agree(client: Any, name: str, deployment: UUID) -> int:
     Asked twice: a run that ends or begins meanwhile changes both, and a slot must not be taken from it.
     """
     for _ in range(20):
-        slots, holders = _slots(client, name), _holders(client, deployment)
+        slots, holders = _slots(client, name), _states(client, deployment)
         # A run that is Pending for long may have lost its slot to Prefect's clock; it takes one again when it begins.
         at_least = sum(state != StateType.PENDING for state in holders.values())
         wanted = max(at_least, min(slots, len(holders)))
         if slots == wanted:
             return 0
         time.sleep(0.2)
-        if (_slots(client, name), _holders(client, deployment)) == (slots, holders):
+        if (_slots(client, name), _states(client, deployment)) == (slots, holders):
             client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(active_slots=wanted))
             return max(0, slots - wanted)
     return 0  # busy: runs begin and end, so nobody waits for ever
@@ -193,23 +195,36 @@ def _slots(client: Any, name: str) -> int:
     return int(client.read_global_concurrency_limit_by_name(name).active_slots)
 
 
-def _holders(client: Any, deployment: UUID) -> dict[UUID, StateType | None]:
-    """Runs that hold a slot, with their states: from Pending to their end."""
+def _states(client: Any, deployment: UUID) -> dict[UUID, StateType | None]:
+    return {run.id: run.state_type for run in holders(client, deployment)}
+
+
+def holders(client: Any, deployment: UUID) -> list[FlowRun]:
+    """Runs that hold a slot of a deployment: from Pending to their end."""
     mine = FlowRunFilterDeploymentId(any_=[deployment])
     states = FlowRunFilterState(type=FlowRunFilterStateType(any_=_ACTIVE))
     retries = FlowRunFilterState(name=FlowRunFilterStateName(any_=[_RETRYING]))
-    return {
-        run.id: run.state_type
+    return [
+        run
         for state in (states, retries)
-        for run in _pages(client.read_flow_runs, flow_run_filter=FlowRunFilter(deployment_id=mine, state=state))
-    }
+        for run in pages(client.read_flow_runs, flow_run_filter=FlowRunFilter(deployment_id=mine, state=state))
+    ]
 
 
-def _our_pool() -> WorkPoolFilter:
+def living_workers(client: Any) -> list[Worker]:
+    """Workers that Prefect heard of within their last three heartbeats; by default one and a half minutes."""
+    if not pages(client.read_work_pools, work_pool_filter=our_pool()):
+        return []  # no deployment was ever sent to this server
+    found = pages(client.read_workers_for_work_pool, work_pool_name=POOL)
+    return [worker for worker in found if worker.status == WorkerStatus.ONLINE]
+
+
+def our_pool() -> WorkPoolFilter:
+    """The work pool of our deployments."""
     return WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
 
 
-def _pages(read: Callable[..., list[Any]], **filters: Any) -> list[Any]:
+def pages(read: Callable[..., list[Any]], **filters: Any) -> list[Any]:
     """All that a query finds; the server gives 200 at a time."""
     found: list[Any] = []
     while len(page := read(**filters, limit=_PAGE, offset=len(found))) == _PAGE:

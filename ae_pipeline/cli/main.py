@@ -17,7 +17,7 @@ from ae_pipeline.cli.codecs import encode, evaluate, info
 from ae_pipeline.cli.decode import decode
 from ae_pipeline.cli.experiments import bench, preset, sweep
 from ae_pipeline.cli.first_steps import init, inspect
-from ae_pipeline.cli.options import DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
+from ae_pipeline.cli.options import ATTENTION, DEFAULT_PARAMS, AsJson, ParamsFile, show, workspace
 from ae_pipeline.cli.store import append, compact, repair, vacuum, verify
 from ae_pipeline.errors import ConfigError, TargetError, exit_code_of, warn
 
@@ -127,6 +127,18 @@ def summary(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> Non
 
     found = summarise_workspace(*workspace(params))
     show(found, format_workspace(found), as_json=as_json)
+
+
+@app.command()
+def status(params: ParamsFile = DEFAULT_PARAMS, as_json: AsJson = False) -> None:
+    """Show what runs, waits, failed and grew: MLflow, Prefect, inbox, stores, disks. Exits with 4 if it needs you."""
+    from ae_pipeline.operation.status.page import look_around
+    from ae_pipeline.operation.status.text import format_page
+
+    page = look_around(*workspace(params))
+    show(page, format_page(page), as_json=as_json)
+    if page["attention"]:
+        raise typer.Exit(ATTENTION)
 
 
 @app.command(name="mlflow-ui")

@@ -55,6 +55,8 @@ AllowPartial = Annotated[
 ]
 INCOMPLETE = 3
 """Exit code: the result was written, and rows that could not be read are missing from it."""
+ATTENTION = 4
+"""Exit code of `status`: something needs somebody, or cannot be told."""
 DEFAULT_PARAMS = Path("params.yaml")
 DATA = (
     "Your files as the codec's training had them (pictures, Parquet, .npy), or Parquet with a column `pixels`: a file, "

@@ -133,7 +133,7 @@ def one_stage(root: Path, name: str, lock: str = STAGE) -> Iterator[None]:
 @contextmanager
 def hold(root: Path, lock: str, words: str, owners: tuple[Process, ...] = ()) -> Iterator[Path]:
     """Hold a lock of the workspace `root`; yields the file that says so. Raises BusyError that names the holder."""
-    folder = root / ".dvc" / "tmp" if (root / ".dvc").is_dir() else root / ".ae-pipeline"
+    folder = _locks(root)
     make_folder(folder)
     holder = folder / f"{lock}.holder"
     held = FileLock(folder / f"{lock}.lock", timeout=0)
@@ -157,6 +157,21 @@ def hold(root: Path, lock: str, words: str, owners: tuple[Process, ...] = ()) ->
         if _Holder.read(holder) == own:
             holder.unlink(missing_ok=True)
         held.release()
+
+
+def at_work(root: Path) -> list[str]:
+    """Who is at work in the workspace `root`, in words. Processes of this host that have ended are not."""
+    found = [_Holder.read(_locks(root) / f"{lock}.holder") for lock in (REBUILD, STAGE, BENCH)]
+    here = socket.gethostname()
+    return [
+        holder.words if holder.host == here else f"{holder.words}, on {holder.host}"
+        for holder in found
+        if holder is not None and (holder.living is not None or holder.host not in ("", here))
+    ]
+
+
+def _locks(root: Path) -> Path:
+    return root / ".dvc" / "tmp" if (root / ".dvc").is_dir() else root / ".ae-pipeline"
 
 
 def _runs_for_the_holder(root: Path) -> bool:

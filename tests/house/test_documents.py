@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,20 @@ def test_the_alert_in_the_production_page_is_one_that_prefect_takes():
 
     (block,) = blocks("docs/production.md", "yaml")
     AutomationCore.model_validate(YAML(typ="safe", pure=True).load(block.text))
+
+
+def test_the_units_in_the_production_page_are_those_that_systemd_takes(tmp_path):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze: apt-get install systemd")
+    units = []
+    for block in blocks("docs/production.md", "ini"):
+        if found := re.match(r"# /etc/systemd/system/(\S+)\n", block.text):
+            units.append(tmp_path / found[1])
+            # The programs of the environment are not where a production machine has them.
+            units[-1].write_text(re.sub(r"/srv/ae-pipeline/\.venv/bin/\S+", "/bin/true", block.text))
+    assert len(units) == 3
+    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 # What must be explained.

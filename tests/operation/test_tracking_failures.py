@@ -152,7 +152,7 @@ def test_postgresql_without_its_driver_or_without_its_server_is_one_line(tmp_pat
     try:
         create_engine(uri)
     except ModuleNotFoundError:
-        assert "`pip install psycopg2-binary`" in done.stderr
+        assert "`pip install 'ae-pipeline[postgres]'`" in done.stderr
     else:
         assert "connection refused" in done.stderr
 
@@ -264,7 +264,10 @@ def test_publishing_says_that_the_results_are_complete(workspace, monkeypatch):
     with pytest.raises(TrackingError, match=r"MLFLOW_TRACKING_URI is http://127.0.0.1:9; open that address"):
         ui_command(params, root, 5000)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://me:{SECRET}@127.0.0.1:9/mlflow")
-    with pytest.raises(TrackingError, match=r"is postgresql://127.0.0.1:9/mlflow, .*mlflow server --backend-store-uri"):
+    with pytest.raises(TrackingError, match=r"MLflow at postgresql://127.0.0.1:9/mlflow failed: "):
+        ui_command(params, root, 5000)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"mysql://me:{SECRET}@127.0.0.1:9/mlflow")
+    with pytest.raises(TrackingError, match=r"is mysql://127.0.0.1:9/mlflow, .*mlflow server --backend-store-uri"):
         ui_command(params, root, 5000)
 
 

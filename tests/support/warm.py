@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 VARIABLE = "AE_TEST_WARM"
 """Where the nursery listens; empty for none."""
 COLD = {VARIABLE: ""}
-FLOWS = ("encode_new", "evaluate_and_promote", "monitor", "rebuild", "recovery")
+FLOWS = ("encode_new", "evaluate_and_promote", "monitor", "overview", "rebuild", "recovery")
 LIBRARIES = (
     "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin",

@@ -60,6 +60,11 @@ class RegisteredModel:
             )
         return str(self._challenger)
 
+    @property
+    def has_challenger(self) -> bool:
+        """Whether anything was published."""
+        return self._challenger is not None
+
     def version(self, number: str) -> Any:
         """MLflow's entity. Raises TrackingError if there is none."""
         if number not in self.versions:
@@ -106,13 +111,13 @@ def open_model(params: Params, root: Path, command: str) -> Iterator[RegisteredM
 
 
 @contextmanager
-def find_model(params: Params, root: Path, command: str) -> Iterator[RegisteredModel]:
-    """What `open_model` yields, also where nothing has been published."""
+def find_model(params: Params, root: Path, command: str, patience: float = 120.0) -> Iterator[RegisteredModel]:
+    """What `open_model` yields, also where nothing has been published. `patience`: as `connect` has it."""
     if not store_exists(params, root):
         # Looking for a champion makes no database.
         yield RegisteredModel(params, root, None, tracking_uri(params, root))
         return
-    with connect(params, root, command) as (client, uri):
+    with connect(params, root, command, patience) as (client, uri):
         yield RegisteredModel(params, root, client, uri)
 
 

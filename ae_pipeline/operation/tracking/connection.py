@@ -1,6 +1,5 @@
 """Where MLflow keeps things: its address, a client for it, its pages, and the codecs of registered models."""
 
-import errno
 import logging
 import os
 import sqlite3
@@ -10,11 +9,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from ae_pipeline.codec.header import read_header
-from ae_pipeline.errors import TargetError, TrackingError, first_line
-from ae_pipeline.files import make_folder
+from ae_pipeline.errors import TrackingError, first_line
+from ae_pipeline.operation.tracking.database import (
+    PATIENCE_S,
+    database_lock,
+    database_path,
+    opened_alone,
+    try_database,
+)
 from ae_pipeline.operation.tracking.failures import check_address, explain
 from ae_pipeline.operation.tracking.location import ARTIFACTS, settle_location
 from ae_pipeline.params import Params
@@ -23,6 +26,7 @@ _DEFAULTS = {
     # Long enough for a server that is starting, short enough for one that is gone (MLflow's own default is minutes).
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "PGCONNECT_TIMEOUT": "15",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
@@ -36,11 +40,14 @@ def tracking_uri(params: Params, root: Path) -> str:
 
 
 @contextmanager
-def connect(params: Params, root: Path, command: str = "publish") -> Iterator[tuple[Any, str]]:
+def connect(
+    params: Params, root: Path, command: str = "publish", patience: float = PATIENCE_S
+) -> Iterator[tuple[Any, str]]:
     """MLflow's client. A local database is used by one process at a time; MLflow's errors become ours.
 
-    `command` is the one that an error message says to run again; "": whatever was run, a flow perhaps. A default store
-    that came from elsewhere is put right first (`tracking/location.py`).
+    `command` is the one that an error message says to run again; "": whatever was run, a flow perhaps. `patience`:
+    seconds to wait for another process. A default store that came from elsewhere is put right first
+    (`tracking/location.py`).
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -49,16 +56,17 @@ def connect(params: Params, root: Path, command: str = "publish") -> Iterator[tu
     from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # It logs a traceback of what it raises as well: a database that goes away is one line of ours.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = tracking_uri(params, root)
     check_address(uri)
     try:
         with ExitStack() as stack:
             stack.enter_context(_addresses_kept())
-            if uri.startswith("sqlite:"):
-                stack.enter_context(_database_lock(uri))
+            stack.enter_context(opened_alone(uri, patience))
             if uri == _local_uri(params, root):
-                settle_location(_database(uri), experiment_names(params))
-            _try_database(uri)
+                settle_location(database_path(uri), experiment_names(params))
+            try_database(uri)
             mlflow.set_tracking_uri(uri)
             mlflow.set_registry_uri(uri)
             client = mlflow.MlflowClient(uri, uri)
@@ -77,9 +85,11 @@ def experiment_id(client: Any, name: str, params: Params, root: Path, uri: str) 
     """Id of the experiment of that name, which is made when there is none. Raises TrackingError if it was deleted."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        # The local store keeps files beside its database; any other server knows itself where they go.
-        is_local = uri == _local_uri(params, root)
-        return client.create_experiment(name, (_database(uri).parent / ARTIFACTS).as_uri() if is_local else None)
+        # The local store keeps files beside its database; those of PostgreSQL are in the same place. A server knows
+        # itself where they go.
+        place = database_path(_local_uri(params, root)).parent / ARTIFACTS
+        is_ours = uri == _local_uri(params, root) or uri.startswith("postgresql")
+        return client.create_experiment(name, place.as_uri() if is_ours else None)
     if found.lifecycle_stage == "deleted":
         raise TrackingError(f"experiment {name} is in MLflow's trash; restore it there or set tracking.experiment")
     return found.experiment_id
@@ -91,40 +101,14 @@ def relocate_store(params: Params, root: Path) -> str:
     if uri != _local_uri(params, root):
         raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; only the store in {params.paths.tracking} can be relocated")
     try:
-        with _database_lock(uri):
-            strayed = settle_location(_database(uri), experiment_names(params), copy=True)
+        with database_lock(uri):
+            strayed = settle_location(database_path(uri), experiment_names(params), copy=True)
     except (sqlite3.Error, OSError) as error:
         raise TrackingError(explain(error, uri, "tracking relocate")) from None
     if strayed is None:
-        return f"{_database(uri)}: every address leads to its own folder; nothing to do"
+        return f"{database_path(uri)}: every address leads to its own folder; nothing to do"
     changes, copies = len(strayed.changes), len(strayed.left)
-    return f"{_database(uri)}: {changes} addresses lead to its own folder now; {copies} folder(s) were copied here"
-
-
-def _database(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///"))
-
-
-def _database_lock(uri: str) -> FileLock:
-    """Two processes that create the tables at once ruin the database for good."""
-    folder = _database(uri).parent
-    try:
-        make_folder(folder)
-    except TargetError:
-        raise FileExistsError(errno.EEXIST, "a file is in the way of a folder", str(folder)) from None
-    return FileLock(folder / ".publishing.lock", timeout=120)
-
-
-def _try_database(uri: str) -> None:
-    """Fail at once where MLflow would try again for minutes: no driver, no such database, no permission."""
-    if uri.startswith(("http:", "https:", "file:")) or "://" not in uri:
-        return
-    from sqlalchemy import create_engine
-
-    engine = create_engine(uri)
-    if engine.dialect.name in ("sqlite", "postgresql"):  # others may need options that only MLflow knows
-        engine.connect().close()
-    engine.dispose()
+    return f"{database_path(uri)}: {changes} addresses lead to its own folder now; {copies} folder(s) were copied here"
 
 
 @contextmanager
@@ -156,7 +140,7 @@ def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[s
     check_address(uri)
     if uri.startswith("http"):
         raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}; open that address, a server of its own is not needed")
-    if not uri.startswith("sqlite:"):
+    if not uri.startswith(("sqlite:", "postgresql")):
         raise TrackingError(
             f"MLFLOW_TRACKING_URI is {uri}, which has no pages of its own; `mlflow server --backend-store-uri "
             '"$MLFLOW_TRACKING_URI"` serves them'
@@ -164,7 +148,8 @@ def ui_command(params: Params, root: Path, port: int) -> tuple[list[str], dict[s
     with connect(params, root, "mlflow-ui"):
         pass  # makes the database if there is none yet
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [*command, "--backend-store-uri", uri], {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # Every user of the machine sees the words of a command; there may be a password in this one.
+    return command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
 
 
 def fetch_codec(model_uri: str, params: Params, root: Path, target: Path) -> Path:
@@ -229,7 +214,7 @@ def versions_of(client: Any, name: str) -> dict[str, Any]:
 def store_exists(params: Params, root: Path) -> bool:
     """Whether there is anything to ask: a local database may not have been made yet, and asking would make it."""
     uri = tracking_uri(params, root)
-    return not uri.startswith("sqlite:///") or _database(uri).exists()
+    return not uri.startswith("sqlite:///") or database_path(uri).exists()
 
 
 def _local_uri(params: Params, root: Path) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from ae_pipeline.errors import TrackingError, first_line, without_secrets
 
 # The packages of database drivers that are called otherwise than their module.
-_DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+_DRIVERS = {"psycopg2": "'ae-pipeline[postgres]'", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 _LONGEST = 200
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _WRITABLE = f"make it possible to write {{place}}, or set paths.tracking or {_VARIABLE} to another place"
@@ -34,7 +34,7 @@ _ADDRESS_OR_DATABASE = (
     ),
     (("unable to open database file", "readonly database"), "its database cannot be opened for writing", _WRITABLE),
     (
-        ("database is locked", "<Timeout>"),
+        ("database is locked", "<Timeout>", "due to lock timeout"),
         "another program holds its database",
         "wait until that one is done, or end it",
     ),
@@ -51,8 +51,16 @@ _CONNECTION = (
     (("Connection refused",), "nothing answers there (connection refused)", _REACHABLE),
     (("timed out", "Timeout"), "no answer came in time", _REACHABLE),
     (
-        ("Max retries exceeded", "RemoteDisconnected", "Connection reset", "server closed the connection"),
+        (
+            *("Max retries exceeded", "RemoteDisconnected", "Connection reset", "server closed the connection"),
+            *("terminating connection", "connection already closed", "connection is closed"),
+        ),
         "the connection fails",
+        _REACHABLE,
+    ),
+    (
+        ("the database system is",),  # starting up, shutting down, in recovery
+        "its database is being started or stopped",
         _REACHABLE,
     ),
 )
