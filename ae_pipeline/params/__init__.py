@@ -18,6 +18,7 @@ from ae_pipeline.files import read_small
 from ae_pipeline.params.base import Count, Limits, NonNegative, Positive, Section, Seed, Size, problems
 from ae_pipeline.params.operation import (
     BenchParams,
+    CheckpointParams,
     DriftParams,
     ExecuteParams,
     InboxParams,
@@ -27,7 +28,7 @@ from ae_pipeline.params.operation import (
 from ae_pipeline.params.options import ModelParams, SourceParams
 
 # Folders below paths.work that took long to make: `encode`, which clears that, leaves them.
-SWEEPS, BENCHMARKS = "sweep", "benchmark"
+SWEEPS, BENCHMARKS, TRAINING = "sweep", "benchmark", "training"
 
 LARGEST_PCA = 8192
 """Values of a row up to which PCA is computed: its covariance matrix has as many rows and columns (0.5 GB)."""
@@ -48,7 +49,7 @@ class Paths(Section):
     decoded: str = "data/decoded"
     reports: str = "reports"
     work: str = "data/.work"
-    """Unfinished parts of `encode`, and sweeps; outside every stage's outputs: DVC deletes those before it runs one."""
+    """Unfinished parts of `encode`, checkpoints of `train`, and sweeps; no stage's outputs, which DVC would delete."""
     growing: str = "data/growing"
     """Stores that `encode_new` adds to, one for each champion; nothing of DVC's."""
     tracking: str = "mlruns"
@@ -110,7 +111,7 @@ class TrainParams(Section):
     """torch: weights and biases within 1 / sqrt(fan_in); glorot: Keras's, by both sides of a layer, biases zero."""
     arithmetic: Literal["auto", "float", "integer"] = "auto"
     """What the codec computes in. integer: half the bytes, the same rows on every machine, and faster where the
-    processor multiplies bytes; takes a twentieth more epochs (to_integers.py). auto: where it is possible: uint8
+    processor multiplies bytes; takes a twentieth more epochs (tuning.py). auto: where it is possible: uint8
     samples, activation relu, and identity for latents."""
     weight_bits: WeightBits = 16
     """Bits of a stored weight of a codec that computes in floats: 16, or 8 for half the codec (weights.py)."""
@@ -194,6 +195,7 @@ class Params(Section):
     prepare: PrepareParams = PrepareParams()
     model: ModelParams = ModelParams()
     train: TrainParams = TrainParams()
+    checkpoint: CheckpointParams = CheckpointParams()
     quantiser: QuantiserParams = QuantiserParams()
     encode: EncodeParams = EncodeParams()
     execute: ExecuteParams = ExecuteParams()
@@ -239,11 +241,12 @@ class Params(Section):
         return self.tracking.registered_model or f"{self.source.name.replace('_', '-')}-ae"
 
     def used(self, *sections: str) -> dict[str, Any]:
-        """What decided a result, flat, under the names of params.yaml; no paths, executor, unused models or sources.
+        """What decided a result, flat, under the names of params.yaml: no paths, checkpoints, executor, unused models.
 
         `sections` restricts it, e.g. to those that a codec depends on.
         """
-        tree = self.model_dump(exclude={"paths", "execute", "tracking", "inbox", "promotion", "sweep", "bench"})
+        undecided = {"paths", "checkpoint", "execute", "tracking", "inbox", "promotion", "sweep", "bench"}
+        tree = self.model_dump(exclude=undecided)
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}

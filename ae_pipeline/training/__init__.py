@@ -3,11 +3,11 @@
 build            samples in, codec folder out
 loop             fit(): epochs, validation, early stopping
 batches          rows in memory or streamed
-averaging        averages of the weights while they are trained
-linear_start     where a model with a linear path begins: at the KLT of the train rows
+steps/           what is trained, and how a step changes it
 rate             what latents will cost, as a term of the loss
-precision        float32 or bfloat16, decided by measurement
-to_integers      from a trained float network to one in integers
+tuning           from a trained float network to one in integers
+to_integers      the network meanwhile: everything in it is rounded
+checkpoints      a training in a file, so that one that was killed goes on
 outlook          what answering the mean, and PCA, reach: said before training
 progress         bars in epochs
 """

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import psutil
@@ -27,8 +28,8 @@ class Rows(ABC):
     """How many there are."""
 
     @abstractmethod
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Batches (n, *shape) on the device, in an order that depends on the generator only."""
+    def shuffled(self, batch_size: int, generator: torch.Generator, skipped: int = 0) -> Iterator[Tensor]:
+        """Batches (n, *shape) on the device, in an order that depends on the generator only; some of them skipped."""
 
     @abstractmethod
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
@@ -42,10 +43,10 @@ class MemoryRows(Rows):
         self._pixels = torch.from_numpy(pixels).to(device)
         self.rows = len(pixels)
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    def shuffled(self, batch_size: int, generator: torch.Generator, skipped: int = 0) -> Iterator[Tensor]:
         """Batches by one random permutation of all rows."""
         order = torch.randperm(self.rows, generator=generator).to(self._pixels.device)
-        for chosen in order.split(batch_size):
+        for chosen in order.split(batch_size)[skipped:]:
             yield self._pixels.index_select(0, chosen)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
@@ -59,10 +60,10 @@ class StreamedRows(Rows):
     def __init__(self, samples: SampleSet, device: torch.device):
         self._samples, self._device, self.rows = samples, device, samples.rows
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    def shuffled(self, batch_size: int, generator: torch.Generator, skipped: int = 0) -> Iterator[Tensor]:
         """Batches from a window of rows that is filled shard by shard and shuffled whenever it is full."""
         shards = torch.randperm(len(self._samples.shards), generator=generator).tolist()
-        yield from self._batches(shards, max(_SHUFFLE_ROWS, batch_size), batch_size, generator)
+        yield from islice(self._batches(shards, max(_SHUFFLE_ROWS, batch_size), batch_size, generator), skipped, None)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Batches in the order of the split."""

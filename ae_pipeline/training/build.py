@@ -20,14 +20,17 @@ from ae_pipeline.files import refuse_existing
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Params
-from ae_pipeline.provenance import library_versions, machine
+from ae_pipeline.provenance import code_digests, library_versions, machine
 from ae_pipeline.training.batches import Rows, fit_scaling, open_rows
+from ae_pipeline.training.checkpoints import Checkpoints
 from ae_pipeline.training.loop import Epoch, Fitted, fit
 from ae_pipeline.training.rate import RateModel
-from ae_pipeline.training.to_integers import tune
+from ae_pipeline.training.tuning import tune
 
 # More rows than these hardly change where a range ends.
 _QUANTISER_ROWS = 200_000
+# A training is not taken up where another version of this would go on.
+_DECIDING_CODE = tuple(f"ae_pipeline/{room}" for room in ("codec", "data", "models", "training"))
 
 
 def build_codec(
@@ -37,11 +40,12 @@ def build_codec(
     folder: Path,
     git: dict[str, Any],
     on_epoch: Callable[[Epoch], None],
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[CodecHeader, Fitted]:
     """Train a codec as `params` say and write it to `folder`, whole or not at all.
 
-    `git` is the provenance of the code (see `provenance.git_state`). Raises TrainingError, DataError, ConfigError, and
-    TargetError before any training if `folder` is taken.
+    `git` is the provenance of the code (see `provenance.git_state`); a training that `checkpoints` found is taken up.
+    Raises TrainingError, DataError, ConfigError, and TargetError before any training if `folder` is taken.
     """
     refuse_existing(folder)
     if validation.spec != train.spec:
@@ -60,12 +64,12 @@ def build_codec(
     model.to(device)
     train_rows = open_rows(train, params.train.data, device)
     validation_rows = open_rows(validation, params.train.data, device)
-    fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch)
+    fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch, checkpoints)
 
     frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling, train.spec)
     integers, tuned = None, None
     if in_integers:
-        integers, tuned = tune(frozen, quantiser, rate, train_rows, validation_rows, params.train)
+        integers, tuned = tune(frozen, quantiser, rate, train_rows, validation_rows, params.train, checkpoints)
     header = save_codec(
         folder,
         model=frozen,
@@ -94,6 +98,25 @@ def build_codec(
         kind=train.kind,
     )
     return header, fitted
+
+
+def open_checkpoints(folder: Path, train: SampleSet, validation: SampleSet, params: Params) -> Checkpoints:
+    """The checkpoint of the training that `build_codec` makes of these, in `folder`; any other one there is removed.
+
+    Raises ConfigError for a device that this machine lacks, TargetError.
+    """
+    device = choose_device(params.train.device)
+    code, versions = code_digests(), library_versions()
+    made_of = {
+        "data": train.digest,
+        "validation data": validation.digest,
+        **params.used("model", "train", "quantiser"),
+        **{room: code[room] for room in _DECIDING_CODE},
+        **{library: versions[library] for library in ("torch", "numpy")},
+        "device": device.type,
+    }
+    here = {**machine(), "threads": torch.get_num_threads()}
+    return Checkpoints(folder, made_of, params.checkpoint, here)
 
 
 def _freeze(

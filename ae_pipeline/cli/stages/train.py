@@ -5,10 +5,10 @@ from pathlib import Path
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import warn
-from ae_pipeline.files import write_csv
-from ae_pipeline.params import Params
+from ae_pipeline.files import refuse_existing, write_csv
+from ae_pipeline.params import TRAINING, Params
 from ae_pipeline.provenance import git_state
-from ae_pipeline.training.build import build_codec
+from ae_pipeline.training.build import build_codec, open_checkpoints
 from ae_pipeline.training.outlook import check_fits, look_ahead
 from ae_pipeline.training.progress import epoch_progress
 
@@ -23,9 +23,15 @@ def run(params: Params, root: Path) -> None:
     print(outlook.describe(), flush=True)
     warn(outlook.warnings)
     validation, codec, git = SampleSet.open(prepared / "validation"), root / params.paths.codec, git_state(root)
+    refuse_existing(codec)
+    checkpoints = open_checkpoints(root / params.paths.work / TRAINING, train, validation, params)
+    warn(checkpoints.warnings)
+    if checkpoints.goes_on:
+        print(checkpoints.taken_up, flush=True)
     with epoch_progress(params.train.epochs) as on_epoch:
-        header, fitted = build_codec(train, validation, params, codec, git, on_epoch)
+        header, fitted = build_codec(train, validation, params, codec, git, on_epoch, checkpoints)
     write_csv(root / params.paths.reports / "history.csv", [asdict(epoch) for epoch in fitted.history])
+    checkpoints.remove()
     ended = "stopped early" if fitted.stopped_early else "ended"
     rounded = ""
     if integers := header.provenance.get("integers"):
