@@ -7,7 +7,7 @@ Limits on metrics (`max_mse`) are known by the table in evaluation/measures/metr
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -75,6 +75,8 @@ class PrepareParams(Section):
 class TrainParams(Section):
     """Fitting the autoencoder."""
 
+    unsaid: ClassVar[dict[str, Any]] = {"memory": None}
+    """Values that `Params.used` leaves out: knobs that were added later, as they were before there were any."""
     latent_size: Size = 28
     loss: Literal["mse", "bce"] = "mse"
     optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
@@ -127,7 +129,10 @@ class TrainParams(Section):
     compile: bool = False
     """torch.compile; can take minutes to start."""
     data: Literal["auto", "memory", "stream"] = "auto"
-    """Whether the train split is one tensor on the device or streamed from Parquet; auto: memory when it fits."""
+    """Whether rows are in the device's memory or streamed from Parquet in each epoch; auto: in memory if they fit."""
+    memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """GiB for rows: more are streamed with auto, and the shuffle buffer of streamed rows takes as much (streaming.py).
+    null: 0.4 of what is free on the device, and a buffer of 1 GiB."""
 
 
 class QuantiserParams(Section):
@@ -250,6 +255,9 @@ class Params(Section):
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}
+        for name, value in TrainParams.unsaid.items():
+            if tree["train"][name] == value:
+                del tree["train"][name]
         return flattened({name: values for name, values in tree.items() if not sections or name in sections})
 
 

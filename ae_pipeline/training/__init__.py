@@ -2,7 +2,8 @@
 
 build            samples in, codec folder out
 loop             fit(): epochs, validation, early stopping
-batches          rows in memory or streamed
+batches          what rows can do, and rows in memory
+streaming        rows read in each epoch, through a shuffle buffer, and which of the two it is
 steps/           what is trained, and how a step changes it
 rate             what latents will cost, as a term of the loss
 tuning           from a trained float network to one in integers

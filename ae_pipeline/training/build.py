@@ -21,10 +21,11 @@ from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Params
 from ae_pipeline.provenance import code_digests, library_versions, machine
-from ae_pipeline.training.batches import Rows, fit_scaling, open_rows
+from ae_pipeline.training.batches import Rows, fit_scaling
 from ae_pipeline.training.checkpoints import Checkpoints
 from ae_pipeline.training.loop import Epoch, Fitted, fit
 from ae_pipeline.training.rate import RateModel
+from ae_pipeline.training.streaming import RowsPlan, open_rows, plan_rows
 from ae_pipeline.training.tuning import tune
 
 # More rows than these hardly change where a range ends.
@@ -62,8 +63,9 @@ def build_codec(
         torch.manual_seed(params.train.seed)
         model = build_model(params.model.name, train.spec.shape, params.train.latent_size, params.model.options)
     model.to(device)
-    train_rows = open_rows(train, params.train.data, device)
-    validation_rows = open_rows(validation, params.train.data, device)
+    checkpoints = checkpoints or Checkpoints()
+    plan = where_rows_are(train, validation, params, checkpoints)
+    train_rows, validation_rows = open_rows(train, plan, device), open_rows(validation, plan, device)
     fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch, checkpoints)
 
     frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling, train.spec)
@@ -92,6 +94,7 @@ def build_codec(
             "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},
             "precision": asdict(fitted.precision),
             **({"integers": asdict(tuned)} if tuned else {}),
+            **({"rows": asdict(plan)} if plan.mode == "stream" else {}),
         },
         integers=integers,
         weight_bits=params.train.weight_bits,
@@ -117,6 +120,13 @@ def open_checkpoints(folder: Path, train: SampleSet, validation: SampleSet, para
     }
     here = {**machine(), "threads": torch.get_num_threads()}
     return Checkpoints(folder, made_of, params.checkpoint, here)
+
+
+def where_rows_are(train: SampleSet, validation: SampleSet, params: Params, checkpoints: Checkpoints) -> RowsPlan:
+    """Decide whether rows are in memory or streamed, once for a training, whatever memory is free when it goes on."""
+    device = choose_device(params.train.device)
+    plan = checkpoints.settled("rows", lambda: asdict(plan_rows(train, validation, params.train, device)))
+    return RowsPlan(**plan)
 
 
 def _freeze(

@@ -203,7 +203,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _tensor_digest(tensor: Tensor) -> list[Any]:
-    digest = hashlib.sha256(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    digest = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return [str(tensor.dtype), list(tensor.shape), digest.hexdigest()]
 
 

@@ -8,7 +8,7 @@ from ae_pipeline.errors import warn
 from ae_pipeline.files import refuse_existing, write_csv
 from ae_pipeline.params import TRAINING, Params
 from ae_pipeline.provenance import git_state
-from ae_pipeline.training.build import build_codec, open_checkpoints
+from ae_pipeline.training.build import build_codec, open_checkpoints, where_rows_are
 from ae_pipeline.training.outlook import check_fits, look_ahead
 from ae_pipeline.training.progress import epoch_progress
 
@@ -28,6 +28,9 @@ def run(params: Params, root: Path) -> None:
     warn(checkpoints.warnings)
     if checkpoints.goes_on:
         print(checkpoints.taken_up, flush=True)
+    plan = where_rows_are(train, validation, params, checkpoints)
+    if plan.mode == "stream":
+        print(plan.describe(train), flush=True)
     with epoch_progress(params.train.epochs) as on_epoch:
         header, fitted = build_codec(train, validation, params, codec, git, on_epoch, checkpoints)
     write_csv(root / params.paths.reports / "history.csv", [asdict(epoch) for epoch in fitted.history])

@@ -136,7 +136,7 @@ def trial(
     """Losses of steps on copies, the same batches and draws whatever the precision; nothing of it stays."""
     trainer = Trainer(copy.deepcopy(trained).train(), params, scaling, steps, autocast=autocast)
     generator = torch.Generator().manual_seed(params.seed)
-    for pixels in train.shuffled(params.batch_size, generator):
+    for pixels in train.few(params.batch_size, generator):
         if len(pixels) == params.batch_size:
             yield float(trainer.step(pixels))
 
