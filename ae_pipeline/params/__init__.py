@@ -75,7 +75,7 @@ class PrepareParams(Section):
 class TrainParams(Section):
     """Fitting the autoencoder."""
 
-    unsaid: ClassVar[dict[str, Any]] = {"memory": None}
+    unsaid: ClassVar[dict[str, Any]] = {"memory": None, "processes": 1}
     """Values that `Params.used` leaves out: knobs that were added later, as they were before there were any."""
     latent_size: Size = 28
     loss: Literal["mse", "bce"] = "mse"
@@ -133,6 +133,8 @@ class TrainParams(Section):
     memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """GiB for rows: more are streamed with auto, and the shuffle buffer of streamed rows takes as much (streaming.py).
     null: 0.4 of what is free on the device, and a buffer of 1 GiB."""
+    processes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes of this machine that train together, each on its share of every batch; of GPUs, one for each."""
 
 
 class QuantiserParams(Section):

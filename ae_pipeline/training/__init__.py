@@ -8,6 +8,8 @@ steps/           what is trained, and how a step changes it
 rate             what latents will cost, as a term of the loss
 tuning           from a trained float network to one in integers
 to_integers      the network meanwhile: everything in it is rounded
+ranks            several processes that train together, and what they tell each other
+launching        starts them on this machine
 checkpoints      a training in a file, so that one that was killed goes on
 outlook          what answering the mean, and PCA, reach: said before training
 progress         bars in epochs

@@ -1,7 +1,7 @@
 """Makes a codec's folder from samples: train, freeze, fit the quantiser, save."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from ae_pipeline.codec.header import CodecHeader, Scaling
 from ae_pipeline.codec.quantiser import Quantiser
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import DataError
+from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.files import refuse_existing
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import Params
 from ae_pipeline.provenance import code_digests, library_versions, machine
+from ae_pipeline.training import ranks
 from ae_pipeline.training.batches import Rows, fit_scaling
 from ae_pipeline.training.checkpoints import Checkpoints
 from ae_pipeline.training.loop import Epoch, Fitted, fit
@@ -49,28 +50,11 @@ def build_codec(
     Raises TrainingError, DataError, ConfigError, and TargetError before any training if `folder` is taken.
     """
     refuse_existing(folder)
-    if validation.spec != train.spec:
-        raise DataError(
-            f"validation samples are {validation.spec.describe()}, "
-            f"expected {train.spec.describe()} as the train samples"
-        )
-    if params.train.mirror:
-        _refuse_what_has_no_sides(train)
-    in_integers = _computes_in_integers(params, train.spec)
-    device = choose_device(params.train.device)
-    scaling = fit_scaling(train)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(params.train.seed)
-        model = build_model(params.model.name, train.spec.shape, params.train.latent_size, params.model.options)
-    model.to(device)
-    checkpoints = checkpoints or Checkpoints()
-    plan = where_rows_are(train, validation, params, checkpoints)
-    train_rows, validation_rows = open_rows(train, plan, device), open_rows(validation, plan, device)
-    fitted = fit(model, train_rows, validation_rows, params.train, scaling, on_epoch, checkpoints)
-
-    frozen, quantiser, rate = _freeze(model, fitted, train_rows, params, scaling, train.spec)
+    begun, fitted = _fit(train, validation, params, on_epoch, checkpoints := checkpoints or Checkpoints())
+    train_rows, validation_rows = begun.train_rows, begun.validation_rows
+    frozen, quantiser, rate = _freeze(begun.model, fitted, train_rows, params, begun.scaling, train.spec)
     integers, tuned = None, None
-    if in_integers:
+    if _computes_in_integers(params, train.spec):
         integers, tuned = tune(frozen, quantiser, rate, train_rows, validation_rows, params.train, checkpoints)
     header = save_codec(
         folder,
@@ -78,7 +62,7 @@ def build_codec(
         model_name=params.model.name,
         quantiser=quantiser,
         spec=train.spec,
-        scaling=scaling,
+        scaling=begun.scaling,
         provenance={
             "data": {"source": params.source.name, "digest": train.digest, "rows": train.rows},
             "git": git,
@@ -91,16 +75,82 @@ def build_codec(
                 "best_validation_loss": fitted.best.validation_loss,
             },
             "versions": library_versions(),
-            "machine": {**machine(), "device": device.type, "threads": torch.get_num_threads()},
+            "machine": {
+                **machine(),
+                "device": begun.device.type,
+                "threads": torch.get_num_threads(),
+                **({"processes": begun.processes} if begun.processes > 1 else {}),
+            },
             "precision": asdict(fitted.precision),
             **({"integers": asdict(tuned)} if tuned else {}),
-            **({"rows": asdict(plan)} if plan.mode == "stream" else {}),
+            **({"rows": asdict(begun.plan)} if begun.plan.mode == "stream" else {}),
         },
         integers=integers,
         weight_bits=params.train.weight_bits,
         kind=train.kind,
     )
     return header, fitted
+
+
+def train_along(train: SampleSet, validation: SampleSet, params: Params, checkpoints: Checkpoints) -> None:
+    """Do what a rank does that is not the first one: take part in the training, and write nothing."""
+    _fit(train, validation, params, lambda epoch: None, checkpoints)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What a training begins with."""
+
+    model: Autoencoder
+    train_rows: Rows
+    validation_rows: Rows
+    scaling: Scaling
+    plan: RowsPlan
+    device: torch.device
+    processes: int
+
+
+def _fit(
+    train: SampleSet,
+    validation: SampleSet,
+    params: Params,
+    on_epoch: Callable[[Epoch], None],
+    checkpoints: Checkpoints,
+) -> tuple[_Begun, Fitted]:
+    """Train a model, together with the other ranks if there are any; from then on each is alone."""
+    if validation.spec != train.spec:
+        raise DataError(
+            f"validation samples are {validation.spec.describe()}, "
+            f"expected {train.spec.describe()} as the train samples"
+        )
+    if params.train.mirror:
+        _refuse_what_has_no_sides(train)
+    _computes_in_integers(params, train.spec)  # refuses what cannot
+    _refuse_what_ranks_cannot(params)
+    device = choose_device(params.train.device)
+    scaling = fit_scaling(train)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(params.train.seed)
+        model = build_model(params.model.name, train.spec.shape, params.train.latent_size, params.model.options)
+    model.to(device)
+    plan = where_rows_are(train, validation, params, checkpoints)
+    rows, held_out = open_rows(train, plan, device), open_rows(validation, plan, device)
+    begun = _Begun(model, rows, held_out, scaling, plan, device, ranks.count())
+    fitted = fit(model, rows, held_out, params.train, scaling, on_epoch, checkpoints)
+    ranks.leave()
+    return begun, fitted
+
+
+def _refuse_what_ranks_cannot(params: Params) -> None:
+    if (number := ranks.count()) == 1:
+        return
+    if params.train.compile:
+        raise ConfigError(f"train.compile: true is for one process, found {number}; set it to false")
+    if params.train.batch_size < 2 * number:
+        raise ConfigError(
+            f"train.batch_size {params.train.batch_size} is shared out among {number} processes, each of which needs 2 "
+            f"rows; set it to at least {2 * number}, or use fewer processes"
+        )
 
 
 def open_checkpoints(folder: Path, train: SampleSet, validation: SampleSet, params: Params) -> Checkpoints:
@@ -117,6 +167,7 @@ def open_checkpoints(folder: Path, train: SampleSet, validation: SampleSet, para
         **{room: code[room] for room in _DECIDING_CODE},
         **{library: versions[library] for library in ("torch", "numpy")},
         "device": device.type,
+        "processes": ranks.count(),
     }
     here = {**machine(), "threads": torch.get_num_threads()}
     return Checkpoints(folder, made_of, params.checkpoint, here)

@@ -28,6 +28,7 @@ from torch import Tensor
 from ae_pipeline.errors import first_line, named, warn
 from ae_pipeline.files import clear_folder, finished_file, make_folder, sha256_json
 from ae_pipeline.params.operation import CheckpointParams
+from ae_pipeline.training import ranks
 
 NAME = "checkpoint.safetensors"
 _FORMAT = 1
@@ -63,7 +64,10 @@ class Checkpoints:
         machine: dict[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`machine` is what results may depend on in the last bits: another one takes up the training, and says so."""
+        """`machine` is what results may depend on in the last bits: another one takes up the training, and says so.
+
+        Of several ranks, which open it together, the first one alone removes and writes.
+        """
         self._folder, self._made_of, self._machine = folder, made_of or {}, machine or {}
         self._every, self._clock = every or CheckpointParams(), clock
         self._parts: dict[str, Part] = {}
@@ -73,7 +77,13 @@ class Checkpoints:
         """From where on a training that was found goes on, in words."""
         self.warnings: list[str] = []
         """What a person should know of checkpoints that were there, a line each."""
-        self._found: dict[str, Any] = self._find() if folder else {}
+        self._found: dict[str, Any] = {}
+        if folder and ranks.is_first():
+            self._found = self._find(folder)
+        ranks.wait_for_all()
+        if folder and not ranks.is_first() and (folder / NAME).exists():
+            self._found = read_tree(folder / NAME)
+        ranks.wait_for_all()  # before the first one writes another
 
     @property
     def goes_on(self) -> bool:
@@ -83,7 +93,7 @@ class Checkpoints:
     def settled(self, name: str, choose: Callable[[], Any]) -> Any:
         """What `choose` gives, JSON, or what it gave when this training began."""
         if name not in self._settled:
-            self._settled[name] = self._found["settled"][name] if self._found else choose()
+            self._settled[name] = self._found["settled"][name] if self._found else ranks.as_the_first(choose)
         return self._settled[name]
 
     def follow(self, name: str, part: Part) -> bool:
@@ -96,7 +106,7 @@ class Checkpoints:
 
     def step(self, *, epoch_ended: bool = False) -> None:
         """Save all parts if the settings say that it is time. Where the disk does not let us, training goes on."""
-        if self._folder is None:
+        if self._folder is None or not ranks.is_first():
             return
         self._epochs += epoch_ended
         minutes, epochs = self._every.minutes, self._every.epochs
@@ -110,7 +120,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """The training is done, and what it made has its name."""
-        if self._folder is not None:
+        if self._folder is not None and ranks.is_first():
             shutil.rmtree(self._folder, ignore_errors=True)
             with suppress(OSError):  # not empty
                 self._folder.parent.rmdir()
@@ -129,12 +139,11 @@ class Checkpoints:
             },
         )
 
-    def _find(self) -> dict[str, Any]:
+    def _find(self, folder: Path) -> dict[str, Any]:
         """The checkpoint of this very training; any other one is removed, and `warnings` say so."""
-        assert self._folder is not None
-        make_folder(self._folder)
-        clear_folder(self._folder, keep=[NAME])
-        path = self._folder / NAME
+        make_folder(folder)
+        clear_folder(folder, keep=[NAME])
+        path = folder / NAME
         if not path.exists():
             return {}
         try:
@@ -156,7 +165,7 @@ class Checkpoints:
                 f"{path} is of another training ({found['where']}; other: {named(other, 4)}) and is removed; "
                 "the training begins anew"
             )
-        clear_folder(self._folder)
+        clear_folder(folder)
         return {}
 
     def _take_up(self, path: Path, found: dict[str, Any]) -> None:

@@ -221,7 +221,7 @@ def test_an_edit_in_a_room_runs_the_stages_that_the_room_can_change(clone):
 # Python runs a module of this name at its start. It notes the parts that get their names, and kills at a wanted one.
 WATCH = """
 import os, signal, sys
-if sys.orig_argv[-2:] == ["stage", "encode"]:
+if sys.orig_argv[-2:] in (["stage", "encode"], ["stage", "train"]):
     def note(event, arguments):
         name = os.path.basename(arguments[1]) if event == "os.rename" else ""
         if name.startswith("part-") or name == "codec":

@@ -3,17 +3,20 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler
 
 from ae_pipeline.codec.arithmetic import scale_pixels
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import TrainParams
+from ae_pipeline.training import ranks
 from ae_pipeline.training.batches import Rows
 from ae_pipeline.training.rate import RateModel
 from ae_pipeline.training.steps.averaging import WeightAverage
@@ -26,6 +29,11 @@ _WARM_UP, _RATE_WARM_UP = 0.02, 0.1
 # Where the cosine ends, as a share of the learning rate, if weights are averaged: averages need no rest, and go on
 # getting better.
 _LAST_RATE = 0.1
+# Buffers are averaged here, not overwritten by the first rank's; the option's name depends on the version of torch.
+_KNOWN = signature(DistributedDataParallel).parameters
+_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _KNOWN else "broadcast_buffers"
+# A prime that keeps the seeds of ranks and steps apart.
+_SPREAD = 1_000_003
 
 
 class Trained(nn.Module):
@@ -44,6 +52,19 @@ class Trained(nn.Module):
             self.rate = rate.to(next(model.parameters()).device)
 
 
+class _Loss(nn.Module):
+    """The loss as a module, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, trained: Trained, params: TrainParams, *, compiled: bool):
+        super().__init__()
+        self._trained, self._params = trained, params
+        self._loss = torch.compile(trained.model.loss) if compiled else trained.model.loss
+
+    def forward(self, x: Tensor, target: Tensor, rate_share: float) -> Tensor:
+        """See `Autoencoder.loss`."""
+        return self._loss(x, target, self._params, self._trained.rate, rate_share)
+
+
 class Trainer:
     """A model and its rate model, if there is one, and all that changes in the `steps` in which they are trained."""
 
@@ -56,15 +77,22 @@ class Trainer:
         *,
         autocast: bool,
         compiled: bool = False,
+        alone: bool = False,
     ):
+        """It trains together with the other ranks (ranks.py), if there are any, unless `alone`."""
         self._trained = trained
         optimizer = _optimizer(trained, params)
         self._optimisation = Optimisation(trained, optimizer, _schedule(optimizer, params, steps))
         self._average = WeightAverage(trained, params.ema * steps) if params.ema else None
         self.kept = trained if self._average is None else self._average.modules
-        self._loss = torch.compile(trained.model.loss) if compiled else trained.model.loss
+        self._loss: Callable[[Tensor, Tensor, float], Tensor] = _Loss(trained, params, compiled=compiled)
+        self._ranks = 1 if alone else ranks.count()
+        if self._ranks > 1:
+            self._loss = DistributedDataParallel(self._loss, **{_BUFFERS: False})
         self._params, self._scaling, self._steps, self._autocast = params, scaling, steps, autocast
-        self._losses: list[Tensor] = []
+        # Kept in one tensor: small ones that stay would lie between the large ones of steps and keep the system from
+        # using that memory again.
+        self._losses = torch.zeros(steps // params.epochs, device=next(trained.parameters()).device)
         self._rows: list[int] = []
 
     @property
@@ -76,16 +104,22 @@ class Trainer:
         """A step for every batch that is left of an epoch; returns the mean loss over all its rows."""
         self._trained.train()
         for pixels in order.batches():
-            if len(pixels) >= 2:  # batch statistics of one row do not exist
-                self._losses.append(self.step(pixels))
+            if len(pixels) >= 2 * self._ranks:  # batch statistics of one row do not exist
+                self._losses[len(self._rows)] = self.step(pixels)
                 self._rows.append(len(pixels))
                 after_step()
-        mean = float(np.average(torch.stack(self._losses).cpu().double().numpy(), weights=self._rows))
-        self._losses, self._rows = [], []
+        losses = self._losses[: len(self._rows)].cpu().double().numpy()
+        mean = float(np.average(losses, weights=self._rows))
+        self._rows = []
         return mean
 
     def step(self, pixels: Tensor) -> Tensor:
-        """One batch; returns its loss."""
+        """One batch, of which each rank takes its share; returns its loss."""
+        rows = len(pixels)
+        if self._ranks > 1:
+            pixels = ranks.share(pixels)
+            # Draws of its own in each rank and step, so that a checkpoint need not hold those of all ranks.
+            torch.manual_seed((self._params.seed * _SPREAD + self._optimisation.steps) * _SPREAD + ranks.rank())
         target = scale_pixels(pixels.float(), self._scaling)
         if self._params.mirror:
             target = _mirrored(target)
@@ -93,8 +127,12 @@ class Trainer:
         x = target + noise_std * torch.randn_like(target) if noise_std else target
         rate_share = min(1.0, self._optimisation.steps / self._steps / _RATE_WARM_UP)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self._autocast):
-            loss: Tensor = self._loss(x, target, self._params, self._trained.rate, rate_share)
+            loss: Tensor = self._loss(x, target, rate_share)
+        if self._ranks > 1:  # gradients are averaged over ranks: a row counts alike in a larger share and a smaller one
+            loss = loss * (len(pixels) * self._ranks / rows)
         self._optimisation.step(loss)
+        if self._ranks > 1:
+            ranks.average([*(b for b in self._trained.buffers() if b.is_floating_point()), loss])
         if self._average is not None:
             self._average.update()
         return loss.detach()
@@ -104,10 +142,12 @@ class Trainer:
         """The loss of what would be kept, on clean rows, without dropout, latents rounded, in float32; mean of rows."""
         self.kept.eval()
         total = 0.0
-        for pixels in rows.in_order(VALIDATION_BATCH_ROWS):
+        for number, pixels in enumerate(rows.in_order(VALIDATION_BATCH_ROWS)):
+            if number % self._ranks != ranks.rank() % self._ranks:
+                continue
             target = scale_pixels(pixels.float(), self._scaling)
             total += float(self.kept.model.loss(target, target, self._params, self.kept.rate)) * len(pixels)
-        return total / rows.rows
+        return (ranks.add_up(total) if self._ranks > 1 else total) / rows.rows
 
     def state(self) -> State:
         """Weights, averages, optimizer, and the losses of the epoch so far."""
@@ -115,7 +155,7 @@ class Trainer:
             "optimisation": self._optimisation.state(),
             "average": None if self._average is None else self._average.state(),
             "batches_watched": self._trained.model.batches_watched,
-            "losses": torch.stack(self._losses) if self._losses else None,
+            "losses": self._losses[: len(self._rows)],
             "rows": self._rows,
         }
 
@@ -125,16 +165,15 @@ class Trainer:
         if self._average is not None:
             self._average.restore(state["average"])
         self._trained.model.batches_watched = state["batches_watched"]
-        device = next(self._trained.parameters()).device
-        self._losses = [] if state["losses"] is None else list(state["losses"].to(device))
         self._rows = state["rows"]
+        self._losses[: len(self._rows)] = state["losses"]
 
 
 def trial(
     trained: Trained, train: Rows, params: TrainParams, scaling: Scaling, steps: int, autocast: bool
 ) -> Iterator[float]:
     """Losses of steps on copies, the same batches and draws whatever the precision; nothing of it stays."""
-    trainer = Trainer(copy.deepcopy(trained).train(), params, scaling, steps, autocast=autocast)
+    trainer = Trainer(copy.deepcopy(trained).train(), params, scaling, steps, autocast=autocast, alone=True)
     generator = torch.Generator().manual_seed(params.seed)
     for pixels in train.few(params.batch_size, generator):
         if len(pixels) == params.batch_size:
