@@ -29,7 +29,7 @@ NEEDS = {
 CUT = "..."
 """A line of output that stands for those left out."""
 _OTHERS = {
-    "cd", "cp", "export", "git", "mlflow", "mv", "pip", "prefect", "rm", "source", "sqlite3"
+    "cd", "cp", "export", "git", "mlflow", "mv", "pip", "prefect", "rm", "source", "sqlite3", "torchrun"
 }  # fmt: skip
 """Programs whose options are not ours to check."""
 
