@@ -25,7 +25,7 @@ from ae_pipeline.evaluation.evaluate import evaluate_codec
 from ae_pipeline.models import build_model
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import EncodeParams, Params
-from ae_pipeline.training.batches import Rows, fit_scaling, open_rows
+from ae_pipeline.training.batches import MemoryRows, Rows, fit_scaling
 from ae_pipeline.training.loop import fit
 
 # name: (model, options of the model, options of train); what is missing: MODEL and THEN, then params.py.
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--test", action="store_true", help="also the test split, through a latent store")
     args = parser.parse_args()
     splits = {name: SampleSet.open(args.prepared / name) for name in ("train", "validation", "test")}
-    train, validation = (open_rows(splits[name], "memory", CPU) for name in ("train", "validation"))
+    train, validation = (MemoryRows(splits[name].load().pixels, CPU) for name in ("train", "validation"))
     scaling = fit_scaling(splits["train"])
     print("| setting | CPU-s | levels | validation MSE | entropy, bits | test MSE | Parquet, bits | with codec |")
     print("|---|---|---|---|---|---|---|---|")

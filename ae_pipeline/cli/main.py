@@ -5,6 +5,7 @@ Everything heavy is imported where it is used, so that help and mistakes answer 
 
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -106,7 +107,8 @@ def stage(
         raise ConfigError(f"no stage {name!r}; expected one of {', '.join((CODE, *STAGES))}")
     loaded, root = workspace(params)
     try:
-        with one_stage(root, name):
+        # torchrun starts a training's processes, of which the first one holds the workspace.
+        with nullcontext() if name == "train" and os.environ.get("RANK", "0") != "0" else one_stage(root, name):
             run_stage(name, loaded, root)
     except TargetError as error:
         raise TargetError(f"{error}; `dvc repro --force --single-item {CODE} {name}` does that") from None

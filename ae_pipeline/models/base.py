@@ -62,6 +62,8 @@ class Autoencoder(nn.Module, ABC):
     """Latent d is of channel d % latent_channels, and all of a channel are quantised alike; 0: each in its own way."""
     zero: float = 0.0
     """Where 0 of the samples' own units lies among scaled values; `fit` sets it. Angles of vectors are seen from it."""
+    batches_watched = 0
+    """Batches of training that a model has taken a mean over. It is no weight: `fit` keeps it when it is taken up."""
 
     def __init__(self, sample_shape: tuple[int, ...], latent_size: int, options: ModelOptions, output_activation: str):
         super().__init__()

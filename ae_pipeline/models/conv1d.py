@@ -56,7 +56,6 @@ class Conv1dAutoencoder(Autoencoder):
         self.decoder = _convolutions(up, options)
         self._hidden = up[0]
         self.register_buffer("centre", torch.tensor([0.5]))
-        self._batches = 0
         self._start_linear()
 
     def encode(self, x: Tensor) -> Tensor:
@@ -75,8 +74,8 @@ class Conv1dAutoencoder(Autoencoder):
     @torch.no_grad()
     def _watch(self, x: Tensor) -> None:
         """Take a batch into the mean of all values. Silence is a latent of zero then, which costs next to nothing."""
-        self._batches += 1
-        self.centre += (x.mean() - self.centre) / self._batches
+        self.batches_watched += 1
+        self.centre += (x.mean() - self.centre) / self.batches_watched
 
     def _to_places(self, x: Tensor) -> Tensor:
         """(N, values[, channels]) to (N, values of a place, 1, places)."""

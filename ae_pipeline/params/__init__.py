@@ -7,7 +7,7 @@ Limits on metrics (`max_mse`) are known by the table in evaluation/measures/metr
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -18,6 +18,7 @@ from ae_pipeline.files import read_small
 from ae_pipeline.params.base import Count, Limits, NonNegative, Positive, Section, Seed, Size, problems
 from ae_pipeline.params.operation import (
     BenchParams,
+    CheckpointParams,
     CompactParams,
     DriftParams,
     ExecuteParams,
@@ -28,7 +29,7 @@ from ae_pipeline.params.operation import (
 from ae_pipeline.params.options import ModelParams, SourceParams
 
 # Folders below paths.work that took long to make: `encode`, which clears that, leaves them.
-SWEEPS, BENCHMARKS = "sweep", "benchmark"
+SWEEPS, BENCHMARKS, TRAINING = "sweep", "benchmark", "training"
 
 LARGEST_PCA = 8192
 """Values of a row up to which a linear path begins as PCA: the covariance has as many rows and columns (0.5 GB)."""
@@ -49,7 +50,7 @@ class Paths(Section):
     decoded: str = "data/decoded"
     reports: str = "reports"
     work: str = "data/.work"
-    """Unfinished parts of `encode`, and sweeps; outside every stage's outputs: DVC deletes those before it runs one."""
+    """Unfinished parts of `encode`, checkpoints of `train`, and sweeps; no stage's outputs, which DVC would delete."""
     growing: str = "data/growing"
     """Stores that `encode_new` adds to, one for each champion; nothing of DVC's."""
     tracking: str = "mlruns"
@@ -75,6 +76,8 @@ class PrepareParams(Section):
 class TrainParams(Section):
     """Fitting the autoencoder."""
 
+    unsaid: ClassVar[dict[str, Any]] = {"memory": None, "processes": 1}
+    """Values that `Params.used` leaves out: knobs that were added later, as they were before there were any."""
     latent_size: Size = 28
     loss: Literal["mse", "bce"] = "mse"
     optimizer: Literal["adam", "adamw", "adadelta"] = "adamw"
@@ -111,7 +114,7 @@ class TrainParams(Section):
     """torch: weights and biases within 1 / sqrt(fan_in); glorot: Keras's, by both sides of a layer, biases zero."""
     arithmetic: Literal["auto", "float", "integer"] = "auto"
     """What the codec computes in. integer: half the bytes, the same rows on every machine, and faster where the
-    processor multiplies bytes; takes a twentieth more epochs (to_integers.py). auto: where it is possible: uint8
+    processor multiplies bytes; takes a twentieth more epochs (tuning.py). auto: where it is possible: uint8
     samples, activation relu, and identity for latents."""
     weight_bits: WeightBits = 16
     """Bits of a stored weight of a codec that computes in floats: 16, or 8 for half the codec (weights.py)."""
@@ -127,7 +130,12 @@ class TrainParams(Section):
     compile: bool = False
     """torch.compile; can take minutes to start."""
     data: Literal["auto", "memory", "stream"] = "auto"
-    """Whether the train split is one tensor on the device or streamed from Parquet; auto: memory when it fits."""
+    """Whether rows are in the device's memory or streamed from Parquet in each epoch; auto: in memory if they fit."""
+    memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """GiB for rows: more are streamed with auto, and the shuffle buffer of streamed rows takes as much (streaming.py).
+    null: 0.4 of what is free on the device, and a buffer of 1 GiB."""
+    processes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes of this machine that train together, each on its share of every batch; of GPUs, one for each."""
 
 
 class QuantiserParams(Section):
@@ -195,6 +203,7 @@ class Params(Section):
     prepare: PrepareParams = PrepareParams()
     model: ModelParams = ModelParams()
     train: TrainParams = TrainParams()
+    checkpoint: CheckpointParams = CheckpointParams()
     quantiser: QuantiserParams = QuantiserParams()
     encode: EncodeParams = EncodeParams()
     execute: ExecuteParams = ExecuteParams()
@@ -241,16 +250,18 @@ class Params(Section):
         return self.tracking.registered_model or f"{self.source.name.replace('_', '-')}-ae"
 
     def used(self, *sections: str) -> dict[str, Any]:
-        """What decided a result, flat, under the names of params.yaml; no paths, executor, unused models or sources.
+        """What decided a result, flat, under the names of params.yaml: no paths, checkpoints, executor, unused models.
 
         `sections` restricts it, e.g. to those that a codec depends on.
         """
-        tree = self.model_dump(
-            exclude={"paths", "execute", "tracking", "inbox", "compact", "promotion", "sweep", "bench"}
-        )
+        undecided = {"paths", "checkpoint", "execute", "tracking", "inbox", "compact", "promotion", "sweep", "bench"}
+        tree = self.model_dump(exclude=undecided)
         for section in ("source", "model"):
             name = tree[section]["name"]
             tree[section] = {"name": name, name: tree[section][name]}
+        for name, value in TrainParams.unsaid.items():
+            if tree["train"][name] == value:
+                del tree["train"][name]
         return flattened({name: values for name, values in tree.items() if not sections or name in sections})
 
 

@@ -51,6 +51,18 @@ class ExecuteParams(Section):
         return self
 
 
+class CheckpointParams(Section):
+    """How often a training is saved, so that one that was killed goes on (docs/training.md); null: not by that.
+
+    It decides no result: a training that was taken up ends with the same codec.
+    """
+
+    minutes: Positive | None = 5.0
+    """Minutes after which it is saved, in the middle of an epoch, too."""
+    epochs: Count | None = None
+    """Epochs after which it is saved."""
+
+
 class InboxParams(Section):
     """New data that is encoded with the champion, on a schedule."""
 

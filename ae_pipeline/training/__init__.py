@@ -2,12 +2,15 @@
 
 build            samples in, codec folder out
 loop             fit(): epochs, validation, early stopping
-batches          rows in memory or streamed
-averaging        averages of the weights while they are trained
-linear_start     where a model with a linear path begins: at the KLT of the train rows
+batches          what rows can do, and rows in memory
+streaming        rows read in each epoch, through a shuffle buffer, and which of the two it is
+steps/           what is trained, and how a step changes it
 rate             what latents will cost, as a term of the loss
-precision        float32 or bfloat16, decided by measurement
-to_integers      from a trained float network to one in integers
+tuning           from a trained float network to one in integers
+to_integers      the network meanwhile: everything in it is rounded
+ranks            several processes that train together, and what they tell each other
+launching        starts them on this machine
+checkpoints      a training in a file, so that one that was killed goes on
 outlook          what answering the mean, and PCA, reach: said before training
 progress         bars in epochs
 """

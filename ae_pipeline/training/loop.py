@@ -4,36 +4,28 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler
+from torch import Tensor
 
 from ae_pipeline.codec.arithmetic import scale_pixels
 from ae_pipeline.codec.header import Scaling
 from ae_pipeline.errors import DataError, TrainingError
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import TrainParams
-from ae_pipeline.training.averaging import WeightAverage
 from ae_pipeline.training.batches import Rows
-from ae_pipeline.training.linear_start import begin_as_klt
-from ae_pipeline.training.precision import Precision, choose_precision
+from ae_pipeline.training.checkpoints import Checkpoints
 from ae_pipeline.training.rate import RateModel
+from ae_pipeline.training.steps.course import Order, State, draws, restore_draws
+from ae_pipeline.training.steps.linear_start import begin_as_klt
+from ae_pipeline.training.steps.precision import Precision, choose_precision
+from ae_pipeline.training.steps.trainer import VALIDATION_BATCH_ROWS, Trained, Trainer, trial
 
-_VALIDATION_BATCH_ROWS = 2048
 # A validation loss this many times the untrained model's counts as diverged; of one that begins as the KLT, which may
 # be nearly perfect on few columns, as many times the error of answering the mean, if that is more.
 _DIVERGED = 10.0
-# Shares of all steps over which the learning rate (cosine) and the rate term rise from zero: before the network has
-# learned anything, saving bits would switch dimensions off for good.
-_WARM_UP, _RATE_WARM_UP = 0.02, 0.1
-# Where the cosine ends, as a share of the learning rate, if weights are averaged: averages need no rest, and go on
-# getting better.
-_LAST_RATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,164 +62,117 @@ def fit(
     params: TrainParams,
     scaling: Scaling,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
     """Train `model` in place and leave it with the weights of the epoch with the lowest validation loss.
 
     Deterministic for `params.seed` on one machine with one number of threads: rows are shuffled by a generator of
-    their own, noise and dropout draw from torch's, seeded here. Raises TrainingError when the loss is not finite,
-    explodes, or never gets below that of the untrained model.
+    their own, noise and dropout draw from torch's, seeded here. What `checkpoints` found is taken up, to the same
+    result. Raises TrainingError when the loss is not finite, explodes, or never gets below that of the untrained model.
     """
     if train.rows < 2:
         raise DataError(f"the train split has {train.rows} row; expected at least 2")
-    generator = torch.Generator().manual_seed(params.seed)
-    history: list[Epoch] = []
-    best_state: dict[str, Tensor] = {}
-    best_epoch = 0
+    checkpoints = checkpoints or Checkpoints()
     with seeded(params.seed, next(model.parameters()).device, compiled=params.compile):
-        trained = _Trained(model, params)
+        trained = Trained(model, params)
         model.zero = -scaling.offset / scaling.scale
-        if model.begins_as_klt:
+        if model.begins_as_klt and not checkpoints.goes_on:
             begin_as_klt(model, train, scaling, params.rate_weight)
         steps = params.epochs * math.ceil(train.rows / params.batch_size)
-        precision = choose_precision(params.autocast, partial(_trial, trained, train, params, scaling, steps))
-        trainer = _Trainer(trained, params, scaling, steps, autocast=precision.autocast, compiled=params.compile)
-        untrained = best_loss = trainer.validation_loss(validation)
-        worst = _DIVERGED * max(untrained, _spread(validation, scaling) if model.begins_as_klt else 0.0)
-        for number in range(1, params.epochs + 1):
-            learning_rate = trainer.learning_rate
-            train_loss = trainer.epoch(train, generator)
-            epoch = Epoch(number, train_loss, trainer.validation_loss(validation), learning_rate)
-            _check(epoch, untrained, worst)
-            history.append(epoch)
-            on_epoch(epoch)
-            if epoch.validation_loss < best_loss:
-                best_loss, best_epoch = epoch.validation_loss, number
-                best_state = copy.deepcopy(trainer.kept.state_dict())
-            if params.patience and number - best_epoch >= params.patience:
-                break
-    if not best_epoch:
+        tried = partial(trial, trained, train, params, scaling, steps)
+        chosen = checkpoints.settled("precision", lambda: asdict(choose_precision(params.autocast, tried)))
+        precision = Precision(**chosen)
+        trainer = Trainer(trained, params, scaling, steps, autocast=precision.autocast, compiled=params.compile)
+        run = _Run(trainer, Order(train, params.batch_size, params.seed), validation, params)
+        if not checkpoints.follow("float", run):
+            run.begin(_spread(validation, scaling) if model.begins_as_klt else 0.0)
+        while not run.ended:
+            on_epoch(run.epoch(checkpoints.step))
+            checkpoints.step(epoch_ended=True)
+    if not run.best_epoch:
         raise TrainingError(
-            f"training never lowered the validation loss of {untrained:.5g} in {len(history)} epochs; "
+            f"training never lowered the validation loss of {run.untrained:.5g} in {len(run.history)} epochs; "
             "change train.learning_rate, train.optimizer or the model, or, where `prepare` warns of its values, "
             "remove outliers from the validation split"
         )
-    trained.load_state_dict(best_state)
-    return Fitted(history, best_epoch, len(history) < params.epochs, precision, trained.rate)
+    trained.load_state_dict(run.best_state)
+    return Fitted(run.history, run.best_epoch, len(run.history) < params.epochs, precision, trained.rate)
 
 
-class _Trained(nn.Module):
-    """What is trained: the model, initialised, and with train.rate_weight a rate model."""
+class _Run:
+    """The epochs of a training, from the first one or from where a checkpoint was taken."""
 
-    def __init__(self, model: Autoencoder, params: TrainParams):
-        super().__init__()
-        if params.initialisation == "glorot":
-            model.apply(_initialise_glorot)
-        self.model = model
-        self.rate: RateModel | None = None
-        if params.rate_weight:
-            rounds = params.rate_latents == "rounded"
-            shared, channels = params.rate_code == "shared", model.latent_channels
-            rate = RateModel(model.latent_size, shared=shared, rounds=rounds, channels=channels)
-            self.rate = rate.to(next(model.parameters()).device)
+    def __init__(self, trainer: Trainer, order: Order, validation: Rows, params: TrainParams):
+        self._trainer, self._order, self._validation, self._params = trainer, order, validation, params
+        self._device = next(trainer.kept.parameters()).device
+        self._learning_rate = trainer.learning_rate
+        self.history: list[Epoch] = []
+        self.best_state: dict[str, Tensor] = {}
+        self.best_epoch = 0
+        self.untrained = self._best_loss = self._worst = math.inf
 
-
-class _Trainer:
-    """A model and its rate model, if there is one, and all that changes in the `steps` in which they are trained."""
-
-    def __init__(
-        self,
-        trained: _Trained,
-        params: TrainParams,
-        scaling: Scaling,
-        steps: int,
-        *,
-        autocast: bool,
-        compiled: bool = False,
-    ):
-        self._trained = trained
-        self._optimizer = _optimizer(trained, params)
-        self._schedule = _schedule(self._optimizer, params, steps)
-        self._average = WeightAverage(trained, params.ema * steps) if params.ema else None
-        self.kept = trained if self._average is None else self._average.modules
-        self._loss = torch.compile(trained.model.loss) if compiled else trained.model.loss
-        self._params, self._scaling, self._steps, self._autocast = params, scaling, steps, autocast
+    def begin(self, spread: float) -> None:
+        """Measure what training has to get below, and what it must not get above."""
+        self.untrained = self._best_loss = self._trainer.validation_loss(self._validation)
+        self._worst = _DIVERGED * max(self.untrained, spread)
 
     @property
-    def learning_rate(self) -> float:
-        """Learning rate of the next step."""
-        return float(self._schedule.get_last_lr()[0])
+    def ended(self) -> bool:
+        """Whether there were enough epochs, or too many without a better one."""
+        number, patience = len(self.history), self._params.patience
+        return number == self._params.epochs or bool(patience and number - self.best_epoch >= patience)
 
-    def epoch(self, train: Rows, generator: torch.Generator) -> float:
-        """A step for every batch; returns the mean loss over rows."""
-        self._trained.train()
-        losses: list[Tensor] = []
-        rows: list[int] = []
-        for pixels in train.shuffled(self._params.batch_size, generator):
-            if len(pixels) < 2:
-                continue  # batch statistics of one row do not exist
-            losses.append(self.step(pixels))
-            rows.append(len(pixels))
-        return float(np.average(torch.stack(losses).cpu().double().numpy(), weights=rows))
+    def epoch(self, after_step: Callable[[], None]) -> Epoch:
+        """Train through what is left of an epoch, validate, and keep what is better than all before."""
+        train_loss = self._trainer.epoch(self._order, after_step)
+        loss = self._trainer.validation_loss(self._validation)
+        epoch = Epoch(len(self.history) + 1, train_loss, loss, self._learning_rate)
+        _check(epoch, self.untrained, self._worst)
+        self.history.append(epoch)
+        self._learning_rate = self._trainer.learning_rate
+        if loss < self._best_loss:
+            self._best_loss, self.best_epoch = loss, epoch.epoch
+            self.best_state = copy.deepcopy(self._trainer.kept.state_dict())
+        return epoch
 
-    def step(self, pixels: Tensor) -> Tensor:
-        """One batch; returns its loss."""
-        target = scale_pixels(pixels.float(), self._scaling)
-        if self._params.mirror:
-            target = _mirrored(target)
-        noise_std = self._params.noise_std
-        x = target + noise_std * torch.randn_like(target) if noise_std else target
-        rate_share = min(1.0, self._schedule.last_epoch / self._steps / _RATE_WARM_UP)
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self._autocast):
-            loss: Tensor = self._loss(x, target, self._params, self._trained.rate, rate_share)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
-        self._schedule.step()
-        if self._average is not None:
-            self._average.update()
-        return loss.detach()
+    @property
+    def where(self) -> str:
+        """How far it is, in words."""
+        if self.ended:
+            return f"the end of epoch {len(self.history)}"
+        done = f", {self._order.done:,} steps of which are done" if self._order.done else ""
+        return f"epoch {len(self.history) + 1} of {self._params.epochs}{done}"
 
-    @torch.inference_mode()
-    def validation_loss(self, rows: Rows) -> float:
-        """The loss of what would be kept, on clean rows, without dropout, latents rounded, in float32; mean of rows."""
-        self.kept.eval()
-        total = 0.0
-        for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
-            target = scale_pixels(pixels.float(), self._scaling)
-            total += float(self.kept.model.loss(target, target, self._params, self.kept.rate)) * len(pixels)
-        return total / rows.rows
+    def state(self) -> State:
+        """All that decides how it goes on, and what came out so far."""
+        return {
+            "trainer": self._trainer.state(),
+            "order": self._order.state(),
+            "draws": draws(self._device),
+            "learning_rate": self._learning_rate,
+            "history": [asdict(epoch) for epoch in self.history],
+            "best": {"epoch": self.best_epoch, "loss": self._best_loss, "state": dict(self.best_state)},
+            "untrained": self.untrained,
+            "worst": self._worst,
+        }
 
-
-def _trial(
-    trained: _Trained, train: Rows, params: TrainParams, scaling: Scaling, steps: int, autocast: bool
-) -> Iterator[float]:
-    """Losses of steps on copies, the same batches and draws whatever the precision; nothing of it stays."""
-    trainer = _Trainer(copy.deepcopy(trained).train(), params, scaling, steps, autocast=autocast)
-    generator = torch.Generator().manual_seed(params.seed)
-    for pixels in train.shuffled(params.batch_size, generator):
-        if len(pixels) == params.batch_size:
-            yield float(trainer.step(pixels))
-
-
-def _mirrored(pictures: Tensor) -> Tensor:
-    """(N, height, width[, channels]), about half of them left to right."""
-    chosen = torch.rand(len(pictures), device=pictures.device) < 0.5
-    return torch.where(chosen.reshape(-1, *[1] * (pictures.dim() - 1)), pictures.flip(2), pictures)
-
-
-def _initialise_glorot(module: nn.Module) -> None:
-    """Weights uniform within sqrt(6 / (fan_in + fan_out)), biases zero (Glorot and Bengio, 2010, equation 16)."""
-    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        self._trainer.restore(state["trainer"])
+        self._order.restore(state["order"])
+        self._learning_rate = state["learning_rate"]
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        best = state["best"]
+        self.best_epoch, self._best_loss, self.best_state = best["epoch"], best["loss"], best["state"]
+        self.untrained, self._worst = state["untrained"], state["worst"]
+        restore_draws(state["draws"])
 
 
 @torch.no_grad()
 def _spread(rows: Rows, scaling: Scaling) -> float:
     """Mean squared distance of scaled values from each value's mean."""
     moments = torch.zeros(2, 1, dtype=torch.float64)
-    for pixels in rows.in_order(_VALIDATION_BATCH_ROWS):
+    for pixels in rows.in_order(VALIDATION_BATCH_ROWS):
         x = scale_pixels(pixels.float(), scaling).flatten(1).double().cpu()
         moments = moments + torch.stack([x.sum(0), x.square().sum(0)])
     mean, square = moments / rows.rows
@@ -245,29 +190,6 @@ def _check(epoch: Epoch, untrained: float, worst: float) -> None:
             f"training diverges: validation loss {epoch.validation_loss:.5g} in epoch {epoch.epoch}, {untrained:.5g} "
             f"before training; lower train.learning_rate (now {epoch.learning_rate:g}); no codec was written"
         )
-
-
-def _optimizer(trained: _Trained, params: TrainParams) -> torch.optim.Optimizer:
-    speed, decay = params.learning_rate, params.weight_decay
-    groups: list[dict[str, Any]] = [{"params": list(trained.model.parameters())}]
-    if trained.rate is not None:  # steps and densities are no weights to be kept small
-        groups.append({"params": list(trained.rate.parameters()), "weight_decay": 0.0})
-    if params.optimizer == "adadelta":
-        return torch.optim.Adadelta(groups, lr=speed, weight_decay=decay)
-    kind = torch.optim.Adam if params.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=speed, weight_decay=decay, fused=True)
-
-
-def _schedule(optimizer: torch.optim.Optimizer, params: TrainParams, steps: int) -> LRScheduler:
-    if params.schedule == "constant":
-        return ConstantLR(optimizer, factor=1.0)
-    warm = max(1.0, _WARM_UP * steps)
-    last = _LAST_RATE if params.ema else 0.0
-
-    def factor(step: int) -> float:
-        return min(1.0, (step + 1) / warm) * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-    return LambdaLR(optimizer, factor)
 
 
 @contextmanager

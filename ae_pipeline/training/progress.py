@@ -19,7 +19,7 @@ def epoch_progress(epochs: int, file: TextIO | None = None) -> Iterator[Callable
         def show(epoch: Epoch) -> None:
             losses = f"train_loss {epoch.train_loss:.5f}  validation_loss {epoch.validation_loss:.5f}"
             bar.set_postfix_str(losses)
-            bar.update()
+            bar.update(epoch.epoch - bar.n)  # a training that was taken up begins later
             if not terminal:
                 print(f"epoch {epoch.epoch}/{epochs}  {losses}", file=file, flush=True)
 

@@ -1,4 +1,4 @@
-"""Turns a trained float network into one in integers (integer.py): it trains on while everything is rounded.
+"""A trained float network in integers (integer.py), while it is trained on: everything is rounded (tuning.py).
 
 Weights, activations, latents and logits are rounded on grids whose steps are powers of two, and gradients pass as if
 they were not (straight-through; Jacob and others, arXiv:1712.05877). For the rate, latents are noisy as in rate.py;
@@ -7,7 +7,6 @@ the decoder gets them rounded (Minnen and Singh, "Channel-wise autoregressive en
 
 import copy
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -29,27 +28,11 @@ from ae_pipeline.models.base import Autoencoder, Weighted, output_axis
 from ae_pipeline.models.neighbours import neighbour_loss
 from ae_pipeline.params import TrainParams
 from ae_pipeline.training.batches import Rows
-from ae_pipeline.training.loop import seeded
 from ae_pipeline.training.rate import RateModel
 
 # A pixel p is seen as p / 2 ** 8, for bfloat16's and the integers' sake, not as p / 255.
 _PIXEL_BITS, _PIXEL_SCALE = 8, 256 / 255
-_CALIBRATION_ROWS, _BATCH_ROWS = 8192, 2048
-# Shares of the training's learning rate, which falls to zero again, and of its epochs.
-_SPEED, _EPOCHS = 0.02, 0.05
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What rounding cost: losses of validation rows, as in training."""
-
-    epochs: int
-    float_loss: float
-    """Loss of the float network, with quantised latents."""
-    rounded_loss: float
-    """Loss after rounding, before training on."""
-    loss: float
-    """Loss of the integer network."""
+_CALIBRATION_ROWS, BATCH_ROWS = 8192, 2048
 
 
 class RoundedLayer(nn.Module):
@@ -195,7 +178,7 @@ class RoundedNetwork(nn.Module):
     def calibrate(self, rows: Rows) -> None:
         """Fit all grids: those of activations to the largest that some rows have."""
         seen = 0
-        for pixels in rows.in_order(_BATCH_ROWS):
+        for pixels in rows.in_order(BATCH_ROWS):
             self.decode(self.encode(pixels))
             seen += len(pixels)
             if seen >= _CALIBRATION_ROWS:
@@ -217,48 +200,6 @@ class RoundedNetwork(nn.Module):
         layers = zip(self._names, self.layers, strict=True)
         state = {f"{name}.{key}": value for name, layer in layers for key, value in layer.integers().items()}
         return state | ({"output.table": sigmoid_table()} if self._sigmoid else {})
-
-
-def tune(
-    model: Autoencoder, quantiser: Quantiser, rate: RateModel | None, train: Rows, validation: Rows, params: TrainParams
-) -> tuple[dict[str, Tensor], Tuned]:
-    """Round a frozen `model` and train it on; returns the state of the integer model of the best epoch, and its cost.
-
-    `rate` is that of the quantised latents, trained with it. Deterministic for `params.seed` as `fit` is.
-    """
-    device = next(iter(train.in_order(1))).device
-    network = RoundedNetwork(model, quantiser).to(device).eval()
-    rate = None if rate is None else rate.to(device)
-    with seeded(params.seed, device):
-        float_loss = _loss(network, rate, validation, params)
-        network.calibrate(train)
-        rounded_loss = best_loss = _loss(network, rate, validation, params)
-        modules = nn.ModuleList([network] if rate is None else [network, rate])
-        best = copy.deepcopy(modules.state_dict())
-        epochs = max(1, round(_EPOCHS * params.epochs))
-        optimizer = torch.optim.Adam(modules.parameters(), lr=_SPEED * params.learning_rate, fused=True)
-        steps = epochs * math.ceil(train.rows / params.batch_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        generator = torch.Generator().manual_seed(params.seed + 1)
-        for _ in range(epochs):
-            modules.train()
-            for pixels in train.shuffled(params.batch_size, generator):
-                optimizer.zero_grad(set_to_none=True)
-                network.loss(pixels, params, rate).backward()
-                optimizer.step()
-                schedule.step()
-            modules.eval()
-            loss = _loss(network, rate, validation, params)
-            if loss < best_loss:
-                best_loss, best = loss, copy.deepcopy(modules.state_dict())
-        modules.load_state_dict(best)
-    return network.integers(), Tuned(epochs, float_loss, rounded_loss, best_loss)
-
-
-@torch.inference_mode()
-def _loss(network: RoundedNetwork, rate: RateModel | None, rows: Rows, params: TrainParams) -> float:
-    total = sum(float(network.loss(pixels, params, rate)) * len(pixels) for pixels in rows.in_order(_BATCH_ROWS))
-    return total / rows.rows
 
 
 def _round(x: Tensor, bits: int, low: int, high: int) -> Tensor:

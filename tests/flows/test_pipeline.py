@@ -221,9 +221,10 @@ def test_an_edit_in_a_room_runs_the_stages_that_the_room_can_change(clone):
 # Python runs a module of this name at its start. It notes the parts that get their names, and kills at a wanted one.
 WATCH = """
 import os, signal, sys
-if sys.orig_argv[-2:] == ["stage", "encode"]:
+if sys.orig_argv[-2:] in (["stage", "encode"], ["stage", "train"]):
     def note(event, arguments):
-        if event == "os.rename" and os.path.basename(arguments[1]).startswith("part-"):
+        name = os.path.basename(arguments[1]) if event == "os.rename" else ""
+        if name.startswith("part-") or name == "codec":
             with open(os.environ["NOTED"], "a") as file:
                 print(arguments[1], file=file)
             if os.environ["KILL_AT"] and os.environ["KILL_AT"] in str(arguments[1]):
@@ -256,3 +257,21 @@ def test_a_killed_encode_goes_on_with_the_next_repro(clone, tmp_path):
     _, _, parts = encode("--force", "--single-item")
     assert len(parts) == 5
     assert bytes_of(clone.folder / "data/latents") == resumed
+
+
+def test_a_killed_training_goes_on_with_the_next_repro_to_the_same_codec(clone, tmp_path):
+    codec = clone.folder / "data/codec/codec.json"
+    clone.dvc("repro", "train")
+    wanted = json.loads(codec.read_text())["fingerprint"]
+    clone.change({"checkpoint": {"epochs": 5}})
+    assert ran(clone.dvc("repro", "train")[1]) == [CODE]
+    (tmp_path / "sitecustomize.py").write_text(WATCH)
+    environment = {"PYTHONPATH": str(tmp_path), "NOTED": str(tmp_path / "noted")}
+    force = ("repro", "--force", "--single-item", "train")
+    code, _ = clone.dvc(*force, check=False, KILL_AT="data/codec", **environment)
+    assert code != 0
+    assert not codec.exists()
+    _, output = clone.dvc("repro", "train")
+    assert f"training goes on from epoch 11 of {EPOCHS}, saved at " in output
+    assert json.loads(codec.read_text())["fingerprint"] == wanted
+    assert not (clone.folder / "data/.work").exists()

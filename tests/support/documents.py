@@ -30,7 +30,7 @@ CUT = "..."
 """A line of output that stands for those left out."""
 _OTHERS = {
     "cd", "cp", "export", "git", "mlflow", "mv", "pip", "prefect", "rm", "source", "sqlite3",
-    "tar", "pg_dump", "pg_restore", "systemctl",
+    "tar", "pg_dump", "pg_restore", "systemctl", "torchrun",
 }  # fmt: skip
 """Programs whose options are not ours to check."""
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ae_pipeline.training.averaging import WeightAverage
+from ae_pipeline.training.steps.averaging import WeightAverage
 
 
 def ramp(steps, length):

@@ -9,8 +9,8 @@ from ae_pipeline.models import build_model
 from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.params import TrainParams
 from ae_pipeline.training.batches import MemoryRows
-from ae_pipeline.training.loop import _Trained, _trial
-from ae_pipeline.training.precision import Precision, choose_precision
+from ae_pipeline.training.steps.precision import Precision, choose_precision
+from ae_pipeline.training.steps.trainer import Trained, trial
 
 
 class Machine:
@@ -71,6 +71,6 @@ def test_the_trial_makes_the_first_steps_of_the_training(data):  # noqa: F811
     torch.manual_seed(0)
     model = build_model("dense", (12, 12), 6, dict(DenseOptions.model_validate(OPTIONS)))
     rows = MemoryRows(data.train_pixels, torch.device("cpu"))
-    trial = _trial(_Trained(model, params), rows, params, Scaling(offset=0, scale=255), 100 * 9, autocast=False)
+    losses = trial(Trained(model, params), rows, params, Scaling(offset=0, scale=255), 100 * 9, autocast=False)
     result = fitted(data, **{**knobs, "patience": 1})[1]
-    assert result.history[0].train_loss == pytest.approx(sum(trial) / 9, rel=1e-6)
+    assert result.history[0].train_loss == pytest.approx(sum(losses) / 9, rel=1e-6)

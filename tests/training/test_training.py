@@ -17,9 +17,10 @@ from ae_pipeline.errors import DataError, TargetError, TrainingError
 from ae_pipeline.models import build_model
 from ae_pipeline.models.dense import Options as DenseOptions
 from ae_pipeline.params import Params, PrepareParams, TrainParams
-from ae_pipeline.training.batches import MemoryRows, StreamedRows
+from ae_pipeline.training.batches import MemoryRows
 from ae_pipeline.training.build import build_codec
 from ae_pipeline.training.loop import fit
+from ae_pipeline.training.streaming import StreamedRows
 
 CPU = torch.device("cpu")
 GIT = {"commit": None, "dirty": None}
@@ -58,7 +59,7 @@ def fitted(data, options=(), *, rows=540, device=CPU, streamed=False, on_epoch=l
     torch.manual_seed(0)
     chosen = DenseOptions.model_validate({**OPTIONS, **dict(options)})
     model = build_model("dense", (12, 12), params.latent_size, dict(chosen)).to(device)
-    train = StreamedRows(data.train, device) if streamed else MemoryRows(data.train_pixels[:rows], device)
+    train = StreamedRows(data.train, device, 130) if streamed else MemoryRows(data.train_pixels[:rows], device)
     result = fit(model, train, MemoryRows(data.pixels, device), params, Scaling(offset=0, scale=255), on_epoch)
     return model.eval(), result
 

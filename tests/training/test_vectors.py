@@ -20,8 +20,8 @@ from ae_pipeline.params import Params, TrainParams
 from ae_pipeline.params.base import replaced
 from ae_pipeline.training.batches import MemoryRows, fit_scaling
 from ae_pipeline.training.build import build_codec
-from ae_pipeline.training.linear_start import begin_as_klt
 from ae_pipeline.training.outlook import misfits
+from ae_pipeline.training.steps.linear_start import begin_as_klt
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VALUES = 12

@@ -12,7 +12,7 @@ from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import warn
 from ae_pipeline.files import clear_folder, make_folder, refuse_existing, rename_folder, require_one_file_system
-from ae_pipeline.params import BENCHMARKS, SWEEPS, Params
+from ae_pipeline.params import BENCHMARKS, SWEEPS, TRAINING, Params
 from ae_pipeline.provenance import git_state
 from ae_pipeline.store.executors.engines import kept
 from ae_pipeline.store.writing.encoding import encode_samples, finished_or_removed
@@ -30,7 +30,7 @@ def run(params: Params, root: Path) -> None:
     with kept(params.execute):
         _encode_all(params, root, stores)
     rename_folder(stores, latents)
-    clear_folder(work, keep=[SWEEPS, BENCHMARKS])
+    clear_folder(work, keep=[SWEEPS, BENCHMARKS, TRAINING])
     with suppress(OSError):  # not empty
         work.rmdir()
 

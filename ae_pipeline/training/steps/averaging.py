@@ -4,7 +4,7 @@ The averaged network is as good as one whose learning rate has already fallen: t
 (Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30, 1992).
 """
 
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,15 @@ class WeightAverage(Generic[Modules]):
         if self._steps % self._every == 0:
             self._average.update_parameters(self._source)
         self._steps += 1
+
+    def state(self) -> dict[str, Any]:
+        """The averages, and how many steps went into them."""
+        return {"average": dict(self._average.state_dict()), "steps": self._steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._average.load_state_dict(state["average"])
+        self._steps = state["steps"]
 
     def _move(self, averages: Tensors, now: Tensors, _: Tensor | int) -> None:
         if averages[0].is_floating_point():
