@@ -40,8 +40,12 @@ if TYPE_CHECKING:
 CodecFolder = Annotated[Path | None, typer.Option("--codec", help="Codec folder, e.g. data/codec.")]
 ModelUri = Annotated[str | None, typer.Option("--model", help="Registered model, e.g. models:/mnist-ae@challenger.")]
 Layout = Annotated[
-    Literal["list", "binary", "packed", "coded"] | None,
+    Literal["list", "binary", "packed", "coded", "stream"] | None,
     typer.Option(help="How latents are stored. [default: as suits the codec's training]"),
+]
+RowGroupRows = Annotated[
+    int | None,
+    typer.Option(min=1, max=1_000_000, help="Rows per Parquet row group. [default: 10,000; of streams 2,000]"),
 ]
 # What people are told of a new store; `info` says the rest.
 _WRITTEN = ["store", "rows", "bytes_in", "bytes_out", "ratio", "bits_per_row", "bits_per_row_with_codec", "parts"]
@@ -53,7 +57,13 @@ def encode(
     codec: CodecFolder = None,
     model: ModelUri = None,
     layout: Layout = None,
-    row_group_rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows per Parquet row group.")] = 10_000,
+    row_group_rows: RowGroupRows = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Only if the codec promises every value back as it was.")
+    ] = False,
+    max_error: Annotated[
+        float | None, typer.Option(min=0, help="Only if the codec promises every value within this distance.")
+    ] = None,
     skip_unreadable: SkipUnreadable = False,
     allow_partial: AllowPartial = False,
     device: Device = "auto",
@@ -65,6 +75,7 @@ def encode(
 ) -> None:
     """Encode a data set into a latent store."""
     from ae_pipeline.cli.summary import describe_store
+    from ae_pipeline.codec.context.options import STREAM_ROWS
     from ae_pipeline.codec.header import read_header
     from ae_pipeline.files import refuse_inside
     from ae_pipeline.params import EncodeParams
@@ -80,9 +91,12 @@ def encode(
     complete = complete_once_named("store", Path(store), as_json=as_json)  # of a URL never: no such folder is found
     with complete, naming_options(row_group_rows="--row-group-rows"), _codec(codec, model) as folder:
         header = read_header(folder)
+        header.promises(0 if exact else max_error, model or str(codec))
         samples = _open_samples(data, header, skip_unreadable)
         watch = samples.watch_range(header.scaling)
-        settings = EncodeParams(layout=layout or header.layout, row_group_rows=row_group_rows, device=device)
+        layout = layout or header.layout
+        rows = row_group_rows or (STREAM_ROWS if layout == "stream" else EncodeParams().row_group_rows)
+        settings = EncodeParams(layout=layout, row_group_rows=rows, device=device)
         git = git_state(Path.cwd())
         with row_progress("encode", samples.rows) as progress:
             name = data_name(data)

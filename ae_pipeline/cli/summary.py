@@ -29,6 +29,7 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         **({"shards": len(manifest.shard_digests)} if any(part.is_joined for part in manifest.parts) else {}),
         **({"missing": _missing(manifest)} if manifest.missing else {}),
         "columns": {column.name: column.type for column in manifest.columns},
+        **({} if header.max_error is None else {"max_error": header.max_error}),
         "layout": manifest.latent.layout,
         "source": manifest.source.model_dump(),
         "written_by": manifest.written_by,

@@ -18,6 +18,7 @@ from ae_pipeline.models.base import Autoencoder
 _EXACT_SQUARES = EXACT // LARGEST_INPUT**2
 # Values whose squares are taken at once on a CPU: as floats, half a MiB.
 _CACHED_VALUES = 1 << 17
+_INDEX_ZERO = 128
 
 
 class FloatArithmetic:
@@ -102,11 +103,43 @@ class IntegerArithmetic:
 
     def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
         """MSE of each row, float32 (n,), in units of the scale squared."""
-        values = original.shape[1:].numel()
-        rows = max(1, _CACHED_VALUES // values) if self._device.type == "cpu" else len(original)
-        pairs = zip(decoded.split(rows), original.split(rows), strict=True)
-        sums = torch.cat([_sums_of_squares(*pair) for pair in pairs])
-        return sums.div_(values * LARGEST_INPUT**2).float()
+        return _errors_of_bytes(decoded, original)
+
+
+class GridArithmetic:
+    """uint8 pixels, and as latents their indices in a grid, less 128 as int8: see `context.grid`."""
+
+    def __init__(self, max_error: int, device: torch.device):
+        self._error, self._step, self._device = max_error, 2 * max_error + 1, device
+
+    def place(self, rows: np.ndarray) -> Tensor:
+        """Pixels or latents to the device as they are."""
+        return moved(from_dlpack(np.ascontiguousarray(rows)), self._device)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels (n, height, width) to q (n, height * width)."""
+        index = (pixels.flatten(1).short() + self._error).div_(self._step, rounding_mode="floor")
+        return index.sub_(_INDEX_ZERO).to(torch.int8)
+
+    def decode(self, q: Tensor) -> Tensor:
+        """Latents q to uint8 values, (n, height * width)."""
+        return q.short().add_(_INDEX_ZERO).mul_(self._step).clamp_(max=LARGEST_INPUT).to(torch.uint8)
+
+    def decode_unquantised(self, pixels: Tensor) -> Tensor:
+        """The pixels themselves, as float32: without its grid the codec loses nothing."""
+        return pixels.float()
+
+    def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
+        """MSE of each row, float32 (n,), in units of the scale squared."""
+        return _errors_of_bytes(decoded, original.flatten(1))
+
+
+def _errors_of_bytes(decoded: Tensor, original: Tensor) -> Tensor:
+    values = original.shape[1:].numel()
+    rows = max(1, _CACHED_VALUES // values) if original.device.type == "cpu" else len(original)
+    pairs = zip(decoded.split(rows), original.split(rows), strict=True)
+    sums = torch.cat([_sums_of_squares(*pair) for pair in pairs])
+    return sums.div_(values * LARGEST_INPUT**2).float()
 
 
 def _sums_of_squares(one: Tensor, other: Tensor) -> Tensor:

@@ -18,10 +18,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 
-from ae_pipeline.codec.arithmetic import FloatArithmetic, IntegerArithmetic, fetched
+from ae_pipeline.codec.arithmetic import FloatArithmetic, GridArithmetic, IntegerArithmetic, fetched
+from ae_pipeline.codec.context.known import note_streams
+from ae_pipeline.codec.context.networks import Networks
+from ae_pipeline.codec.context.saving import empty_networks, load_packed, stream_coder
+from ae_pipeline.codec.context.streams import StreamCoder
 from ae_pipeline.codec.devices import one_torch_thread, own_stream, whole_float32
 from ae_pipeline.codec.header import (
     BYTE_FORMAT,
+    CONTEXT_FORMAT,
     FLOAT_FORMAT,
     HEADER_NAME,
     INTEGER_FORMAT,
@@ -55,18 +60,26 @@ _MOST_ROW_VALUES = 1 << 27
 class Codec:
     """Ready the moment it exists. Thread-safe: encoding and decoding change nothing in it."""
 
-    def __init__(self, header: CodecHeader, model: Autoencoder, device: torch.device | str = "cpu"):
+    def __init__(self, header: CodecHeader, model: Autoencoder | Networks, device: torch.device | str = "cpu"):
         self.header, self.device = header, torch.device(device)
         self.spec, self.fingerprint, self.latent_size = header.spec, header.fingerprint, header.model.latent_size
         self.folder: Path | None = None
         """Where it was loaded from."""
         whole_float32(self.device)
-        self.model = model = model.to(self.device).eval().requires_grad_(False)
-        """The network, of float or of integer layers."""
-        widest = _widest(header, model)
-        self._arithmetic: FloatArithmetic | IntegerArithmetic
         self.block_rows: int
         """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
+        self.streams: StreamCoder | None = None
+        """What codes the latents of a context codec, row group by row group."""
+        self._arithmetic: FloatArithmetic | IntegerArithmetic | GridArithmetic
+        if isinstance(model, Networks):
+            self.streams = stream_coder(header, model.prepare())
+            note_streams(header.fingerprint, self.streams)
+            self._arithmetic = GridArithmetic(header.model.context.max_error, self.device)
+            self.block_rows = integer_block_rows(header.spec.size, 2, self.device)
+            return
+        self.model = model = model.to(self.device).eval().requires_grad_(False)
+        """The network of an autoencoder, of float or of integer layers."""
+        widest = _widest(header, model)
         if header.is_integer:
             self._arithmetic = integers = IntegerArithmetic(header, model, self.device)
             self.block_rows = integer_block_rows(widest, integers.value_bytes, self.device)
@@ -85,6 +98,8 @@ class Codec:
             state = load_file(path) if is_utf8(path) else load(path.read_bytes())
         except (OSError, SafetensorError) as error:
             raise CodecError(f"cannot read {path}: {first_line(error)}; restore the codec") from None
+        if header.format == CONTEXT_FORMAT:
+            return cls._of_context(header, folder, state, device)
         model = _unallocated_model(header, folder, most_layers=len(state))
         expected = model.state_dict()
         if header.format == BYTE_FORMAT:
@@ -98,6 +113,18 @@ class Codec:
             codec = cls(header, model, device)
         except OverflowError as error:
             raise CodecError(f"{path} does not hold the weights of an integer codec: {error}; restore it") from None
+        codec.folder = folder
+        return codec
+
+    @classmethod
+    def _of_context(
+        cls, header: CodecHeader, folder: Path, state: dict[str, Tensor], device: torch.device | str
+    ) -> "Codec":
+        path = folder / WEIGHTS_NAME
+        try:
+            codec = cls(header, load_packed(empty_networks(header), state), device)
+        except (OverflowError, ValueError) as error:
+            raise CodecError(f"{path} does not hold the networks of a context codec: {error}; restore it") from None
         codec.folder = folder
         return codec
 
@@ -181,7 +208,7 @@ class Codec:
         if rows > self.block_rows:
             return np.concatenate([self.decode_block(latents[: rows // 2]), self.decode_block(latents[rows // 2 :])])
         with own_stream(self.device):
-            decoded = self._arithmetic.decode(self._arithmetic.place(latents))[:rows]
+            decoded = self._arithmetic.decode(self._arithmetic.place(latents))[:rows].reshape(-1, *self.spec.shape)
             pixels = fetched(decoded.to(torch.uint8) if self.spec.dtype == "uint8" else decoded)
         with np.errstate(invalid="ignore"):  # weights of another's making may give NaN, which no integer is
             return pixels.astype(self.spec.dtype, copy=False)

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from ae_pipeline.codec.context.options import MOST_SIDE
+from ae_pipeline.codec.context.options import NAME as CONTEXT
+from ae_pipeline.codec.context.options import Options as ContextOptions
 from ae_pipeline.data.json_types import Finite, JsonModel, KindEntry, Samples, Sha256, Size
 from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.errors import CodecError, DataError, first_line
@@ -17,8 +20,10 @@ from ae_pipeline.files import read_small, sha256_json, write_json
 from ae_pipeline.params.base import problems
 from ae_pipeline.params.options import MODELS, ModelName
 
-FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT = 1, 2, 3
-"""Floats from float16 weights, integers (arithmetic.py), and floats from weights of a byte (weights.py)."""
+FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT, CONTEXT_FORMAT = 1, 2, 3, 4
+"""Floats from float16 weights, integers (arithmetic.py), floats from weights of a byte (weights.py), and values that
+come back within a bound (context/)."""
+_FORMATS = (FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT, CONTEXT_FORMAT)
 HEADER_NAME = "codec.json"
 WEIGHTS_NAME = "weights.safetensors"
 _LARGEST_HEADER = 16 << 20
@@ -34,14 +39,19 @@ class Scaling(JsonModel):
 class Model(JsonModel):
     """Architecture: enough to rebuild the network that the weights belong to."""
 
-    name: ModelName
+    name: ModelName | Literal["context"]
     latent_size: Size
     options: dict[str, Any]
 
     @model_validator(mode="after")
     def _options_are_known(self) -> "Model":
-        MODELS[self.name].model_validate(self.options)
+        (ContextOptions if self.name == CONTEXT else MODELS[self.name]).model_validate(self.options)
         return self
+
+    @property
+    def context(self) -> ContextOptions:
+        """The options of a context codec."""
+        return ContextOptions.model_validate(self.options)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -65,7 +75,7 @@ class QuantiserHeader(JsonModel):
 class CodecHeader(JsonModel):
     """The whole of codec.json."""
 
-    format: Literal[1, 2, 3]
+    format: Literal[1, 2, 3, 4]
     fingerprint: Sha256
     samples: Samples
     scaling: Scaling
@@ -81,15 +91,29 @@ class CodecHeader(JsonModel):
         scales, latents = len(self.quantiser.scale), self.model.latent_size
         if scales != len(self.quantiser.zero_point) or not scales or latents % scales:
             raise ValueError("quantiser.scale and quantiser.zero_point must have model.latent_size values each")
-        if self.format != BYTE_FORMAT and scales != latents:
+        if self.format not in (BYTE_FORMAT, CONTEXT_FORMAT) and scales != latents:
             raise ValueError("quantiser.scale and quantiser.zero_point are short in a format that has no such ones")
         try:
             _ = self.spec
         except DataError as error:
             raise ValueError(str(error)) from None
-        if self.is_integer:
+        if (self.format == CONTEXT_FORMAT) != (self.model.name == CONTEXT):
+            raise ValueError(f"model {self.model.name} in a codec of format {self.format}")
+        if self.format == INTEGER_FORMAT:
             self._fits_integers()
+        if self.format == CONTEXT_FORMAT:
+            self._fits_contexts()
         return self
+
+    def _fits_contexts(self) -> None:
+        shape, step = self.samples.shape, 2 * self.model.context.max_error + 1
+        if self.samples.dtype != "uint8" or len(shape) != 2 or max(shape) > MOST_SIDE:
+            raise ValueError(f"a context codec is for grey uint8 samples of at most {MOST_SIDE} x {MOST_SIDE}")
+        if self.model.latent_size != shape[0] * shape[1] or (self.scaling.offset, self.scaling.scale) != (0, 255):
+            raise ValueError("a context codec has a latent for each value, and scales by 255")
+        found = (self.quantiser.levels, self.quantiser.scale, self.quantiser.zero_point)
+        if found != (256, [step], [128 * step]):
+            raise ValueError(f"a context codec of this bound has steps of {step}")
 
     def _fits_integers(self) -> None:
         if (self.samples.dtype, self.scaling.offset, self.scaling.scale) != ("uint8", 0, 255):
@@ -102,8 +126,24 @@ class CodecHeader(JsonModel):
 
     @property
     def is_integer(self) -> bool:
-        """Whether it computes in integers; otherwise in floats."""
-        return self.format == INTEGER_FORMAT
+        """Whether it computes in integers, the same on every machine; otherwise in floats."""
+        return self.format in (INTEGER_FORMAT, CONTEXT_FORMAT)
+
+    @property
+    def max_error(self) -> int | None:
+        """No value comes back further away than this, in the samples' units; None: nothing is promised of values."""
+        return self.model.context.max_error if self.format == CONTEXT_FORMAT else None
+
+    def promises(self, max_error: float | None, name: str) -> None:
+        """Raise CodecError unless no value comes back further away than this; None: nothing is asked for."""
+        if max_error is None or (self.max_error is not None and self.max_error <= max_error):
+            return
+        found = "promises nothing of single values" if self.max_error is None else f"promises {self.max_error}"
+        bound = "every value as it was" if max_error == 0 else f"every value within {max_error:g}"
+        raise CodecError(
+            f"{name} {found}, but {bound} is asked for; take a codec that was trained for it (`ae-pipeline preset "
+            "exact` or near_1 and so on, then `dvc repro`: docs/exact.md), or ask for less"
+        )
 
     @property
     def spec(self) -> SampleSpec:
@@ -112,8 +152,10 @@ class CodecHeader(JsonModel):
         return SampleSpec(tuple(self.samples.shape), self.samples.dtype)
 
     @property
-    def layout(self) -> Literal["list", "binary", "packed", "coded"]:
+    def layout(self) -> Literal["list", "binary", "packed", "coded", "stream"]:
         """The layout in which the latents of a codec trained so take the fewest bits, as far as it can be told."""
+        if self.format == CONTEXT_FORMAT:
+            return "stream"
         params = self.provenance.get("params")  # by their paths in params.yaml
         if not isinstance(params, dict) or not params.get("train.rate_weight"):
             return "list"
@@ -161,9 +203,9 @@ def read_header(folder: Path) -> CodecHeader:
         raise CodecError(f"no codec at {folder} ({HEADER_NAME} is missing); {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CodecError(f"{path} is not readable JSON: {first_line(error)}; restore the codec") from None
-    if isinstance(values, dict) and values.get("format") not in (FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT):
+    if isinstance(values, dict) and values.get("format") not in _FORMATS:
         raise CodecError(
-            f"{path} has format {values.get('format')!r}, expected {FLOAT_FORMAT} to {BYTE_FORMAT}; "
+            f"{path} has format {values.get('format')!r}, expected {_FORMATS[0]} to {_FORMATS[-1]}; "
             "use a newer ae-pipeline"
         )
     try:

@@ -78,7 +78,8 @@ def evaluate_codec(
     """Encode `test` into a temporary store, decode it, and measure what came back and what it took.
 
     With `train`, PCA of the same latent size is fitted on it and sent through the same quantiser and layout, and the
-    means that errors are held against are those of its rows (mean_answer.py).
+    means that errors are held against are those of its rows (mean_answer.py). A codec that promises a bound for every
+    value is not held against PCA.
     `seed` chooses the random rows that are pictured.
     """
     header = read_header(codec_path)
@@ -97,9 +98,10 @@ def evaluate_codec(
             "break_even_rows": _break_even_rows(metrics),
             **rows.beside_mean,
             **test.measure_range().as_metrics(),
+            **({} if header.max_error is None else {"max_error": header.max_error}),
         }
         pca_rows = None
-        if train is not None:
+        if train is not None and header.max_error is None:
             build_pca_codec(
                 train, header.model.latent_size, header.quantiser.levels, header.scaling, work / "pca_codec"
             )
@@ -160,10 +162,15 @@ def _pictured(test: SampleSet, decoded: SampleSet, measured: RowMetrics, scaling
     return pictured
 
 
+def family(metrics: Metrics) -> str:
+    """What the codec is called in tables and pictures."""
+    return "context codec" if "max_error" in metrics else "autoencoder"
+
+
 def rate_distortion(metrics: Metrics) -> list[dict[str, Any]]:
     """The codec's and PCA's points, for the table and the picture."""
     points = []
-    for name, prefix in (("autoencoder", ""), ("PCA", "pca_")):
+    for name, prefix in ((family(metrics), ""), ("PCA", "pca_")):
         if metrics.get(f"{prefix}mse") is not None:
             shown = ["bits_per_row", "bits_per_row_with_codec", "mse", "psnr"]
             shown += ["recall_at_10"] if "recall_at_10" in metrics else []

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from ae_pipeline.evaluation.drift.measure import Drift
 from ae_pipeline.evaluation.drift.reference import DriftReference
-from ae_pipeline.evaluation.evaluate import Evaluation, Pictured, rate_distortion
+from ae_pipeline.evaluation.evaluate import Evaluation, Pictured, family, rate_distortion
 from ae_pipeline.evaluation.measures.metrics import Metrics
 from ae_pipeline.files import finished_file, write_csv
 
@@ -53,7 +53,7 @@ def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str,
     save_figure(_error_histogram(evaluation), folder / "error_histogram.png")
     classes = evaluation.per_class()
     if 0 < len(classes) <= _MOST_CLASSES:
-        save_figure(_per_class(classes), folder / "per_class_error.png")
+        save_figure(_per_class(classes, family(evaluation.metrics)), folder / "per_class_error.png")
     if history:
         save_figure(_learning_curves(history), folder / "learning_curves.png")
     save_figure(_rate_distortion(evaluation.metrics), folder / "rate_distortion.png")
@@ -153,17 +153,18 @@ def _error_histogram(evaluation: Evaluation) -> Figure:
     # The axis ends where all but 1 in 200 rows of the worse one lie; the last bin holds the rest.
     top = float(np.quantile(own if pca is None else np.concatenate([own, pca]), 0.995)) or 1.0
     bins = np.linspace(0, top, _BINS)
-    axis.hist(np.minimum(own, top), bins, color=_BLUE, alpha=0.8, label=f"autoencoder, mean {own.mean():.5f}")
+    name = family(evaluation.metrics)
+    axis.hist(np.minimum(own, top), bins, color=_BLUE, alpha=0.8, label=f"{name}, mean {own.mean():.5f}")
     if pca is not None:
         axis.hist(np.minimum(pca, top), bins, color=_ORANGE, alpha=0.5, label=f"PCA, mean {pca.mean():.5f}")
     axis.legend()
     return figure
 
 
-def _per_class(classes: list[dict[str, Any]]) -> Figure:
+def _per_class(classes: list[dict[str, Any]], name: str) -> Figure:
     figure, axis = new_figure("Error by class", "label", "MSE (values in [0, 1])")
     place = np.arange(len(classes))
-    axis.bar(place - 0.2, [line["mse"] for line in classes], 0.4, color=_BLUE, label="autoencoder")
+    axis.bar(place - 0.2, [line["mse"] for line in classes], 0.4, color=_BLUE, label=name)
     if "pca_mse" in classes[0]:
         axis.bar(place + 0.2, [line["pca_mse"] for line in classes], 0.4, color=_ORANGE, label="PCA")
     axis.set_xticks(place, [str(line["label"]) for line in classes])

@@ -138,6 +138,16 @@ class TrainParams(Section):
     """Processes of this machine that train together, each on its share of every batch; of GPUs, one for each."""
 
 
+class CodecParams(Section):
+    """Which family the codec is of."""
+
+    family: Literal["autoencoder", "context"] = "autoencoder"
+    """autoencoder: few latents for each row, with an error that is measured; context: every value within max_error,
+    for grey pictures of uint8 (codec/context)."""
+    max_error: Annotated[int, Field(ge=0, le=127)] = 0
+    """For family context: no value comes back further away, in the samples' units. 0: every value as it was."""
+
+
 class QuantiserParams(Section):
     """How latents become integers."""
 
@@ -150,9 +160,9 @@ class EncodeParams(Section):
 
     data_sets: Annotated[list[Split], Field(min_length=1)] = ["train", "validation", "test"]
     """Splits to encode, each into a store of its own."""
-    layout: Literal["list", "binary", "packed", "coded"] = "list"
+    layout: Literal["list", "binary", "packed", "coded", "stream"] = "list"
     """list: opens as arrays everywhere; binary: faster, opens as bytes; packed: as binary, compressed harder, for rows
-    with many zeros; coded: fewest bits of many rows, opens here only."""
+    with many zeros; coded: fewest bits of many rows, opens here only; stream: of context codecs alone, opens here."""
     row_group_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """The format allows no more (`store/format/manifest.py`)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -205,6 +215,7 @@ class Params(Section):
     train: TrainParams = TrainParams()
     checkpoint: CheckpointParams = CheckpointParams()
     quantiser: QuantiserParams = QuantiserParams()
+    codec: CodecParams = CodecParams()
     encode: EncodeParams = EncodeParams()
     execute: ExecuteParams = ExecuteParams()
     evaluate: EvaluateParams = EvaluateParams()

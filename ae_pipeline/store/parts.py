@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ae_pipeline.codec.context.known import known_streams
 from ae_pipeline.codec.header import HEADER_NAME, WEIGHTS_NAME, CodecHeader, read_header
 from ae_pipeline.data.parquet.columns import leaf_columns
 from ae_pipeline.data.parquet.writer import rechunk
 from ae_pipeline.data.samples import ID
-from ae_pipeline.errors import DamagedPartError, StoreError, first_line
+from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line
 from ae_pipeline.files import sha256_file
-from ae_pipeline.store.format.layouts import LATENT, LAYOUTS, Layout
+from ae_pipeline.store.format.layouts import LATENT, STREAM, Layout, layout_of
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     MANIFEST_NAME,
@@ -61,8 +63,10 @@ class LatentRows:
 class Parts:
     """The parts and the codec of an open store; nothing but the manifest is read until rows are asked for."""
 
-    def __init__(self, place: Path | str | Storage, manifest: Manifest):
+    def __init__(self, place: Path | str | Storage, manifest: Manifest, codec_of: "Parts | None" = None):
+        """`codec_of`: the store whose codec it is, where parts of it lie in a folder of their own."""
         self.storage = open_storage(place)
+        self._codec_of = codec_of
         self.manifest = manifest
         self._fetched: Path | None = None
         self._schema: pa.Schema | None = None
@@ -74,7 +78,14 @@ class Parts:
 
     @property
     def _layout(self) -> Layout:  # kept, its functions would keep an open store from being sent to another process
-        return LAYOUTS[self.manifest.latent.layout]
+        return layout_of(self.manifest.latent.layout, self.streams())
+
+    def streams(self) -> Any:
+        """What reads and writes the streams of a context codec; None in other layouts. Raises CodecError."""
+        if self.manifest.latent.layout != STREAM:
+            return None
+        fingerprint = self.manifest.codec.fingerprint
+        return known_streams(fingerprint) or _streams(self.codec_path, fingerprint)
 
     @property
     def location(self) -> str:
@@ -90,11 +101,13 @@ class Parts:
     @property
     def codec_path(self) -> Path:
         """The codec inside the store: its folder, or of a remote store a temporary copy. Raises StoreError."""
+        if self._codec_of is not None:
+            return self._codec_of.codec_path
         if isinstance(self.storage, LocalStorage):
             with suppress(FileNotFoundError):  # `read_header` says so better
                 self._check_codec_files()
             return self.storage.path / CODEC_FOLDER
-        if self._fetched is None:
+        if self._fetched is None or not self._fetched.exists():  # it may come from another machine
             folder = Path(tempfile.mkdtemp(prefix="ae-pipeline-codec-"))
             # Removed with the store, or when the program ends.
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -307,6 +320,17 @@ class Parts:
         if mine in kept_snapshots(self.storage):  # it is one whose parts were joined since
             return None
         return f"snapshot {mine} was removed since it was opened: open snapshot {newest.snapshot}"
+
+
+@lru_cache(maxsize=4)
+def _streams(codec: Path, fingerprint: str) -> Any:
+    """What reads the streams of a store's codec. Raises CodecError."""
+    from ae_pipeline.codec.codec import Codec  # torch is not needed to read other layouts
+
+    found = Codec.load(codec)
+    if found.fingerprint != fingerprint or found.streams is None:
+        raise CodecError(f"{codec} is not the codec that wrote the store's streams; restore the store")
+    return found.streams
 
 
 def column_bytes(metadata: Any, name: str) -> int:

@@ -24,10 +24,10 @@ from ae_pipeline.provenance import code_digests, library_versions, machine
 from ae_pipeline.training import ranks
 from ae_pipeline.training.batches import Rows, fit_scaling
 from ae_pipeline.training.checkpoints import Checkpoints
+from ae_pipeline.training.integers.tuning import tune
 from ae_pipeline.training.loop import Epoch, Fitted, fit
 from ae_pipeline.training.rate import RateModel
 from ae_pipeline.training.streaming import RowsPlan, open_rows, plan_rows
-from ae_pipeline.training.tuning import tune
 
 # More rows than these hardly change where a range ends.
 _QUANTISER_ROWS = 200_000
@@ -50,6 +50,10 @@ def build_codec(
     Raises TrainingError, DataError, ConfigError, and TargetError before any training if `folder` is taken.
     """
     refuse_existing(folder)
+    if params.codec.family == "context":
+        from ae_pipeline.training.context.build import build_context_codec
+
+        return build_context_codec(train, validation, params, folder, git, on_epoch)
     begun, fitted = _fit(train, validation, params, on_epoch, checkpoints := checkpoints or Checkpoints())
     train_rows, validation_rows = begun.train_rows, begun.validation_rows
     frozen, quantiser, rate = _freeze(begun.model, fitted, train_rows, params, begun.scaling, train.spec)

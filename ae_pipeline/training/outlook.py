@@ -11,12 +11,14 @@ from math import ceil, log2
 
 import numpy as np
 
+from ae_pipeline.codec.context.options import why_not
 from ae_pipeline.data.pixels import SampleSpec, image_shape
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.value_range import keep_some, range_of, scaled_by
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import LARGEST_PCA, Params
 from ae_pipeline.params.options import MODELS
+from ae_pipeline.training import ranks
 
 # PCA of this many evenly spaced rows, and this many values of them, is a hint in a fraction of a second.
 _ROWS = 2000
@@ -54,6 +56,12 @@ def check_fits(params: Params, spec: SampleSpec) -> None:
 
 def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
     """All settings that cannot lead to a codec for such samples that passes the gate."""
+    if params.codec.family == "context":
+        if reason := why_not(spec):
+            yield reason
+        if (processes := max(params.train.processes, ranks.count())) > 1:
+            yield f"{processes} processes train together, but codec.family: context is for one; set train.processes: 1"
+        return
     if MODELS[params.model.name].for_images:
         try:
             image_shape(spec.shape, params.model.name)
@@ -83,6 +91,12 @@ def size_warnings(params: Params, spec: SampleSpec) -> Iterator[str]:
         )
 
 
+def _context_notes(params: Params) -> Iterator[str]:
+    """What a codec with a bound for every value is not asked."""
+    if params.evaluate.gate.beat_pca:
+        yield "evaluate.gate.beat_pca is not asked of codec.family: context, whose latents are all values of a row"
+
+
 def look_ahead(train: SampleSet, params: Params) -> Outlook:
     """Read the train split once, in constant memory."""
     sampled: list[np.ndarray] = []
@@ -93,14 +107,15 @@ def look_ahead(train: SampleSet, params: Params) -> Outlook:
     rows = np.concatenate(sampled).reshape(-1, train.spec.size).astype(np.float64) / scale
     rows -= rows.mean(axis=0)
     mean_mse = float(np.square(rows).mean())
-    size = params.train.latent_size
-    pca_mse = _pca_mse(rows.astype(np.float32), size) if len(rows) >= _ROWS_PER_COMPONENT * size else None
+    size, is_context = params.train.latent_size, params.codec.family == "context"
+    enough = len(rows) >= _ROWS_PER_COMPONENT * size and not is_context
+    pca_mse = _pca_mse(rows.astype(np.float32), size) if enough else None
     gate = params.evaluate.gate
     limits = [gate.max_mse, None if gate.min_psnr is None else 10 ** (-gate.min_psnr / 10)]
     limit = min((limit for limit in limits if limit is not None), default=None)
     warnings = [
         *value_range.warnings("the train split", offset, scale),
-        *size_warnings(params, train.spec),
+        *(_context_notes(params) if is_context else size_warnings(params, train.spec)),
         *_limit_warnings(limit, mean_mse, pca_mse),
     ]
     return Outlook(mean_mse, pca_mse, limit, warnings)

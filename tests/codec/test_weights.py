@@ -83,7 +83,8 @@ def test_a_grid_has_a_step_for_each_channel(tmp_path):
             "must have model.latent_size values each",
         ),
         ({"format": 1}, "short in a format"),
-        ({"format": 4}, "has format 4, expected 1 to 3; use a newer ae-pipeline"),
+        ({"format": 5}, "has format 5, expected 1 to 4; use a newer ae-pipeline"),
+        ({"format": 4}, "model grid in a codec of format 4"),
     ],
 )
 def test_a_header_of_other_sizes_is_refused(changes, said, tmp_path):

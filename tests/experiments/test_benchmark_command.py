@@ -13,7 +13,15 @@ from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.benchmark.ours import TRAINING_CODE
 from ae_pipeline.experiments.benchmark.points import OURS
 from ae_pipeline.experiments.benchmark.report import draw, format_report
-from ae_pipeline.experiments.presets import FOR_OTHERS, FOR_VECTORS, TILES, preset_names, preset_params, suiting
+from ae_pipeline.experiments.presets import (
+    FOR_OTHERS,
+    FOR_VECTORS,
+    TILES,
+    WITHIN_A_BOUND,
+    preset_names,
+    preset_params,
+    suiting,
+)
 from ae_pipeline.params import Params, load_params
 
 pytestmark = pytest.mark.slow
@@ -30,7 +38,7 @@ def test_presets_that_belong_together_are_three_points_of_one_curve(names):
 def test_every_preset_is_measured_on_the_rows_that_it_suits():
     kinds = [((256,), "audio"), ((28, 28), "image"), ((64, 64, 3), "image"), ((32, 32), TILES)]
     found = [*suiting((256,)), *(name for shape, kind in kinds for name in suiting(shape, kind))]
-    assert sorted(found) == preset_names()
+    assert sorted([*found, *WITHIN_A_BOUND]) == preset_names()
     assert {preset_params(name).model.dense.linear_path for name in suiting((256,))} == {True}
 
 

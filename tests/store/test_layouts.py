@@ -7,7 +7,7 @@ import pytest
 
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.entries import LatentEntry
-from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
+from ae_pipeline.store.format.layouts import LATENT, LAYOUTS, NAMES
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -21,7 +21,7 @@ def latents_of(rows, size):
 
 def test_params_and_manifest_know_every_layout():
     for model in (EncodeParams, LatentEntry):
-        assert model.model_json_schema()["properties"]["layout"]["enum"] == list(LAYOUTS)
+        assert model.model_json_schema()["properties"]["layout"]["enum"] == list(NAMES)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(0, 3), (1, 1), (7, 3), (1000, 32)])

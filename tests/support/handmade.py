@@ -27,7 +27,7 @@ from ae_pipeline.params import EncodeParams, WeightBits
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.writing.encoding import encode_samples
 from ae_pipeline.training.batches import MemoryRows
-from ae_pipeline.training.to_integers import RoundedNetwork
+from ae_pipeline.training.integers.to_integers import RoundedNetwork
 
 
 def random_pixels(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ae_pipeline.codec.context.options import why_not
 from ae_pipeline.codec.devices import cpu_count
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
@@ -30,6 +31,7 @@ from ae_pipeline.files import finished_file, make_folder, write_json
 from ae_pipeline.models import build_model
 from ae_pipeline.params import BENCHMARKS, Params
 from ae_pipeline.provenance import git_state, library_versions, machine
+from ae_pipeline.store.format.layouts import STREAM
 from ae_pipeline.training.batches import fit_scaling
 
 # All rows are held in memory, several times.
@@ -107,6 +109,12 @@ def _fitting(presets: dict[str, Params], spec: SampleSpec) -> tuple[dict[str, Pa
     """The presets whose networks are for such samples, and why the others are not. Raises ConfigError if none is."""
     fit, unfit = {}, []
     for name, params in presets.items():
+        if params.codec.family == "context":
+            if reason := why_not(spec):
+                unfit.append(f"preset {name}: {reason}")
+            else:
+                fit[name] = params
+            continue
         try:
             with torch.device("meta"):
                 build_model(params.model.name, spec.shape, params.train.latent_size, params.model.options)
@@ -133,7 +141,9 @@ def measure(
     points += lossless
     for point in points:
         tell(point)
-    pca = measure_pca(rows, train, params.bench, params.encode, tell, layouts_of(codecs.values()))
+    pca = measure_pca(
+        rows, train, params.bench, params.encode, tell, [name for name in layouts_of(codecs.values()) if name != STREAM]
+    )
     points, left_out = [*points, *pca], no_lossless
     if rows.are_sound:
         others, no_others = measure_sound_codecs(rows, tell)

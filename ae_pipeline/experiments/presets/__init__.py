@@ -14,6 +14,8 @@ FOLDER = Path(__file__).parent
 FOR_VECTORS = ("vector_small", "vector", "vector_fine")
 FOR_OTHERS = ("small", "balanced", "fine", "compact", "compact_balanced", "compact_fine")
 """What `bench` measures where nothing else is asked for; those that are for images only are left out of other rows."""
+WITHIN_A_BOUND = ("exact", "near_1", "near_4", "near_16")
+"""Presets of context codecs, for grey pictures; `bench` measures them where they are asked for by name."""
 TILES = "tiles"
 """What stands for a kind where pictures are cut into tiles."""
 _FOR_KINDS = {"audio": ("sound",), TILES: ("tiles",)}
@@ -26,7 +28,12 @@ _ICON_BLOCK = 8
 
 def preset_names() -> list[str]:
     """All presets that there are."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return sorted(_files())
+
+
+def _files() -> dict[str, Path]:
+    """The files of all presets, by name."""
+    return {path.stem: path for path in FOLDER.rglob("*.yaml")}
 
 
 def suiting(shape: tuple[int, ...], kind: str | None = None) -> list[str]:
@@ -55,7 +62,7 @@ def preset_params(name: str, base: Params | None = None) -> Params:
     try:
         return replaced(base or Params(), values)
     except ConfigError as error:
-        raise ConfigError(f"{FOLDER / name}.yaml: {error}; correct the preset, or params.yaml under it") from None
+        raise ConfigError(f"{_files()[name]}: {error}; correct the preset, or params.yaml under it") from None
 
 
 def preset_values(name: str) -> dict[str, Any]:
@@ -65,4 +72,4 @@ def preset_values(name: str) -> dict[str, Any]:
             f"no preset {name!r}; expected one of {', '.join(preset_names())}: correct it where you named it, or in "
             "bench.presets of params.yaml"
         )
-    return flattened(YAML(typ="safe", pure=True).load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+    return flattened(YAML(typ="safe", pure=True).load(_files()[name].read_text(encoding="utf-8")))

@@ -125,7 +125,7 @@ def _compare_some(
             compared.different[name] = f"{one.shard.file}: has {one.rows} rows, the data {made.rows}"
         else:
             tables = store.part_tables(one.part, one.start, one.rows)
-            found, changed = _difference(store, tables, LatentStore(folder, store.manifest).part_tables(made))
+            found, changed = _difference(store, tables, LatentStore(folder, store.manifest, store).part_tables(made))
             if found:
                 compared.different[name] = f"{one.shard.file}: {found}"
             elif changed:
@@ -153,7 +153,7 @@ def _compare(store: LatentStore, listed: PartEntry, made: PartEntry, folder: Pat
     if made.rows != listed.rows:
         compared.different[name] = f"has {listed.rows} rows, the data {made.rows}"
         return
-    again = LatentStore(folder, store.manifest)
+    again = LatentStore(folder, store.manifest, codec_of=store)
     found, changed = _difference(store, store.part_tables(listed), again.part_tables(made))
     if found:
         compared.different[name] = found

@@ -136,7 +136,8 @@ def _write(path: Path, job: str, parts: Sequence[Held], entries: Sequence[Joined
     latent = manifest.latent
     numbers = [part_number(entry.name) for entry in entries]
     try:
-        with _JoinWriter(path, attributes, latent.layout, latent.size, latent.row_group_rows, job, numbers) as writer:
+        shape = (latent.layout, latent.size, latent.row_group_rows)
+        with _JoinWriter(path, attributes, *shape, job, numbers, store.streams()) as writer:
             for table in chain.from_iterable(map(_tables, parts)):
                 writer.append(table)
     except MemoryError:  # Arrow's is one of its exceptions
@@ -171,7 +172,7 @@ def _checked(
         shard=list(entries),
         pieces=pieces,
     )
-    joined = LatentStore(path.parent, manifest)
+    joined = LatentStore(path.parent, manifest, codec_of=parts[0][0])
     with joined.open_part(entry) as parquet:
         if (parquet.schema_arrow.metadata or {}) != part_metadata(job, entry.joined_numbers):
             raise CannotJoinError("another job has made it")

@@ -69,7 +69,7 @@ def checked_bytes(store: LatentStore, part: PartEntry) -> Iterator[LatentStore]:
     with tempfile.TemporaryDirectory(prefix="ae-pipeline-verify-") as folder:
         with open(Path(folder, part.name), "wb") as copy:
             check_bytes(store.storage, part, copy)
-        yield LatentStore(Path(folder), store.manifest)
+        yield LatentStore(Path(folder), store.manifest, codec_of=store)
 
 
 def _check_groups(store: LatentStore, part: PartEntry, parquet: pq.ParquetFile) -> None:

@@ -26,7 +26,7 @@ class LatentEntry(JsonModel):
 
     size: Annotated[int, Field(ge=1)]
     levels: Annotated[int, Field(ge=2, le=256)]
-    layout: Literal["list", "binary", "packed", "coded"]
+    layout: Literal["list", "binary", "packed", "coded", "stream"]
     row_group_rows: Annotated[int, Field(ge=1, le=MOST_ROW_GROUP_ROWS)]
 
 

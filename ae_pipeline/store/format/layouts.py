@@ -6,13 +6,16 @@ tests/store/test_layouts.py finds it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ae_pipeline.data.parquet.limits import MOST_ROW_GROUP_BYTES
 from ae_pipeline.data.parquet.writer import ZSTD_LEVEL
+from ae_pipeline.errors import DataError
 from ae_pipeline.store.format.entropy_coding import compress, decompress
 
 LATENT = "latent"
@@ -79,21 +82,43 @@ def _binary_to_numpy(array: Any, size: int) -> np.ndarray:
 
 
 def _encode_group(group: Any) -> pa.Array:
-    """The stream in the first row, nothing in the others: a column has as many values as its row group has rows."""
     if not len(group):
         return pa.array([], pa.binary())
-    stream = compress(_binary_to_numpy(group, group.type.byte_width))
-    offsets = np.full(len(group) + 1, len(stream), np.int32)
-    offsets[0] = 0
-    return pa.BinaryArray.from_buffers(pa.binary(), len(group), [None, pa.py_buffer(offsets), pa.py_buffer(stream)])
+    return _one_stream(compress(_binary_to_numpy(group, group.type.byte_width)), len(group))
 
 
 def _decode_group(group: Any, size: int) -> pa.Array:
     if not len(group):
         return _binary_to_arrow(np.empty((0, size), np.int8))
+    return _binary_to_arrow(decompress(_stream_of(group), len(group), size))
+
+
+def _one_stream(stream: bytes, rows: int) -> pa.Array:
+    """The stream in the first row, nothing in the others: a column has as many values as its row group has rows."""
+    offsets = np.full(rows + 1, len(stream), np.int32)
+    offsets[0] = 0
+    return pa.BinaryArray.from_buffers(pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(stream)])
+
+
+def _stream_of(group: Any) -> memoryview:
     if group.null_count or pc.sum(pc.binary_length(group.slice(1))).as_py():
         raise ValueError("nulls, or bytes in other rows than the first of a row group")
-    return _binary_to_arrow(decompress(memoryview(group[0].as_buffer()), len(group), size))
+    return memoryview(group[0].as_buffer())
+
+
+def _stream_group(streams: Any, group: Any) -> pa.Array:
+    if not len(group):
+        return pa.array([], pa.binary())
+    latents = _binary_to_numpy(group, group.type.byte_width)
+    return _one_stream(streams.encode_latents(latents), len(group))
+
+
+def _values_of_stream(streams: Any, group: Any, size: int) -> pa.Array:
+    if not len(group):
+        return _binary_to_arrow(np.empty((0, size), np.int8))
+    if len(group) * size > MOST_ROW_GROUP_BYTES:
+        raise ValueError(f"latents would take {len(group) * size} bytes, at most {MOST_ROW_GROUP_BYTES} are allowed")
+    return _binary_to_arrow(streams.decode_latents(_stream_of(group), len(group)))
 
 
 _BINARY = Layout(_binary_type, _binary_to_arrow, _binary_to_numpy)
@@ -108,5 +133,20 @@ LAYOUTS = {
     # For the last bits: in the file entropy-coded, a row group at a time; read by this package as `binary`.
     "coded": replace(_BINARY, coded_type=pa.binary(), to_file=_encode_group, from_file=_decode_group),
 }
+STREAM = "stream"
+"""The layout of context codecs (codec/context): in the file each row group is a stream of theirs."""
+NAMES = (*LAYOUTS, STREAM)
+
+
+def layout_of(name: str, streams: Any = None) -> Layout:
+    """The layout of this name; `streams` is the codec's StreamCoder, which only `stream` needs."""
+    if name != STREAM:
+        return LAYOUTS[name]
+    if streams is None:
+        raise DataError("the layout `stream` is for context codecs; choose another one (--layout, encode.layout)")
+    to_file, from_file = partial(_stream_group, streams), partial(_values_of_stream, streams)
+    return replace(_BINARY, coded_type=pa.binary(), to_file=to_file, from_file=from_file)
+
+
 QUICK = tuple(name for name, layout in LAYOUTS.items() if layout.zstd_level == ZSTD_LEVEL)
 """The layouts that are written fast enough to be tried on any rows."""

@@ -14,7 +14,7 @@ from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.data.sample_schema import STORE_COLUMNS
 from ae_pipeline.data.samples import ID, id_encoding
 from ae_pipeline.errors import DataError
-from ae_pipeline.store.format.layouts import LATENT, LAYOUTS
+from ae_pipeline.store.format.layouts import LATENT, layout_of
 
 ERROR = "error"
 RESERVED = STORE_COLUMNS
@@ -40,11 +40,13 @@ class PartWriter(RowGroupWriter):
         row_group_rows: int,
         job: str,
         joined: Sequence[int] = (),
+        streams: Any = None,
     ):
+        """`streams` is a context codec's StreamCoder, for the layout `stream`."""
         taken = [name for name in attributes.names if name in RESERVED]
         if taken:
             raise DataError(f"column names {', '.join(taken)} are reserved in a latent store; rename them first")
-        self._layout = LAYOUTS[layout]
+        self._layout = layout_of(layout, streams)
         schema = pa.schema(
             [
                 *attributes,

@@ -153,7 +153,9 @@ def _write_part(path: Path, job: ShardJob, codec: Codec) -> None:
     schema = job.samples.attributes_schema
     first_row = job.first_row
     try:
-        part = PartWriter(path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest)
+        part = PartWriter(
+            path, schema, job.layout, codec.latent_size, job.row_group_rows, job.digest, streams=codec.streams
+        )
     except DataError as refused:
         raise DataError(f"{job.shard.path}: {refused}") from None
     with part as writer:

@@ -88,7 +88,8 @@ class Trainer:
         self._loss: Callable[[Tensor, Tensor, float], Tensor] = _Loss(trained, params, compiled=compiled)
         self._ranks = 1 if alone else ranks.count()
         if self._ranks > 1:
-            self._loss = DistributedDataParallel(self._loss, **{_BUFFERS: False})
+            options: dict[str, Any] = {_BUFFERS: False}
+            self._loss = DistributedDataParallel(self._loss, **options)
         self._params, self._scaling, self._steps, self._autocast = params, scaling, steps, autocast
         # Kept in one tensor: small ones that stay would lie between the large ones of steps and keep the system from
         # using that memory again.

@@ -13,10 +13,10 @@ from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import TrainParams
 from ae_pipeline.training.batches import Rows
 from ae_pipeline.training.checkpoints import Checkpoints
+from ae_pipeline.training.integers.to_integers import BATCH_ROWS, RoundedNetwork
 from ae_pipeline.training.loop import seeded
 from ae_pipeline.training.rate import RateModel
 from ae_pipeline.training.steps.course import Optimisation, Order, State, draws, restore_draws
-from ae_pipeline.training.to_integers import BATCH_ROWS, RoundedNetwork
 
 # Shares of the training's learning rate, which falls to zero again, and of its epochs.
 _SPEED, _EPOCHS = 0.02, 0.05

@@ -1,0 +1,129 @@
+"""A block of rows as a stream of bytes, and back: exactly, or an error.
+
+    coder = StreamCoder(networks, (28, 28), Grid(0))
+    stream = coder.encode(indices)               # uint8 (n, height, width)
+    indices = coder.decode(stream, n)            # ValueError for what is damaged
+
+A stream begins with how it was made (a byte) and with eight bytes of the SHA-256 of the indices, row by row, by which
+damage is found. What follows is raw, or zstd, or the entropy coder's; each stream is decoded once more before it is
+given out, in pieces of another size, and takes the next simpler way if that is smaller, or if anything came back wrong.
+"""
+
+import hashlib
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+
+from ae_pipeline.codec.context.grid import Grid
+from ae_pipeline.codec.context.masks import Masks
+from ae_pipeline.codec.context.networks import Networks
+from ae_pipeline.codec.context.rans import MOST_CALLS, Reader, encode
+from ae_pipeline.codec.context.values import Values
+
+RAW, ZSTD, NETWORKS = 0, 1, 2
+_DIGEST_BYTES = 8
+# Levels of zstd: the second takes as long as all the rest, and is tried where the first is not surely beaten by it.
+_QUICK, _THOROUGH, _SURELY = 3, 19, 0.7
+_CHUNK = 8192  # contexts that go through the networks at a time
+_MOST_LANES = 512
+_SIGN = np.uint8(128)  # int8 of an index less 128 has all its bits but this one
+
+
+class StreamCoder:
+    """Ready to be used; nothing in it changes."""
+
+    def __init__(self, networks: Networks, sides: tuple[int, int], grid: Grid):
+        self._sides, self._grid = sides, grid
+        height, width = even(sides)
+        self._masks = Masks(networks, height, width)
+        self._values = Values(networks, height, width, grid) if len(grid.values) > 2 else None
+
+    def encode(self, indices: np.ndarray) -> bytes:
+        """The stream of uint8 (n, height, width), n > 0."""
+        plain = np.ascontiguousarray(indices).tobytes()
+        head = _digest(plain)
+        choices = [(NETWORKS, self._coded(indices)), (ZSTD, _zstd(_QUICK).compress(plain, asbytes=True)), (RAW, plain)]
+        if len(choices[0][1]) > _SURELY * len(choices[1][1]):
+            choices[1] = (ZSTD, _zstd(_THOROUGH).compress(plain, asbytes=True))
+        for method, payload in sorted(choices, key=lambda choice: len(choice[1])):
+            stream = bytes([method]) + head + payload
+            try:
+                if np.array_equal(self.decode(stream, len(indices)), indices):
+                    return stream
+            except ValueError:
+                continue
+        raise AssertionError("bytes that are kept as they are did not come back")
+
+    def decode(self, stream: bytes | memoryview, count: int) -> np.ndarray:
+        """uint8 (count, height, width). Raises ValueError for what `encode` cannot have written."""
+        height, width = self._sides
+        size = count * height * width
+        if len(stream) < 1 + _DIGEST_BYTES:
+            raise ValueError(f"a stream of {len(stream)} bytes has no head")
+        method, payload = stream[0], memoryview(stream)[1 + _DIGEST_BYTES :]
+        if method == NETWORKS:
+            found = self._decoded(payload, count)
+        elif method in (RAW, ZSTD):
+            found = _plain(payload, method, size).reshape(count, height, width)
+        else:
+            raise ValueError(f"a stream was made in a way {method} that is not known; use a newer ae-pipeline")
+        if _digest(found.tobytes()) != bytes(stream[1 : 1 + _DIGEST_BYTES]):
+            raise ValueError("a stream was changed: its digest is not that of its values")
+        return found
+
+    def encode_latents(self, latents: np.ndarray) -> bytes:
+        """The stream of int8 latents (n, height * width), as codecs have them: indices less 128."""
+        return self.encode((latents.view(np.uint8) ^ _SIGN).reshape(-1, *self._sides))
+
+    def decode_latents(self, stream: bytes | memoryview, count: int) -> np.ndarray:
+        """Undo `encode_latents`. Raises ValueError as `decode`."""
+        return (self.decode(stream, count).reshape(count, -1) ^ _SIGN).view(np.int8)
+
+    def _coded(self, indices: np.ndarray) -> bytes:
+        (height, width), (tall, wide) = self._sides, even(self._sides)
+        indices = np.pad(indices, ((0, 0), (0, tall - height), (0, wide - width)))
+        mask = indices > 0
+        calls = [self._masks.encode(mask, _CHUNK)]
+        if self._values:
+            calls.append(self._values.encode(indices, mask, _CHUNK))
+        starts = list(chain.from_iterable(found.starts for found in calls))
+        widths = list(chain.from_iterable(found.widths for found in calls))
+        sizes = list(chain.from_iterable(found.sizes for found in calls))
+        if len(sizes) > MOST_CALLS:
+            return b""
+        lanes = min(_MOST_LANES, max(1, len(indices) // 4))
+        return encode(np.concatenate(starts), np.concatenate(widths), sizes, lanes)
+
+    def _decoded(self, payload: memoryview, count: int) -> np.ndarray:
+        reader = Reader(payload)
+        mask = self._masks.decode(reader, count)
+        found = self._values.decode(reader, mask) if self._values else mask.astype(np.uint8)
+        reader.finish()
+        height, width = self._sides
+        return np.ascontiguousarray(found[:, :height, :width])
+
+
+def even(sides: tuple[int, int]) -> tuple[int, int]:
+    """Height and width as they are coded: what is beyond an odd side is 0."""
+    return sides[0] + sides[0] % 2, sides[1] + sides[1] % 2
+
+
+def _digest(plain: bytes) -> bytes:
+    return hashlib.sha256(plain).digest()[:_DIGEST_BYTES]
+
+
+def _zstd(level: int = _THOROUGH) -> pa.Codec:
+    return pa.Codec("zstd", compression_level=level)
+
+
+def _plain(payload: memoryview, method: int, size: int) -> np.ndarray:
+    """uint8 (size,) of a stream that no network made."""
+    if method == ZSTD:
+        try:
+            payload = memoryview(_zstd().decompress(payload, size, asbytes=True))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"a stream cannot be decompressed: {error}") from None
+    if len(payload) != size:
+        raise ValueError(f"a stream has {len(payload)} values, not {size}")
+    return np.frombuffer(payload, np.uint8)

@@ -1,0 +1,75 @@
+"""Makes a context codec's folder from samples: train, round, save."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ae_pipeline.codec.context.grid import Grid
+from ae_pipeline.codec.context.networks import Networks
+from ae_pipeline.codec.context.options import Options, why_not
+from ae_pipeline.codec.context.saving import save_context_codec
+from ae_pipeline.codec.context.streams import even
+from ae_pipeline.codec.header import CodecHeader
+from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.errors import ConfigError
+from ae_pipeline.params import Params
+from ae_pipeline.provenance import library_versions, machine
+from ae_pipeline.training.context.fit import fit_context
+from ae_pipeline.training.loop import Epoch, Fitted
+from ae_pipeline.training.steps.precision import Precision
+
+# Pictures that tell how it goes.
+_VALIDATED = 1000
+
+
+def build_context_codec(
+    train: SampleSet,
+    validation: SampleSet,
+    params: Params,
+    folder: Path,
+    git: dict[str, Any],
+    on_epoch: Callable[[Epoch], None],
+) -> tuple[CodecHeader, Fitted]:
+    """Do what `build_codec` does, for codec.family: context."""
+    if reason := why_not(train.spec):
+        raise ConfigError(reason)
+    options = Options(max_error=params.codec.max_error)
+    rows = [_indices(samples, options) for samples in (train, validation)]
+    state, history = fit_context(rows[0], rows[1][:: -(-len(rows[1]) // _VALIDATED)], options, params.train, on_epoch)
+    height, width = rows[0].shape[1:]
+    networks = Networks(height, width, options)
+    networks.load_state_dict(state, assign=True)
+    fitted = Fitted(history, len(history), stopped_early=False, precision=Precision(autocast=False))
+    header = save_context_codec(
+        folder,
+        networks,
+        options,
+        train.spec,
+        kind=train.kind,
+        provenance={
+            "data": {"source": params.source.name, "digest": train.digest, "rows": train.rows},
+            "git": git,
+            "params": params.used("source", "prepare", "codec", "train"),
+            "seed": params.train.seed,
+            "metrics": {
+                "epochs": len(history),
+                "best_epoch": len(history),
+                "best_train_loss": history[-1].train_loss,
+                "best_validation_loss": history[-1].validation_loss,
+            },
+            "versions": library_versions(),
+            "machine": {**machine(), "device": "cpu", "threads": torch.get_num_threads()},
+        },
+    )
+    return header, fitted
+
+
+def _indices(samples: SampleSet, options: Options) -> np.ndarray:
+    """uint8 (rows, height, width) of the grid, on even sides."""
+    found = Grid(options.max_error).indices(samples.load().pixels)
+    height, width = found.shape[1:]
+    tall, wide = even((height, width))
+    return np.pad(found, ((0, 0), (0, tall - height), (0, wide - width)))
