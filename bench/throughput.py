@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--codec", choices=sorted(NETWORKS), help="only this one")
+    parser.add_argument("--trained", type=Path, help="only this codec's folder, e.g. data/codec")
     parser.add_argument("--layout", choices=("list", "binary", "coded"), help="only this one")
     parser.add_argument("--work", type=Path, help="where temporary data goes (default: beside --prepared)")
     parser.add_argument("--out", type=Path)
@@ -95,9 +96,9 @@ def main() -> None:
         work = Path(temporary)
         rows = tile(args.prepared / "train", work / "tiled", args.rows)
         lines = []
-        for name in [args.codec] if args.codec else NETWORKS:
+        for name in [str(args.trained)] if args.trained else [args.codec] if args.codec else NETWORKS:
             for layout in [args.layout] if args.layout else ("list", "binary", "coded"):
-                lines += measure(name, layout, work / "tiled", work, args.repeats)
+                lines += measure(name, layout, work / "tiled", work, args.repeats, args.trained)
     bounds = ["own products, float32", *(f"all products, {kind}" for kind in KINDS)]
     columns = ["codec", "layout", "job", "1000 rows/s", "µs per row", *bounds, "files", *(f"of {it}" for it in bounds)]
     report(

@@ -10,15 +10,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 
-from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E402 (found through the line above)
+from contexts import SMALL, pictures  # noqa: E402 (found through the line above)
+from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E402
 
+from ae_pipeline.codec.context.grid import Grid  # noqa: E402
+from ae_pipeline.codec.context.networks import Networks  # noqa: E402
+from ae_pipeline.codec.context.options import Options  # noqa: E402
+from ae_pipeline.codec.context.saving import save_context_codec  # noqa: E402
+from ae_pipeline.data.pixels import SampleSpec  # noqa: E402
 from ae_pipeline.data.splits import write_splits  # noqa: E402
 from ae_pipeline.models.dense import Options as DenseOptions  # noqa: E402
 from ae_pipeline.models.patches import Options as PatchOptions  # noqa: E402
-from ae_pipeline.params import Params  # noqa: E402
+from ae_pipeline.params import Params, TrainParams  # noqa: E402
 from ae_pipeline.params.operation import CompactParams  # noqa: E402
 from ae_pipeline.sources import build_source  # noqa: E402
 from ae_pipeline.store.care.compaction import compact_store  # noqa: E402
@@ -26,9 +34,10 @@ from ae_pipeline.store.care.vacuum import vacuum_store  # noqa: E402
 from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
 from ae_pipeline.store.reading.decode import decode_store  # noqa: E402
 from ae_pipeline.training.build import build_codec  # noqa: E402
+from ae_pipeline.training.context.fit import fit_context  # noqa: E402
 
-DENSE, CONV, CODED, INTEGER, PATCHES, BYTES = (
-    f"store-v2{kind}" for kind in ("", "-conv", "-coded", "-integer", "-patches", "-bytes")
+DENSE, CONV, CODED, INTEGER, PATCHES, BYTES, CONTEXT = (
+    f"store-v2{kind}" for kind in ("", "-conv", "-coded", "-integer", "-patches", "-bytes", "-context")
 )
 JOINED = "store-v3-joined"
 PARAMS = {
@@ -95,6 +104,19 @@ def make_bytes(folder: Path, work: Path) -> None:
     _finish(encode(samples, work / "codec", folder / BYTES, layout="packed"), folder, work)
 
 
+def make_context(folder: Path, work: Path) -> None:
+    """A trained context codec: 150 rows of uint8 9x8 within 2, in two streams, layout `stream`."""
+    options = Options(max_error=2, **SMALL)
+    known = np.pad(Grid(2).indices(pictures(600, (9, 8), 1)), ((0, 0), (0, 1), (0, 0)))
+    train = TrainParams(epochs=8, batch_size=32, learning_rate=0.004, device="cpu")
+    networks = Networks(10, 8, options)
+    networks.load_state_dict(fit_context(known, known[:50], options, train)[0], assign=True)
+    save_context_codec(work / "codec", networks, options, SampleSpec((9, 8), "uint8"), {})
+    labels = list(range(150))
+    samples = write_rows(work / "rows.parquet", pictures(150, (9, 8), 2), id=labels, label=labels)
+    _finish(encode(samples, work / "codec", folder / CONTEXT, layout="stream", row_group_rows=90), folder, work)
+
+
 def make_joined(folder: Path, work: Path) -> None:
     """An untrained dense codec in integers: 14 rows of uint8 4x3 in two parts, one of which was joined of three."""
     options = DenseOptions(hidden_sizes=[6], activation="relu")
@@ -125,7 +147,8 @@ def _finish(store: LatentStore, folder: Path, work: Path) -> None:
 
 def make(folder: Path) -> None:
     """All stores, each with its `.expected.json` beside it."""
-    for make_one in (make_dense, make_conv, make_coded, make_integer, make_patches, make_bytes, make_joined):
+    makers = (make_dense, make_conv, make_coded, make_integer, make_patches, make_bytes, make_context, make_joined)
+    for make_one in makers:
         with tempfile.TemporaryDirectory() as work:
             make_one(folder, Path(work))
 

@@ -9,7 +9,7 @@ from ae_pipeline.codec.context.saving import save_context_codec
 from ae_pipeline.codec.context.streams import even
 from ae_pipeline.data.pixels import SampleSpec
 
-_SMALL = {"mask": (16, 8), "value": (16, 16, 8), "whole": 8}
+SMALL = {"mask": (16, 8), "value": (16, 16, 8), "whole": 8}
 
 
 def pictures(count, sides, seed=0):
@@ -24,7 +24,7 @@ def pictures(count, sides, seed=0):
 
 def random_networks(sides, error=0, seed=0):
     """Networks of small random integers."""
-    networks = Networks(*even(sides), Options(max_error=error, **_SMALL))
+    networks = Networks(*even(sides), Options(max_error=error, **SMALL))
     networks.to_empty(device="cpu")
     random = torch.Generator().manual_seed(seed)
     for name, value in networks.state_dict().items():
@@ -43,7 +43,7 @@ def random_networks(sides, error=0, seed=0):
 
 def random_context_codec(folder, sides, error=0, seed=0):
     """Write a codec folder."""
-    options = Options(max_error=error, **_SMALL)
+    options = Options(max_error=error, **SMALL)
     return save_context_codec(
         folder, random_networks(sides, error, seed), options, SampleSpec(sides, "uint8"), {"made": "for a test"}
     )
