@@ -149,7 +149,8 @@ class Decoder:
             near = [place for place in places if any(map(any, contexts[place][:4]))]
             far = [place for place in places if place not in near]
             for chosen, edges in ((near, self.asked(contexts, near)), (far, self.fixed(contexts, far))):
-                for (row, column, one), symbol in zip(chosen, coder.call(edges), strict=True):
+                symbols = coder.call(edges) if chosen else []
+                for (row, column, one), symbol in zip(chosen, symbols, strict=True):
                     for place, bit in enumerate((8, 4, 2, 1)):
                         self.mask[one, 2 * row + place // 2, 2 * column + place % 2] = bool(symbol & bit)
 

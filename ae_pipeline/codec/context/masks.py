@@ -35,6 +35,14 @@ class Symbols(NamedTuple):
     sizes: list[int]
 
 
+    def add(self, start: np.ndarray, width: np.ndarray) -> None:
+        """Put a call at the end. There is none for no symbols."""
+        if len(start):
+            self.starts.append(start)
+            self.widths.append(width)
+            self.sizes.append(len(start))
+
+
 class _Front(NamedTuple):
     """Blocks of a wavefront: those that ask the network, and the others; both as places among all of the front."""
 
@@ -81,9 +89,8 @@ class Masks:
             own = slice(done, done + len(front.elements))
             done = own.stop
             fixed = picked(self._edges.take(front.tables, 1), of_front[front.others])
-            found.starts.extend((starts[own], fixed[0]))
-            found.widths.extend((widths[own], fixed[1]))
-            found.sizes.extend((len(front.elements), len(front.tables)))
+            for start, width in ((starts[own], widths[own]), fixed):
+                found.add(start, width)
         return found
 
     def decode(self, reader: Reader, count: int) -> np.ndarray:
@@ -95,9 +102,11 @@ class Masks:
             front = self._front(planes, step, count)
             symbols = np.zeros(step[2] * count, np.uint8)
             own = symbols[front.skipped * count :]
-            logits = self._logits(planes, front.elements, front.asking_positions, count)
-            own[front.asking] = reader.read(edges_of(logits))
-            own[front.others] = reader.read(self._edges.take(front.tables, 1))
+            if len(front.elements):
+                logits = self._logits(planes, front.elements, front.asking_positions, count)
+                own[front.asking] = reader.read(edges_of(logits))
+            if len(front.tables):
+                own[front.others] = reader.read(self._edges.take(front.tables, 1))
             found[front.positions] = own.reshape(-1, count)
             for plane, ink in zip(planes, _INK_OF_SYMBOL, strict=True):
                 moved = sheet.front(plane, step, 0, -1) << _TWO
@@ -132,8 +141,6 @@ class Masks:
     ) -> np.ndarray:
         """uint8 (n, 16) of blocks at flat `elements` and positions `places`."""
         rows = len(elements)
-        if not rows:
-            return np.empty((0, SYMBOLS), np.uint8)
         context = np.zeros((padded(rows), 2 * len(BLOCK_PLACES) + 2), np.uint64)
         for number, (down, across) in enumerate(BLOCK_PLACES):
             where = elements + self._sheet.away(down, across, count)

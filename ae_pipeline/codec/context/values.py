@@ -83,11 +83,9 @@ class Values:
             logits = self._fine(hidden, steps[0][some] if self._two_steps else None, rows)
             starts[-1][some], widths[-1][some] = picked(edges_of(logits), steps[-1][some])
         found, done = Symbols([], [], []), 0
-        for size in filter(None, items.sizes):  # nothing is read for none
+        for size in items.sizes:
             for start, width in zip(starts, widths, strict=True):
-                found.starts.append(start[done : done + size])
-                found.widths.append(width[done : done + size])
-                found.sizes.append(size)
+                found.add(start[done : done + size], width[done : done + size])
             done += size
         return found
 
