@@ -19,7 +19,11 @@ for _name, _value in {
 # What tests write is soon removed. In memory, where there is plenty, nobody waits for a disk to have it safely.
 _MEMORY, _PLENTY, _IN_MEMORY = "/dev/shm", 8 << 30, None
 if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _PLENTY:
-    os.environ["TMPDIR"] = _IN_MEMORY = tempfile.mkdtemp(prefix="ae-tests-", dir=_MEMORY)
+    for _left in os.listdir(_MEMORY):  # of tests that failed in a run that is over: to be looked at until the next one
+        if _left.startswith("ae-tests-") and not os.path.exists(f"/proc/{_left.split('-')[2]}"):
+            shutil.rmtree(os.path.join(_MEMORY, _left), ignore_errors=True)
+    os.environ["TMPDIR"] = _IN_MEMORY = tempfile.mkdtemp(prefix=f"ae-tests-{os.getpid()}-", dir=_MEMORY)
+    os.chmod(_IN_MEMORY, 0o711)  # PostgreSQL works for nobody who may do everything: it has a user of its own
 # Hundreds of commands import the package from copies of this checkout: each would compile all of it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
