@@ -4,6 +4,7 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 # Before torch is imported: threads that do not fight for the cores, and no library that calls home.
 for _name, _value in {
@@ -17,13 +18,14 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 # What tests write is soon removed. In memory, where there is plenty, nobody waits for a disk to have it safely.
-_MEMORY, _PLENTY, _IN_MEMORY = "/dev/shm", 8 << 30, None
+_MEMORY, _PLENTY, _IN_MEMORY = Path("/dev/shm"), 8 << 30, None
 if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _PLENTY:
-    for _left in os.listdir(_MEMORY):  # of tests that failed in a run that is over: to be looked at until the next one
-        if _left.startswith("ae-tests-") and not os.path.exists(f"/proc/{_left.split('-')[2]}"):
-            shutil.rmtree(os.path.join(_MEMORY, _left), ignore_errors=True)
-    os.environ["TMPDIR"] = _IN_MEMORY = tempfile.mkdtemp(prefix=f"ae-tests-{os.getpid()}-", dir=_MEMORY)
-    os.chmod(_IN_MEMORY, 0o711)  # PostgreSQL works for nobody who may do everything: it has a user of its own
+    for _left in _MEMORY.glob("ae-tests-*-*"):  # of tests that failed in a run that is over
+        if not Path("/proc", _left.name.split("-")[2]).exists():
+            shutil.rmtree(_left, ignore_errors=True)
+    _IN_MEMORY = Path(tempfile.mkdtemp(prefix=f"ae-tests-{os.getpid()}-", dir=_MEMORY))
+    _IN_MEMORY.chmod(0o711)  # PostgreSQL works for nobody who may do everything: it has a user of its own
+    os.environ["TMPDIR"], tempfile.tempdir = str(_IN_MEMORY), None
 # Hundreds of commands import the package from copies of this checkout: each would compile all of it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -31,7 +33,6 @@ import gc
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
