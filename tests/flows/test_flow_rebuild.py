@@ -122,8 +122,9 @@ def test_a_dvc_command_at_work_is_named(clone, server, rebuild):
     assert run.state.is_failed()
     message = f"a DVC command is at work in {clone.folder} (process {holder.pid})"
     assert message in run.state.message
-    assert [message in line for line in server.logs(run)][-2:] == [True, True]
-    assert len([line for line in server.logs(run) if message in line]) == 2
+    logs = [line for line in server.logs(run) if "hook 'tell'" not in line.lower()]
+    assert [message in line for line in logs][-2:] == [True, True]
+    assert len([line for line in logs if message in line]) == 2
 
 
 @pytest.mark.parametrize("left", [b"", b'{"write": {"/wor', bytes(40)], ids=["nothing", "half", "zeros"])
