@@ -711,7 +711,9 @@ def test_the_command_line_takes_urls(ae, s3, codec, tmp_path):
     batch(tmp_path / "more", 3)
     assert ae("append", URL, tmp_path / "more")[0] == 0
     assert ids_of(URL) == numbers(1, 2, 3)
-    assert ae("verify", URL)[0] == 0
+    code, out, _ = ae("compact", URL)
+    assert (code, "joined 3 parts into 1: 90 rows" in out) == (0, True)
+    assert ae("verify", URL, "--deep", "--source", tmp_path / "data", "--source", tmp_path / "more")[0] == 0
     assert ae("info", URL, "--snapshot", 1)[0] == 0
     one_line(ae("encode", tmp_path / "data", "--codec", codec, "--store", URL), URL, "exists already")
 

@@ -54,7 +54,7 @@ from ae_pipeline.store.writing.shards import Running, ShardJob, plan_jobs, run_j
 # So many of the 64 digits of two digests never agree by chance.
 _DIGITS_PROOF = 60
 # Numbers that a part may say it was joined from: what is read there may be anything.
-_MOST_JOINED = 10_000_000
+_MOST_JOINED = 1_000_000
 
 
 # Where a whole manifest has the values that only it knows.
