@@ -19,14 +19,9 @@ def format_page(page: dict[str, Any]) -> str:
         lines[1:] = ["", "all is well"]
     lines.append("")
     for label, section, tell in _SECTIONS:
-        told = _cannot(page[section]["error"]) if is_error(page[section]) else list(tell(page[section], now))
+        told = ["cannot be told, see above"] if is_error(page[section]) else list(tell(page[section], now))
         lines += [f"{'' if number else label:<{_LABEL}}{line}" for number, line in enumerate(told)]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _cannot(error: str) -> list[str]:
-    """The whole error stands above, with what needs attention."""
-    return [f"cannot be told: {reason(error)}"]
 
 
 def _champion(models: dict[str, Any], _: datetime) -> Iterator[str]:
