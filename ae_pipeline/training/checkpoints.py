@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ae_pipeline.errors import first_line, named, warn
@@ -185,8 +185,9 @@ def write_tree(path: Path, tree: dict[str, Any]) -> None:
     """Write dictionaries and lists of tensors and JSON, whole or not at all."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_taken_apart(tree, tensors))
+    data = save(tensors, {_ENTRY: text, _DIGEST: _digest(text, tensors)})
     with finished_file(path) as temporary:
-        save_file(tensors, temporary, {_ENTRY: text, _DIGEST: _digest(text, tensors)})
+        temporary.write_bytes(data)
 
 
 def read_tree(path: Path) -> dict[str, Any]:

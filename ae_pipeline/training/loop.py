@@ -15,6 +15,7 @@ from ae_pipeline.codec.header import Scaling
 from ae_pipeline.errors import DataError, TrainingError
 from ae_pipeline.models.base import Autoencoder
 from ae_pipeline.params import TrainParams
+from ae_pipeline.training import ranks
 from ae_pipeline.training.batches import Rows
 from ae_pipeline.training.checkpoints import Checkpoints
 from ae_pipeline.training.rate import RateModel
@@ -70,8 +71,9 @@ def fit(
     their own, noise and dropout draw from torch's, seeded here. What `checkpoints` found is taken up, to the same
     result. Raises TrainingError when the loss is not finite, explodes, or never gets below that of the untrained model.
     """
-    if train.rows < 2:
-        raise DataError(f"the train split has {train.rows} row; expected at least 2")
+    if train.rows < (least := 2 * ranks.count()):
+        rows = "1 row" if train.rows == 1 else f"{train.rows} rows"
+        raise DataError(f"the train split has {rows}; expected at least {least}, 2 for each process that trains")
     checkpoints = checkpoints or Checkpoints()
     with seeded(params.seed, next(model.parameters()).device, compiled=params.compile):
         trained = Trained(model, params)

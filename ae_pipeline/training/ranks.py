@@ -21,7 +21,7 @@ STORE = "AE_PIPELINE_RANKS_STORE"
 PEER_LOST = 75
 """Exit code of a rank of `launching.py` that lost another one, which `launching.py` then reports."""
 # What the messages of gloo and NCCL have in common where another rank is gone.
-_SIGNS = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket", "store")
+_SIGNS = ("gloo", "nccl", "connection closed", "connection reset")
 
 
 def of_several() -> bool:
@@ -56,7 +56,13 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "mps":
         raise ConfigError("several processes train on CPUs or on CUDA devices, not on MPS; set train.device to cpu")
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ["RANK"])) % torch.cuda.device_count())
+        number, there = int(os.environ.get("LOCAL_RANK", os.environ["RANK"])), torch.cuda.device_count()
+        if number >= there:
+            raise ConfigError(
+                f"process {number + 1} of this machine finds no CUDA device of its own, there are {there}; set "
+                "train.processes to at most that, or train.device to cpu"
+            )
+        device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     with ExitStack() as stack:
         if not is_first():

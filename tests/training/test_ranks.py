@@ -13,6 +13,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+import torch
 import warm
 from handmade import write_rows
 from test_checkpoints import merged
@@ -194,6 +195,19 @@ def test_torchrun_and_the_setting_train_the_same_codec(tmp_path):
     (folder / "data/codec").rename(folder / "by_torchrun")
     run_stage("train", Params.model_validate(merged(PARAMS, {"train": {"epochs": 1, "processes": 2}})), folder)
     assert read_header(folder / "data/codec").fingerprint == by_torchrun
+
+
+def test_a_process_without_a_gpu_of_its_own_is_told(monkeypatch):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with (
+        pytest.raises(
+            ConfigError, match=r"process 2 of this machine finds no CUDA device of its own, there are 1; set"
+        ),
+        ranks.joined(torch.device("cuda")),
+    ):
+        pytest.fail("it trains")
 
 
 @pytest.mark.parametrize(

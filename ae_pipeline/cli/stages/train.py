@@ -16,6 +16,7 @@ from ae_pipeline.training.build import build_codec, open_checkpoints, train_alon
 from ae_pipeline.training.launching import end_with_parent, leave_error, run_ranks
 from ae_pipeline.training.outlook import check_fits, look_ahead
 from ae_pipeline.training.progress import epoch_progress
+from ae_pipeline.training.ranks import PEER_LOST
 
 
 def run(params: Params, root: Path) -> None:
@@ -73,6 +74,8 @@ def _as_a_rank() -> None:
             raise
         leave_error(str(error))
         sys.exit(1)
+    except SystemExit:  # it was told to end, or lost another one: the process that started it says so
+        sys.exit(PEER_LOST)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,6 @@ _WARM_UP, _RATE_WARM_UP = 0.02, 0.1
 # Where the cosine ends, as a share of the learning rate, if weights are averaged: averages need no rest, and go on
 # getting better.
 _LAST_RATE = 0.1
-# Buffers are averaged here, not overwritten by the first rank's; the option's name depends on the version of torch.
-_KNOWN = signature(DistributedDataParallel).parameters
-_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _KNOWN else "broadcast_buffers"
 # A prime that keeps the seeds of ranks and steps apart.
 _SPREAD = 1_000_003
 
@@ -88,8 +84,8 @@ class Trainer:
         self._loss: Callable[[Tensor, Tensor, float], Tensor] = _Loss(trained, params, compiled=compiled)
         self._ranks = 1 if alone else ranks.count()
         if self._ranks > 1:
-            options: dict[str, Any] = {_BUFFERS: False}
-            self._loss = DistributedDataParallel(self._loss, **options)
+            # Buffers are averaged in each step, not overwritten by the first rank's.
+            self._loss = DistributedDataParallel(self._loss, forward_sync_buffers=False)
         self._params, self._scaling, self._steps, self._autocast = params, scaling, steps, autocast
         # Kept in one tensor: small ones that stay would lie between the large ones of steps and keep the system from
         # using that memory again.
