@@ -34,7 +34,6 @@ class Symbols(NamedTuple):
     widths: list[np.ndarray]
     sizes: list[int]
 
-
     def add(self, start: np.ndarray, width: np.ndarray) -> None:
         """Put a call at the end. There is none for no symbols."""
         if len(start):
