@@ -18,7 +18,6 @@ from ae_pipeline.data.value_range import keep_some, range_of, scaled_by
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import LARGEST_PCA, Params
 from ae_pipeline.params.options import MODELS
-from ae_pipeline.training import ranks
 
 # PCA of this many evenly spaced rows, and this many values of them, is a hint in a fraction of a second.
 _ROWS = 2000
@@ -59,8 +58,8 @@ def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
     if params.codec.family == "context":
         if reason := why_not(spec):
             yield reason
-        if (processes := max(params.train.processes, ranks.count())) > 1:
-            yield f"{processes} processes train together, but codec.family: context is for one; set train.processes: 1"
+        if params.train.processes > 1:
+            yield f"train.processes: {params.train.processes}, but codec.family: context trains in one; set it to 1"
         return
     if MODELS[params.model.name].for_images:
         try:

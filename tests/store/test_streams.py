@@ -146,7 +146,7 @@ def test_other_samples_are_refused_before_training(shape, dtype, tmp_path):
     ):
         check_fits(params, SampleSet.open(tmp_path / "rows.parquet").spec)
     several = Params.model_validate({"codec": {"family": "context"}, "train": {"processes": 2}})
-    with pytest.raises(ConfigError, match=r"2 processes train together, but .* is for one; set train.processes: 1"):
+    with pytest.raises(ConfigError, match=r"train.processes: 2, but codec.family: context trains in one; set it to 1"):
         check_fits(several, SampleSet.open(tmp_path / "rows.parquet").spec)
     with pytest.raises(ConfigError, match="set it to autoencoder"):
         build_codec(rows, rows, params, tmp_path / "codec", {}, lambda epoch: None)

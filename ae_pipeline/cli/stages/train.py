@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ae_pipeline.codec.devices import choose_device
 from ae_pipeline.data.samples import SampleSet
-from ae_pipeline.errors import PipelineError, exit_code_of, warn
+from ae_pipeline.errors import ConfigError, PipelineError, exit_code_of, warn
 from ae_pipeline.files import refuse_existing, write_csv
 from ae_pipeline.params import TRAINING, Params
 from ae_pipeline.provenance import git_state
@@ -34,6 +34,8 @@ def _train(params: Params, root: Path) -> None:
     train = SampleSet.open(prepared / "train")
     # Not after hours: what cannot work, or cannot pass, is said first.
     check_fits(params, train.spec)
+    if params.codec.family == "context" and ranks.count() > 1:
+        raise ConfigError("codec.family: context trains in one process: run it without torchrun")
     outlook = look_ahead(train, params)
     print(outlook.describe(), flush=True)
     warn(outlook.warnings)
