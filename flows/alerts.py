@@ -6,6 +6,7 @@ the end of the process, and that no longer than some seconds. docs/production.md
     python -m flows.alerts        # sends one, to try the address
 """
 
+import logging
 import socket
 import sys
 from collections import defaultdict
@@ -93,6 +94,13 @@ def _payload(event: str, flow: str, run: FlowRun, state: str, message: str) -> d
     }
 
 
+class _WithoutTheHook(logging.Filter):
+    """Takes out what Prefect says twice of every run: that `tell` was called, also where there is nothing to tell."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith((f"Running hook '{tell.__name__}' ", f"Hook '{tell.__name__}' "))
+
+
 def main() -> None:
     """Send one, and say what came of it."""
     if not has_alerts():
@@ -102,6 +110,8 @@ def main() -> None:
         sys.exit(f"error: {why}")
     print("delivered")
 
+
+logging.getLogger("prefect.flow_runs").addFilter(_WithoutTheHook())
 
 if __name__ == "__main__":
     main()
