@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec.codec import Codec
+from ae_pipeline.codec.context.options import STREAM_ROWS
 from ae_pipeline.codec.header import read_header
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError
@@ -18,7 +19,7 @@ from ae_pipeline.experiments.benchmark.points import OURS, Point, Rows
 from ae_pipeline.files import locked_folder, sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams, Params
 from ae_pipeline.provenance import machine
-from ae_pipeline.store.format.layouts import QUICK
+from ae_pipeline.store.format.layouts import QUICK, STREAM
 from ae_pipeline.training.build import build_codec
 from ae_pipeline.training.progress import epoch_progress
 
@@ -53,10 +54,12 @@ def trained_codec(
 
 def measure_preset(preset: str, codec: Path, rows: Rows, params: EncodeParams) -> list[Point]:
     """One point for every quick layout of the latent column, and for the codec's own."""
-    return [
-        measure_store(f"{preset} ({layout})", OURS, layout, codec, rows, params.model_copy(update={"layout": layout}))
-        for layout in layouts_of([codec])
-    ]
+    points = []
+    for layout in layouts_of([codec]):
+        settings: dict[str, Any] = {"layout": layout} | ({"row_group_rows": STREAM_ROWS} if layout == STREAM else {})
+        own = params.model_copy(update=settings)
+        points.append(measure_store(f"{preset} ({layout})", OURS, layout, codec, rows, own))
+    return points
 
 
 def layouts_of(codecs: Iterable[Path]) -> list[str]:
