@@ -71,6 +71,8 @@ def serve(params: "Params", root: Path, *, prefect_port: int, mlflow_port: int) 
         **os.environ,
         "PREFECT_HOME": str(home),
         "PREFECT_CLI_PROMPT": "false",
+        # What Prefect's server answers while its database restarts; a flow run asks again then.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": os.environ.get("PREFECT_CLIENT_RETRY_EXTRA_CODES", "500"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     family = _Family(home, logs, environment)

@@ -53,7 +53,7 @@ def test_a_preset_is_written_into_params_yaml_and_nothing_else_changes(ae, name,
     assert "The quality gate there (evaluate.gate) is unchanged: max_mse 0.0052." in out
     yaml = YAML(typ="safe", pure=True)
     yaml.version = (1, 1)  # as PyYAML reads: 8e-05 is a text there
-    assert yaml.load(path)["train"]["rate_weight"] == preset_params(name).train.rate_weight
+    assert yaml.load(path)["train"]["rate_weight"] == preset_params(name, before).train.rate_weight
     code, _, error = ae("preset", "huge", "--params", path)
     assert (code, "expected one of balanced, compact, compact_balanced," in error) == (1, True)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 import psutil
@@ -75,9 +76,17 @@ def _use(view, postgres, mlflow_port):
         assert _state(client, run).is_completed(), _state(client, run)
     assert postgres.sql("SELECT state_type FROM flow_run", "prefect") == "COMPLETED"
     postgres.sql("INSERT INTO experiments (name, lifecycle_stage) VALUES ('of PostgreSQL', 'active')", "mlflow")
+    # MLflow finds out by a request that fails that a connection of its pool is gone.
+    until(lambda: "of PostgreSQL" in _experiments(mlflow_port), 60)
+
+
+def _experiments(mlflow_port):
     asked = f"http://127.0.0.1:{mlflow_port}/api/2.0/mlflow/experiments/search?max_results=9"
-    with urllib.request.urlopen(asked, timeout=30) as answer:
-        assert "of PostgreSQL" in {experiment["name"] for experiment in json.load(answer)["experiments"]}
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return {experiment["name"] for experiment in json.load(answer)["experiments"]}
+    except urllib.error.HTTPError:
+        return set()
 
 
 def _state(client, run):

@@ -231,9 +231,9 @@ def test_the_default_store_is_absolute_and_experiments_in_temporary_copies_use_i
 
 def test_the_ui_command_serves_the_store_on_loopback(tiny_params, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    command, _ = ui_command(tiny_params, tmp_path, 5123)
+    command, environment = ui_command(tiny_params, tmp_path, 5123)
     assert command[command.index("--host") + 1] == "127.0.0.1"
-    assert command[-1] == tracking_uri(tiny_params, tmp_path)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == tracking_uri(tiny_params, tmp_path)
     assert (tmp_path / "mlruns/mlflow.db").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example")
     with pytest.raises(TrackingError, match=r"open that address"):
