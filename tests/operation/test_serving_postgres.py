@@ -75,7 +75,8 @@ def _use(view, postgres, mlflow_port):
         until(lambda: _state(client, run).is_final(), 120)
         assert _state(client, run).is_completed(), _state(client, run)
     assert postgres.sql("SELECT state_type FROM flow_run", "prefect") == "COMPLETED"
-    postgres.sql("INSERT INTO experiments (name, lifecycle_stage) VALUES ('of PostgreSQL', 'active')", "mlflow")
+    columns, values = "name, artifact_location, lifecycle_stage", "'of PostgreSQL', 'mlflow-artifacts:/9', 'active'"
+    postgres.sql(f"INSERT INTO experiments ({columns}) VALUES ({values})", "mlflow")
     # MLflow finds out by a request that fails that a connection of its pool is gone.
     until(lambda: "of PostgreSQL" in _experiments(mlflow_port), 60)
 
