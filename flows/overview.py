@@ -121,7 +121,8 @@ def main() -> None:
         host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname  # without a user's name and password
         unset = "" if PREFECT_API_URL.value() else " (PREFECT_API_URL is not set)"
         sys.exit(
-            f"error: Prefect at {host}{unset} failed: {first_line(error)}; start its server, or set PREFECT_API_URL"
+            f"error: Prefect at {host}{unset} failed: {first_line(error)}; start a server (`ae-pipeline serve` does), "
+            "or set PREFECT_API_URL"
         )
 
 

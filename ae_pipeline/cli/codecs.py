@@ -112,7 +112,8 @@ def encode(
                 allow_partial=allow_partial,
             )
         described = describe_store(written) | {"largest_error": written.largest_error()}
-        shown = described if as_json else {name: described[name] for name in [*_WRITTEN, "largest_error"]}
+        said = [*_WRITTEN, "max_error", "largest_error"]
+        shown = described if as_json else {name: described[name] for name in said if name in described}
         show(shown, as_json=as_json)
     note_rounded(samples)
     warn(watch.warnings(as_shown(data)))
