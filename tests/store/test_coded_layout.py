@@ -302,7 +302,9 @@ def test_a_manifest_with_another_latent_size_is_refused(size, copy):
 
 def test_a_layout_that_is_not_known_is_refused_by_name(copy):
     rewrite_manifest(copy.path, lambda values: values["latent"].update(layout="interleaved"))
-    with pytest.raises(StoreError, match=r"latent\.layout: Input should be 'list', 'binary', 'packed' or 'coded'"):
+    with pytest.raises(
+        StoreError, match=r"latent\.layout: Input should be 'list', 'binary', 'packed', 'coded' or 'stream'"
+    ):
         LatentStore.open(copy.path)
 
 
