@@ -91,7 +91,7 @@ def encode(
     complete = complete_once_named("store", Path(store), as_json=as_json)  # of a URL never: no such folder is found
     with complete, naming_options(row_group_rows="--row-group-rows"), _codec(codec, model) as folder:
         header = read_header(folder)
-        header.promises(0 if exact else max_error, model or str(codec))
+        header.check_promise(0 if exact else max_error, model or str(codec))
         samples = _open_samples(data, header, skip_unreadable)
         watch = samples.watch_range(header.scaling)
         layout = layout or header.layout

@@ -113,10 +113,10 @@ def preset(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Write a preset's network and training into params.yaml; every other character of it stays."""
-    from ae_pipeline.experiments.presets import preset_values
+    from ae_pipeline.experiments.presets import preset_changes
     from ae_pipeline.experiments.sweep.choice import write_choice
 
-    values = preset_values(name)
+    values = preset_changes(name, workspace(params)[0])
     write_choice(params, values)
     print("\n".join(f"{path}: {json.dumps(value)}" for path, value in values.items()))
     gate = workspace(params)[0].evaluate.gate

@@ -78,7 +78,14 @@ def _device_problems(params: Params) -> Iterator[str]:
 
 def _kind_problems(params: Params) -> Iterator[str]:
     kind, model = params.source.options.get("kind"), params.model.name
-    if kind in _SUITS and MODELS[model].for_images:
+    if params.codec.family == "context":
+        if kind in _SUITS:
+            name = params.source.name
+            yield (
+                f"codec.family: context takes pictures, but source.{name}.kind is {kind}; set it to autoencoder, and "
+                "encode.layout to binary"
+            )
+    elif kind in _SUITS and MODELS[model].for_images:
         name = params.source.name
         yield f"model.name: {model} takes pictures, but source.{name}.kind is {kind}; set it to {_SUITS[kind]}"
 

@@ -58,7 +58,8 @@ def format_compacted(done: Compacted, *, dry_run: bool) -> str:
     lines += _several("left", [f"{name}: {reason}" for name, reason in done.left.items()])
     if not done.joined:
         rule = "small parts that stand side by side are joined once the others have as many rows as the largest"
-        why = "nothing was joined" if done.left else f"nothing to join: {rule}"
+        why = f"nothing to join: {rule if done.parts > 1 else 'the store has one part'}"
+        why = "nothing was joined" if done.left else why
         return "\n".join([*lines, f"{'result':<12}{why}"])
     word = "would join" if dry_run else "joined"
     sizes = "" if done.bytes_after is None else f", {done.bytes_before:,} bytes into {done.bytes_after:,}"

@@ -134,7 +134,7 @@ class CodecHeader(JsonModel):
         """No value comes back further away than this, in the samples' units; None: nothing is promised of values."""
         return self.model.context.max_error if self.format == CONTEXT_FORMAT else None
 
-    def promises(self, max_error: float | None, name: str) -> None:
+    def check_promise(self, max_error: float | None, name: str) -> None:
         """Raise CodecError unless no value comes back further away than this; None: nothing is asked for."""
         if max_error is None or (self.max_error is not None and self.max_error <= max_error):
             return

@@ -1,6 +1,7 @@
 """Measure a codec on held-out rows: through the quantiser, through real bytes, next to honest alternatives."""
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,16 @@ def _break_even_rows(metrics: Metrics) -> int | None:
     if zstd is None or own is None or codec is None or zstd <= own:
         return None
     return int(np.ceil(8 * codec / (zstd - own)))
+
+
+def lossless_warnings(metrics: Metrics) -> Iterator[str]:
+    """Where rows that come back as they were take no less than zstd's, which do as well."""
+    own, zstd = metrics["latent_bits_per_row"], metrics["zstd_bits_per_row"]
+    if metrics.get("max_error") == 0 and own is not None and zstd is not None and own >= zstd:
+        yield (
+            f"zstd keeps every value of these rows as it was in {zstd:.0f} bits each, this codec in {own:.0f}: keep "
+            "them by zstd, or set codec.max_error to what a value may be off"
+        )
 
 
 def _unquantised_mse(codec_path: Path, test: SampleSet) -> float:

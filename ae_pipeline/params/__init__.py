@@ -253,6 +253,11 @@ class Params(Section):
             raise ValueError(
                 f"train.loss: bce needs model.{self.model.name}.output_activation: sigmoid, found {output}"
             )
+        if self.encode.layout == "stream" and self.codec.family != "context":
+            raise ValueError(
+                f"encode.layout: stream needs codec.family: context, found {self.codec.family}; change this, or set "
+                "the layout to binary"
+            )
         return self
 
     @property

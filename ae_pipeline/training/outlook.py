@@ -11,7 +11,7 @@ from math import ceil, log2
 
 import numpy as np
 
-from ae_pipeline.codec.context.options import why_not
+from ae_pipeline.codec.context.options import too_many_rows, why_not
 from ae_pipeline.data.pixels import SampleSpec, image_shape
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.value_range import keep_some, range_of, scaled_by
@@ -58,6 +58,8 @@ def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
     if params.codec.family == "context":
         if reason := why_not(spec):
             yield reason
+        elif params.encode.layout == "stream" and (reason := too_many_rows(params.encode.row_group_rows, spec.size)):
+            yield f"encode.row_group_rows: {reason}"
         if params.train.processes > 1:
             yield f"train.processes: {params.train.processes}, but codec.family: context trains in one; set it to 1"
         return
@@ -76,7 +78,9 @@ def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
 
 
 def size_warnings(params: Params, spec: SampleSpec) -> Iterator[str]:
-    """Latents that take more than the samples do, or are as many numbers."""
+    """Latents that take more than the samples do, or are as many numbers; those of context codecs always are."""
+    if params.codec.family == "context":
+        return
     bits = params.train.latent_size * log2(params.quantiser.levels)
     if bits >= 8 * spec.nbytes:
         yield (

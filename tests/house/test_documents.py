@@ -116,7 +116,9 @@ def test_the_alert_in_the_production_page_is_one_that_prefect_takes():
     from prefect.events.schemas.automations import AutomationCore
 
     (block,) = [block for block in blocks("docs/production.md", "yaml") if "trigger:" in block.text]
-    AutomationCore.model_validate(YAML(typ="safe", pure=True).load(block.text))
+    alert = AutomationCore.model_validate(YAML(typ="safe", pure=True).load(block.text))
+    assert {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"} < alert.trigger.expect
+    assert [action.type for action in alert.actions] == ["send-notification"]
 
 
 def test_the_units_in_the_production_page_are_those_that_systemd_takes(tmp_path):

@@ -27,7 +27,7 @@ from ae_pipeline.training.checkpoints import NAME, Checkpoints, read_tree, write
 
 SUPPORT = Path(__file__).parents[1] / "support"
 OPTIONS = {"hidden_sizes": [8], "dropout": 0.1}
-# Of 50 rows in batches of 16, an epoch has four steps, the last one with two rows.
+# An epoch of 50 rows in batches of 16 has four steps, the last one with two rows.
 BASE = {
     "model": {"name": "dense", "dense": OPTIONS},
     "train": {

@@ -7,7 +7,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import warn
 from ae_pipeline.evaluation.drift.fit import fit_reference
 from ae_pipeline.evaluation.drift.reference import REFERENCE_NAME, write_reference
-from ae_pipeline.evaluation.evaluate import evaluate_codec
+from ae_pipeline.evaluation.evaluate import evaluate_codec, lossless_warnings
 from ae_pipeline.evaluation.gate import check_gate
 from ae_pipeline.evaluation.mean_answer import warnings_of
 from ae_pipeline.files import HISTORY, read_csv, write_json
@@ -30,6 +30,7 @@ def run(params: Params, root: Path) -> None:
     write_pictures(reports / "pictures", evaluation, history)
     write_json(reports / "metrics.json", evaluation.metrics)
     warn(warnings_of(evaluation.metrics, read_header(codec).scaling, "the test split"))
+    warn(lossless_warnings(evaluation.metrics))
     check_gate(evaluation.metrics, params.evaluate.gate)
     # After the gate: nothing is encoded with a codec that fails it, so nothing will be compared.
     reference = fit_reference(codec, train, test, params.drift, params.evaluate.seed, device=params.encode.device)

@@ -12,6 +12,8 @@ NAME = "context"
 MOST_SIDE = 64
 STREAM_ROWS = 2000
 """Rows of a stream where nothing else is asked for: more are slow to read one of, fewer take more bits."""
+MOST_STREAM_BYTES = 8 << 20
+"""What the latents of a stream may take, a byte each: coding takes 60 times as much memory, of noise 200 times."""
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 
 
@@ -34,5 +36,14 @@ def why_not(spec: SampleSpec) -> str | None:
         return None
     return (
         f"codec.family: context is for grey pictures of uint8, at most {MOST_SIDE} x {MOST_SIDE}, but samples are "
-        f"{spec.describe()}; set it to autoencoder"
+        f"{spec.describe()}; set it to autoencoder, and encode.layout to binary"
     )
+
+
+def too_many_rows(row_group_rows: int, size: int) -> str | None:
+    """Why a stream cannot hold so many rows of `size` values, or None. The caller says which parameter says so."""
+    if row_group_rows * size <= MOST_STREAM_BYTES:
+        return None
+    most = MOST_STREAM_BYTES // size
+    instead = min(STREAM_ROWS, most)
+    return f"{row_group_rows}, but at most {most} rows of {size} values are in a stream; set it to {instead}"

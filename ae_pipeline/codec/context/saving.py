@@ -18,6 +18,8 @@ from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.files import finished_file, finished_folder, sha256_file
 
 _PACKED = "packed"
+# What undoing an xz stream may take; one of `packed` takes a quarter of it, at its highest preset.
+_MOST_MEMORY = 256 << 20
 LEVELS = 256
 """Indices are kept as int8: 128 less than they are."""
 
@@ -75,10 +77,11 @@ def load_packed(networks: Networks, tensors: dict[str, Tensor]) -> Networks:
     wanted = networks.state_dict()
     size = sum(value.numel() * value.element_size() for value in wanted.values())
     try:
-        plain = lzma.LZMADecompressor().decompress(tensors[_PACKED].numpy().tobytes(), size + 1)
+        xz = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MOST_MEMORY)
+        plain = xz.decompress(tensors[_PACKED].numpy().tobytes(), size + 1)
     except lzma.LZMAError as error:
         raise ValueError(f"no xz stream: {error}") from None
-    if len(plain) != size:
+    if len(plain) != size or not xz.eof or xz.unused_data:
         raise ValueError(f"networks of another size than {size} bytes")
     state, place = {}, 0
     for name in sorted(wanted):

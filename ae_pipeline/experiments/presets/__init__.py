@@ -6,8 +6,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from ae_pipeline.codec.context.options import STREAM_ROWS
 from ae_pipeline.errors import ConfigError
-from ae_pipeline.params import Params, flattened
+from ae_pipeline.params import EncodeParams, Params, flattened
 from ae_pipeline.params.base import replaced
 
 FOLDER = Path(__file__).parent
@@ -18,6 +19,8 @@ WITHIN_A_BOUND = ("exact", "near_1", "near_4", "near_16")
 """Presets of context codecs, for grey pictures; `bench` measures them where they are asked for by name."""
 TILES = "tiles"
 """What stands for a kind where pictures are cut into tiles."""
+_ALL = {"codec.family": "autoencoder"}
+"""What a preset overrides where its file says nothing of it: which of the other settings are read."""
 _FOR_KINDS = {"audio": ("sound",), TILES: ("tiles",)}
 ICONS = "icons"
 FOR_ICONS = (ICONS, "icons_fine")
@@ -72,4 +75,12 @@ def preset_values(name: str) -> dict[str, Any]:
             f"no preset {name!r}; expected one of {', '.join(preset_names())}: correct it where you named it, or in "
             "bench.presets of params.yaml"
         )
-    return flattened(YAML(typ="safe", pure=True).load(_files()[name].read_text(encoding="utf-8")))
+    return _ALL | flattened(YAML(typ="safe", pure=True).load(_files()[name].read_text(encoding="utf-8")))
+
+
+def preset_changes(name: str, params: Params) -> dict[str, Any]:
+    """What the preset overrides in these params: also the rows of a row group that a preset of another family set."""
+    values = preset_values(name)
+    if params.codec.family != values["codec.family"] and params.encode.row_group_rows == STREAM_ROWS:
+        values = {"encode.row_group_rows": EncodeParams().row_group_rows} | values
+    return values

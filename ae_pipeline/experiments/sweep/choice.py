@@ -11,7 +11,7 @@ from ruamel.yaml.nodes import MappingNode, Node
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.sweep.space import Setting
 from ae_pipeline.files import finished_file
-from ae_pipeline.params import load_params
+from ae_pipeline.params import flattened, load_params
 from ae_pipeline.params.base import replaced
 
 _HALVES = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
@@ -20,7 +20,11 @@ _PLAIN = re.compile(r"(?!(true|false|null|yes|no|on|off)$)[a-z][a-z_]*")
 
 def write_choice(path: Path, setting: Setting) -> None:
     """Set the values in params.yaml at `path`. Raises ConfigError, and leaves the file, where it cannot be done."""
-    wanted = replaced(load_params(path), setting)
+    found = load_params(path)
+    wanted = replaced(found, setting)
+    # What is as wanted by default need not stand there.
+    values = flattened(found.model_dump())
+    setting = {dotted: value for dotted, value in setting.items() if dotted not in values or values[dotted] != value}
     text = path.read_bytes().decode("utf-8")  # as bytes: ends of lines stay what they are
     root = YAML(typ="safe", pure=True).compose(text)
     places = {dotted: node for dotted in setting if (node := _value(root, dotted)) is not None}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import open_split
-from ae_pipeline.errors import SweepError
+from ae_pipeline.errors import ConfigError, SweepError
 from ae_pipeline.evaluation.measures.metrics import METRICS, Metric
 from ae_pipeline.experiments.sweep.results import Results, summarise
 from ae_pipeline.experiments.sweep.runs import SweepRuns
@@ -67,6 +67,12 @@ def run_sweep(params: Params, root: Path, timeout: float = float("inf")) -> Swep
     After `timeout` seconds no further one begins. Raises ConfigError before any training for a space that cannot be
     tried, TargetError when another process is at the same study. MLflow is completed by the caller.
     """
+    if params.codec.family == "context":
+        raise ConfigError(
+            "a sweep looks for the smallest autoencoder within a tolerance, but codec.family is context, whose error "
+            "is set by codec.max_error; set it to autoencoder and encode.layout to binary, or compare context codecs "
+            "by `ae-pipeline bench`"
+        )
     space = parse_space(params.sweep.space, params, params.sweep.trials)
     prepared = root / params.paths.prepared
     splits = open_split(prepared, "train"), open_split(prepared, "validation")

@@ -202,7 +202,7 @@ def _why_not(store: LatentStore, part: PartEntry, plan: Plan | None, means: Mean
     """Why it is of no use to make a part again."""
     if plan is None or not plan.is_complete:
         if isinstance(part.shard, ShardEntry):
-            groups = f", row groups {part.shard.row_groups}" if part.shard.row_groups != [0] else ""
+            groups = f", row groups {part.shard.row_groups}" if part.shard.row_groups not in ([], [0]) else ""
             return f"no source holds what it was made from ({part.shard.file}{groups}, unchanged)"
         absent = plan.absent if plan else [shard.file for shard in part.shards]
         return (

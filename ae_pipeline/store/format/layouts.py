@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ae_pipeline.data.parquet.limits import MOST_ROW_GROUP_BYTES
+from ae_pipeline.codec.context.options import MOST_STREAM_BYTES
 from ae_pipeline.data.parquet.writer import ZSTD_LEVEL
 from ae_pipeline.errors import DataError
 from ae_pipeline.store.format.entropy_coding import compress, decompress
@@ -116,8 +116,8 @@ def _stream_group(streams: Any, group: Any) -> pa.Array:
 def _values_of_stream(streams: Any, group: Any, size: int) -> pa.Array:
     if not len(group):
         return _binary_to_arrow(np.empty((0, size), np.int8))
-    if len(group) * size > MOST_ROW_GROUP_BYTES:
-        raise ValueError(f"latents would take {len(group) * size} bytes, at most {MOST_ROW_GROUP_BYTES} are allowed")
+    if len(group) * size > MOST_STREAM_BYTES:
+        raise ValueError(f"latents would take {len(group) * size} bytes, at most {MOST_STREAM_BYTES} are allowed")
     return _binary_to_arrow(streams.decode_latents(_stream_of(group), len(group)))
 
 

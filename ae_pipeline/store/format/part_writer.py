@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ae_pipeline.codec.context.options import too_many_rows
 from ae_pipeline.data.parquet.limits import MOST_ROW_GROUP_BYTES
 from ae_pipeline.data.parquet.writer import ZSTD_LEVEL, RowGroupWriter
 from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.data.sample_schema import STORE_COLUMNS
 from ae_pipeline.data.samples import ID, id_encoding
 from ae_pipeline.errors import DataError
-from ae_pipeline.store.format.layouts import LATENT, layout_of
+from ae_pipeline.store.format.layouts import LATENT, STREAM, layout_of
 
 ERROR = "error"
 RESERVED = STORE_COLUMNS
@@ -46,6 +47,8 @@ class PartWriter(RowGroupWriter):
         taken = [name for name in attributes.names if name in RESERVED]
         if taken:
             raise DataError(f"column names {', '.join(taken)} are reserved in a latent store; rename them first")
+        if layout == STREAM and (reason := too_many_rows(row_group_rows, latent_size)):
+            raise DataError(f"encode.row_group_rows: {reason}")
         self._layout = layout_of(layout, streams)
         schema = pa.schema(
             [
