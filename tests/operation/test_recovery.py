@@ -15,7 +15,6 @@ from guarding import Guard
 from prefect.client.schemas.objects import State, StateType
 from prefect_server import PrefectServer, free_port, until
 from ready import copy_prefect_home
-from ruamel.yaml import YAML
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
@@ -38,12 +37,7 @@ if sys.orig_argv[-2:] == ["stage", "download"]:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     clone = Clone(tmp_path_factory.mktemp("served"))
-    path = clone.folder / "prefect.yaml"
-    yaml = YAML()
-    tree = yaml.load(path)
-    for deployment in tree["deployments"]:
-        deployment["schedules"] = []
-    yaml.dump(tree, path)
+    clone.schedule()
     return clone
 
 

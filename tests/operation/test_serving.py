@@ -13,7 +13,6 @@ import pytest
 import warm
 from clone import Clone
 from prefect_server import PrefectServer, free_port, until
-from ruamel.yaml import YAML
 
 from ae_pipeline.cli.stages import STAGES
 
@@ -25,12 +24,7 @@ SECONDS = 5
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     clone = Clone(tmp_path_factory.mktemp("served"))
-    path = clone.folder / "prefect.yaml"
-    yaml = YAML()
-    tree = yaml.load(path)
-    for deployment in tree["deployments"]:
-        deployment["schedules"] = [{"interval": SECONDS}] if deployment["name"] == "nightly" else []
-    yaml.dump(tree, path)
+    clone.schedule(nightly=SECONDS)
     return clone
 
 

@@ -14,7 +14,6 @@ import warm
 from clone import Clone
 from postgres import PASSWORD, cluster, skip_without_postgres
 from prefect_server import PrefectServer, free_port, until
-from ruamel.yaml import YAML
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
@@ -23,12 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.server]
 def clone(tmp_path):
     (tmp_path / "clone").mkdir()
     clone = Clone(tmp_path / "clone")
-    path = clone.folder / "prefect.yaml"
-    yaml = YAML()
-    tree = yaml.load(path)
-    for deployment in tree["deployments"]:
-        deployment["schedules"] = []
-    yaml.dump(tree, path)
+    clone.schedule()
     return clone
 
 

@@ -371,12 +371,8 @@ def test_a_cluster_without_workers_is_named(rows, codec, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def s3():
-    import s3fs
-
     with serving() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        server.lead_here(patch)
         server.make_bucket("bucket")
         yield server
 

@@ -41,11 +41,7 @@ def running():
 
 @pytest.fixture
 def s3(running, monkeypatch):
-    import s3fs
-
-    for name, value in running.environment.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    running.lead_here(monkeypatch)
     return running
 
 

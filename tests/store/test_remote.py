@@ -44,11 +44,7 @@ def running():
 @pytest.fixture
 def s3(running, monkeypatch):
     """The server with one empty bucket, and the environment that leads to it."""
-    import s3fs
-
-    for name, value in running.environment.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    running.lead_here(monkeypatch)
     running.reset()
     running.make_bucket("bucket")
     running.requests.clear()

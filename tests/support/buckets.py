@@ -18,12 +18,8 @@ from werkzeug.wrappers import Request, Response
 
 @pytest.fixture(scope="module")
 def _running():
-    import s3fs
-
     with serving() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()  # of a server before; a new client takes a quarter of a second
+        server.lead_here(patch)
         yield server
 
 

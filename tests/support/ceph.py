@@ -14,11 +14,10 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
 
-import boto3
 import pytest
+from s3_user import S3User
 
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph-authtool", "ceph")
 _CONFIG = """
@@ -65,39 +64,13 @@ def skip_without_ceph() -> None:
         pytest.skip(f"needs {missing[0]}: apt-get install ceph-common ceph-mon ceph-osd radosgw")
 
 
-class Gateway:
+class Gateway(S3User):
     def __init__(self, folder: Path):
         self._folder, self._running = folder, []
         self._ports = _free_ports(12)
         (folder / "aws").touch()
+        self.config = str(folder / "aws")
         self.url = f"http://127.0.0.1:{self._ports[0]}"
-        self.environment = {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "tester",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": str(folder / "aws"),  # DVC takes no device for a file
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-        }
-
-    @cached_property
-    def client(self):
-        return boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            aws_access_key_id="tester",
-            aws_secret_access_key="secret",
-            region_name="us-east-1",
-        )
-
-    def objects(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
-        """Every object by its key after `prefix`, as any reader sees them."""
-        found = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
-        return {
-            item["Key"].removeprefix(prefix): self.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-            for item in found
-        }
 
     def start(self) -> None:
         fsid, disk = str(uuid.uuid4()), str(uuid.uuid4())

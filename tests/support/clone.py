@@ -92,6 +92,15 @@ class Clone:
         uri = f"sqlite:///{self.folder}/mlruns/mlflow.db"
         return mlflow.MlflowClient(uri, uri)
 
+    def schedule(self, **seconds):
+        """Have deployments run every so many seconds, by name; the others never run by themselves."""
+        path, yaml = self.folder / "prefect.yaml", YAML()
+        tree = yaml.load(path)
+        for deployment in tree["deployments"]:
+            every = seconds.get(deployment["name"])
+            deployment["schedules"] = [{"interval": every}] if every else []
+        yaml.dump(tree, path)
+
     def commit(self, message):
         self.git("add", "-A")
         self.git("commit", "-q", "-m", message)

@@ -14,12 +14,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from urllib.parse import unquote
 
-import boto3
 from moto.backends import get_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from s3_user import S3User
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 
@@ -41,7 +40,9 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-class S3Server:
+class S3Server(S3User):
+    attempts = 1
+
     def __init__(self):
         self.requests: list[Asked] = []
         self.hooks: list[Callable[[Asked], Response | None]] = []
@@ -54,31 +55,11 @@ class S3Server:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.environment = {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "tester",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-            "AWS_MAX_ATTEMPTS": "1",
-        }
 
     def stop(self) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-    @cached_property
-    def client(self):
-        return boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            aws_access_key_id="tester",
-            aws_secret_access_key="secret",
-            region_name="us-east-1",
-        )
 
     def reset(self) -> None:
         """Forget every bucket, request and hook."""
@@ -92,14 +73,6 @@ class S3Server:
 
     def make_bucket(self, name: str) -> None:
         self.client.create_bucket(Bucket=name)
-
-    def objects(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
-        """Every object by its key after `prefix`, as any reader sees them."""
-        found = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
-        return {
-            item["Key"].removeprefix(prefix): self.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-            for item in found
-        }
 
     def _answer(self, environ, start_response):
         asked = Asked(
