@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ae_pipeline.codec.header import CodecHeader
+from ae_pipeline.data.shares import GroupsOfSplits, read_groups
 from ae_pipeline.errors import StoreError, printable, without_secrets
 from ae_pipeline.evaluation.mean_answer import warnings_of
 from ae_pipeline.operation.tracking.connection import tracking_uri
@@ -81,8 +82,10 @@ def summarise_workspace(params: Params, root: Path) -> dict[str, Any]:
         check_numbers(workspace.reports / "round_trip.json", round_trip.get(name), ["mse"])
         measured = round_trip[name]
         stores[name] = {**_sizes(store), "mse": measured["mse"], "psnr": measured.get("psnr")}
+    groups = read_groups(root / params.paths.prepared)
     return {
         "data_sets": stores,
+        **({"groups": groups.model_dump(mode="json")} if groups else {}),
         "codec": workspace.header.fingerprint,
         "codec_bytes": metrics["codec_bytes"],
         "metrics": metrics,
@@ -114,6 +117,8 @@ def format_workspace(found: dict[str, Any]) -> str:
         f"bytes out hold the codec ({found['codec_bytes']:,} bytes) in every store; without it a test row takes "
         f"{metrics['bits_per_row']:.0f} bits (zstd of the raw rows: {metrics['zstd_bits_per_row']:.0f})"
     )
+    if "groups" in found:
+        lines.append(printable(GroupsOfSplits.model_validate(found["groups"]).describe()))
     if metrics.get("pca_mse") is not None:
         lines.append(
             f"test MSE {metrics['mse']:.5f} at {metrics['bits_per_row']:.0f} bits per row; PCA of the same latent size "

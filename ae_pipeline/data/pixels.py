@@ -53,6 +53,16 @@ class SampleSpec:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Rows that stay together, in one split."""
+
+    by: str
+    """What makes the groups, as the person said it: a column's name, or `folder`."""
+    numbers: np.ndarray
+    """(rows,) int64, from 0 on: equal for rows of one group."""
+
+
+@dataclass(frozen=True)
 class RawSplit:
     """One split as a source gives it to `prepare`. May be a memory map: nothing is read until rows are taken."""
 
@@ -66,6 +76,8 @@ class RawSplit:
     """What a row means, for the codec to keep."""
     record: str | None = None
     """The attribute that says which record a row belongs to, where one can have several: they stand together."""
+    groups: Groups | None = None
+    """The groups of rows, where they are to stay in one split; each has its own numbers in every split."""
 
 
 def image_shape(sample_shape: tuple[int, ...], model_name: str) -> tuple[int, int, int]:

@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 
 from ae_pipeline.data.pixels import RawSplit, SampleSpec
 from ae_pipeline.data.samples import ID, SampleSet, ShardWriter
+from ae_pipeline.data.shares import GROUPS_NAME, Counted, GroupsOfSplits, nearest_share
 from ae_pipeline.errors import DataError
+from ae_pipeline.files import write_json
 from ae_pipeline.params import PrepareParams
 
 _BLOCK_ROWS = 2048
@@ -22,7 +24,8 @@ def write_splits(splits: dict[str, RawSplit], folder: Path, params: PrepareParam
 
     Validation rows are drawn from the source's train rows by `params.seed`: about the wanted share, at least one, and
     not all. Every row keeps its id and the source's order. Rows of one record stay together, in their split and in
-    their shard. Raises DataError if a split would be empty.
+    their shard; records of one group stay in their split, and `groups.json` says how many groups and records each has.
+    Raises DataError if a split would be empty.
     """
     train, test = splits["train"], splits["test"]
     starts = _record_starts(train)
@@ -32,9 +35,7 @@ def write_splits(splits: dict[str, RawSplit], folder: Path, params: PrepareParam
             f"the source has {records} train {what.removesuffix('s')}, expected at least 2: one to train and one to "
             "validate; name more data, or set a smaller share for the test (source.files.test_fraction)"
         )
-    count = min(max(round(params.validation_fraction * records), 1), records - 1)
-    of_records = np.zeros(records, bool)
-    of_records[np.random.default_rng(params.seed).choice(records, count, replace=False)] = True
+    of_records = _for_validation(train, starts, params)
     drawn = np.repeat(of_records, np.diff(starts, append=len(train.pixels)))
     chosen = {
         "train": (train, np.flatnonzero(~drawn)),
@@ -44,7 +45,39 @@ def write_splits(splits: dict[str, RawSplit], folder: Path, params: PrepareParam
     for name, (split, which) in chosen.items():
         for number, rows in enumerate(_shards(split, which, params.rows_per_shard)):
             write_shard(folder / name / f"part-{number:05d}.parquet", split, rows)
+    if train.groups is not None:
+        counted = {name: _count_groups(split, rows) for name, (split, rows) in chosen.items()}
+        found = GroupsOfSplits(by=train.groups.by, splits=counted)
+        write_json(folder / GROUPS_NAME, found.model_dump(mode="json"))
     return {name: SampleSet.open(folder / name) for name in chosen}
+
+
+def _for_validation(train: RawSplit, starts: np.ndarray, params: PrepareParams) -> np.ndarray:
+    """(records,) Whether each is drawn; `starts` are their first rows."""
+    records, random = len(starts), np.random.default_rng(params.seed)
+    if train.groups is None:
+        count = min(max(round(params.validation_fraction * records), 1), records - 1)
+        drawn = np.zeros(records, bool)
+        drawn[random.choice(records, count, replace=False)] = True
+        return drawn
+    numbers = train.groups.numbers[starts]
+    sizes = np.bincount(numbers)
+    if len(sizes) < 2:
+        raise DataError(
+            f"the source's train rows are all of one group by `{train.groups.by}`, expected at least 2: one to train "
+            "and one to validate; set source.files.group to null or to something finer, or name more data"
+        )
+    order = random.permutation(len(sizes))
+    taken = np.zeros(len(sizes), bool)
+    taken[order] = nearest_share(sizes[order], params.validation_fraction, 1)
+    return taken[numbers]
+
+
+def _count_groups(split: RawSplit, rows: np.ndarray) -> Counted:
+    """How many groups and records there are among rows, (n,) rising numbers."""
+    assert split.groups is not None
+    records = np.isin(rows, _record_starts(split), assume_unique=True).sum()
+    return Counted(groups=len(np.unique(split.groups.numbers[rows])), records=int(records))
 
 
 def _record_starts(split: RawSplit) -> np.ndarray:

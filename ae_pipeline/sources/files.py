@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.pixels import RawSplit
+from ae_pipeline.data.shares import far_from_share
 from ae_pipeline.errors import ConfigError, DataError, named, warn
 from ae_pipeline.kinds import build_kind
 from ae_pipeline.kinds.base import Kind
@@ -23,7 +24,8 @@ from ae_pipeline.kinds.state import entry_of
 from ae_pipeline.params.base import Section, problems
 from ae_pipeline.sources.base import Source
 from ae_pipeline.sources.own_files.columns import Kept, Wanted, refuse_same_names
-from ae_pipeline.sources.own_files.drawing import Drawing
+from ae_pipeline.sources.own_files.drawing.groups import GroupDrawing
+from ae_pipeline.sources.own_files.drawing.records import Drawing, RecordDrawing
 from ae_pipeline.sources.own_files.listing import Listing, list_files
 from ae_pipeline.sources.own_files.places.at_hand import at_hand
 from ae_pipeline.sources.own_files.places.remote import is_url, open_place, refuse_secrets
@@ -45,13 +47,14 @@ class Files(Source):
         kind: str,
         column: Wanted,
         label: str | None,
+        group: str | None,
         settings: dict[str, Any],
         test_fraction: float,
         seed: int,
         skip_unreadable: bool,
     ):
         self._path, self._kind, self._column, self._label, self._settings = path, kind, column, label, settings
-        self._fraction, self._seed, self._skip = test_fraction, seed, skip_unreadable
+        self._group, self._fraction, self._seed, self._skip = group, test_fraction, seed, skip_unreadable
 
     def announce(self) -> None:
         """Nothing but whether there are files of one sort, and the kind: all else takes reading.
@@ -78,8 +81,7 @@ class Files(Source):
                 warn([f"{self._path}: {len(listing.left_out):,} left out, as no data goes by such names: {names}"])
             data.fetch(listing.files)
             reader = open_reader(listing, kind, self._column, Path(work))
-            counts = [(file.name, reader.count(file)) for file in listing.files]
-            drawing = Drawing(counts, self._fraction, self._seed)
+            drawing = self._draw(reader, Path(work))
             entry = self._fit(reader, settings, drawing)
             several = kind.row_columns(reader.state) if reader.state and kind.makes_several(reader.state) else None
             kept = Kept(reader.schema, listing.files[0], self._label, several)
@@ -91,6 +93,14 @@ class Files(Source):
             refuse_repeated_ids(raw, self._path, sink.kept.key, sink.records)
         write_kind(raw, entry)
         print(sink.describe(kind.what_is_rounded(reader.state)))
+
+    def _draw(self, reader: Reader, work: Path) -> Drawing:
+        if self._group is None:
+            return RecordDrawing([(file.name, reader.count(file)) for file in reader.files], self._fraction, self._seed)
+        drawing = GroupDrawing(reader, self._group, self._fraction, self._seed, work)
+        print(drawing.describe())
+        warn(far_from_share("test", drawing.share, self._fraction, "source.files.test_fraction"))
+        return drawing
 
     def _fit(self, reader: Reader, settings: Section, drawing: Drawing) -> KindEntry | None:
         """Fit the kind's state, and say what the codec is to keep; files in this package's own layout say it.
@@ -134,7 +144,7 @@ class Files(Source):
 
     def read(self, raw: Path) -> dict[str, RawSplit]:
         """Memory maps; ids are the person's own, or the records' numbers."""
-        return read_splits(raw)
+        return read_splits(raw, self._group, self._label)
 
 
 def _settings_of(kind: Kind, name: str, settings: dict[str, Any]) -> Section:

@@ -29,11 +29,15 @@ class Options(SourceOptions):
     numbers (Parquet): each row's numbers in these are a vector, for the kind vector."""
     label: str | None = None
     """folder: the sub-folder that a file lies in; or the name of a column; null: none."""
+    group: str | None = None
+    """Records that stay together, in one split, such as one speaker's clips: `folder`, those of a sub-folder;
+    `source_file`, those of a file; or the name of a column, those of one value. null: each is drawn by itself."""
     settings: dict[str, Any] = {}
     """What the kind can be told, by name: `tile`, `resize`, `colour` for image (kinds/image.py); `block`, `blocks`,
     `rate` for audio (kinds/audio.py); nothing for vector."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the records held out for the test split. Each is drawn by its own name: more files change none."""
+    """Share of the records held out for the test split. Each is drawn by its own name: more files change none. With
+    `group`, groups are drawn that come near to it."""
     seed: Seed = 0
     """Draws the test split."""
     skip_unreadable: bool = False

@@ -11,7 +11,7 @@ from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.files import sha256_file
 from ae_pipeline.params import PrepareParams
-from ae_pipeline.sources.own_files.drawing import Drawing
+from ae_pipeline.sources.own_files.drawing.records import RecordDrawing
 
 RANDOM = np.random.default_rng(0)
 
@@ -35,22 +35,22 @@ def names(splits):
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5, 0.99])
 def test_about_the_share_that_is_asked_for_is_drawn(fraction):
-    drawn = Drawing([("a", 20_000), ("b", 30_000)], fraction, 0)
+    drawn = RecordDrawing([("a", 20_000), ("b", 30_000)], fraction, 0)
     share = np.concatenate([drawn.of("a", 0, 20_000), drawn.of("b", 0, 30_000)]).mean()
     assert abs(share - fraction) < 0.01
 
 
 def test_a_record_stays_in_its_split_when_files_come_and_whatever_block_it_is_asked_in():
-    alone, among = Drawing([("b", 1000)], 0.2, 7), Drawing([("a", 500), ("b", 1000), ("c", 1)], 0.2, 7)
+    alone, among = RecordDrawing([("b", 1000)], 0.2, 7), RecordDrawing([("a", 500), ("b", 1000), ("c", 1)], 0.2, 7)
     whole = alone.of("b", 0, 1000)
     np.testing.assert_array_equal(whole, among.of("b", 0, 1000))
     np.testing.assert_array_equal(whole, np.concatenate([among.of("b", first, 100) for first in range(0, 1000, 100)]))
-    assert (whole != Drawing([("b", 1000)], 0.2, 8).of("b", 0, 1000)).any()
+    assert (whole != RecordDrawing([("b", 1000)], 0.2, 8).of("b", 0, 1000)).any()
     assert (whole != alone.of("a", 0, 1000)).any()
 
 
 def test_these_are_drawn_for_ever():
-    assert np.flatnonzero(Drawing([("a.npy", 100)], 0.1, 0).of("a.npy", 0, 100)).tolist() == [
+    assert np.flatnonzero(RecordDrawing([("a.npy", 100)], 0.1, 0).of("a.npy", 0, 100)).tolist() == [
         7,
         11,
         36,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ae_pipeline.data.shares import far_from_share, read_groups
 from ae_pipeline.data.splits import write_splits
 from ae_pipeline.data.value_range import scaled_by
 from ae_pipeline.errors import warn
@@ -19,6 +20,10 @@ def run(params: Params, root: Path) -> None:
             print(f"{name}: {samples.rows:,} rows of {samples.spec.describe()} in {len(samples.files)} file(s)")
             ranges[name] = samples.measure_range()
             print(f"{name}: {ranges[name].describe()}")
+    if groups := read_groups(root / params.paths.prepared):
+        print(groups.describe())
+        share = groups.share("validation", ("train", "validation"))
+        warn(far_from_share("validation", share, params.prepare.validation_fraction, "prepare.validation_fraction"))
     # A codec will be scaled by the train split, and measured on the others in that scale.
     dtype = splits["train"].pixels.dtype.newbyteorder("=").name
     for name, found in ranges.items():

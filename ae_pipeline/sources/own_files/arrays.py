@@ -32,6 +32,8 @@ _PIECE = 1 << 20
 _BROKEN = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 # Values that are read at once, but a whole row at least.
 _BLOCK_BYTES = 32 << 20
+# Values of one array of one value a record that are read at once.
+_VALUES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,13 @@ class Arrays(Reader):
             rows = self.kind.to_rows(values, row_place(file.path, start), self.state)
             rounding = self.kind.rounding(values, self.state)
             yield Records(rows, columns, start, row_place(file.name, start), rounding, values)
+
+    def values_of(self, file: FoundFile, name: str) -> Iterator[pa.Array]:
+        with _opened(file.path, self._work) as arrays:
+            opened, header = arrays[name]
+            rows = header.shape[0]
+            for start in range(0, rows, _VALUES):
+                yield pa.array(header.rows(opened.fileno(), start, min(rows, start + _VALUES), str(file.path)))
 
     def _blocks(self, file: FoundFile, first: int, end: int | None) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
         """Number of the first record, records, and columns beside them, of some records each."""

@@ -27,7 +27,7 @@ class FoundFile:
     @property
     def folder(self) -> str:
         """The sub-folders that it lies in, without those that are keys; empty for none."""
-        return "/".join(part for part in PurePosixPath(self.name).parent.parts if key_of(Path(part)) is None)
+        return folder_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Listing:
     sort: str
     files: tuple[FoundFile, ...]
     left_out: tuple[str, ...]
+
+
+def folder_of(name: str) -> str:
+    """The sub-folders in a file's name, without those that are keys; empty for none."""
+    return "/".join(part for part in PurePosixPath(name).parent.parts if key_of(Path(part)) is None)
 
 
 def list_files(path: str, suffixes: Sequence[str], root: Path | None = None) -> Listing:

@@ -30,8 +30,11 @@ from ae_pipeline.sources.own_files.columns import (
     choose_columns,
     refuse_repeated_names,
 )
-from ae_pipeline.sources.own_files.drawing import Drawing
+from ae_pipeline.sources.own_files.drawing.records import Drawing
 from ae_pipeline.sources.own_files.listing import FoundFile
+
+# Values of one column that are read at once.
+_VALUES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,10 @@ class Reader(ABC):
     @abstractmethod
     def read(self, file: FoundFile) -> Iterator[Records]:
         """All records, in order. Raises DataError for what is damaged, and what kinds refuse."""
+
+    def values_of(self, file: FoundFile, name: str) -> Iterator[pa.Array]:
+        """The values of a column beside the records, some records at a time."""
+        raise NotImplementedError
 
 
 class SingleFiles(Reader):
@@ -177,6 +184,10 @@ class Tables(Reader):
         columns = None if self._column is not None else self._names
         for table in read_tables(file.path, None, self.kind.block_records, self.int96, columns=columns):
             yield self._values(table)
+
+    def values_of(self, file: FoundFile, name: str) -> Iterator[pa.Array]:
+        for table in read_tables(file.path, None, _VALUES, self.int96, columns=[name]):
+            yield _in_one(table.column(name))
 
     def read(self, file: FoundFile, row_groups: list[int] | None = None, row_in_file: int = 0) -> Iterator[Records]:
         """All records, or those of some row groups, before which the file has `row_in_file` records."""

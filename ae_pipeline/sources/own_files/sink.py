@@ -18,7 +18,7 @@ from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError, named
 from ae_pipeline.kinds.base import Row, Several
 from ae_pipeline.sources.own_files.columns import Kept
-from ae_pipeline.sources.own_files.drawing import Drawing
+from ae_pipeline.sources.own_files.drawing.records import Drawing
 from ae_pipeline.sources.own_files.listing import FoundFile
 from ae_pipeline.sources.own_files.records import Records
 from ae_pipeline.sources.own_files.splits import SPLITS, SplitWriter

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ae_pipeline.data.json_types import KindEntry
-from ae_pipeline.data.pixels import RawSplit, SampleSpec
+from ae_pipeline.data.pixels import Groups, RawSplit, SampleSpec
 from ae_pipeline.data.sample_schema import ROW_ID
 from ae_pipeline.errors import DataError, first_line
 from ae_pipeline.files import write_json
 from ae_pipeline.kinds import open_kind
-from ae_pipeline.sources.own_files.columns import RECORD
+from ae_pipeline.sources.own_files.columns import FOLDER, LABEL, RECORD, SOURCE_FILE
+from ae_pipeline.sources.own_files.listing import folder_of
 
 SPLITS = ("train", "test")
 KIND_NAME = "kind.json"
@@ -70,17 +71,37 @@ class SplitWriter:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-def read_splits(raw: Path) -> dict[str, RawSplit]:
-    """What `SplitWriter` and `write_kind` wrote, rows mapped into memory. Raises DataError where it cannot be read."""
+def read_splits(raw: Path, group: str | None = None, label: str | None = None) -> dict[str, RawSplit]:
+    """What `SplitWriter` and `write_kind` wrote, rows mapped into memory. Raises DataError where it cannot be read.
+
+    `group` and `label` are `source.files.group` and `source.files.label`.
+    """
     entry, found = _read_kind(raw), {}
     kind, state = open_kind(entry, str(raw)) if entry else (None, None)
     record = RECORD if kind and state and kind.makes_several(state) else None
     first_id = 0
     for split in SPLITS:
         pixels, columns = _read_split(raw, split)
-        found[split] = RawSplit(pixels, columns, first_id, entry, record if record in columns else None)
+        groups = None if group is None else _groups(columns, group, label)
+        found[split] = RawSplit(pixels, columns, first_id, entry, record if record in columns else None, groups)
         first_id += len(pixels)
     return found
+
+
+def _groups(columns: dict[str, pa.ChunkedArray], by: str, label: str | None) -> Groups:
+    """The groups of rows: by a column as it was written, or by the folder in the names of their files."""
+    column = columns[SOURCE_FILE] if by == FOLDER else columns[LABEL if by == label else by]
+    numbers = np.empty(len(column), np.int64)
+    names: dict[str, int] = {}
+    first = 0
+    for chunk in column.chunks:
+        found = chunk.dictionary_encode()
+        texts = [str(value) for value in found.dictionary.to_pylist()]
+        texts = [folder_of(text) for text in texts] if by == FOLDER else texts
+        known = np.array([names.setdefault(text, len(names)) for text in texts], np.int64)
+        numbers[first : first + len(chunk)] = known[found.indices.to_numpy()]
+        first += len(chunk)
+    return Groups(by, numbers)
 
 
 def write_kind(raw: Path, entry: KindEntry | None) -> None:

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from ae_pipeline.errors import named
+from ae_pipeline.sources.own_files.drawing.groups import LEAST_GROUPS
 from ae_pipeline.sources.own_files.listing import TABLE
 from ae_pipeline.workspace.looking.look import Looked, training_seconds
 from ae_pipeline.workspace.looking.tables import TableLook
@@ -87,6 +88,8 @@ def _of_files(looked: Looked) -> Iterator[Line]:
     yield "files", f"{looked.files:,}, {_size(looked.nbytes)}{_fetched(looked)}"
     if folders := looked.folders:
         yield "sub-folders", f"{named(folders, _NAMED)} (source.files.label: folder makes labels of them)"
+        if len(folders) >= LEAST_GROUPS:
+            yield "", "source.files.group: folder keeps all files of one in one split, if they are related"
     if looked.passed_over:
         names = named(looked.passed_over, _NAMED)
         yield "passed over", f"{len(looked.passed_over):,} by whose names no data go: {names}"

@@ -5,6 +5,7 @@ least one record for each split.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -14,8 +15,16 @@ _BLOCK = 1 << 16
 _STEP, _FIRST, _SECOND = (np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
-class Drawing:
-    """Says of records whether they are drawn for the test. `files` are names and numbers of records."""
+class Drawing(ABC):
+    """Says of records whether they are drawn for the test."""
+
+    @abstractmethod
+    def of(self, name: str, first: int, records: int) -> np.ndarray:
+        """(records,) Whether each is drawn, of the records of a file from number `first` on."""
+
+
+class RecordDrawing(Drawing):
+    """Draws each record by itself. `files` are names and numbers of records."""
 
     def __init__(self, files: Iterable[tuple[str, int]], fraction: float, seed: int):
         self._seed = seed
@@ -29,7 +38,6 @@ class Drawing:
         self._limit = min(max(self._limit, least + 1), most)
 
     def of(self, name: str, first: int, records: int) -> np.ndarray:
-        """(records,) Whether each is drawn, of the records of a file from number `first` on."""
         drawn: np.ndarray = self._hashed(name, first, first + records) < np.uint64(self._limit)
         return drawn
 
