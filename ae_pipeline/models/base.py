@@ -58,6 +58,8 @@ class Autoencoder(nn.Module, ABC):
     """Layers with weights in the encoder."""
     begins_as_klt = False
     """Whether training begins with `begin_as_klt`."""
+    begins_as_cosines = False
+    """Whether it is a cosine transform before training, which is kept where it codes well and no epoch does better."""
     latent_channels = 0
     """Latent d is of channel d % latent_channels, and all of a channel are quantised alike; 0: each in its own way."""
     zero: float = 0.0

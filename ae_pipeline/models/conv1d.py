@@ -33,6 +33,7 @@ _LITTLE = 0.1
 class Conv1dAutoencoder(Autoencoder):
     """Samples are (values,) or (values, channels), in order along the first axis; see `Options`."""
 
+    begins_as_cosines = True
     centre: Tensor
     """The mean of all values that it was trained on."""
 

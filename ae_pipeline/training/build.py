@@ -75,8 +75,8 @@ def build_codec(
             "metrics": {
                 "epochs": len(fitted.history),
                 "best_epoch": fitted.best_epoch,
-                "best_train_loss": fitted.best.train_loss,
-                "best_validation_loss": fitted.best.validation_loss,
+                **({"best_train_loss": fitted.best.train_loss} if fitted.best else {}),
+                "best_validation_loss": fitted.validation_loss,
             },
             "versions": library_versions(),
             "machine": {
@@ -200,7 +200,9 @@ def _freeze(
         return frozen, Quantiser.fit(latents, params.quantiser.levels), None
     rate = fitted.rate.cpu()
     used = rate.by_use(latents, frozen.kept_together(rate.used(latents)))
-    quantiser = rate.quantiser(latents, used, params.quantiser.levels)
+    if began := fitted.best is None:  # other rows than those of training have need of any dimension
+        used = torch.arange(latents.shape[1], device=latents.device)
+    quantiser = rate.quantiser(latents, used, params.quantiser.levels, widen=began)
     return freeze(model, params.model.name, used, bits), quantiser, rate.of(used)
 
 

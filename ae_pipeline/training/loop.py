@@ -24,8 +24,8 @@ from ae_pipeline.training.steps.linear_start import begin_as_klt
 from ae_pipeline.training.steps.precision import Precision, choose_precision
 from ae_pipeline.training.steps.trainer import VALIDATION_BATCH_ROWS, Trained, Trainer, trial
 
-# A validation loss this many times the untrained model's counts as diverged; of one that begins as the KLT, which may
-# be nearly perfect on few columns, as many times the error of answering the mean, if that is more.
+# A validation loss this many times the untrained model's counts as diverged; of one that begins as a linear transform,
+# which may be nearly perfect, as many times the error of answering the mean, if that is more.
 _DIVERGED = 10.0
 
 
@@ -45,15 +45,36 @@ class Fitted:
 
     history: list[Epoch]
     best_epoch: int
+    """0 where none was better than the beginning, which is kept: see `Autoencoder.begins_as_cosines`."""
     stopped_early: bool
     precision: Precision
     rate: RateModel | None = None
     """The steps to quantise with, of the best epoch; None without train.rate_weight."""
 
+    untrained: float = math.inf
+    """Validation loss before training."""
+
     @property
-    def best(self) -> Epoch:
-        """The epoch with the lowest validation loss."""
-        return self.history[self.best_epoch - 1]
+    def best(self) -> Epoch | None:
+        """The epoch with the lowest validation loss; None where the beginning was better than all."""
+        return self.history[self.best_epoch - 1] if self.best_epoch else None
+
+    @property
+    def validation_loss(self) -> float:
+        """The validation loss of the weights that the model carries."""
+        return self.untrained if self.best is None else self.best.validation_loss
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person has to know of it."""
+        if self.best_epoch:
+            return []
+        return [
+            f"no epoch lowered the validation loss of {self.untrained:.5g}, which the network has before training, as "
+            "a cosine transform: the codec is that, untrained. The records that validate hold what the trained ones do "
+            "not, such as tones of other frequencies; more records of every sort would help. `evaluate` measures what "
+            "the codec is worth"
+        ]
 
 
 def fit(
@@ -69,7 +90,8 @@ def fit(
 
     Deterministic for `params.seed` on one machine with one number of threads: rows are shuffled by a generator of
     their own, noise and dropout draw from torch's, seeded here. What `checkpoints` found is taken up, to the same
-    result. Raises TrainingError when the loss is not finite, explodes, or never gets below that of the untrained model.
+    result. Raises TrainingError when the loss is not finite, explodes, or never gets below that of the untrained model,
+    unless that is worth keeping (`Autoencoder.begins_as_cosines`).
     """
     if train.rows < (least := 2 * ranks.count()):
         rows = "1 row" if train.rows == 1 else f"{train.rows} rows"
@@ -87,18 +109,20 @@ def fit(
         trainer = Trainer(trained, params, scaling, steps, autocast=precision.autocast, compiled=params.compile)
         run = _Run(trainer, Order(train, params.batch_size, params.seed), validation, params)
         if not checkpoints.follow("float", run):
-            run.begin(_spread(validation, scaling) if model.begins_as_klt else 0.0)
+            is_linear = model.begins_as_klt or model.begins_as_cosines
+            run.begin(_spread(validation, scaling) if is_linear else 0.0, keep=model.begins_as_cosines)
         while not run.ended:
             on_epoch(run.epoch(checkpoints.step))
             checkpoints.step(epoch_ended=True)
-    if not run.best_epoch:
+    if not run.best_state:
         raise TrainingError(
             f"training never lowered the validation loss of {run.untrained:.5g} in {len(run.history)} epochs; "
             "change train.learning_rate, train.optimizer or the model, or, where `prepare` warns of its values, "
             "remove outliers from the validation split"
         )
     trained.load_state_dict(run.best_state)
-    return Fitted(run.history, run.best_epoch, len(run.history) < params.epochs, precision, trained.rate)
+    stopped = len(run.history) < params.epochs
+    return Fitted(run.history, run.best_epoch, stopped, precision, trained.rate, run.untrained)
 
 
 class _Run:
@@ -113,10 +137,15 @@ class _Run:
         self.best_epoch = 0
         self.untrained = self._best_loss = self._worst = math.inf
 
-    def begin(self, spread: float) -> None:
-        """Measure what training has to get below, and what it must not get above."""
+    def begin(self, spread: float, *, keep: bool) -> None:
+        """Measure what training has to get below, and what it must not get above; keep the beginning if it is useful.
+
+        `spread` is the error of answering each value's mean.
+        """
         self.untrained = self._best_loss = self._trainer.validation_loss(self._validation)
         self._worst = _DIVERGED * max(self.untrained, spread)
+        if keep and self.untrained < spread:
+            self.best_state = copy.deepcopy(self._trainer.kept.state_dict())
 
     @property
     def ended(self) -> bool:
@@ -129,7 +158,7 @@ class _Run:
         train_loss = self._trainer.epoch(self._order, after_step)
         loss = self._trainer.validation_loss(self._validation)
         epoch = Epoch(len(self.history) + 1, train_loss, loss, self._learning_rate)
-        _check(epoch, self.untrained, self._worst)
+        _check(epoch, self.untrained, self._worst, self._params.learning_rate)
         self.history.append(epoch)
         self._learning_rate = self._trainer.learning_rate
         if loss < self._best_loss:
@@ -181,16 +210,17 @@ def _spread(rows: Rows, scaling: Scaling) -> float:
     return float((square - mean.square()).mean())
 
 
-def _check(epoch: Epoch, untrained: float, worst: float) -> None:
+def _check(epoch: Epoch, untrained: float, worst: float, learning_rate: float) -> None:
+    """Raise TrainingError for a loss that is no number, or far too high; `learning_rate` is that of params.yaml."""
     if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
         raise TrainingError(
             f"the loss is not a number in epoch {epoch.epoch} (train {epoch.train_loss:.5g}, validation "
-            f"{epoch.validation_loss:.5g}); lower train.learning_rate, now {epoch.learning_rate:g}; no codec is written"
+            f"{epoch.validation_loss:.5g}); lower train.learning_rate, now {learning_rate:g}; no codec is written"
         )
     if epoch.validation_loss > worst:
         raise TrainingError(
             f"training diverges: validation loss {epoch.validation_loss:.5g} in epoch {epoch.epoch}, {untrained:.5g} "
-            f"before training; lower train.learning_rate (now {epoch.learning_rate:g}); no codec was written"
+            f"before training; lower train.learning_rate (now {learning_rate:g}); no codec was written"
         )
 
 

@@ -104,12 +104,15 @@ class RateModel(nn.Module):
         return shaped[:, torch.argsort(share, stable=True)].flatten()
 
     @torch.no_grad()
-    def quantiser(self, z: Tensor, dimensions: Tensor, most_levels: int) -> Quantiser:
+    def quantiser(self, z: Tensor, dimensions: Tensor, most_levels: int, *, widen: bool = False) -> Quantiser:
         """The quantiser that was trained for, of the chosen dimensions of train latents (N, L).
 
-        Its levels are those that the latents need, at most `most_levels`; what lies outside is clipped.
+        Its levels are those that the latents need, at most `most_levels`; what lies outside is clipped, unless steps
+        that nothing was trained with are to `widen` so far that nothing does.
         """
         scale = torch.exp(-self._all_log_steps()).to(z.device)[dimensions]
         furthest = int(torch.round(z[:, dimensions] / scale).abs().max())
+        if widen and furthest > (half := (most_levels - 1) // 2):
+            scale, furthest = scale * (furthest / half), half
         levels = min(most_levels, max(2, 2 * furthest + 1))
         return Quantiser(levels, scale, torch.zeros_like(scale))

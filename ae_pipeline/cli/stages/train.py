@@ -56,13 +56,15 @@ def _train(params: Params, root: Path) -> None:
     write_csv(root / params.paths.reports / "history.csv", [asdict(epoch) for epoch in fitted.history])
     checkpoints.remove()
     ended = "stopped early" if fitted.stopped_early else "ended"
+    best = f"best epoch {fitted.best_epoch}" if fitted.best else "kept as it began,"
     rounded = ""
     if integers := header.provenance.get("integers"):
         rounded = f"; {integers['loss']:.6f} after {integers['epochs']} more epochs that round the network to integers"
     print(
-        f"{ended} after {len(fitted.history)} epochs; best epoch {fitted.best_epoch} with a validation loss of "
-        f"{fitted.best.validation_loss:.6f}{rounded}; codec {header.fingerprint[:12]}"
+        f"{ended} after {len(fitted.history)} epochs; {best} with a validation loss of "
+        f"{fitted.validation_loss:.6f}{rounded}; codec {header.fingerprint[:12]}"
     )
+    warn(fitted.warnings)
 
 
 def _as_a_rank() -> None:
