@@ -1,4 +1,5 @@
-"""What can be said of params.yaml before anything runs: no values are read; torch is loaded for a named device only.
+"""What can be said of params.yaml before anything runs: at most one record is read; torch is loaded for a named device
+only.
 
 A stage would say the same after the ones before it, perhaps after hours. What needs the data itself is said when
 `train` starts (outlook.py).
@@ -31,9 +32,11 @@ def preflight(params: Params, root: Path) -> list[str]:
     problems = [*_path_problems(params, root), *_device_problems(params)]
     problems += _kind_problems(params)
     warnings = list(_gate_warnings(params))
-    announced = None
+    announced = first = None
     try:
-        announced = build_source(params.source).announce()
+        source = build_source(params.source)
+        announced = source.announce()
+        first = source.look_at_first() if announced is None and not problems else None
     except DataError as error:
         # DVC does not ask the source again for what it has.
         if not _is_fetched(params, root):
@@ -41,6 +44,9 @@ def preflight(params: Params, root: Path) -> list[str]:
     if announced is not None:
         problems += [*misfits(params, announced.spec), *_split_problems(params, announced)]
         warnings += [*size_warnings(params, announced.spec), *_disk_warnings(params, root, announced)]
+    elif first is not None:
+        problems += misfits(params, first)
+        warnings += size_warnings(params, first)
     if problems:
         raise ConfigError("; ".join(problems))
     return warnings

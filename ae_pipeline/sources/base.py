@@ -33,6 +33,13 @@ class Source(ABC):
         """
         return None
 
+    def look_at_first(self) -> SampleSpec | None:
+        """Shape and dtype of the row of a first record, where `announce` cannot tell, and reading one record can.
+
+        None where that takes more, and for a record that cannot be read: `fetch` will say so.
+        """
+        return None
+
     @abstractmethod
     def read(self, raw: Path) -> dict[str, RawSplit]:
         """`train` and `test` from the files that `fetch` left. Never touches the network."""

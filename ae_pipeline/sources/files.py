@@ -8,25 +8,29 @@ every record that was left out. Memory does not grow with the number of records,
 """
 
 import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
 from ae_pipeline.data.json_types import KindEntry
-from ae_pipeline.data.pixels import RawSplit
+from ae_pipeline.data.pixels import RawSplit, SampleSpec
 from ae_pipeline.data.shares import far_from_share
 from ae_pipeline.errors import ConfigError, DataError, named, warn
 from ae_pipeline.kinds import build_kind
-from ae_pipeline.kinds.base import Kind
+from ae_pipeline.kinds.base import Kind, Several
 from ae_pipeline.kinds.state import entry_of
 from ae_pipeline.params.base import Section, problems
 from ae_pipeline.sources.base import Source
 from ae_pipeline.sources.own_files.columns import Kept, Wanted, refuse_same_names
 from ae_pipeline.sources.own_files.drawing.groups import GroupDrawing
 from ae_pipeline.sources.own_files.drawing.records import Drawing, RecordDrawing
-from ae_pipeline.sources.own_files.listing import Listing, list_files
+from ae_pipeline.sources.own_files.listing import SINGLE, Listing, list_files
 from ae_pipeline.sources.own_files.places.at_hand import at_hand
 from ae_pipeline.sources.own_files.places.remote import is_url, open_place, refuse_secrets
 from ae_pipeline.sources.own_files.readers import open_reader, unchanged
@@ -35,6 +39,8 @@ from ae_pipeline.sources.own_files.sink import FILES, Sink
 from ae_pipeline.sources.own_files.splits import read_splits, refuse_repeated_ids, write_kind
 
 _NAMED = 5
+# Files whose sizes are looked at before any is read.
+_LOOKED_AT = 200
 
 
 class Files(Source):
@@ -68,6 +74,25 @@ class Files(Source):
             open_place(self._path)
         else:
             list_files(self._path, kind.suffixes)
+
+    def look_at_first(self) -> SampleSpec | None:
+        """Reads one record, and what the kind asks of some others: how large pictures are."""
+        if is_url(self._path) or isinstance(self._column, list):
+            return None
+        kind = build_kind(self._kind)
+        with suppress(DataError, OSError), tempfile.TemporaryDirectory(prefix="ae-pipeline-") as work:
+            listing = list_files(self._path, kind.suffixes)
+            some = replace(listing, files=listing.files[: _LOOKED_AT if listing.sort == SINGLE else 1])
+            reader = open_reader(some, kind, self._column, Path(work))
+            if reader.form is not None:
+                settings = _settings_of(kind, self._kind, self._settings)
+                reader.state = kind.fit(reader.form, settings, islice(reader.sources(), _LOOKED_AT))
+            row = next(next(reader.read(some.files[0])).rows)
+            first = next(iter(row.pieces))[0][0] if isinstance(row, Several) else row
+            return (
+                SampleSpec(first.shape, first.dtype.newbyteorder("=").name) if isinstance(first, np.ndarray) else None
+            )
+        return None
 
     def fetch(self, raw: Path) -> None:
         """Read, check and write all records. Raises DataError that names files, and rows in them."""

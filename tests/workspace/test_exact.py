@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from contexts import pictures, random_context_codec
 from handmade import write_rows
+from PIL import Image
 from ruamel.yaml import YAML
 
 from ae_pipeline.cli.preflight import preflight
@@ -71,6 +72,43 @@ def test_what_cannot_go_together_is_said_before_anything_runs(ae, tmp_path, monk
     sound = {**CONTEXT, "source": {"name": "files", "files": {"kind": "audio", "path": str(tmp_path)}}}
     with pytest.raises(ConfigError, match=r"codec.family: context takes pictures, but source.files.kind is audio"):
         preflight(Params.model_validate(sound), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "settings", "why"),
+    [
+        ((100, 75), "L", {}, None),
+        ((100, 75), "L", {"tile": 32}, None),
+        (
+            (100, 75),
+            "L",
+            {"tile": "whole"},
+            r"samples are uint8 75x100; cut them into tiles \(with the source `files`, ",
+        ),
+        ((100, 75), "L", {"tile": 128}, r"samples are uint8 128x128; .* source.files.settings: \{tile: 32\}\), or set"),
+        ((100, 30), "L", {}, r"samples are uint8 30x100; .* source.files.settings: \{tile: 32\}\), or set it to auto"),
+        ((100, 75), "RGB", {}, r"samples are uint8 32x32x3; set it to autoencoder, and encode.layout to binary"),
+    ],
+)
+def test_pictures_that_no_context_codec_takes_are_refused_before_they_are_read(size, mode, settings, why, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        Image.new(mode, size, number).save(tmp_path / f"in/{number}.png")
+    files = {"kind": "image", "path": str(tmp_path / "in"), "settings": settings}
+    params = Params.model_validate({**CONTEXT, "source": {"name": "files", "files": files}})
+    if why is None:
+        preflight(params, tmp_path)
+        return
+    with pytest.raises(ConfigError, match=why):
+        preflight(params, tmp_path)
+
+
+def test_a_first_record_that_cannot_be_read_is_left_to_the_stage_that_reads_all(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/0.png").write_bytes(b"none")
+    Image.new("L", (8, 8)).save(tmp_path / "in/1.png")
+    files = {"kind": "image", "path": str(tmp_path / "in")}
+    preflight(Params.model_validate({**CONTEXT, "source": {"name": "files", "files": files}}), tmp_path)
 
 
 @pytest.mark.parametrize("rows", [58_255, 1_000_000])

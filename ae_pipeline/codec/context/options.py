@@ -10,6 +10,8 @@ from ae_pipeline.data.pixels import SampleSpec
 NAME = "context"
 """The name under which these stand where other codecs have their model's."""
 MOST_SIDE = 64
+USUAL_TILE = 32
+"""Pixels a side of a tile where nothing else is asked for, as kinds/image.py has it."""
 STREAM_ROWS = 2000
 """Rows of a stream where nothing else is asked for: more are slow to read one of, fewer take more bits."""
 MOST_STREAM_BYTES = 8 << 20
@@ -34,9 +36,14 @@ def why_not(spec: SampleSpec) -> str | None:
     """Why samples cannot be coded by contexts, or None."""
     if spec.dtype == "uint8" and len(spec.shape) == 2 and max(spec.shape) <= MOST_SIDE:
         return None
+    advice = "set it to autoencoder, and encode.layout to binary"
+    if spec.dtype == "uint8" and len(spec.shape) == 2:
+        advice = (
+            f"cut them into tiles (with the source `files`, source.files.settings: {{tile: {USUAL_TILE}}}), or {advice}"
+        )
     return (
         f"codec.family: context is for grey pictures of uint8, at most {MOST_SIDE} x {MOST_SIDE}, but samples are "
-        f"{spec.describe()}; set it to autoencoder, and encode.layout to binary"
+        f"{spec.describe()}; {advice}"
     )
 
 
