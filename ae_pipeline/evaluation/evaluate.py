@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.header import Scaling, read_header
+from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.samples import ID, SampleSet
 from ae_pipeline.evaluation.baselines import build_pca_codec, zstd_bytes
 from ae_pipeline.evaluation.compare import RowMetrics, compare_rows
@@ -20,6 +21,7 @@ from ae_pipeline.evaluation.measures.metrics import Metrics
 from ae_pipeline.evaluation.measures.records.pictured import PicturedRecord, picture_records
 from ae_pipeline.evaluation.measures.row_errors import pairs, row_mse, scale
 from ae_pipeline.evaluation.through_store import make_trip, store_metrics, store_sizes
+from ae_pipeline.kinds import open_kind
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import decode_store
@@ -50,6 +52,8 @@ class Evaluation:
     pictured: list[Pictured]
     sounds: list[PicturedRecord] = field(default_factory=list)
     """Clips for the pictures, where the rows are their frames."""
+    value_names: tuple[str, ...] = ()
+    """The columns that a row's values are of, where columns were taken together."""
 
     def per_class(self) -> list[dict[str, Any]]:
         """Mean metrics of each value of the attribute `label`, if there is one; PCA's MSE beside them.
@@ -113,7 +117,13 @@ def evaluate_codec(
             metrics |= {f"pca_{name}": known[name] for name in names}
     # What was measured here counts, whatever the codec says of itself.
     metrics = {**header.provenance.get("metrics", {}), **metrics}
-    return Evaluation(metrics, rows, pca_rows, pictured, sounds)
+    return Evaluation(metrics, rows, pca_rows, pictured, sounds, _names_of_values(header.kind))
+
+
+def _names_of_values(entry: KindEntry | None) -> tuple[str, ...]:
+    """The columns that make a row together; none where one column holds it."""
+    columns = None if entry is None else open_kind(entry, "the codec")[1].form.together
+    return () if columns is None else tuple(columns.names)
 
 
 def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metrics:

@@ -1,5 +1,7 @@
 """Pictures of an evaluation (matplotlib) and the tables behind them (CSV, also for `dvc plots`)."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from ae_pipeline.errors import printable
 from ae_pipeline.evaluation.drift.measure import Drift
 from ae_pipeline.evaluation.drift.reference import DriftReference
 from ae_pipeline.evaluation.evaluate import Evaluation, Pictured, family, rate_distortion
@@ -21,6 +24,7 @@ _BINS = 60
 _SPREAD = 1.06
 # More bars than these are not told apart; the table has all.
 _MOST_CLASSES = 60
+_LONGEST_NAME = 30
 
 
 def write_tables(folder: Path, evaluation: Evaluation) -> None:
@@ -49,7 +53,7 @@ def write_pictures(folder: Path, evaluation: Evaluation, history: list[dict[str,
     if evaluation.metrics.get("recall_at_10") is not None:
         save_figure(_neighbours(evaluation.metrics), folder / "neighbours.png")
     if evaluation.rows.by_value is not None:
-        save_figure(_error_by_value(evaluation.rows.by_value), folder / "error_by_value.png")
+        save_figure(_error_by_value(evaluation.rows.by_value, evaluation.value_names), folder / "error_by_value.png")
     save_figure(_error_histogram(evaluation), folder / "error_histogram.png")
     classes = evaluation.per_class()
     if 0 < len(classes) <= _MOST_CLASSES:
@@ -219,16 +223,31 @@ def _points(figure: Figure, axis: Any, metrics: Metrics, quality: str) -> None:
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)  # points may lie anywhere
 
 
-def _error_by_value(by_value: np.ndarray) -> Figure:
-    """Which values of a vector come back: each one's error (2, values) beside what it varies by, the largest first."""
-    figure, axis = new_figure("Error of each value", "values of a vector, by deviation", "in units of the scaling")
-    error, deviation = by_value[:, np.argsort(-by_value[1], kind="stable")]
+def _error_by_value(by_value: np.ndarray, names: Sequence[str] = ()) -> Figure:
+    """Which values of a vector come back: each one's error (2, values) beside what it varies by, the largest first.
+
+    `names` are those of columns that a vector was made of.
+    """
+    what = "columns" if names else "values of a vector"
+    figure, axis = new_figure("Error of each value", f"{what}, by deviation", "in units of the scaling")
+    order = np.argsort(-by_value[1], kind="stable")
+    error, deviation = by_value[:, order]
     place = np.arange(len(error))
+    # More names than these cannot be told apart; every so many-th column has its own.
+    named = place[:: -(-len(place) // _MOST_CLASSES)] if names else place[:0]
+    if len(named):
+        axis.set_xticks(named, [_shortened(names[order[number]]) for number in named], rotation=90, fontsize=7)
     axis.fill_between(place, deviation, step="mid", color=_GREY, alpha=0.4, label="standard deviation: what there is")
     axis.step(place, error, where="mid", color=_BLUE, label="root mean squared error: what is lost")
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=8)
     return figure
+
+
+def _shortened(name: str) -> str:
+    """A column's name on a picture: as it is, for matplotlib reads formulas between dollars, and not too long."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
+    return printable(short).replace("$", r"\$")
 
 
 def new_figure(title: str, x: str, y: str, size: tuple[float, float] = (7, 4.2)) -> tuple[Figure, Any]:
@@ -262,6 +281,8 @@ def note(axis: Any, words: str, place: tuple[float, float], offset: tuple[float,
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    with finished_file(path) as temporary:
+    with finished_file(path) as temporary, warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         # Without the version of matplotlib in it, equal pictures are equal files.
         figure.savefig(temporary, format="png", metadata={"Software": None})

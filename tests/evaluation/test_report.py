@@ -5,12 +5,15 @@ import csv
 import numpy as np
 import pytest
 from handmade import bytes_of, random_codec, random_pixels, write_rows
+from own_columns import NAMES, columns_codec, save, table
+from own_files import fetch
 from PIL import Image
 
 from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.splits import write_splits
 from ae_pipeline.evaluation.evaluate import evaluate_codec, rate_distortion
-from ae_pipeline.evaluation.pictures import write_pictures, write_tables
-from ae_pipeline.params import EncodeParams
+from ae_pipeline.evaluation.pictures import _error_by_value, write_pictures, write_tables
+from ae_pipeline.params import EncodeParams, PrepareParams
 
 pytestmark = pytest.mark.slow
 
@@ -164,3 +167,25 @@ def test_rows_that_lose_nothing_are_drawn(tmp_path):
     write_tables(tmp_path / "tables", evaluation)
     write_pictures(tmp_path / "pictures", evaluation, None)
     check_pictures(tmp_path / "pictures", VECTOR_PICTURES - {"neighbours.png"})  # four rows have no ten neighbours
+
+
+def test_values_that_were_columns_have_their_names_in_the_picture(tmp_path):
+    save(tmp_path / "t.parquet", table())
+    names = ["big", NAMES[1], "tiny"]
+    splits = write_splits(
+        fetch(tmp_path, path=tmp_path / "t.parquet", kind="vector", column=names), tmp_path / "in", PrepareParams()
+    )
+    columns_codec(tmp_path / "codec", table(), names)
+    evaluation = evaluate_codec(tmp_path / "codec", splits["train"], CPU)
+    assert evaluation.value_names == tuple(names)
+    write_pictures(tmp_path / "pictures", evaluation, None)
+    check_pictures(tmp_path / "pictures", VECTOR_PICTURES)
+
+
+def test_names_stand_under_their_own_columns_and_many_or_long_ones_are_cut():
+    error = np.array([[1.0, 2.0, 3.0], [5.0, 9.0, 7.0]])
+    axis = _error_by_value(error, ["a", "$b^{$", "c" * 80]).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["\\$b^{\\$", "c" * 29 + "\u2026", "a"]
+    many = _error_by_value(np.ones((2, 500)), [str(number) for number in range(500)]).axes[0]
+    assert [label.get_text() for label in many.get_xticklabels()] == [str(number) for number in range(0, 500, 9)]
+    assert _error_by_value(error).axes[0].get_xlabel() == "values of a vector, by deviation"

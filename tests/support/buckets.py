@@ -57,9 +57,15 @@ class _Quiet(WSGIRequestHandler):
         pass
 
 
+_PIECE = 1 << 16
+
+
 @contextmanager
 def web_server(files):
-    """Files by path; `/forbidden` is refused, and `/broken` ends before it is whole."""
+    """Files by path; `/forbidden` is refused, and `/broken` ends before it is whole.
+
+    Below `/unsaid` a file comes in pieces, and nothing says how long it is. The server counts what it `sent` of it.
+    """
 
     @Request.application
     def answer(request):
@@ -68,11 +74,19 @@ def web_server(files):
             return Response(status=403)
         if path == "/broken":
             return Short()
+        if path.startswith("/unsaid"):
+            return Response(pieces(files[path.removeprefix("/unsaid")]), direct_passthrough=True)
         return Response(files[path]) if path in files else Response(status=404)
+
+    def pieces(data):
+        for start in range(0, len(data), _PIECE):
+            server.sent += len(data[start : start + _PIECE])
+            yield data[start : start + _PIECE]
 
     server = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
+    server.sent = 0
     server.url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield server

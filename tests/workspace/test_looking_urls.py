@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from buckets import S3_FIXTURES, put, work_in
+from buckets import S3_FIXTURES, put, web_server, work_in
 from clone import read_yaml
 from PIL import Image
 
@@ -95,6 +95,20 @@ def test_one_file_is_fetched_where_all_are_large_and_none_where_they_are_too_lar
     assert code == 1
     assert err.startswith("error: s3://bucket/photos has files of 0.0 GB and more, and none of more than ")
     assert got(s3, ".png") == []
+
+
+def test_a_server_that_does_not_say_how_long_a_file_is_escapes_no_bound(ae, tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", RANDOM.normal(size=(500_000, 16)).astype("f4"))
+    data = (tmp_path / "a.npy").read_bytes()
+    with web_server({"/a.npy": data}) as server:
+        code, out, _ = ae("inspect", f"{server.url}/unsaid/a.npy", "--kind", "vector")
+        assert (code, "500,000" in out) == (0, True)
+        monkeypatch.setattr(fetching, "LARGEST_FILE", 1 << 20)
+        server.sent = 0
+        code, _, err = ae("inspect", f"{server.url}/unsaid/a.npy", "--kind", "vector")
+        assert code == 1
+        assert f"error: {server.url}/unsaid/a.npy has more than 0.0 GB, of which nothing is fetched for a look; " in err
+        assert server.sent < len(data)
 
 
 def test_what_is_wrong_is_said_with_urls(ae, s3, tmp_path):

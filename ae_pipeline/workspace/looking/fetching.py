@@ -49,7 +49,7 @@ def fetch_some(data: AtHand, found: Found, kind: str | None) -> tuple[Found, Sam
         return found, None
     wanted = _looked_into(found, kind)
     chosen = _choose(data, wanted)
-    data.fetch(chosen)
+    data.fetch(chosen, LARGEST_FILE)
     dropped = {file.name for file in wanted} - {file.name for file in chosen}
     files = {sort: [file for file in files if file.name not in dropped] for sort, files in found.files.items()}
     sizes = [sum(map(data.size, some)) for some in (chosen, wanted)]

@@ -52,8 +52,11 @@ class AtHand:
         """How another machine gets the files; None for those that were here."""
         return None
 
-    def fetch(self, files: Sequence[FoundFile]) -> None:
-        """Bring files here, whole. Raises DataError, UnreachableError; TargetError where they have no room."""
+    def fetch(self, files: Sequence[FoundFile], most: int | None = None) -> None:
+        """Bring files here, whole. Raises DataError, UnreachableError; TargetError where they have no room.
+
+        With `most`, a file of more bytes than that ends it, also where its server does not say how many there are.
+        """
 
 
 class Fetched(AtHand):
@@ -112,7 +115,7 @@ class Fetched(AtHand):
 
         side_by_side(look, others)
 
-    def fetch(self, files: Sequence[FoundFile]) -> None:
+    def fetch(self, files: Sequence[FoundFile], most: int | None = None) -> None:
         from tqdm import tqdm
 
         wanted = [self._of(file) for file in files]
@@ -127,9 +130,15 @@ class Fetched(AtHand):
         with tqdm(total=total, unit="B", unit_scale=True, desc=f"fetch {self.shown}", disable=None) as bar:
 
             def fetch(file: RemoteFile, ended: Event) -> None:
+                come = 0
+
                 def on_bytes(count: int) -> None:
+                    nonlocal come
                     if ended.is_set():
                         raise InterruptedError
+                    come += count
+                    if most is not None and come > most:
+                        raise too_large(self._place.url_of(file.name), most)
                     bar.update(count)
 
                 self._place.fetch(file, self._folder / file.name, on_bytes)
@@ -145,6 +154,16 @@ class Fetched(AtHand):
         for file in wanted:
             if file.name not in now or now[file.name].stamp != file.stamp:
                 raise self._place.changed(file.name)
+
+
+def too_large(what: str, most: int) -> DataError:
+    """The error for what has more bytes than are fetched for a look."""
+    return DataError(
+        f"has more than {most / _GB:,.1f} GB, of which nothing is fetched for a look",
+        place=what,
+        advice="copy it to this machine, look at it and make the workspace with it, and then put this URL in its place "
+        "in params.yaml",
+    )
 
 
 @contextmanager
