@@ -2,7 +2,7 @@
 
     python bench/exact.py --codec exact/data/codec near_4/data/codec --out bench/results/exact.md
 
-Each codec encodes the test rows into a store with streams of 2,000 rows (encoding decodes each stream once more, to be
+Each codec encodes the test rows into a store with streams of 1,500 rows (encoding decodes each stream once more, to be
 sure) and decodes it; CPU seconds of one thread, the less of two runs. Every value is compared with its original.
 """
 

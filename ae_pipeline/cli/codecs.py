@@ -45,7 +45,7 @@ Layout = Annotated[
 ]
 RowGroupRows = Annotated[
     int | None,
-    typer.Option(min=1, max=1_000_000, help="Rows per Parquet row group. [default: 10,000; of streams 2,000]"),
+    typer.Option(min=1, max=1_000_000, help="Rows per Parquet row group. [default: 10,000; of streams 1,500]"),
 ]
 # What people are told of a new store; `info` says the rest.
 _WRITTEN = ["store", "rows", "bytes_in", "bytes_out", "ratio", "bits_per_row", "bits_per_row_with_codec", "parts"]

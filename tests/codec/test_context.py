@@ -10,16 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ae_pipeline.codec.context import streams
-from ae_pipeline.codec.context.chances import SYMBOLS, edges_of, picked
+from ae_pipeline.codec.context.chances import SYMBOLS, edges_of
 from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.masks import fixed_widths
-from ae_pipeline.codec.context.rans import ONE, Reader, encode
+from ae_pipeline.codec.context.rans import ONE, Reader, encode, picked
 from ae_pipeline.codec.context.streams import NETWORKS, RAW, ZSTD, StreamCoder
-from ae_pipeline.codec.context.words import block_symbols, mask_of
+from ae_pipeline.codec.context.words import BLOCK_SLOPE, VALUE_SLOPE, block_symbols, mask_of, order_of
 
 
 def coder_of(sides, error=0, seed=0):
     return StreamCoder(random_networks(sides, error, seed), sides, Grid(error))
+
+
+def pair_of(edges, symbols):
+    return picked(edges, symbols, np.arange(len(symbols)))
 
 
 @pytest.mark.parametrize("error", [0, 1, 7, 8, 64, 127])
@@ -60,8 +64,8 @@ def test_one_stream_whatever_the_pieces_the_threads_and_the_products(monkeypatch
     others = [coder_of((12, 12))]
     for layer in others[0]._masks._networks.layers.values():
         layer._bytes = None  # float32 products
-    for one, chunk, threads in itertools.product([coder, *others], [256, 1024, 8192], [1, 2]):
-        monkeypatch.setattr(streams, "_CHUNK", chunk)
+    for one, chunk, threads in itertools.product([coder, *others], [1, 1024, 8192], [1, 2]):
+        monkeypatch.setattr(streams, "_AT_ONCE", chunk)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
@@ -69,6 +73,53 @@ def test_one_stream_whatever_the_pieces_the_threads_and_the_products(monkeypatch
             assert np.array_equal(one._decoded(memoryview(stream), 150), indices)
         finally:
             torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("error", [0, 20, 127])
+def test_a_stream_that_would_decode_to_anything_else_is_not_given_out(error, monkeypatch):
+    grid, coder = Grid(error), coder_of((12, 12), error)
+    indices = grid.indices(pictures(30, (12, 12)))
+    head, coded = bytes([NETWORKS]) + streams._digest(indices.tobytes()), coder._coded(indices)
+    coder._check(head + coded, indices)
+    damaged = bytearray(coded)
+    damaged[len(coded) // 2] ^= 1
+    other = indices.copy()
+    other[3, 5, 5] = 0 if other[3, 5, 5] else 1
+    for stream, values in ((bytes(damaged), indices), (coded[:-2], indices), (coded, other)):
+        with pytest.raises(ValueError):  # noqa: PT011
+            coder._check(head + stream, values)
+    monkeypatch.setattr(coder, "_coded", lambda indices: bytes(damaged))
+    stream = coder.encode(indices)
+    assert stream[0] in (ZSTD, RAW)
+    assert np.array_equal(coder.decode(stream, 30), indices)
+
+
+@pytest.mark.parametrize("error", [0, 20])
+def test_chances_come_from_what_a_decoder_knows_by_then(error):
+    sides, grid, count = (12, 14), Grid(error), 2
+    coder, random = coder_of(sides, error), np.random.default_rng(4)
+    size = np.int64(len(grid.values))
+    indices = random.integers(1, size, (count, *sides)).astype(np.uint8)
+    indices[random.random(indices.shape) < 0.4] = 0
+    steps = 1 + (size > 17)
+    order = order_of(*sides, VALUE_SLOPE)
+    for place in random.choice(len(order.rows), 25, replace=False):
+        later = order.columns + VALUE_SLOPE * order.rows >= order.columns[place] + VALUE_SLOPE * order.rows[place]
+        other = indices.copy()
+        chosen = other[:, order.rows[later], order.columns[later]]
+        there = chosen > 0
+        chosen[there] = random.integers(1, size, there.sum())
+        other[:, order.rows[later], order.columns[later]] = chosen
+        known = (order.of(indices > 0)[: order.ends[np.searchsorted(order.ends, place, "right") - 1]]).sum() * steps
+        for one, two in zip(*(coder._values.chances(v, v > 0, 9).joined() for v in (indices, other)), strict=True):
+            assert np.array_equal(one[:known], two[:known])
+    blocks = order_of(sides[0] // 2, sides[1] // 2, BLOCK_SLOPE)
+    for end in random.choice(blocks.ends[1:], 8, replace=False):
+        other = indices.copy()
+        for row, column in zip(blocks.rows[end:], blocks.columns[end:], strict=True):
+            other[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 0
+        for one, two in zip(*(coder._masks.chances(v > 0, 9).joined() for v in (indices, other)), strict=True):
+            assert np.array_equal(one[: end * count], two[: end * count])
 
 
 @pytest.mark.parametrize("method", [RAW, ZSTD, NETWORKS])
@@ -123,12 +174,15 @@ def test_what_the_entropy_coder_takes_it_gives_back(seed, sizes, lanes, is_sharp
     spread = 255 if is_sharp else 30
     calls = [edges_of(random.integers(0, spread + 1, (size, SYMBOLS), np.uint8)) for size in sizes]
     wanted = [random.integers(0, SYMBOLS, size, np.uint8) for size in sizes]
-    pairs = [picked(edges, symbols) for edges, symbols in zip(calls, wanted, strict=True)]
+    pairs = [pair_of(edges, symbols) for edges, symbols in zip(calls, wanted, strict=True)]
     starts, widths = (np.concatenate([np.empty(0, np.int32), *part]) for part in zip(*pairs, ((), ()), strict=True))
-    reader = Reader(encode(starts, widths, sizes, lanes))
-    for edges, symbols in zip(calls, wanted, strict=True):
+    stream = encode(starts, widths, sizes, lanes)
+    reader, expecting = Reader(stream), Reader(stream)
+    for edges, symbols, pair in zip(calls, wanted, pairs, strict=True):
         assert np.array_equal(reader.read(edges), symbols)
+        expecting.expect(*pair)
     reader.finish()
+    expecting.finish()
 
 
 def test_symbols_take_the_bits_that_their_chances_say():
@@ -136,7 +190,7 @@ def test_symbols_take_the_bits_that_their_chances_say():
     edges = edges_of(random.integers(100, 180, (40_000, SYMBOLS), np.uint8))
     widths = np.diff(edges, axis=0) / ONE
     symbols = (widths.cumsum(0) < random.random(40_000)).sum(0).astype(np.uint8)
-    start, width = picked(edges, symbols)
+    start, width = pair_of(edges, symbols)
     bits = -np.log2(width / ONE).sum()
     assert 8 * len(encode(start, width, [500] * 80, 256)) < 1.003 * bits + 8 * 256
 

@@ -197,6 +197,18 @@ class Decoder:
                 self.values[one, row, column] = self.value_of[16 * high + low + 1]
 
 
+def test_the_same_rows_are_still_the_same_streams():
+    from ae_pipeline.codec.codec import Codec
+
+    (part,) = STORE.glob("part-*.parquet")
+    column = pq.ParquetFile(part).read(columns=["latent"]).column("latent").to_pylist()
+    begins = [number for number, value in enumerate(column) if value]
+    coder = Codec.load(STORE / "_codec").streams
+    for first, last in zip(begins, [*begins[1:], len(column)], strict=True):
+        indices = coder.decode(column[first], last - first)
+        assert coder.encode(indices) == column[first]
+
+
 @pytest.mark.slow
 def test_the_document_is_enough_to_decode_streams():
     header = json.loads((STORE / "_codec/codec.json").read_text(encoding="utf-8"))

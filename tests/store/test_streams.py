@@ -163,7 +163,7 @@ def test_encode_asks_the_codec_for_its_promise(ae, rows, tiny_codec, tmp_path):
     code, _, error = ae(*data, "--codec", tmp_path / "near", "--max-error", 5)
     assert (code, error) == (0, "")
     latent = LatentStore.open(tmp_path / "made").manifest.latent
-    assert (latent.layout, latent.row_group_rows) == ("stream", 2000)
+    assert (latent.layout, latent.row_group_rows) == ("stream", 1500)
 
 
 def test_small_parts_are_joined_and_made_again(rows, tmp_path):

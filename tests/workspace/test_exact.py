@@ -17,7 +17,7 @@ from ae_pipeline.experiments.presets import preset_names, preset_params
 from ae_pipeline.params import Params, load_params
 from ae_pipeline.store.latent_store import LatentStore
 
-CONTEXT = {"codec": {"family": "context"}, "encode": {"layout": "stream", "row_group_rows": 2000}}
+CONTEXT = {"codec": {"family": "context"}, "encode": {"layout": "stream", "row_group_rows": 1500}}
 SIDES = (12, 12)
 
 
@@ -44,7 +44,7 @@ def test_a_preset_of_autoencoders_undoes_one_of_exact_codecs(ae, ours, tmp_path)
     path.write_text(ours)
     assert ae("preset", "exact", "--params", path)[0] == 0
     found = load_params(path)
-    assert (found.codec.family, found.encode.layout, found.encode.row_group_rows) == ("context", "stream", 2000)
+    assert (found.codec.family, found.encode.layout, found.encode.row_group_rows) == ("context", "stream", 1500)
     code, out, _ = ae("preset", "balanced", "--params", path)
     found = load_params(path)
     assert (found.codec.family, found.encode.layout, found.encode.row_group_rows) == ("autoencoder", "binary", 10_000)
@@ -117,7 +117,7 @@ def test_a_stream_has_no_more_rows_than_memory_is_for(rows, ae, tmp_path):
     write_rows(tmp_path / "rows.parquet", pictures(20, SIDES), id=list(range(20)))
     options = ("--codec", tmp_path / "codec", "--store", tmp_path / "store", "--row-group-rows")
     code, _, error = ae("encode", tmp_path / "rows.parquet", *options, rows)
-    said = f"--row-group-rows: {rows}, but at most 58254 rows of 144 values are in a stream; set it to 2000"
+    said = f"--row-group-rows: {rows}, but at most 58254 rows of 144 values are in a stream; set it to 1500"
     assert (code, said in error, (tmp_path / "store").exists()) == (1, True, False)
     assert ae("encode", tmp_path / "rows.parquet", *options, 58_254)[0] == 0
 

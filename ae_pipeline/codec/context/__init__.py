@@ -8,6 +8,7 @@ grid        values as indices of a grid, within an error
 words       contexts: eight neighbours in one 64-bit word
 networks    the integer networks
 chances     logits as shares of 2 ** 15, exactly
+calls       the shares of all symbols, as the entropy coder takes them
 rans        the entropy coder
 masks       first pass: which values are zero
 values      second pass: what the others are

@@ -12,10 +12,10 @@ NAME = "context"
 MOST_SIDE = 64
 USUAL_TILE = 32
 """Pixels a side of a tile where nothing else is asked for, as kinds/image.py has it."""
-STREAM_ROWS = 2000
+STREAM_ROWS = 1500
 """Rows of a stream where nothing else is asked for: more are slow to read one of, fewer take more bits."""
 MOST_STREAM_BYTES = 8 << 20
-"""What the latents of a stream may take, a byte each: coding takes 60 times as much memory, of noise 200 times."""
+"""What the latents of a stream may take, a byte each: coding takes 40 times as much memory, of noise 110 times."""
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 
 

@@ -30,6 +30,8 @@ _WORD, _CHANCE, _REST = np.uint32(16), np.uint32(BITS), np.uint32(32 - BITS)
 _CHANCE_MASK, _WORD_MASK = np.uint32(ONE - 1), np.uint32(0xFFFF)
 # States are drawn on by some bits more than the symbols say, because words are whole.
 _SLACK_BITS = 20
+# The tail is looked for in so many symbols at the end, and only then among all.
+_LOOKED_AT = 1 << 16
 
 
 def encode(starts: np.ndarray, widths: np.ndarray, sizes: Sequence[int], lanes: int) -> bytes:
@@ -41,6 +43,7 @@ def encode(starts: np.ndarray, widths: np.ndarray, sizes: Sequence[int], lanes: 
     begins = ends - np.asarray(sizes, np.int64)
     lanes, switch = _shared_out(widths, begins, lanes)
     starts, widths = np.ascontiguousarray(starts, np.uint32), np.ascontiguousarray(widths, np.uint32)
+    limits, gains = widths << _REST, np.uint32(ONE) - widths
     states = np.full(lanes, _LOW, np.uint32)
     tail = min(_TAIL, lanes)
 
@@ -50,37 +53,51 @@ def encode(starts: np.ndarray, widths: np.ndarray, sizes: Sequence[int], lanes: 
             return
         for left in range(first + (last - first - 1) // count * count, first - 1, -count):
             right = min(left + count, last)
-            width, state = widths[left:right], states[: right - left]
-            full = state >= width << _REST
-            if full.any():
-                words.append((state[full] & _WORD_MASK).astype(np.uint16))
-                state[full] >>= _WORD
-            quotient = state // width
-            state -= quotient * width
-            state += (quotient << _CHANCE) + starts[left:right]
+            state = states[: right - left]
+            full = (state >= limits[left:right]).nonzero()[0]
+            large = state.take(full)
+            words.append(large)
+            state[full] = large >> _WORD
+            # quotient * ONE + remainder + start
+            quotient = state // widths[left:right]
+            quotient *= gains[left:right]
+            state += quotient
+            state += starts[left:right]
 
     late: list[np.ndarray] = []
     for call in range(len(sizes) - 1, switch - 1, -1):
         put(call, tail, late)
-    kept = np.concatenate([np.empty(0, np.uint16), *late[::-1]])
+    kept = _words(late)
     states[tail:] = _LOW + kept[: lanes - tail].astype(np.uint32)
     early: list[np.ndarray] = []
     for call in range(switch - 1, -1, -1):
         put(call, lanes, early)
-    return _written(states, switch, np.concatenate([np.empty(0, np.uint16), *early[::-1], kept[lanes - tail :]]))
+    return _written(states, switch, np.concatenate([_words(early), kept[lanes - tail :]]))
+
+
+def _words(states: list[np.ndarray]) -> np.ndarray:
+    """The low words of what was put last, then of what was put before: uint16."""
+    return (np.concatenate([np.empty(0, np.uint32), *states[::-1]]) & _WORD_MASK).astype(np.uint16)
 
 
 def _shared_out(widths: np.ndarray, begins: np.ndarray, lanes: int) -> tuple[int, int]:
     """How many lanes are used, and the first call of the tail: the shortest one that fills the other lanes' states."""
     lanes = min(lanes, MOST_LANES)
-    bits = np.concatenate([[0.0], np.cumsum((BITS - np.log2(widths))[::-1])])
+    bits = _from_the_end(widths[-_LOOKED_AT:])
+    if bits[-1] < 16 * lanes + _SLACK_BITS * _TAIL:
+        bits = _from_the_end(widths)
     while lanes > _TAIL:
         needed = int(np.searchsorted(bits, 16 * (lanes - _TAIL) + _SLACK_BITS * _TAIL))
         late = np.flatnonzero(len(widths) - begins >= needed)
-        if needed <= len(widths) and len(late):
+        if needed < len(bits) and len(late):
             return lanes, int(late[-1])
         lanes = max(_TAIL, lanes // 2)
     return lanes, len(begins)
+
+
+def _from_the_end(widths: np.ndarray) -> np.ndarray:
+    """Bits of no symbol, of the last one, of the last two, ...: float64."""
+    return np.concatenate([[0.0], np.cumsum((BITS - np.log2(widths))[::-1])])
 
 
 def _written(states: np.ndarray, switch: int, words: np.ndarray) -> bytes:
@@ -89,6 +106,18 @@ def _written(states: np.ndarray, switch: int, words: np.ndarray) -> bytes:
     pieces = (np.array([len(states), switch], "<u2"), np.packbits(large), in_bytes[:, :_STATE_BYTES])
     rest = (in_bytes[large, _STATE_BYTES], words.astype("<u2"))
     return b"".join(piece.tobytes() for piece in (*pieces, *rest))
+
+
+def picked(edges: np.ndarray, symbols: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Start and width, int32, of uint8 symbols: those of `edges` (17, n) in the columns that are said for each."""
+    count, flat = edges.shape[1], edges.reshape(-1)
+    place = symbols * np.intp(count)
+    place += columns
+    start = flat.take(place)
+    place += count
+    width = flat.take(place)
+    width -= start
+    return start, width
 
 
 class Reader:
@@ -123,31 +152,51 @@ class Reader:
     def read(self, edges: np.ndarray) -> np.ndarray:
         """uint8 symbols (n,) of the next call; edges int32 (17, n): where each of 16 symbols begins, from 0 to ONE."""
         count = edges.shape[1]
-        symbols = np.empty(count, np.uint8)
-        flat, inner, lanes = edges.reshape(-1), edges[1:16], len(self._states)
+        symbols, columns = np.empty(count, np.uint8), np.arange(count)
+        inner, lanes = edges[1:16], len(self._states)
         for left in range(0, count, lanes):
             right = min(left + lanes, count)
-            state = self._states[: right - left]
+            state, found = self._states[: right - left], symbols[left:right]
             slot = (state & _CHANCE_MASK).view(np.int32)
-            below = (inner[:, left:right] <= slot).view(np.uint8)
-            symbols[left:right] = np.add.reduce(below, axis=0, dtype=np.uint8)
-            place = symbols[left:right].astype(np.intp) * count + np.arange(left, right)
-            start = flat.take(place)
-            width = flat.take(place + count) - start
-            state >>= _CHANCE
-            state *= width.view(np.uint32)
-            state += (slot - start).view(np.uint32)
-            empty = np.flatnonzero(state < _LOW)
-            if len(empty):
-                taken = self._words[self._place : self._place + len(empty)]
-                if len(taken) < len(empty):
-                    raise ValueError("the stream ends too early")
-                state[empty] = state[empty] << _WORD | taken
-                self._place += len(empty)
+            np.add.reduce((inner[:, left:right] <= slot).view(np.uint8), axis=0, dtype=np.uint8, out=found)
+            start, width = picked(edges, found, columns[left:right])
+            slot -= start
+            self._move_on(state, width.view(np.uint32), slot.view(np.uint32))
+        self._end_call()
+        return symbols
+
+    def expect(self, starts: np.ndarray, widths: np.ndarray) -> None:
+        """Read the next call, of symbols of which start and width, int32 (n,), are known; ValueError for others."""
+        lanes = len(self._states)
+        starts, widths = starts.view(np.uint32), widths.view(np.uint32)
+        for left in range(0, len(starts), lanes):
+            right = min(left + lanes, len(starts))
+            state, width = self._states[: right - left], widths[left:right]
+            within = (state & _CHANCE_MASK) - starts[left:right]  # what is below the start becomes very large
+            if (within >= width).any():
+                raise ValueError("the stream has another symbol")
+            self._move_on(state, width, within)
+        self._end_call()
+
+    def _move_on(self, state: np.ndarray, width: np.ndarray, within: np.ndarray) -> None:
+        """Take symbols of this width from states, uint32 (n,) each; `within` is how far the slot is in them."""
+        state >>= _CHANCE
+        state *= width
+        state += within
+        empty = (state < _LOW).nonzero()[0]
+        taken = self._words[self._place : self._place + len(empty)]
+        if len(taken) < len(empty):
+            raise ValueError("the stream ends too early")
+        longer = state.take(empty)
+        longer <<= _WORD
+        longer |= taken
+        state[empty] = longer
+        self._place += len(empty)
+
+    def _end_call(self) -> None:
         self._calls += 1
         if self._calls == self._switch:
             self._begin_tail()
-        return symbols
 
     def finish(self) -> None:
         """Raise ValueError unless all is used up, and every lane is where it began."""

@@ -5,16 +5,19 @@
     indices = coder.decode(stream, n)            # ValueError for what is damaged
 
 A stream begins with how it was made (a byte) and with eight bytes of the SHA-256 of the indices, row by row, by which
-damage is found. What follows is raw, or zstd, or the entropy coder's; each stream is decoded once more before it is
-given out, in pieces of another size, and takes the next simpler way if that is smaller, or if anything came back wrong.
+damage is found. What follows is raw, or zstd, or the entropy coder's. Each stream is read once more before it is given
+out, and takes the next simpler way if that is smaller, or if anything came back wrong. For the entropy coder's, what
+the networks say of each symbol is computed anew from the values, in pieces of another size: encoding knows all values,
+and need not go wavefront by wavefront. A decoder gets the same, since a context has nothing in it that comes later, and
+integers do not depend on what is computed beside them; tests hold both.
 """
 
 import hashlib
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
+from ae_pipeline.codec.context.calls import Calls
 from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.masks import Masks
 from ae_pipeline.codec.context.networks import Networks
@@ -25,7 +28,8 @@ RAW, ZSTD, NETWORKS = 0, 1, 2
 _DIGEST_BYTES = 8
 # Levels of zstd: the second takes as long as all the rest, and is tried where the first is not surely beaten by it.
 _QUICK, _THOROUGH, _SURELY = 3, 19, 0.7
-_CHUNK = 8192  # contexts that go through the networks at a time
+# Values of the pictures that are coded together, and when a stream is checked.
+_AT_ONCE, _CHECKED_AT_ONCE = 1 << 18, 3 << 16
 _MOST_LANES = 512
 _SIGN = np.uint8(128)  # int8 of an index less 128 has all its bits but this one
 
@@ -49,11 +53,25 @@ class StreamCoder:
         for method, payload in sorted(choices, key=lambda choice: len(choice[1])):
             stream = bytes([method]) + head + payload
             try:
-                if np.array_equal(self.decode(stream, len(indices)), indices):
-                    return stream
+                self._check(stream, indices)
             except ValueError:
                 continue
+            return stream
         raise AssertionError("bytes that are kept as they are did not come back")
+
+    def _check(self, stream: bytes, indices: np.ndarray) -> None:
+        """Raise ValueError unless these indices are what the stream has.
+
+        The entropy coder's bytes are read with chances that are computed once more, of other pictures together.
+        """
+        if stream[0] != NETWORKS:
+            if not np.array_equal(self.decode(stream, len(indices)), indices):
+                raise ValueError("the stream has other values")
+            return
+        reader, calls = Reader(memoryview(stream)[1 + _DIGEST_BYTES :]), self._calls(indices, _CHECKED_AT_ONCE)
+        for start, width in zip(calls.starts, calls.widths, strict=True):
+            reader.expect(start, width)
+        reader.finish()
 
     def decode(self, stream: bytes | memoryview, count: int) -> np.ndarray:
         """uint8 (count, height, width). Raises ValueError for what `encode` cannot have written."""
@@ -81,19 +99,20 @@ class StreamCoder:
         return (self.decode(stream, count).reshape(count, -1) ^ _SIGN).view(np.int8)
 
     def _coded(self, indices: np.ndarray) -> bytes:
+        calls = self._calls(indices, _AT_ONCE)
+        if len(calls.sizes) > MOST_CALLS:
+            return b""
+        return encode(*calls.joined(), calls.sizes, min(_MOST_LANES, max(1, len(indices) // 4)))
+
+    def _calls(self, indices: np.ndarray, values: int) -> Calls:
+        """The chances of all symbols of indices (n, height, width), computed of so many values at a time."""
         (height, width), (tall, wide) = self._sides, even(self._sides)
         indices = np.pad(indices, ((0, 0), (0, tall - height), (0, wide - width)))
-        mask = indices > 0
-        calls = [self._masks.encode(mask, _CHUNK)]
+        mask, at_once = indices > 0, max(1, values // (tall * wide))
+        calls = self._masks.chances(mask, at_once)
         if self._values:
-            calls.append(self._values.encode(indices, mask, _CHUNK))
-        starts = list(chain.from_iterable(found.starts for found in calls))
-        widths = list(chain.from_iterable(found.widths for found in calls))
-        sizes = list(chain.from_iterable(found.sizes for found in calls))
-        if len(sizes) > MOST_CALLS:
-            return b""
-        lanes = min(_MOST_LANES, max(1, len(indices) // 4))
-        return encode(np.concatenate(starts), np.concatenate(widths), sizes, lanes)
+            calls.extend(self._values.chances(indices, mask, at_once))
+        return calls
 
     def _decoded(self, payload: memoryview, count: int) -> np.ndarray:
         reader = Reader(payload)

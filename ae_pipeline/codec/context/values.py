@@ -4,16 +4,17 @@ The mask is known, also of what comes later; its whole goes through a small netw
 more than 16 is coded in two steps, the sixteenth first.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from ae_pipeline.codec.context.chances import edges_of, picked
+from ae_pipeline.codec.context.calls import Calls
+from ae_pipeline.codec.context.chances import edges_of, shares_of
 from ae_pipeline.codec.context.grid import Grid
-from ae_pipeline.codec.context.masks import Symbols
 from ae_pipeline.codec.context.networks import (
     COARSE_BYTES,
-    ROWS,
+    POSITION_BYTES,
     WHOLE_BYTES,
     Networks,
     is_in_two_steps,
@@ -25,32 +26,42 @@ from ae_pipeline.codec.context.words import (
     INK,
     MASK_PLACES,
     VALUE_PLACES,
+    VALUE_SLOPE,
+    WORD,
+    Sheet,
+    gathered,
     ink_of_blocks,
-    laid_out,
-    value_sheet,
-    words,
+    order_of,
 )
 
-_BEYOND = 8  # values: as many as a word has
-_ONE = np.uint64(8)  # bits of a value
-_OF_POSITION = 2  # words
-_OF_WHOLE = WHOLE_BYTES // 8
-_VALUES, _MASKS = len(VALUE_PLACES), len(MASK_PLACES)
+_WORDS = len(VALUE_PLACES) + len(MASK_PLACES)
 
 
 class _Items(NamedTuple):
-    """Values that are not 0, in the order in which they are coded."""
+    """Values that are not 0, int64 (n,) each, in the order in which they are coded."""
 
-    elements: np.ndarray
-    """Where each lies in a plane."""
-    positions: np.ndarray
-    """row * width + column."""
+    charted: np.ndarray
+    """Where each is in a chart (places, pictures) of all values."""
+    there: np.ndarray
+    """Which place of the order each is."""
     pictures: np.ndarray
-    context: np.ndarray
-    """uint64 (values, words), with what does not change while values are decoded; rows to spare at the end."""
-    sizes: list[int]
-    """Values of each wavefront, and below, where they are in it."""
-    in_front: list[np.ndarray]
+    places: np.ndarray
+    """The byte of each value."""
+
+    def some(self, begin: int, end: int) -> "_Items":
+        """Those of a wavefront."""
+        return _Items(*(of_each[begin:end] for of_each in self))
+
+
+class _Pool(NamedTuple):
+    """The bytes that contexts are taken from: values, masks, what stands for positions, and for whole masks."""
+
+    pool: np.ndarray
+    away: np.ndarray
+    """How far the words of a context are from the byte of its value, int32 (_WORDS,)."""
+    positions: int
+    """Where the first byte of positions is; and of whole masks."""
+    wholes: int
 
 
 class Values:
@@ -58,64 +69,71 @@ class Values:
 
     def __init__(self, networks: Networks, height: int, width: int, grid: Grid):
         self._networks, self._grid = networks, grid
-        self._sheet = value_sheet(height, width)
-        self._steps = self._sheet.steps(_BEYOND)
-        self._positions = positions(networks.table("value.row"), networks.table("value.column"))
+        self._sides = height, width
+        self._order = order_of(height, width, VALUE_SLOPE)
+        self._positions = positions(networks.table("value.row"), networks.table("value.column")).view(np.uint8)
         self._two_steps = is_in_two_steps(grid)
         if self._two_steps:
             self._coarse = np.ascontiguousarray(networks.table("value.coarse_table")).view(np.uint64)
 
-    def encode(self, indices: np.ndarray, mask: np.ndarray, chunk: int) -> Symbols:
-        """The symbols of uint8 indices (pictures, height, width) that are not 0."""
-        count, items = len(indices), self._items(mask)
-        known = words(laid_out(self._grid.values[indices], self._sheet)).reshape(-1)
-        symbols = laid_out(indices, self._sheet).reshape(-1).take(items.elements) - np.uint8(1)
-        steps = (symbols >> 4, symbols & 15) if self._two_steps else (symbols,)
-        starts = [np.empty(len(symbols), np.int32) for _ in steps]
-        widths = [np.empty(len(symbols), np.int32) for _ in steps]
-        for first in range(0, len(symbols), chunk):
-            some = slice(first, min(first + chunk, len(symbols)))
-            hidden = self._hidden(items, known, some, count)
-            rows = some.stop - some.start
-            if self._two_steps:
-                logits = self._networks.run(("value.coarse",), hidden)[:rows]
-                starts[0][some], widths[0][some] = picked(edges_of(logits), steps[0][some])
-            logits = self._fine(hidden, steps[0][some] if self._two_steps else None, rows)
-            starts[-1][some], widths[-1][some] = picked(edges_of(logits), steps[-1][some])
-        found, done = Symbols([], [], []), 0
-        for size in items.sizes:
-            for start, width in zip(starts, widths, strict=True):
-                found.add(start[done : done + size], width[done : done + size])
-            done += size
-        return found
+    def chances(self, indices: np.ndarray, mask: np.ndarray, at_once: int) -> Calls:
+        """The chances of all symbols of uint8 indices (pictures, height, width) that are not 0.
+
+        Those of `at_once` pictures are computed at a time.
+        """
+        numbers = np.empty(len(self._order.positions) * len(indices), np.int32)
+        found, done = [], 0
+        for first in range(0, len(indices), at_once):
+            some = slice(first, first + at_once)
+            there, pictures, steps = self._of_some(indices[some], mask[some])
+            numbers[there * len(indices) + first + pictures] = np.arange(done, done + len(there), dtype=np.int32)
+            done += len(there)
+            found.append(steps)
+        coded = np.flatnonzero(self._order.of(mask))
+        steps = np.concatenate(found, 2).take(numbers.take(coded), 2)
+        calls = Calls([], [], [])
+        for begin, end in pairwise(np.searchsorted(coded, self._order.ends * len(indices))):
+            for start, width in steps:
+                calls.add(start[begin:end], width[begin:end])
+        return calls
+
+    def _of_some(self, indices: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of values that are not 0: place and picture, (n,) each, and start and width in each step, (steps, 2, n)."""
+        sheet = Sheet(*self._sides, len(indices))
+        items = self._items(sheet, mask)
+        pool = self._pool(sheet, sheet.laid_out(self._grid.values[indices]), mask)
+        symbols = self._order.of(indices).reshape(-1).take(items.charted) - np.uint8(1)
+        hidden = self._hidden(pool, items)
+        if not self._two_steps:
+            found = [shares_of(self._fine(hidden, None, len(symbols)), symbols)]
+        else:
+            logits = self._networks.run(("value.coarse",), hidden)
+            found = [shares_of(logits, symbols >> 4)]
+            found.append(shares_of(self._fine(hidden, symbols >> 4, len(symbols)), symbols & 15))
+        return items.there, items.pictures, np.array(found)
 
     def decode(self, reader: Reader, mask: np.ndarray) -> np.ndarray:
         """uint8 indices (pictures, height, width). Raises ValueError as `Reader`."""
-        count, items, sheet = len(mask), self._items(mask), self._sheet
-        plane = np.zeros((sheet.rows, sheet.columns, count), np.uint64)
-        known, found = plane.reshape(-1), np.zeros(len(items.elements), np.uint8)
+        count, sheet = len(mask), Sheet(*self._sides, len(mask))
+        items = self._items(sheet, mask)
+        pool = self._pool(sheet, np.zeros(sheet.size, np.uint8), mask)
+        found = np.zeros((len(self._order.positions), count), np.uint8)
         # Two steps can say more than there is: such a stream is refused below.
-        values = np.zeros(256 + 16, np.uint64)
+        values = np.zeros(256 + 16, np.uint8)
         values[: len(self._grid.values)] = self._grid.values
-        done = 0
-        for step, size, places in zip(self._steps, items.sizes, items.in_front, strict=True):
-            moved = sheet.front(plane, step, 0, -1) << _ONE
-            if size:
-                some = slice(done, done + size)
-                done += size
-                found[some] = own = self._read(reader, items, known, some, count)
-                moved.reshape(-1)[places] |= values.take(own)
-            sheet.front(plane, step)[:] = moved
-        if len(found) and int(found.max()) >= len(self._grid.values):
+        for begin, end in pairwise(np.searchsorted(items.charted, self._order.ends * count)):
+            if begin < end:
+                front = items.some(begin, end)
+                found.reshape(-1)[front.charted] = read = self._read(reader, pool, front)
+                pool.pool[front.places] = values.take(read)
+        if int(found.max()) >= len(self._grid.values):
             raise ValueError("the stream has a value beyond the grid")
-        indices = np.zeros((sheet.height * sheet.width, count), np.uint8)
-        indices.reshape(-1)[items.positions * count + items.pictures] = found
-        return np.ascontiguousarray(indices.T).reshape(count, sheet.height, sheet.width)
+        return self._order.undo(found, *self._sides)
 
-    def _read(self, reader: Reader, items: _Items, known: np.ndarray, some: slice, count: int) -> np.ndarray:
+    def _read(self, reader: Reader, pool: _Pool, items: _Items) -> np.ndarray:
         """The indices of a wavefront."""
-        rows, coarse = some.stop - some.start, None
-        hidden = self._hidden(items, known, some, count)
+        rows, coarse = len(items.places), None
+        hidden = self._hidden(pool, items)
         if self._two_steps:
             coarse = reader.read(edges_of(self._networks.run(("value.coarse",), hidden)[:rows]))
         fine = reader.read(edges_of(self._fine(hidden, coarse, rows)))
@@ -125,47 +143,32 @@ class Values:
         one: np.ndarray = symbols + np.uint8(1)
         return one
 
-    def _items(self, mask: np.ndarray) -> _Items:
-        count, sheet = len(mask), self._sheet
-        plane = laid_out(mask.astype(np.uint8), sheet)
-        elements, places, pictures, sizes, in_front = [], [], [], [], []
-        for step in self._steps:
-            row, column, _ = step
-            found = np.flatnonzero(sheet.front(plane, step))
-            down, picture = np.divmod(found, count)
-            rows, columns = row + down, column - sheet.slope * down
-            elements.append(sheet.place(rows, columns, count) + picture)
-            places.append(rows * sheet.width + columns)
-            pictures.append(picture)
-            sizes.append(len(found))
-            in_front.append(found)
-        where, there, who = (np.concatenate(pieces) for pieces in (elements, places, pictures))
-        context = self._context(where, there, who, mask, words(plane * np.uint8(INK)).reshape(-1))
-        return _Items(where, there, who, context, sizes, in_front)
+    def _items(self, sheet: Sheet, mask: np.ndarray) -> _Items:
+        order, charted = self._order, np.flatnonzero(self._order.of(mask))
+        there, pictures = np.divmod(charted, len(mask))
+        places = sheet.at(order.rows[there], order.columns[there], pictures)
+        return _Items(charted, there, pictures, places)
 
-    def _context(
-        self, elements: np.ndarray, places: np.ndarray, pictures: np.ndarray, mask: np.ndarray, known: np.ndarray
-    ) -> np.ndarray:
-        rows, count = len(elements), len(mask)
-        context = np.zeros((padded(rows) + ROWS, _VALUES + _MASKS + _OF_POSITION + _OF_WHOLE), np.uint64)
-        own = context[:rows]
-        for number, (down, across) in enumerate(MASK_PLACES):
-            own[:, _VALUES + number] = known.take(elements + self._sheet.away(down, across, count))
-        own[:, -_OF_POSITION - _OF_WHOLE : -_OF_WHOLE] = self._positions.take(places, 0)
+    def _pool(self, sheet: Sheet, values: np.ndarray, mask: np.ndarray) -> _Pool:
         ink = ink_of_blocks(mask)
-        blocks = np.zeros((padded(count), ink.shape[1]), np.uint8)
-        blocks[:count] = ink
-        whole = self._networks.run(("whole.first", "whole.second"), blocks)
-        own[:, -_OF_WHOLE:] = whole.view(np.uint64).take(pictures, 0)
-        return context
+        blocks = np.zeros((padded(len(mask)), ink.shape[1]), np.uint8)
+        blocks[: len(mask)] = ink
+        wholes = self._networks.run(("whole.first", "whole.second"), blocks)
+        masks = sheet.laid_out(mask.view(np.uint8) * np.uint8(INK))
+        pieces = [values, masks, self._positions.reshape(-1), wholes.reshape(-1)]
+        away = np.concatenate([sheet.away(VALUE_PLACES), sheet.away(MASK_PLACES) + sheet.size])
+        return _Pool(np.concatenate(pieces), away, 2 * sheet.size, 2 * sheet.size + self._positions.size)
 
-    def _hidden(self, items: _Items, known: np.ndarray, some: slice, count: int) -> np.ndarray:
-        """uint8 (padded, hidden): what both steps begin with. Fills in what is known of values by now."""
-        rows = some.stop - some.start
-        context = items.context[some.start : some.start + padded(rows)]
-        for number, (down, across) in enumerate(VALUE_PLACES):
-            context[:rows, number] = known.take(items.elements[some] + self._sheet.away(down, across, count))
-        return self._networks.run(("value.first", "value.second"), context.view(np.uint8))
+    def _hidden(self, pool: _Pool, items: _Items) -> np.ndarray:
+        """uint8 (padded, hidden): what both steps begin with."""
+        rows = len(items.places)
+        words = np.zeros((padded(rows), _WORDS + (2 * POSITION_BYTES + WHOLE_BYTES) // WORD), np.int32)
+        np.add(items.places[:, np.newaxis], pool.away, out=words[:rows, :_WORDS])
+        positions = pool.positions + 2 * POSITION_BYTES * self._order.positions[items.there]
+        for place, first in ((-4, positions), (-2, pool.wholes + WHOLE_BYTES * items.pictures)):
+            words[:rows, place] = first
+            words[:rows, place + 1] = first + WORD
+        return self._networks.run(("value.first", "value.second"), gathered(pool.pool, words))
 
     def _fine(self, hidden: np.ndarray, coarse: np.ndarray | None, rows: int) -> np.ndarray:
         """uint8 (rows, 16) logits of the last step."""

@@ -1,7 +1,8 @@
-"""Contexts of values and of masks: eight neighbouring values of a row are one 64-bit word, gathered in one step.
+"""Contexts of values and of masks: eight neighbouring values of a row are one word of bytes, gathered in one step.
 
-Planes are laid out [row, column, picture], with a margin of zeros, and hold in each place the word of the eight values
-that end there: its lowest byte is the value itself, the next one that to its left. A context is some such words.
+Values lie as bytes [row, picture, column], with columns from right to left and a margin of zeros. So the *word* of a
+place, which is the value there and then those of its row to the left, begins at the byte of its place. A context is
+some such words; `gathered` takes them from one pool of bytes, together with others that stand behind.
 
 Everything is decoded in *wavefronts*: all places with column + slope * row = t at once, over all pictures, so that
 what lies above (to the right, too, by less than the slope) and to the left is known. Values go one by one, masks in
@@ -9,8 +10,11 @@ blocks of 2 x 2, of which each is one of 16 symbols.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
 VALUE_SLOPE, BLOCK_SLOPE = 4, 3
 # Rows above, and columns to the right of the place, where a word ends. Of values; of the mask, which is known before
@@ -23,87 +27,88 @@ NEAR = 2
 INK = 64
 """What stands for a value that is not 0 in the words of masks."""
 
-_ABOVE, _BELOW, _LEFT, _RIGHT = 6, 4, 8, 9
-_BLOCKS_ABOVE = _BLOCKS_LEFT = _BLOCKS_RIGHT = 4
-
-Step = tuple[int, int, int]
-"""A wavefront: its first row, the column there, and how many rows."""
+WORD = 8
+_ABOVE, _BELOW = 6, 3
+# What is left of a row of one picture is right of that of another: both see the same zeros.
+_RIGHT, _LEFT = 8, 4
+_BLOCKS_ABOVE, _FIRST_BLOCK, _WORD_OF_BLOCKS = 3, 4, 0b1111
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Places of a plane: rows and columns, and the margin around them."""
+    """How the values of some pictures lie in memory."""
 
     height: int
     width: int
-    slope: int
-    above: int
-    below: int
-    left: int
-    right: int
+    pictures: int
 
     @property
-    def rows(self) -> int:
-        """Count them, with the margin."""
-        return self.height + self.above + self.below
+    def _row(self) -> int:
+        return _RIGHT + self.width + _LEFT
 
     @property
-    def columns(self) -> int:
-        """Count them, with the margin."""
-        return self.width + self.left + self.right
+    def size(self) -> int:
+        """How many bytes there are; a multiple of WORD, and more than WORD behind all values."""
+        size = (self.height + _ABOVE + _BELOW) * self.pictures * self._row
+        return -(-size // WORD) * WORD + WORD
 
-    def steps(self, beyond: int) -> list[Step]:
-        """All wavefronts, also those that reach up to `beyond` columns over the right edge: words move on there."""
-        found = []
-        for front in range(self.width + self.slope * (self.height - 1) + beyond):
-            rows = [row for row in range(self.height) if 0 <= front - self.slope * row < self.width + beyond]
-            if rows:
-                found.append((rows[0], front - self.slope * rows[0], len(rows)))
+    def at(self, rows: np.ndarray, columns: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+        """The byte of a place in a picture: int32."""
+        found = ((rows + _ABOVE) * self.pictures + pictures) * self._row + _RIGHT + self.width - 1 - columns
+        return found.astype(np.int32)
+
+    def away(self, places: tuple[tuple[int, int], ...]) -> np.ndarray:
+        """How far the bytes at (rows down, columns to the right) are from that of a place: int32 (places,)."""
+        return np.array([down * self.pictures * self._row - across for down, across in places], np.int32)
+
+    def laid_out(self, values: np.ndarray) -> np.ndarray:
+        """uint8 (pictures, height, width) to uint8 (size,)."""
+        found = np.zeros(self.size, np.uint8)
+        shape = (self.height + _ABOVE + _BELOW, self.pictures, self._row)
+        plane = found[: shape[0] * shape[1] * shape[2]].reshape(shape)
+        rows = plane[_ABOVE : _ABOVE + self.height, :, _RIGHT : _RIGHT + self.width]
+        rows[:] = values.transpose(1, 0, 2)[..., ::-1]
         return found
 
-    def front(self, plane: np.ndarray, step: Step, down: int = 0, across: int = 0) -> np.ndarray:
-        """View (places, pictures) of a plane along a wavefront, or as far from it as said."""
-        row, column, count = step
-        first, second, _ = plane.strides
-        offset = (row + self.above + down) * first + (column + self.left + across) * second
-        strides = (first - self.slope * second, plane.itemsize)
-        return np.ndarray((count, plane.shape[2]), plane.dtype, plane, offset, strides)
 
-    def place(self, rows: np.ndarray, columns: np.ndarray, pictures: int) -> np.ndarray:
-        """Flat index of the first picture's element at these places."""
-        flat: np.ndarray = ((rows + self.above) * self.columns + columns + self.left) * pictures
-        return flat
-
-    def away(self, down: int, across: int, pictures: int) -> int:
-        """How far in a flat plane another place is."""
-        return (down * self.columns + across) * pictures
+def gathered(pool: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """uint8 (n, WORD * words): the words that begin at these bytes, int32 (n, words), of uint8 (size,)."""
+    words = torch.from_numpy(pool).as_strided((len(pool) - WORD + 1, WORD), (1, 1))
+    found: np.ndarray = words.index_select(0, torch.from_numpy(places.reshape(-1))).numpy()
+    return found.reshape(len(places), -1)
 
 
-def value_sheet(height: int, width: int) -> Sheet:
-    """The sheet of values."""
-    return Sheet(height, width, VALUE_SLOPE, _ABOVE, _BELOW, _LEFT, _RIGHT)
+class Order(NamedTuple):
+    """Places in the order in which they are coded."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    positions: np.ndarray
+    """row * width + column."""
+    ends: np.ndarray
+    """How many places come before the first wavefront, the second, ..., and how many there are."""
+
+    def of(self, planes: np.ndarray) -> np.ndarray:
+        """(pictures, height, width) to (places, pictures)."""
+        found: np.ndarray = planes.reshape(len(planes), -1).T[self.positions]
+        return found
+
+    def undo(self, values: np.ndarray, height: int, width: int) -> np.ndarray:
+        """(places, pictures) to (pictures, height, width)."""
+        found = np.empty_like(values)
+        found[self.positions] = values
+        return np.ascontiguousarray(found.T).reshape(-1, height, width)
 
 
-def block_sheet(height: int, width: int) -> Sheet:
-    """The sheet of blocks of 2 x 2 values; height and width are even."""
-    return Sheet(height // 2, width // 2, BLOCK_SLOPE, _BLOCKS_ABOVE, 0, _BLOCKS_LEFT, _BLOCKS_RIGHT)
-
-
-def words(plane: np.ndarray) -> np.ndarray:
-    """uint8 (rows, columns, pictures) to uint64: at each place, the eight values that end there."""
-    found = np.empty(plane.shape, np.uint64)
-    for whole, row in zip(found, plane, strict=True):  # a row at a time stays in the cache
-        whole[:] = row
-        for places in (1, 2, 4):
-            whole[places:] |= whole[:-places] << np.uint64(8 * places)
-    return found
-
-
-def laid_out(values: np.ndarray, sheet: Sheet) -> np.ndarray:
-    """uint8 (pictures, height, width) to a plane with its margin."""
-    plane = np.zeros((sheet.rows, sheet.columns, len(values)), np.uint8)
-    plane[sheet.above : sheet.above + sheet.height, sheet.left : sheet.left + sheet.width] = values.transpose(1, 2, 0)
-    return plane
+@lru_cache
+def order_of(height: int, width: int, slope: int) -> Order:
+    """By wavefront, and in it by row."""
+    rows, columns = (axis.reshape(-1) for axis in np.indices((height, width)))
+    fronts = columns + slope * rows
+    chosen = np.lexsort((rows, fronts))
+    rows, columns, fronts = rows[chosen], columns[chosen], fronts[chosen]
+    ends = np.append(np.flatnonzero(np.diff(fronts, prepend=-1)), len(fronts))
+    return Order(rows, columns, rows * width + columns, ends)
 
 
 def block_symbols(mask: np.ndarray) -> np.ndarray:
@@ -121,15 +126,43 @@ def mask_of(symbols: np.ndarray) -> np.ndarray:
     return mask
 
 
-def block_planes(mask: np.ndarray, sheet: Sheet) -> tuple[np.ndarray, np.ndarray]:
-    """Words of the even and of the odd rows of values, at the right column of each block."""
-    found = []
-    for odd in (0, 1):
-        plane = np.zeros((sheet.rows, 2 * sheet.columns, len(mask)), np.uint8)
-        rows = mask[:, odd::2].transpose(1, 2, 0).astype(np.uint8) * np.uint8(INK)
-        plane[sheet.above :, 2 * sheet.left : 2 * (sheet.left + sheet.width)] = rows
-        found.append(np.ascontiguousarray(words(plane)[:, 1::2]))
-    return found[0], found[1]
+class InkNear:
+    """Which blocks have ink near them, and further away, in the words of BLOCK_PLACES.
+
+    A word is of four blocks. Each row of blocks of a picture is one integer, with a bit for each block that has ink in
+    the word that ends there.
+    """
+
+    def __init__(self, height: int, pictures: int):
+        """For blocks: `height` rows of them."""
+        self._rows = np.zeros((height + _BLOCKS_ABOVE, pictures), np.uint64)
+
+    def add(self, rows: np.ndarray, columns: np.ndarray, pictures: np.ndarray) -> None:
+        """Take in blocks that have ink; in one call, no two of a picture are in one row."""
+        at = (rows + _BLOCKS_ABOVE) * self._rows.shape[1] + pictures
+        flat = self._rows.reshape(-1)
+        flat[at] |= np.uint64(_WORD_OF_BLOCKS) << (columns + _FIRST_BLOCK).astype(np.uint64)
+
+    def fill(self, has_ink: np.ndarray) -> None:
+        """Take in all blocks, bool (pictures, height, width)."""
+        bits = np.zeros((*has_ink.shape[:2], 64), np.uint8)
+        bits[..., _FIRST_BLOCK : _FIRST_BLOCK + has_ink.shape[2]] = has_ink
+        rows = np.packbits(bits, axis=-1, bitorder="little").view("<u8")[..., 0].T.astype(np.uint64)
+        for blocks in range(_WORD_OF_BLOCKS.bit_length()):
+            self._rows[_BLOCKS_ABOVE:] |= rows << np.uint64(blocks)
+
+    def seen(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether there is ink near, and further away: bool (places, pictures) of blocks in these rows and columns."""
+        near, far = (self._any(rows, columns, places) for places in (BLOCK_PLACES[:NEAR], BLOCK_PLACES[NEAR:]))
+        return near, far
+
+    def _any(self, rows: np.ndarray, columns: np.ndarray, places: tuple[tuple[int, int], ...]) -> np.ndarray:
+        found = np.zeros((len(rows), self._rows.shape[1]), np.uint64)
+        for down, across in places:
+            shift = (columns + _FIRST_BLOCK + across).astype(np.uint64)[:, np.newaxis]
+            found |= self._rows[rows + _BLOCKS_ABOVE + down] >> shift
+        found &= np.uint64(1)
+        return found.astype(bool)
 
 
 def ink_of_blocks(mask: np.ndarray) -> np.ndarray:

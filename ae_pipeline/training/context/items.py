@@ -13,16 +13,12 @@ from ae_pipeline.codec.context.words import (
     BLOCK_PLACES,
     INK,
     MASK_PLACES,
-    NEAR,
     VALUE_PLACES,
+    InkNear,
     Sheet,
-    block_planes,
-    block_sheet,
     block_symbols,
+    gathered,
     ink_of_blocks,
-    laid_out,
-    value_sheet,
-    words,
 )
 from ae_pipeline.training.context.layers import UNIT
 
@@ -54,30 +50,23 @@ class Items(NamedTuple):
 def blocks_of(indices: np.ndarray) -> Blocks:
     """Look at uint8 indices (pictures, height, width), whose sides are even."""
     mask = indices > 0
-    sheet = block_sheet(*indices.shape[1:])
-    planes, count = block_planes(mask, sheet), len(indices)
-    rows, columns, pictures = np.nonzero(_ink_at(planes, sheet, BLOCK_PLACES[:NEAR]))
-    elements = sheet.place(rows, columns, count) + pictures
-    context = np.empty((len(elements), 2 * len(BLOCK_PLACES)), np.uint64)
-    for number, (down, across) in enumerate(BLOCK_PLACES):
-        for odd, plane in enumerate(planes):
-            context[:, 2 * number + odd] = plane.reshape(-1).take(elements + sheet.away(down, across, count))
-    symbols = block_symbols(mask)[pictures, rows, columns]
-    return Blocks(_hidden(context), torch.from_numpy(rows * sheet.width + columns), torch.from_numpy(symbols).long())
+    sheet, symbols = _sheet(indices), block_symbols(mask)
+    near, _ = _ink_at(symbols)
+    rows, columns, pictures = np.nonzero(near)
+    places = sheet.at(2 * rows, 2 * columns + 1, pictures)
+    words = tuple((2 * down + odd, 2 * across) for down, across in BLOCK_PLACES for odd in (0, 1))
+    context = gathered(sheet.laid_out(mask * np.uint8(INK)), places[:, np.newaxis] + sheet.away(words))
+    positions = torch.from_numpy(rows * symbols.shape[2] + columns)
+    return Blocks(_hidden(context), positions, torch.from_numpy(symbols[pictures, rows, columns]).long())
 
 
 def items_of(indices: np.ndarray, grid: Grid) -> Items:
     """Look at uint8 indices (pictures, height, width), whose sides are even."""
-    count, sheet = len(indices), value_sheet(*indices.shape[1:])
-    mask = indices > 0
-    values = words(laid_out(grid.values[indices], sheet)).reshape(-1)
-    masks = words(laid_out(mask.astype(np.uint8) * np.uint8(INK), sheet)).reshape(-1)
+    sheet, mask = _sheet(indices), indices > 0
+    pool = np.concatenate([sheet.laid_out(grid.values[indices]), sheet.laid_out(mask * np.uint8(INK))])
     rows, columns, pictures = np.nonzero(indices.transpose(1, 2, 0))
-    elements = sheet.place(rows, columns, count) + pictures
-    gathered = [(values, place) for place in VALUE_PLACES] + [(masks, place) for place in MASK_PLACES]
-    context = np.empty((len(elements), len(gathered)), np.uint64)
-    for number, (plane, (down, across)) in enumerate(gathered):
-        context[:, number] = plane.take(elements + sheet.away(down, across, count))
+    away = np.concatenate([sheet.away(VALUE_PLACES), sheet.away(MASK_PLACES) + sheet.size])
+    context = gathered(pool, sheet.at(rows, columns, pictures)[:, np.newaxis] + away.astype(np.int32))
     symbols = indices[pictures, rows, columns].astype(np.int64) - 1
     places = torch.from_numpy(rows * sheet.width + columns)
     ink = torch.from_numpy(ink_of_blocks(mask)).float() / UNIT
@@ -92,13 +81,11 @@ class EmptyBlocks:
 
     def count(self, indices: np.ndarray) -> None:
         """Take in uint8 (pictures, height, width), whose sides are even."""
-        mask = indices > 0
-        sheet = block_sheet(*indices.shape[1:])
-        planes = block_planes(mask, sheet)
-        near, far = (_ink_at(planes, sheet, places) for places in (BLOCK_PLACES[:NEAR], BLOCK_PLACES[NEAR:]))
+        every = block_symbols(indices > 0)
+        near, far = _ink_at(every)
         rows, columns, pictures = np.nonzero(~near)
-        symbols = block_symbols(mask)[pictures, rows, columns]
-        place = (rows * sheet.width + columns, far[rows, columns, pictures].astype(np.intp), symbols)
+        symbols = every[pictures, rows, columns]
+        place = (rows * every.shape[2] + columns, far[rows, columns, pictures].astype(np.intp), symbols)
         np.add.at(self._counts, place, 1)
 
     def tables(self) -> dict[str, Tensor]:
@@ -111,17 +98,21 @@ class EmptyBlocks:
         return {"empty": torch.from_numpy(empty), "rest": torch.from_numpy(rest)}
 
 
-def _ink_at(planes: tuple[np.ndarray, ...], sheet: Sheet, places: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """Whether blocks have ink in the words at these places: bool (rows, columns, pictures)."""
-    found = np.zeros((sheet.height, sheet.width, planes[0].shape[2]), np.uint64)
-    for down, across in places:
-        for plane in planes:
-            top, left = sheet.above + down, sheet.left + across
-            found |= plane[top : top + sheet.height, left : left + sheet.width]
-    seen: np.ndarray = found != 0
-    return seen
+def _sheet(indices: np.ndarray) -> Sheet:
+    count, height, width = indices.shape
+    return Sheet(height, width, count)
+
+
+def _ink_at(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether blocks have ink near them, and further away: bool (rows, columns, pictures)."""
+    count, height, width = symbols.shape
+    ink = InkNear(height, count)
+    ink.fill(symbols != 0)
+    rows, columns = (axis.reshape(-1) for axis in np.indices((height, width)))
+    near, far = (found.reshape(height, width, count) for found in ink.seen(rows, columns))
+    return near, far
 
 
 def _hidden(context: np.ndarray) -> Tensor:
-    """Words to their bytes as hidden values: float32 (n, 8 * words)."""
-    return torch.from_numpy(np.ascontiguousarray(context).view(np.uint8)).float() / UNIT
+    """Bytes of words as hidden values: float32 of the same shape."""
+    return torch.from_numpy(context).float() / UNIT
