@@ -9,10 +9,12 @@ from ruamel.yaml import YAML
 from test_benchmark import FAST
 from test_benchmark_curves import BITS, curve_of
 
+from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.benchmark.ours import TRAINING_CODE
 from ae_pipeline.experiments.benchmark.points import OURS
 from ae_pipeline.experiments.benchmark.report import draw, format_report
+from ae_pipeline.experiments.benchmark.run import rows_measured
 from ae_pipeline.experiments.presets import (
     FOR_OTHERS,
     FOR_VECTORS,
@@ -33,6 +35,20 @@ def test_presets_that_belong_together_are_three_points_of_one_curve(names):
     assert len({(params.model.name, params.train.neighbour_weight) for params in found}) == 1
     assert sorted(found, key=lambda params: -params.train.rate_weight) == found
     assert sorted(found, key=lambda params: params.train.latent_size) == found
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "rows"),
+    [
+        ((28, 28), "uint8", 10_000),
+        ((64, 64, 3), "uint8", 2730),
+        ((8192, 8192, 3), "uint8", 1),
+        ((784,), "float32", 10_000),
+        ((12_288,), "float32", 5461),
+    ],
+)
+def test_rows_are_as_many_as_memory_and_patience_are_for(shape, dtype, rows):
+    assert rows_measured(SampleSpec(shape, dtype), 10_000) == rows
 
 
 def test_every_preset_is_measured_on_the_rows_that_it_suits():

@@ -43,10 +43,12 @@ _BELOW = 3.0
 def format_report(result: dict[str, Any]) -> str:
     """Verdict, savings, table, what was left out, machine."""
     counts = result["row_counts"]
+    all_rows = counts.get("test", counts["measured"])
+    first = f"The first {counts['measured']:,} of {all_rows:,}" if counts["measured"] < all_rows else f"{all_rows:,}"
     lines = [
         f"# Benchmark: {result['data_set']}",
         "",
-        f"{counts['measured']:,} rows of the test split, {result['samples']}, {result['date']}. Trained on "
+        f"{first} rows of the test split, {result['samples']}, {result['date']}. Trained on "
         f"{counts['train']:,} rows. How everything is run and counted: docs/choosing.md.",
         "",
         *_of_tiles(result),

@@ -17,7 +17,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.data.splits import open_split
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.experiments.benchmark.curves import savings
-from ae_pipeline.experiments.benchmark.image_codecs import measure_image_codecs
+from ae_pipeline.experiments.benchmark.image_codecs import measure_image_codecs, why_no_images
 from ae_pipeline.experiments.benchmark.lossless import measure_lossless
 from ae_pipeline.experiments.benchmark.ours import layouts_of, measure_preset, trained_codec
 from ae_pipeline.experiments.benchmark.pca import measure_pca
@@ -34,8 +34,15 @@ from ae_pipeline.provenance import git_state, library_versions, machine
 from ae_pipeline.store.format.layouts import STREAM
 from ae_pipeline.training.batches import fit_scaling
 
-# All rows are held in memory, several times.
-_MOST_BYTES = 256 << 20
+# All rows are held in memory, several times. Image codecs that try hard take a second and more for each million values
+# and setting: ten thousand pictures of 64 x 64 in colour would be hours.
+_MOST_BYTES, _MOST_OF_PICTURES = 256 << 20, 32 << 20
+
+
+def rows_measured(spec: SampleSpec, asked: int) -> int:
+    """Rows that are measured of those `asked` for: at least one, and no more than memory and patience are for."""
+    most = _MOST_OF_PICTURES if why_no_images(spec) is None else _MOST_BYTES
+    return max(1, min(asked, most // spec.nbytes))
 
 
 def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -> dict[str, Any]:
@@ -59,7 +66,7 @@ def run_benchmark(params: Params, root: Path, tell: Tell = lambda point: None) -
         name: trained_codec(name, chosen, sets["train"], sets["validation"], work, git)
         for name, chosen in presets.items()
     }
-    most = max(1, min(params.bench.max_rows, _MOST_BYTES // sets["test"].spec.nbytes))
+    most = rows_measured(sets["test"].spec, params.bench.max_rows)
     with tempfile.TemporaryDirectory() as folder:
         rows = take_rows(sets["test"], most, fit_scaling(sets["train"]), Path(folder))
         points, left_out = measure(rows, sets["train"], codecs, params, tell)
