@@ -24,8 +24,14 @@ _ROWS = 2000
 _VALUES = 1 << 24
 # With fewer rows than this for each component, PCA fits the rows themselves.
 _ROWS_PER_COMPONENT = 4
+ALL_ALIKE = 1e-14
+"""Rows are the same where values in [0, 1] have no larger mean squared difference from their mean: it is rounding."""
 # On MNIST an autoencoder has a third of PCA's error at the same latent size.
 _OUT_OF_REACH = 5
+_NOTHING_TO_LEARN = (
+    "the rows of the train split are all the same: there is nothing to learn, and evaluate.gate refuses a codec that "
+    "does not give them back as they are; keep one of them, or name other data"
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ def look_ahead(train: SampleSet, params: Params) -> Outlook:
         *value_range.warnings("the train split", offset, scale),
         *(_context_notes(params) if is_context else size_warnings(params, train.spec)),
         *_limit_warnings(limit, mean_mse, pca_mse),
+        *([_NOTHING_TO_LEARN] if mean_mse <= ALL_ALIKE and not is_context else []),
     ]
     return Outlook(mean_mse, pca_mse, limit, warnings)
 

@@ -325,3 +325,12 @@ def test_train_refuses_what_evaluate_would_and_trains_nothing(tmp_path):
     ):
         run_stage("train", params_of({"model": LINEAR, "train": {"device": "cpu"}}), tmp_path)
     assert not (tmp_path / "data/codec").exists()
+
+
+def test_rows_that_are_all_the_same_are_called_that_before_training(tmp_path):
+    same = write_rows(tmp_path / "same.parquet", np.full((40, 4, 4), 77, np.uint8), id=list(range(40)))
+    assert "the rows of the train split are all the same" in look_ahead(same, params_of({})).warnings[-1]
+    pixels = np.full((40, 4, 4), 77, np.uint8)
+    pixels[3, 2, 1] += 1
+    other = write_rows(tmp_path / "other.parquet", pixels, id=list(range(40)))
+    assert not any("all the same" in warning for warning in look_ahead(other, params_of({})).warnings)

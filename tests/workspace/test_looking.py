@@ -401,6 +401,12 @@ def test_rows_from_which_on_a_codec_pays_are_its_bytes_by_the_bits_saved():
     assert never.break_even is None
 
 
+def test_of_pictures_that_are_all_the_same_nothing_is_expected(tmp_path):
+    for number in range(8):
+        Image.new("L", (16, 16), 77).save(tmp_path / f"{number}.png")
+    assert "not known: there are too few rows, or they are all alike" in describe(look(str(tmp_path)))
+
+
 def test_noise_does_not_pay_however_much_there_is(tmp_path):
     np.save(tmp_path / "noise.npy", RANDOM.integers(0, 255, (200, 12, 12), dtype=np.uint8))
     found = look("noise.npy")

@@ -25,6 +25,7 @@ from ae_pipeline.sources.own_files.listing import SINGLE, Listing, list_files
 from ae_pipeline.sources.own_files.places.at_hand import AtHand, at_hand
 from ae_pipeline.sources.own_files.readers import open_reader
 from ae_pipeline.sources.own_files.records import Reader
+from ae_pipeline.training.outlook import ALL_ALIKE
 from ae_pipeline.workspace.looking.choice import Choice, choose, expected, of_columns, within_minutes
 from ae_pipeline.workspace.looking.fetching import Sample, fetch_some
 from ae_pipeline.workspace.looking.found import Found, find, telling_endings
@@ -279,7 +280,7 @@ def _judge(looked: Looked) -> None:
     if looked.speed is not None:
         choice = within_minutes(choice, looked.speed, trained)
     looked.choice = choice
-    if klt is not None and choice.preset is not None and klt.mean_mse > 0:
+    if klt is not None and choice.preset is not None and klt.mean_mse > ALL_ALIKE:
         params = choice.params
         whole = looked.guess.listing.sort == SINGLE and len(tally.sizes) == 1
         file_bits = 8 * looked.nbytes / total if whole else None
