@@ -137,10 +137,13 @@ def _is_fetched(params: Params, root: Path) -> bool:
         download = read_stages(root)["download"]
         ran_with, now = download["params"]["params.yaml"], look(params, root).digests
         same_code = all(now.get(name) == digest for name, digest in download["params"][CODE_FILE].items())
-    except (OSError, WorkspaceError, KeyError, TypeError, AttributeError):
+        name = params.source.name
+        now_with = getattr(params.source, name)
+        # An option that came with a later version is one that the workspace's params.yaml need not have.
+        same_options = type(now_with).model_validate(ran_with[f"source.{name}"]) == now_with
+    except (OSError, WorkspaceError, KeyError, TypeError, AttributeError, ValueError):
         return False
-    name = params.source.name
-    return same_code and ran_with == {"source.name": name, f"source.{name}": params.source.options}
+    return same_code and same_options and ran_with["source.name"] == name
 
 
 def _existing(path: Path) -> Path:

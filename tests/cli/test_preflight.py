@@ -139,6 +139,16 @@ def test_a_folder_that_is_gone_is_no_error_where_its_files_are_in_the_workspace(
         assert check(source={"name": "idx", "idx": {"folder": "gone"}})[0] == 1
 
 
+def test_an_option_that_came_with_a_later_version_makes_no_other_source(check, tmp_path):
+    (tmp_path / "data/raw").mkdir(parents=True)
+    code = {"ae_pipeline/sources/files": code_digests()["ae_pipeline/sources/files"]}
+    former = {"path": "gone", "kind": "vector", "test_fraction": 0.1}
+    used = {"params.yaml": {"source.name": "files", "source.files": former}, "code.json": code}
+    YAML().dump({"stages": {"download": {"params": used}}}, tmp_path / "dvc.lock")
+    assert check(source={"name": "files", "files": former}, model=LINEAR)[0] == 0
+    assert check(source={"name": "files", "files": {**former, "group": "speaker"}}, model=LINEAR)[0] == 1
+
+
 # Settings that do not go together.
 
 
