@@ -48,9 +48,9 @@ def child(codec_folder: Path, split: Path, latents: Path, target: Path, otherwis
 
     from ae_pipeline.codec.codec import Codec
     from ae_pipeline.data.samples import SampleSet
-    from ae_pipeline.models import linear
+    from ae_pipeline.models.layers import linear
 
-    linear._HAS_ONEDNN = linear._HAS_ONEDNN and otherwise != "mkl"
+    linear.HAS_ONEDNN = linear.HAS_ONEDNN and otherwise != "mkl"
     codec = Codec.load(codec_folder, "cuda" if otherwise == "cuda" else "cpu")
     pixels = SampleSet.open(split).load().pixels
     turn = -1 if otherwise == "reverse" else 1

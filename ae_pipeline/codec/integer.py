@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ae_pipeline.models.base import Autoencoder, Clamp, Weighted, output_axis
-from ae_pipeline.models.linear import has_onednn, linear
+from ae_pipeline.models.layers.linear import has_onednn, linear
 
 WEIGHT_LIMIT = 127
 """Largest magnitude of a weight."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ae_pipeline.models.layers.fused import Sequence
 from ae_pipeline.models.neighbours import neighbour_loss
 from ae_pipeline.params import TrainParams
 from ae_pipeline.params.base import ModelOptions
@@ -182,9 +183,9 @@ class _BceWithLogits(torch.autograd.Function):
 
 def stack(
     layers: Mapping[str, Weighted], norm: str, activation: str, *, dropout: float = 0.0, all_hidden: bool = False
-) -> nn.Sequential:
+) -> Sequence:
     """Layers by their names. After the hidden ones come normalisation, activation and dropout; the last may be none."""
-    modules = nn.Sequential()
+    modules = Sequence()
     for number, (name, layer) in enumerate(layers.items()):
         modules.add_module(name, layer)
         if number < len(layers) - 1 or all_hidden:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ae_pipeline.data.pixels import image_shape
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, stack
 from ae_pipeline.models.conv_options import Options
-from ae_pipeline.models.linear import Linear
+from ae_pipeline.models.layers.linear import Linear
 
 
 class ConvAutoencoder(Autoencoder):

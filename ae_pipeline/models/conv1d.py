@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, stack
 from ae_pipeline.models.conv1d_options import Options
-from ae_pipeline.models.linear import Linear
+from ae_pipeline.models.layers.fused import Sequence
+from ae_pipeline.models.layers.linear import Linear
 
 _KERNEL = 3
 # Most sound in [0, 1] is within this much of its mean: the network sees and gives values that are shifted by the mean
@@ -62,15 +63,15 @@ class Conv1dAutoencoder(Autoencoder):
     def encode(self, x: Tensor) -> Tensor:
         if self.training:
             self._watch(x)
-        x = (x - self.centre) / _LOUDNESS
-        hidden = self.encoder(self._to_places(x)).flatten(1)
-        return self.norm(self.to_latent(torch.cat([self.dropout(hidden), x.flatten(1)], 1)).float())
+        x = (x - self.centre).div_(_LOUDNESS)
+        hidden = self.dropout(self.encoder(self._to_places(x)))
+        return self.norm(self.to_latent(_side_by_side(hidden, x)).float())
 
     def decode_raw(self, z: Tensor) -> Tensor:
         hidden, straight = self.from_latent(z).split([self._places * self._hidden, prod(self.sample_shape)], 1)
         hidden = self.dropout(self.from_latent_activation(hidden)).unflatten(1, (self._hidden, 1, self._places))
-        x = self._from_places(self.decoder(hidden)) + straight.unflatten(1, self.sample_shape)
-        return x * _LOUDNESS + self.centre
+        x = self._from_places(self.decoder(hidden), straight).mul_(_LOUDNESS)
+        return x + self.centre if torch.is_grad_enabled() or x.dtype != self.centre.dtype else x.add_(self.centre)
 
     @torch.no_grad()
     def _watch(self, x: Tensor) -> None:
@@ -81,13 +82,17 @@ class Conv1dAutoencoder(Autoencoder):
     def _to_places(self, x: Tensor) -> Tensor:
         """(N, values[, channels]) to (N, values of a place, 1, places)."""
         x = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
-        x = functional.pad(x, (0, 0, 0, self._places * self._step - self._values))
+        if beyond := self._places * self._step - self._values:
+            x = functional.pad(x, (0, 0, 0, beyond))
         return x.reshape(len(x), self._places, -1).transpose(1, 2).unsqueeze(2)
 
-    def _from_places(self, places: Tensor) -> Tensor:
-        """The way back, without what fills the last place."""
-        x = places.squeeze(2).transpose(1, 2).reshape(len(places), self._places * self._step, -1)
-        return x[:, : self._values].reshape(len(x), *self.sample_shape)
+    def _from_places(self, places: Tensor, straight: Tensor) -> Tensor:
+        """The way back, without what fills the last place, and `straight` (N, values) added."""
+        x = places.squeeze(2).transpose(1, 2)
+        if self._places * self._step == self._values:
+            return (straight.unflatten(1, x.shape[1:]) + x).reshape(len(x), *self.sample_shape)
+        x = x.reshape(len(places), self._places * self._step, -1)[:, : self._values]
+        return x.reshape(len(x), *self.sample_shape) + straight.unflatten(1, self.sample_shape)
 
     @torch.no_grad()
     def _start_linear(self) -> None:
@@ -114,12 +119,23 @@ class Conv1dAutoencoder(Autoencoder):
         last.bias.zero_()
 
 
-def _convolutions(channels: list[int], options: Options, *, all_hidden: bool = False) -> nn.Sequential:
+def _convolutions(channels: list[int], options: Options, *, all_hidden: bool = False) -> Sequence:
     layers = {
         f"conv{number}": nn.Conv2d(*pair, (1, _KERNEL), padding=(0, _KERNEL // 2))
         for number, pair in enumerate(pairwise(channels))
     }
     return stack(layers, options.hidden_norm, options.activation, all_hidden=all_hidden)
+
+
+def _side_by_side(hidden: Tensor, x: Tensor) -> Tensor:
+    """All values of both, (N, values), in one pass where no gradient is wanted."""
+    if torch.is_grad_enabled():
+        return torch.cat([hidden.flatten(1), x.flatten(1)], 1)
+    first = hidden.shape[1:].numel()
+    found = x.new_empty(len(x), first + x.shape[1:].numel())
+    found[:, :first].unflatten(1, hidden.shape[1:]).copy_(hidden)
+    found[:, first:].copy_(x.flatten(1))
+    return found
 
 
 MODEL = Conv1dAutoencoder

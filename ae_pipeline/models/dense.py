@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, stack
 from ae_pipeline.models.dense_options import Options
-from ae_pipeline.models.linear import Linear
+from ae_pipeline.models.layers.fused import Sequence, added
+from ae_pipeline.models.layers.linear import Linear
 
 
 class DenseAutoencoder(Autoencoder):
@@ -42,13 +43,13 @@ class DenseAutoencoder(Autoencoder):
         flat = x.flatten(1)
         z = self.encoder(flat)
         if self.encoder_path is not None:
-            z = z + self.encoder_path(flat)
+            z = added(flat, self.encoder_path, z)
         return self.latent_activation(self.norm(z.float()))
 
     def decode_raw(self, z: Tensor) -> Tensor:
         raw: Tensor = self.decoder(z)
         if self.decoder_path is not None:
-            raw = raw + self.decoder_path(z)
+            raw = added(z, self.decoder_path, raw)
         return raw.unflatten(1, self.sample_shape)
 
     def gives_latents(self) -> list[str]:
@@ -74,7 +75,7 @@ class DenseAutoencoder(Autoencoder):
         self.decoder_path.bias.copy_(mean)
 
 
-def _stack(sizes: list[int], options: Options) -> nn.Sequential:
+def _stack(sizes: list[int], options: Options) -> Sequence:
     layers = {f"linear{number}": Linear(*size) for number, size in enumerate(pairwise(sizes))}
     return stack(layers, options.hidden_norm, options.activation, dropout=options.dropout)
 

@@ -21,8 +21,11 @@ from ae_pipeline.data.pixels import image_shape
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder
 from ae_pipeline.models.grid_options import Options
+from ae_pipeline.models.layers.fused import in_turn
+from ae_pipeline.models.layers.shuffling import image_to_patches, patches_to_image, shuffled, unshuffled
 
 _SIDE = 2
+_GREY = 0.5
 # Brightness, and two differences: orthogonal, of length 1. Other numbers of channels keep their own.
 _COLOURS = [[3**-0.5] * 3, [2**-0.5, 0.0, -(2**-0.5)], [6**-0.5, -2 * 6**-0.5, 6**-0.5]]
 # A difference of colour is mostly as small as a brightness of so many times its squared frequency.
@@ -76,19 +79,19 @@ class GridAutoencoder(Autoencoder):
         self._start_as_cosines()
 
     def encode(self, x: Tensor) -> Tensor:
-        patches = self._to_patches(x - 0.5)
-        hidden = self.activation(self.encoder["patches"](patches))
-        hidden = self.activation(self.encoder["blocks"](functional.pixel_unshuffle(hidden, _SIDE)))
-        straight = self.encoder_path(functional.pixel_unshuffle(patches, _SIDE))
-        z = self.encoder["latents"](self.dropout(hidden)).float() + straight.float()
+        patches = self._to_patches(x)
+        hidden = unshuffled(in_turn(patches, self.encoder["patches"], self.activation), _SIDE)
+        hidden = in_turn(hidden, self.encoder["blocks"], self.activation, self.dropout, self.encoder["latents"])
+        z = hidden.float() + in_turn(unshuffled(patches, _SIDE), self.encoder_path).float()
         return z.permute(0, 2, 3, 1).flatten(1)
 
     def decode_raw(self, z: Tensor) -> Tensor:
         grid = z.unflatten(1, (*self._grid, self._channels)).permute(0, 3, 1, 2)
-        hidden = self.dropout(self.activation(self.decoder["latents"](grid)))
-        hidden = self.activation(functional.pixel_shuffle(self.decoder["blocks"](hidden), _SIDE))
-        hidden = self.decoder["pixels"](self.activation(self.decoder["patches"](hidden)))
-        return self._from_patches(hidden + functional.pixel_shuffle(self.decoder_path(grid), _SIDE)) + 0.5
+        straight = shuffled(self.decoder_path(grid), _SIDE)
+        latents, blocks, patches, pixels = (self.decoder[name] for name in ("latents", "blocks", "patches", "pixels"))
+        hidden = shuffled(in_turn(grid, latents, self.activation, self.dropout, blocks), _SIDE)
+        found = in_turn(self.activation(hidden), patches, self.activation, pixels)
+        return self._from_patches(found.add_(straight).add_(_GREY))
 
     def gives_latents(self) -> list[str]:
         return [*super().gives_latents(), "encoder_path"]
@@ -109,18 +112,19 @@ class GridAutoencoder(Autoencoder):
         return [name for name in super()._layers() if not name.endswith("_path")]
 
     def _to_patches(self, x: Tensor) -> Tensor:
-        """(N, height, width[, channels]) to (N, pixels of a patch, rows, columns); grey beyond the edges."""
+        """(N, height, width[, channels]) to (N, pixels of a patch, rows, columns); grey, which is 0, beyond edges."""
         height, width, channels = self._image
-        side = _SIDE * self._patch
-        x = x.reshape(len(x), height, width, channels).permute(0, 3, 1, 2)
-        x = functional.pad(x, (0, self._grid[1] * side - width, 0, self._grid[0] * side - height))
-        return functional.pixel_unshuffle(x, self._patch)
+        x = x.reshape(len(x), height, width, channels) - _GREY
+        down, across = (blocks * _SIDE * self._patch for blocks in self._grid)
+        if (down, across) != (height, width):
+            x = functional.pad(x, (0, 0, 0, across - width, 0, down - height))
+        return image_to_patches(x, self._patch)
 
     def _from_patches(self, patches: Tensor) -> Tensor:
         """The way back, without what is beyond the edges."""
         height, width, _ = self._image
-        x = functional.pixel_shuffle(patches, self._patch)[:, :, :height, :width]
-        return x.permute(0, 2, 3, 1).reshape(len(x), *self.sample_shape)
+        x = patches_to_image(patches, self._patch)[:, :height, :width]
+        return x.reshape(len(x), *self.sample_shape)
 
     @torch.no_grad()
     def _start_as_cosines(self) -> None:

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from ae_pipeline.data.pixels import image_shape
 from ae_pipeline.models.base import ACTIVATIONS, Autoencoder, stack
-from ae_pipeline.models.linear import Linear
+from ae_pipeline.models.layers.fused import Sequence
+from ae_pipeline.models.layers.linear import Linear
 from ae_pipeline.models.patches_options import Options
 
 
@@ -78,7 +79,7 @@ def _swapped(values: Tensor) -> Tensor:
     return values.transpose(2, 3)
 
 
-def _convolutions(channels: list[int], options: Options, *, all_hidden: bool = False) -> nn.Sequential:
+def _convolutions(channels: list[int], options: Options, *, all_hidden: bool = False) -> Sequence:
     layers = {f"conv{number}": nn.Conv2d(*pair, 3, padding=1) for number, pair in enumerate(pairwise(channels))}
     return stack(layers, options.hidden_norm, options.activation, all_hidden=all_hidden)
 

@@ -24,7 +24,7 @@ from ae_pipeline.sources.idx import FILES
 MODELS = get_args(ModelParams.model_fields["name"].annotation)
 SOURCES = get_args(SourceParams.model_fields["name"].annotation)
 # Files beside the entries, which they share.
-PARTS = {"__init__", "base", "linear", "mirrors", "neighbours"}
+PARTS = {"__init__", "base", "mirrors", "neighbours"}
 SHAPES = {
     "dense": [(5,), (6, 5), (4, 3, 2)],
     "conv": [(6, 5), (7, 8, 3)],

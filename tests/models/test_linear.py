@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ae_pipeline.models.linear import Linear
+from ae_pipeline.models.layers.linear import Linear
 
 
 @pytest.fixture

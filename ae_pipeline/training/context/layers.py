@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ae_pipeline.codec.context.chances import LOGIT_UNIT
 from ae_pipeline.codec.integer import WEIGHT_LIMIT
-from ae_pipeline.models.linear import linear
+from ae_pipeline.models.layers.linear import linear
 
 UNIT = 64.0
 """Bytes of a hidden value of 1."""

@@ -20,7 +20,7 @@ def has_onednn(operator: str) -> bool:
     return x86_64 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, operator)
 
 
-_HAS_ONEDNN = has_onednn("_linear_pointwise")
+HAS_ONEDNN = has_onednn("_linear_pointwise")
 
 
 class Linear(nn.Linear):
@@ -34,7 +34,7 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """What `Linear` computes: (N, in_features) to (N, out_features)."""
     own_way = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-    if _HAS_ONEDNN and not own_way and x.device.type == "cpu" and x.dtype == torch.float32:
+    if HAS_ONEDNN and not own_way and x.device.type == "cpu" and x.dtype == torch.float32:
         return _OneDnnLinear.apply(x, weight, bias)
     return functional.linear(x, weight, bias)
 
