@@ -4,6 +4,8 @@ Both have the same five methods, of tensors on the codec's device; q is int8 (n,
 one size on one thread, for a float sum depends on both; `IntegerArithmetic` (integer.py) is exact, and does not care.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,18 +34,19 @@ class FloatArithmetic:
         self._latent_size = header.model.latent_size
 
     def place(self, rows: np.ndarray) -> Tensor:
-        """Pixels or latents of at most a block to the device, padded: pixels as float32, latents as int8."""
+        """Pixels or latents of at most a block to the device, padded: pixels as float32 or bytes, latents as int8."""
         # Where a thread's share of an exponential ends within a vector, other instructions finish it.
         assert self._device.type != "cpu" or torch.get_num_threads() == 1, "use one_torch_thread()"
         if rows.dtype.kind == "f" or rows.dtype.itemsize > 1:
-            rows = rows.astype(np.float32)
+            rows = rows.astype(np.float32, copy=False)
+        if len(rows) == self._block_rows:
+            return _shared(rows, self._device)
         block = np.zeros((self._block_rows, *rows.shape[1:]), rows.dtype)
         block[: len(rows)] = rows
-        tensor = moved(torch.from_numpy(block), self._device)
-        return tensor if rows.shape[1:] == (self._latent_size,) and rows.dtype == np.int8 else tensor.float()
+        return moved(torch.from_numpy(block), self._device)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """float32 pixels to q."""
+        """Pixels to q."""
         return self._quantiser.quantise(self._model.encode(scale_pixels(pixels, self._scaling)))
 
     def decode(self, q: Tensor) -> Tensor:
@@ -56,9 +59,12 @@ class FloatArithmetic:
 
     def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
         """MSE of each row, float32 (n,), in units of the scale squared; overwrites `decoded`."""
-        difference = decoded.sub_(original).flatten(1)
         # Integer pixels: every square and, to 1 part in 2^24, every sum is exact in float32.
-        return difference.square_().mean(1, dtype=torch.float32).div_(self._scaling.scale**2)
+        means = [
+            some.sub_(other).flatten(1).square_().mean(1, dtype=torch.float32)
+            for some, other in _cached(decoded, original)
+        ]
+        return torch.cat(means).div_(self._scaling.scale**2)
 
     def _pixels(self, z: Tensor) -> Tensor:
         pixels = self._model.decode(z).mul_(self._scaling.scale)
@@ -86,8 +92,7 @@ class IntegerArithmetic:
 
     def place(self, rows: np.ndarray) -> Tensor:
         """Pixels or latents to the device as they are."""
-        # Nothing writes to it; unlike torch.from_numpy, this takes Arrow's buffers without a copy or a warning.
-        return moved(from_dlpack(np.ascontiguousarray(rows)), self._device)
+        return _shared(rows, self._device)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """uint8 pixels to q."""
@@ -114,7 +119,7 @@ class GridArithmetic:
 
     def place(self, rows: np.ndarray) -> Tensor:
         """Pixels or latents to the device as they are."""
-        return moved(from_dlpack(np.ascontiguousarray(rows)), self._device)
+        return _shared(rows, self._device)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """uint8 pixels (n, height, width) to q (n, height * width)."""
@@ -135,11 +140,14 @@ class GridArithmetic:
 
 
 def _errors_of_bytes(decoded: Tensor, original: Tensor) -> Tensor:
-    values = original.shape[1:].numel()
-    rows = max(1, _CACHED_VALUES // values) if original.device.type == "cpu" else len(original)
-    pairs = zip(decoded.split(rows), original.split(rows), strict=True)
-    sums = torch.cat([_sums_of_squares(*pair) for pair in pairs])
-    return sums.div_(values * LARGEST_INPUT**2).float()
+    sums = torch.cat([_sums_of_squares(*pair) for pair in _cached(decoded, original)])
+    return sums.div_(original.shape[1:].numel() * LARGEST_INPUT**2).float()
+
+
+def _cached(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of a few rows each: as many as the cache of a CPU holds."""
+    rows = max(1, _CACHED_VALUES // other.shape[1:].numel()) if other.device.type == "cpu" else len(other)
+    return zip(one.split(rows), other.split(rows), strict=True)
 
 
 def _sums_of_squares(one: Tensor, other: Tensor) -> Tensor:
@@ -154,8 +162,17 @@ def _sums_of_squares(one: Tensor, other: Tensor) -> Tensor:
 
 
 def scale_pixels(pixels: Tensor, scaling: Scaling) -> Tensor:
-    """Float pixels to what a float network sees: (pixel - offset) / scale."""
+    """Pixels to what a float network sees, float32: (pixel - offset) / scale."""
+    if not pixels.is_floating_point():
+        pixels = pixels.float()
+        return (pixels.sub_(scaling.offset) if scaling.offset else pixels).div_(scaling.scale)
     return pixels.sub(scaling.offset).div_(scaling.scale) if scaling.offset else pixels.div(scaling.scale)
+
+
+def _shared(rows: np.ndarray, device: torch.device) -> Tensor:
+    """The array on a device, on a CPU in the same memory: nothing may write to it."""
+    # Unlike torch.from_numpy, this takes Arrow's buffers without a copy or a warning.
+    return moved(from_dlpack(np.ascontiguousarray(rows)), device)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

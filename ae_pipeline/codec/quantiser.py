@@ -35,11 +35,13 @@ class Quantiser:
 
     def quantise(self, z: Tensor) -> Tensor:
         """(N, L) float32 to int8; rounds half to even, clips to the range."""
-        return torch.round((z - self.zero_point) / self.scale).clamp_(self.lowest, self.highest).to(torch.int8)
+        steps = (z - self.zero_point).div_(self.scale).round_()
+        return steps.clamp_(self.lowest, self.highest).to(torch.int8)
 
     def dequantise(self, q: Tensor) -> Tensor:
         """(N, L) int8 to float32."""
-        return torch.addcmul(self.zero_point, q.to(torch.float32), self.scale)
+        steps = q.to(torch.float32)
+        return torch.addcmul(self.zero_point, steps, self.scale, out=steps)
 
     def to(self, device: torch.device) -> "Quantiser":
         """The quantiser with its tensors on `device`."""
