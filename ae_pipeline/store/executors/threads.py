@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ae_pipeline.codec.devices import one_torch_thread
+from ae_pipeline.codec.devices import keep_freed_memory, one_torch_thread
 
 # Items that are at hand for each worker: the one in work and the next.
 _AT_HAND = 2
@@ -15,6 +15,7 @@ _AT_HAND = 2
 def threads(job: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Generator[tuple[int, Any], None, None]:
     """See `Executor`."""
     waiting: dict[Future[Any], int] = {}
+    keep_freed_memory()  # before they begin
     # Each worker sets its own: OpenMP counts threads per thread, and not every product asks torch first.
     one_each = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     with one_torch_thread(), one_each as pool:
