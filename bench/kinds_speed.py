@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,30 @@ def measure_speed(kind: str, repeats: int, work: Path, out: Path, workspace: Pat
         make_case(kind, "few", folder)
         for stage in ("download", "prepare"):
             subprocess.run([sys.executable, "-m", "ae_pipeline", "stage", stage], cwd=folder, check=True)
+        split = work / "whole"
+        split.mkdir()
+        _whole_shard(folder / "data/prepared/train", split / "part-00000.parquet")
     else:
-        folder, layout = workspace, read_header(workspace / "data/codec").layout
-    split = folder / "data/prepared/train"
+        layout, split = read_header(workspace / "data/codec").layout, workspace / "data/prepared/train"
     tile(split, work / "tiled", min(ROWS[kind], _MOST_BYTES // SampleSet.open(split).spec.nbytes))
     trained = workspace / "data/codec" if workspace else None
     bound = measure(PRESETS[kind], layout, work / "tiled", work, repeats, trained)
     others = [[name, f"{encode:,.0f}", f"{decode:,.0f}"] for name, encode, decode in _others(kind, work, layout)]
     out.write_text(json.dumps([bound, others]), encoding="utf-8")
+
+
+def _whole_shard(split: Path, target: Path) -> None:
+    """The rows of a split again and again, in one shard of as many rows as `prepare` writes when it has them."""
+    from ae_pipeline.data.samples import SampleSet, ShardWriter
+    from ae_pipeline.params import PrepareParams
+
+    samples, left = SampleSet.open(split), PrepareParams().rows_per_shard
+    with ShardWriter(target, samples.attributes_schema, samples.spec, kind=samples.kind) as writer:
+        for block in cycle(samples.all_blocks(1024)):
+            writer.write(block.attributes[:left], block.pixels[:left])
+            left -= min(left, len(block))
+            if not left:
+                break
 
 
 def _others(kind: str, work: Path, layout: str) -> Iterator[tuple[str, float, float]]:

@@ -42,7 +42,7 @@ def products(codec_folder: Path, kind: str) -> tuple[list[Callable[[], Any]], li
         for module in [model.get_submodule(name)]
     ]
     pixels = torch.randint(0, 256, (BLOCK_ROWS, *codec.spec.shape), dtype=torch.uint8)
-    with one_torch_thread(), torch.inference_mode():
+    with one_torch_thread():  # with gradients allowed, every layer is called by itself
         if codec.header.is_integer:
             model.decode(model.encode(pixels).round().clamp(-128, 127).to(torch.int8))
         else:

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.devices import one_torch_thread
-from ae_pipeline.data.samples import SampleSet
+from ae_pipeline.data.samples import SampleSet, ShardWriter
 from ae_pipeline.experiments.presets import preset_names, preset_params
 from ae_pipeline.models import build_model
 from ae_pipeline.params import EncodeParams, Params
-from ae_pipeline.store.latent_store import LatentStore
+from ae_pipeline.store.executors.lent import lent
 from ae_pipeline.store.reading.decode import _decode_part
 from ae_pipeline.store.writing.encoding import encode_samples
 from ae_pipeline.store.writing.shards import encode_shard, plan_jobs
@@ -107,15 +108,15 @@ def profile_encoding(codec_path: Path, files: Path, work: Path) -> tuple[dict[st
     store = encode_samples(samples, codec_path, work / "store", settings, name="bench", git={})
     (work / "decoded").mkdir()
 
+    open_file = partial(ShardWriter, attributes=store.attributes_schema(), spec=codec.spec)
+
     def decode(numbers: range) -> None:
         for number in numbers:
-            part = store.manifest.parts[number]
-            _decode_part(store, codec, store.attributes_schema(), number, part, work / "decoded")
+            _decode_part(store, open_file, borrowed, work / "decoded", (number, store.manifest.parts[number]))
 
-    with one_torch_thread():
+    with one_torch_thread(), lent(codec) as borrowed:
         decode(range(1))
-    assert isinstance(store, LatentStore)
-    decoding = own_times(lambda: decode(range(1, len(jobs))))
+        decoding = own_times(lambda: decode(range(1, len(jobs))))
     return grouped(encoding, FUNCTIONS, rows), grouped(decoding, FUNCTIONS, rows)
 
 
