@@ -53,7 +53,7 @@ def build_codec(
     if params.codec.family == "context":
         from ae_pipeline.training.context.build import build_context_codec
 
-        return build_context_codec(train, validation, params, folder, git, on_epoch)
+        return build_context_codec(train, validation, params, folder, git, on_epoch, checkpoints)
     begun, fitted = _fit(train, validation, params, on_epoch, checkpoints := checkpoints or Checkpoints())
     train_rows, validation_rows = begun.train_rows, begun.validation_rows
     frozen, quantiser, rate = _freeze(begun.model, fitted, train_rows, params, begun.scaling, train.spec)
@@ -167,7 +167,7 @@ def open_checkpoints(folder: Path, train: SampleSet, validation: SampleSet, para
     made_of = {
         "data": train.digest,
         "validation data": validation.digest,
-        **params.used("model", "train", "quantiser"),
+        **params.used(*_deciding_sections(params)),
         **{room: code[room] for room in _DECIDING_CODE},
         **{library: versions[library] for library in ("torch", "numpy")},
         "device": device.type,
@@ -175,6 +175,10 @@ def open_checkpoints(folder: Path, train: SampleSet, validation: SampleSet, para
     }
     here = {**machine(), "threads": torch.get_num_threads()}
     return Checkpoints(folder, made_of, params.checkpoint, here)
+
+
+def _deciding_sections(params: Params) -> tuple[str, ...]:
+    return ("codec", "train") if params.codec.family == "context" else ("model", "train", "quantiser")
 
 
 def where_rows_are(train: SampleSet, validation: SampleSet, params: Params, checkpoints: Checkpoints) -> RowsPlan:

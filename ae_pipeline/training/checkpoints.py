@@ -104,14 +104,19 @@ class Checkpoints:
             part.restore(state)
         return state is not None
 
+    @property
+    def is_due(self) -> bool:
+        """Whether so much time went by that the next step saves."""
+        minutes = self._every.minutes
+        return self._folder is not None and minutes is not None and self._clock() - self._saved_at >= 60 * minutes
+
     def step(self, *, epoch_ended: bool = False) -> None:
         """Save all parts if the settings say that it is time. Where the disk does not let us, training goes on."""
         if self._folder is None or not ranks.is_first():
             return
         self._epochs += epoch_ended
-        minutes, epochs = self._every.minutes, self._every.epochs
-        by_time = minutes is not None and self._clock() - self._saved_at >= 60 * minutes
-        if by_time or (epoch_ended and epochs is not None and self._epochs >= epochs):
+        epochs = self._every.epochs
+        if self.is_due or (epoch_ended and epochs is not None and self._epochs >= epochs):
             try:
                 self._save(self._folder / NAME)
             except OSError as error:

@@ -77,6 +77,11 @@ CASES = {
         ("float32", (16,)),
         10,
     ),
+    "networks of a context codec, side by side": (
+        {"codec": {"family": "context", "max_error": 9}, "train": {"epochs": 6}},
+        ("uint8", (7, 6)),
+        20,
+    ),
 }  # fmt: skip
 
 

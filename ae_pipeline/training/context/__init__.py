@@ -3,6 +3,8 @@
 layers   layers that are trained as floats and become integers
 nets     the two networks
 items    what they learn from
-fit      the loop
+course   the training of one of them
+abreast  the training of both, side by side
+fit      all of it
 build    the codec's folder
 """

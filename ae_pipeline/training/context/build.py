@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.networks import Networks
@@ -17,6 +16,7 @@ from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import Params
 from ae_pipeline.provenance import library_versions, machine
+from ae_pipeline.training.checkpoints import Checkpoints
 from ae_pipeline.training.context.fit import fit_context
 from ae_pipeline.training.loop import Epoch, Fitted
 from ae_pipeline.training.steps.precision import Precision
@@ -32,13 +32,15 @@ def build_context_codec(
     folder: Path,
     git: dict[str, Any],
     on_epoch: Callable[[Epoch], None],
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[CodecHeader, Fitted]:
     """Do what `build_codec` does, for codec.family: context."""
     if reason := why_not(train.spec):
         raise ConfigError(reason)
     options = Options(max_error=params.codec.max_error)
     rows = [_indices(samples, options) for samples in (train, validation)]
-    state, history = fit_context(rows[0], rows[1][:: -(-len(rows[1]) // _VALIDATED)], options, params.train, on_epoch)
+    held_out = rows[1][:: -(-len(rows[1]) // _VALIDATED)]
+    state, history = fit_context(rows[0], held_out, options, params.train, on_epoch, checkpoints)
     height, width = rows[0].shape[1:]
     networks = Networks(height, width, options)
     networks.load_state_dict(state, assign=True)
@@ -61,7 +63,7 @@ def build_context_codec(
                 "best_validation_loss": history[-1].validation_loss,
             },
             "versions": library_versions(),
-            "machine": {**machine(), "device": "cpu", "threads": torch.get_num_threads()},
+            "machine": {**machine(), "device": "cpu", "threads": 1},
         },
     )
     return header, fitted

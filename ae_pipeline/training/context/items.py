@@ -24,19 +24,22 @@ from ae_pipeline.training.context.layers import UNIT
 
 _LEAST_EMPTY = 512
 _MOST_REST = 255
+# Only so many rows, or a multiple, go into a product: oneDNN makes a kernel for each number, which takes longer.
+_ROWS = 512
 
 
 class Blocks(NamedTuple):
-    """Blocks with ink near them."""
+    """Blocks with ink near them; context and places have rows to spare at the end."""
 
     context: Tensor
-    """float32 (n, bytes), in hidden values."""
+    """float32 (n or more, bytes), in hidden values."""
     places: Tensor
     symbols: Tensor
+    """int64 (n,)."""
 
 
 class Items(NamedTuple):
-    """Values that are not 0."""
+    """Values that are not 0; context, places and pictures have rows to spare at the end."""
 
     context: Tensor
     places: Tensor
@@ -56,7 +59,7 @@ def blocks_of(indices: np.ndarray) -> Blocks:
     places = sheet.at(2 * rows, 2 * columns + 1, pictures)
     words = tuple((2 * down + odd, 2 * across) for down, across in BLOCK_PLACES for odd in (0, 1))
     context = gathered(sheet.laid_out(mask * np.uint8(INK)), places[:, np.newaxis] + sheet.away(words))
-    positions = torch.from_numpy(rows * symbols.shape[2] + columns)
+    positions = _with_spare(rows * symbols.shape[2] + columns)
     return Blocks(_hidden(context), positions, torch.from_numpy(symbols[pictures, rows, columns]).long())
 
 
@@ -68,9 +71,9 @@ def items_of(indices: np.ndarray, grid: Grid) -> Items:
     away = np.concatenate([sheet.away(VALUE_PLACES), sheet.away(MASK_PLACES) + sheet.size])
     context = gathered(pool, sheet.at(rows, columns, pictures)[:, np.newaxis] + away.astype(np.int32))
     symbols = indices[pictures, rows, columns].astype(np.int64) - 1
-    places = torch.from_numpy(rows * sheet.width + columns)
+    places = _with_spare(rows * sheet.width + columns)
     ink = torch.from_numpy(ink_of_blocks(mask)).float() / UNIT
-    return Items(_hidden(context), places, ink, torch.from_numpy(pictures), torch.from_numpy(symbols))
+    return Items(_hidden(context), places, ink, _with_spare(pictures), torch.from_numpy(symbols))
 
 
 class EmptyBlocks:
@@ -114,5 +117,12 @@ def _ink_at(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hidden(context: np.ndarray) -> Tensor:
-    """Bytes of words as hidden values: float32 of the same shape."""
-    return torch.from_numpy(context).float() / UNIT
+    """Bytes of words, uint8 (n, bytes), as hidden values: float32, with rows to spare."""
+    return _with_spare(context).float() / UNIT
+
+
+def _with_spare(values: np.ndarray) -> Tensor:
+    """(n, ...) with rows of 0 at the end."""
+    found = np.zeros((-(-len(values) // _ROWS) * _ROWS, *values.shape[1:]), values.dtype)
+    found[: len(values)] = values
+    return torch.from_numpy(found)

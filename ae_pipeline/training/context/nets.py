@@ -63,11 +63,11 @@ class ValueNet(Rounding):
         return parts["value_coarse"](hidden), parts["value_fine"](parts["value_third"](both))
 
 
-def integers_of(*networks: MaskNet | ValueNet) -> dict[str, Tensor]:
+def integers_of(*networks: Rounding) -> dict[str, Tensor]:
     """The state of `Networks` that trained networks stand for."""
     state: dict[str, Tensor] = {}
     for network in networks:
-        for name, part in network.parts.items():
+        for name, part in network.get_submodule("parts").named_children():
             if isinstance(part, RoundedTable):
                 state[name] = part.integers()
             elif isinstance(part, RoundedLinear):
