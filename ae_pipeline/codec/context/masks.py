@@ -27,7 +27,7 @@ from ae_pipeline.codec.context.words import (
 _LAYERS = ("mask.first", "mask.second", "mask.logits")
 # Rows of values down, and columns to the right of the top right one of a block, where its words end.
 _WORDS = tuple((2 * down + odd, 2 * across) for down, across in BLOCK_PLACES for odd in (0, 1))
-# Of the four values of a block: rows down and columns to the right of the top right one, and the bit in its symbol.
+# The four values of a block: rows down and columns to the right of the top right one, and the bit in its symbol.
 _VALUES, _BITS = ((0, -1), (0, 0), (1, -1), (1, 0)), np.array((8, 4, 2, 1), np.uint8)
 
 

@@ -49,7 +49,7 @@ class _Items(NamedTuple):
     """The byte of each value."""
 
     def some(self, begin: int, end: int) -> "_Items":
-        """Those of a wavefront."""
+        """The items from one number to another."""
         return _Items(*(of_each[begin:end] for of_each in self))
 
 
@@ -98,7 +98,7 @@ class Values:
         return calls
 
     def _of_some(self, indices: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of values that are not 0: place and picture, (n,) each, and start and width in each step, (steps, 2, n)."""
+        """Place and picture of values that are not 0, (n,) each, and start and width in each step, (steps, 2, n)."""
         sheet = Sheet(*self._sides, len(indices))
         items = self._items(sheet, mask)
         pool = self._pool(sheet, sheet.laid_out(self._grid.values[indices]), mask)

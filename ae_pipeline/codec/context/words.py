@@ -134,7 +134,7 @@ class InkNear:
     """
 
     def __init__(self, height: int, pictures: int):
-        """For blocks: `height` rows of them."""
+        """Nothing has ink yet; there are `height` rows of blocks."""
         self._rows = np.zeros((height + _BLOCKS_ABOVE, pictures), np.uint64)
 
     def add(self, rows: np.ndarray, columns: np.ndarray, pictures: np.ndarray) -> None:

@@ -31,7 +31,7 @@ Loss = Callable[[Rounding, np.ndarray], Tensor]
 
 
 class Losses(NamedTuple):
-    """Of an epoch: the mean of a train row and of a validation row, and the last learning rate."""
+    """Mean loss of a train row and of a validation row in an epoch, and its last learning rate."""
 
     train: float
     validation: float
@@ -54,7 +54,7 @@ class Course:
         self._order_begins = self._generator.bit_generator.state
         self._done, self._total, self._rate = 0, 0.0, 0.0
         self.losses: list[Losses] = []
-        """Those of the epochs that are done."""
+        """What the epochs had that are done."""
 
     @property
     def result(self) -> Rounding:
