@@ -109,7 +109,7 @@ def note_missing(manifest: "Manifest") -> None:
     for entry in manifest.missing[:_SHOWN]:
         print(printable(f"  missing: {entry.shard.file} ({entry.rows:,} rows): {entry.reason}"), file=sys.stderr)
     count = len(manifest.missing)
-    shards = count + len(manifest.shard_digests)
+    shards = count + manifest.shard_count
     print(
         f"incomplete: {count:,} of {shards:,} shards, with {manifest.missing_rows:,} rows, are "
         "not in the store; mend the data, then run the same command again, which adds them",

@@ -3,7 +3,7 @@
 from ae_pipeline.store.care.compaction import Compacted
 from ae_pipeline.store.care.findings import Compared, Repaired, Verified
 from ae_pipeline.store.care.vacuum import Vacuum
-from ae_pipeline.store.format.manifest import MANIFEST_NAME
+from ae_pipeline.store.format.entries import MANIFEST_NAME
 
 _MOST = 20
 _MADE_ANEW = (

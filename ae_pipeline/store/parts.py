@@ -3,7 +3,6 @@
 `read_part` is the format's one reader, part_writer.py its one writer.
 """
 
-import errno
 import shutil
 import tempfile
 import weakref
@@ -25,26 +24,18 @@ from ae_pipeline.data.parquet.writer import rechunk
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import CodecError, DamagedPartError, StoreError, first_line
 from ae_pipeline.files import sha256_file
+from ae_pipeline.store.format.entries import MANIFEST_NAME
 from ae_pipeline.store.format.layouts import LATENT, STREAM, Layout, layout_of
-from ae_pipeline.store.format.manifest import (
-    CODEC_FOLDER,
-    MANIFEST_NAME,
-    Manifest,
-    kept_snapshots,
-    read_manifest,
-    snapshot_name,
-)
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, Manifest, kept_snapshots, read_manifest, snapshot_name
 from ae_pipeline.store.format.part_entries import JoinedEntry, PartEntry, ShardRows
 from ae_pipeline.store.format.part_file import PartFile
 from ae_pipeline.store.format.part_writer import ERROR, RESERVED
-from ae_pipeline.store.format.verified_file import VerifiedFile
+from ae_pipeline.store.format.verified_file import NOT_THE_FILE, VerifiedFile
 from ae_pipeline.store.storage.folder import LocalStorage, Storage, copy_file, place_of
 from ae_pipeline.store.storage.place import open_storage
 
 CODEC_FILES = (HEADER_NAME, WEIGHTS_NAME)
 _COLUMN_ROWS = 65_536
-# Permission, too many open files, memory.
-_NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 # Called with a part that cannot be read and the reason, when the rest is to be read without it.
@@ -137,9 +128,10 @@ class Parts:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of everything the store needs: parts, codec and manifest."""
+        """Bytes of everything the store needs: parts, codec, manifest and its segments."""
         kept = snapshot_name(self.manifest.snapshot)
         manifest = self.storage.size(kept if self.storage.exists(kept) else MANIFEST_NAME)
+        manifest += sum(segment.bytes for segment in self.manifest.segments)
         return self.manifest.totals.bytes_parts + self.manifest.codec.bytes + manifest
 
     def codec_header(self) -> CodecHeader:
@@ -301,7 +293,7 @@ class Parts:
         except OSError as error:
             # Nobody is to repair, or to read on without, what is only out of reach for now.
             from_arrow = type(error) is OSError and error.errno is None
-            if from_arrow or (isinstance(self.storage, LocalStorage) and error.errno not in _NOT_THE_FILE):
+            if from_arrow or (isinstance(self.storage, LocalStorage) and error.errno not in NOT_THE_FILE):
                 raise DamagedPartError(f"is damaged: {first_line(error)}", place=where, advice=advice) from None
             advice = "give access to it, then try again"
             raise StoreError(f"cannot be read: {first_line(error)}", place=where, advice=advice) from None
@@ -315,7 +307,7 @@ class Parts:
         except StoreError:
             return None
         mine = self.manifest.snapshot
-        if newest.snapshot == mine or name in {part.name for part in newest.parts}:
+        if newest.snapshot == mine or not newest.unlisted([name]):
             return None
         if mine in kept_snapshots(self.storage):  # it is one whose parts were joined since
             return None

@@ -26,20 +26,22 @@ from ae_pipeline.data.pixels import SampleSpec  # noqa: E402
 from ae_pipeline.data.splits import write_splits  # noqa: E402
 from ae_pipeline.models.dense import Options as DenseOptions  # noqa: E402
 from ae_pipeline.models.patches import Options as PatchOptions  # noqa: E402
-from ae_pipeline.params import Params, TrainParams  # noqa: E402
+from ae_pipeline.params import EncodeParams, Params, TrainParams  # noqa: E402
 from ae_pipeline.params.operation import CompactParams  # noqa: E402
 from ae_pipeline.sources import build_source  # noqa: E402
 from ae_pipeline.store.care.compaction import compact_store  # noqa: E402
 from ae_pipeline.store.care.vacuum import vacuum_store  # noqa: E402
+from ae_pipeline.store.format import manifest  # noqa: E402
 from ae_pipeline.store.latent_store import LatentStore  # noqa: E402
 from ae_pipeline.store.reading.decode import decode_store  # noqa: E402
+from ae_pipeline.store.writing.appending import append_samples  # noqa: E402
 from ae_pipeline.training.build import build_codec  # noqa: E402
 from ae_pipeline.training.context.fit import fit_context  # noqa: E402
 
 DENSE, CONV, CODED, INTEGER, PATCHES, BYTES, CONTEXT = (
     f"store-v2{kind}" for kind in ("", "-conv", "-coded", "-integer", "-patches", "-bytes", "-context")
 )
-JOINED = "store-v3-joined"
+JOINED, SEGMENTS = "store-v3-joined", "store-v4"
 PARAMS = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 2000, "test_rows": 40, "height": 6, "width": 6}},
     "prepare": {"rows_per_shard": 20},
@@ -131,6 +133,24 @@ def make_joined(folder: Path, work: Path) -> None:
     _finish(LatentStore.open(folder / JOINED), folder, work)
 
 
+def make_segments(folder: Path, work: Path) -> None:
+    """An untrained dense codec in integers: 18 rows of uint8 4x3 in six parts, which two segments list."""
+    options = DenseOptions(hidden_sizes=[6], activation="relu")
+    random_codec(work / "codec", (4, 3), latent_size=4, options=dict(options), integer=True)
+    most, manifest.MOST_LISTED = manifest.MOST_LISTED, 2
+    try:
+        for number in range(6):
+            ids = [100 * number + row for row in range(3)]
+            pixels = random_pixels((3, 4, 3), "uint8", number)
+            samples = write_rows(work / f"rows/{number}.parquet", pixels, id=ids, label=[number] * 3)
+            params = EncodeParams(layout="binary", row_group_rows=4, device="cpu")
+            append_samples(folder / SEGMENTS, [samples], work / "codec", params, name="tiny", git={})
+    finally:
+        manifest.MOST_LISTED = most
+    vacuum_store(folder / SEGMENTS)
+    _finish(LatentStore.open(folder / SEGMENTS), folder, work)
+
+
 def _finish(store: LatentStore, folder: Path, work: Path) -> None:
     rows = [rows for part in store.manifest.parts for rows in store.read_part(part, 1000)]
     decoded = decode_store(store, work / "decoded", device="cpu").load()
@@ -147,8 +167,8 @@ def _finish(store: LatentStore, folder: Path, work: Path) -> None:
 
 def make(folder: Path) -> None:
     """All stores, each with its `.expected.json` beside it."""
-    makers = (make_dense, make_conv, make_coded, make_integer, make_patches, make_bytes, make_context, make_joined)
-    for make_one in makers:
+    makers = (make_dense, make_conv, make_coded, make_integer, make_patches, make_bytes, make_context)
+    for make_one in (*makers, make_joined, make_segments):
         with tempfile.TemporaryDirectory() as work:
             make_one(folder, Path(work))
 

@@ -11,7 +11,9 @@ from ae_pipeline.errors import CodecError, DamagedPartError, StoreError
 from ae_pipeline.store.care.snapshots import VACUUMED_NAME, read_vacuumed
 from ae_pipeline.store.care.vacuum import vacuum_store
 from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format import manifest
 from ae_pipeline.store.format.manifest import MANIFEST_NAME
+from ae_pipeline.store.format.segment_file import SEGMENTS_FOLDER
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
 
@@ -22,15 +24,19 @@ ALONE = (MANIFEST_NAME, VACUUMED_NAME)
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
-    """In format 2: three parts in three snapshots, the first of which was vacuumed. In format 1: the golden store."""
+    """Formats 2 and 4: three parts in three snapshots, the first of which was vacuumed. Format 1: the golden store."""
     folder = tmp_path_factory.mktemp("flips")
     grow(folder)
-    vacuum_store(folder / "store", keep=2)
-    return {1: GOLDEN / "store-v1", 2: folder / "store"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "MOST_LISTED", 1)
+        grow(folder / "many")
+    for store in (folder / "store", folder / "many/store"):
+        vacuum_store(store, keep=2)
+    return {1: GOLDEN / "store-v1", 2: folder / "store", 4: folder / "many/store"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "positions"), [(1, 250), (2, 1000)])
+@pytest.mark.parametrize(("version", "positions"), [(1, 250), (2, 1000), (4, 250)])
 def test_no_damage_is_missed(stores, version, positions, tmp_path):
     random = np.random.default_rng(version)
     whole = Original(stores[version])
@@ -38,8 +44,8 @@ def test_no_damage_is_missed(stores, version, positions, tmp_path):
     assert verify_store(store).whole
     found = 0
     while found < positions:
-        alone = [name for name in ALONE if name in whole.files]
-        others = [name for name in whole.files if name not in ALONE]
+        alone = [name for name in whole.files if name in ALONE or name.startswith(SEGMENTS_FOLDER)]
+        others = [name for name in whole.files if name not in alone]
         some = [name for name in others if random.random() < 0.7]
         chosen = some if some and random.random() < 0.85 else [str(random.choice(alone))]
         kinds = {name: spoil(store / name, random) for name in chosen}
@@ -71,6 +77,10 @@ class Original:
             self._fails_or_equals(kinds, lambda: LatentStore.open(store).manifest, self.store.manifest)
             return
         opened = LatentStore.open(store)
+        if any(name.startswith(SEGMENTS_FOLDER) for name in kinds):
+            with pytest.raises(StoreError, match=next(iter(kinds))):
+                list(opened.manifest.parts)
+            return
         for name, part in self.parts.items():
             if name in kinds:
                 with pytest.raises(DamagedPartError, match=name):

@@ -67,10 +67,10 @@ def test_a_manifest_that_was_changed(store):
 
 
 def test_a_manifest_of_a_later_version(store):
-    rewrite_manifest(store, lambda values: values.update(format=4))
+    rewrite_manifest(store, lambda values: values.update(format=5))
     with pytest.raises(NewerFormatError) as found:
         read_manifest(store)
-    finding = "has format 4, expected 1, 2 or 3: a later version of ae-pipeline wrote it"
+    finding = "has format 5, expected 1, 2, 3 or 4: a later version of ae-pipeline wrote it"
     assert fields(found.value) == (str(store / MANIFEST_NAME), finding, "use that one")
 
 

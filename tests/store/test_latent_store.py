@@ -133,15 +133,15 @@ def test_a_manifest_that_is_no_manifest_is_a_store_error(text, list_store):
 
 
 def test_a_later_format_is_refused_by_its_number(list_store):
-    change_manifest(list_store, lambda values: values.update(format=4))
-    with pytest.raises(NewerFormatError, match="has format 4, expected 1, 2 or 3: a later version"):
+    change_manifest(list_store, lambda values: values.update(format=5))
+    with pytest.raises(NewerFormatError, match="has format 5, expected 1, 2, 3 or 4: a later version"):
         LatentStore.open(list_store.path)
 
 
 @pytest.mark.parametrize("found", [0, "1", None])
 def test_what_was_never_a_format_is_refused(found, list_store):
     change_manifest(list_store, lambda values: values.update(format=found))
-    with pytest.raises(StoreError, match="is not a valid manifest: format: Input should be 1, 2 or 3"):
+    with pytest.raises(StoreError, match="is not a valid manifest: format: Input should be 1, 2, 3 or 4"):
         LatentStore.open(list_store.path)
 
 

@@ -21,6 +21,7 @@ from werkzeug.wrappers import Response
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError, DamagedPartError, PipelineError, StoreError, TargetError, UnreachableError
 from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format import manifest
 from ae_pipeline.store.format.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from ae_pipeline.store.format.verified_file import DamagedError, VerifiedFile
 from ae_pipeline.store.latent_store import LatentStore
@@ -822,3 +823,38 @@ def test_a_file_url_is_a_folder(codec, tmp_path):
     append(f"file://{tmp_path}/store", [batch(tmp_path, 3)], codec)
     assert ids_of(f"file://{tmp_path}/store") == ids_of(tmp_path / "store") == numbers(1, 2, 3)
     assert LatentStore.open(f"file://{tmp_path}/store").path == tmp_path / "store"
+
+
+# Segments of manifests.
+
+
+def test_a_store_with_segments_is_the_same_at_a_url_and_its_orphans_go(s3, codec, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "MOST_LISTED", 1)
+    for number in (1, 2, 3):
+        for place in (URL, tmp_path / "store"):
+            append(place, [batch(tmp_path, number)], codec)
+        if number == 2:
+            dead, alive = (f"_segments/{snapshot}-0123456789abcdef.parquet" for snapshot in ("000003", "000004"))
+            RemoteStorage(URL).create(dead, b"left")
+            RemoteStorage(URL).create(alive, b"about to be listed")
+    assert read_manifest(URL).format == 4
+    assert in_bucket(s3) == bytes_of(tmp_path / "store") | {alive: b"about to be listed"}
+    assert ids_of(URL) == numbers(1, 2, 3)
+    assert verify_store(URL).whole
+    decoded = decode_store(LatentStore.open(URL), tmp_path / "decoded", device="cpu")
+    assert decoded.load().attributes["id"].to_pylist() == numbers(1, 2, 3)
+
+
+def test_of_two_appends_with_segments_one_wins_and_the_other_leaves_none(s3, codec, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "MOST_LISTED", 1)
+    append(URL, [batch(tmp_path, 1), batch(tmp_path, 2)], codec)
+    three, four = batch(tmp_path, 3), batch(tmp_path, 4)
+    s3.hooks.append(first_time(KEY + MANIFEST_NAME, lambda: append(URL, [three], codec)))
+    with pytest.raises(TargetError, match="append again"):
+        append(URL, [four], codec)
+    assert ids_of(URL) == numbers(1, 2, 3)
+    listed = {segment.name for number in (1, 2) for segment in read_manifest(URL, number).segments}
+    assert {name for name in in_bucket(s3) if name.startswith("_segments/")} == listed
+    append(URL, [four], codec)
+    assert ids_of(URL) == numbers(1, 2, 3, 4)
+    assert verify_store(URL).whole

@@ -18,6 +18,7 @@ from handmade import bytes_of, flip_bit, random_codec, random_pixels, write_rows
 from killing import Left, stopped_at_every_step
 
 from ae_pipeline.store.care.verify import verify_store
+from ae_pipeline.store.format import manifest
 from ae_pipeline.store.latent_store import LatentStore
 
 START = """
@@ -41,6 +42,11 @@ def run(folder):
     code = exit_code_of(lambda: work(folder))
     if code:
         sys.exit(code)
+"""
+SEGMENTS = """
+from ae_pipeline.store.format import manifest
+
+manifest.MOST_LISTED = 1
 """
 ENCODE = """
 def work(folder):
@@ -92,37 +98,43 @@ class Operation:
     def again(self, folder: Path) -> None:
         """Make the call in this process."""
         names: dict = {}
-        exec(compile(self.script, "script", "exec"), names)
-        names["work"](folder)
+        before = manifest.MOST_LISTED
+        try:
+            exec(compile(self.script, "script", "exec"), names)
+            names["work"](folder)
+        finally:
+            manifest.MOST_LISTED = before
 
 
-def operation(name: str, root: Path) -> Operation:
+def operation(name: str, root: Path, start: str = START) -> Operation:
     """Two shards to encode, or to append to a store of one; a store of two for `decode`, `repair` and `compact`, in two
-    snapshots for `vacuum`.
+    snapshots for `vacuum`. `start` stands before each script.
     """
     template = root / "template"
     random_codec(template / "codec")
     if name == "append":
         shards(template, 1)
-        do(APPEND, template)
+        do(APPEND, template, start)
         shards(template, 2, 3)
     elif name == "vacuum":
         for number in (1, 2):
             shards(template, number)
-            do(APPEND, template)
+            do(APPEND, template, start)
     else:
         shards(template, 1, 2)
         if name != "encode":
-            do(ENCODE, template)
+            do(ENCODE, template, start)
     if name == "repair":
         first, second = (template / "out/store").glob("part-*")
         first.unlink()
         flip_bit(second, 100)
         flip_bit(template / "out/store/_codec/weights.safetensors", 100)
+        for segment in (template / "out/store").glob("_segments/*"):
+            flip_bit(segment, 100)
     whole = shutil.copytree(template, root / "whole")
-    do(SCRIPTS[name], whole)
+    do(SCRIPTS[name], whole, start)
     result = "out/decoded" if name == "decode" else "out/store"
-    return Operation(name, START + SCRIPTS[name], result, template, bytes_of(whole))
+    return Operation(name, start + SCRIPTS[name], result, template, bytes_of(whole))
 
 
 def shards(folder: Path, *numbers: int) -> None:
@@ -131,8 +143,8 @@ def shards(folder: Path, *numbers: int) -> None:
         write_rows(folder / "data" / f"{number}.parquet", pixels, id=list(range(100 * number, 100 * number + 30)))
 
 
-def do(script: str, folder: Path) -> None:
-    Operation("", START + script, "", folder, {}).again(folder)
+def do(script: str, folder: Path, start: str = START) -> None:
+    Operation("", start + script, "", folder, {}).again(folder)
 
 
 def check(wanted: Operation, left: Left) -> bool:
@@ -177,8 +189,9 @@ def state(wanted: Operation, folder: Path) -> bool:
     if wanted.name == "vacuum":
         assert found.items() >= {item for item in new.items() if "vacuumed" not in item[0]}
         return found == new
-    parts = LatentStore.open(folder / wanted.result).manifest.parts
-    listed = {"_manifest.json", "_codec/codec.json", "_codec/weights.safetensors", *(part.name for part in parts)}
+    opened = LatentStore.open(folder / wanted.result).manifest
+    listed = {"_manifest.json", "_codec/codec.json", "_codec/weights.safetensors"}
+    listed |= {part.name for part in opened.parts} | {segment.name for segment in opened.segments}
     found = {name: data for name, data in found.items() if name in listed}
     if found == {name: data for name, data in new.items() if name in listed}:
         return True
@@ -204,13 +217,14 @@ class StoppedAnywhere:
     """Tests of one operation, for a class that gives its name."""
 
     name: str
+    start = START
     made: Operation | None = None
 
     @pytest.fixture
     def wanted(self, tmp_path_factory) -> Operation:
         """The operation, prepared once."""
         if type(self).made is None:
-            type(self).made = operation(self.name, tmp_path_factory.mktemp(self.name))
+            type(self).made = operation(self.name, tmp_path_factory.mktemp(self.name), self.start)
         return type(self).made
 
     @pytest.fixture

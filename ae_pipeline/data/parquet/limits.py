@@ -105,9 +105,9 @@ def chunk_size(data: bytes, metadata: Any, group: int, column: int) -> int:
     return size
 
 
-def too_large(size: int, group: int) -> ValueError:
+def too_large(size: int, group: int, most: int = MOST_ROW_GROUP_BYTES) -> ValueError:
     """The error of a row group whose columns are too large together."""
-    return ValueError(f"row group {group} would take {size} bytes in memory, {_allowed()}")
+    return ValueError(f"row group {group} would take {size} bytes in memory, {_allowed(most)}")
 
 
 def chunk_range(metadata: Any, group: int, column: int) -> tuple[int, int]:
@@ -126,8 +126,8 @@ class _Page:
     encoding: int
 
 
-def _allowed() -> str:
-    return f"at most {MOST_ROW_GROUP_BYTES} are allowed"
+def _allowed(most: int = MOST_ROW_GROUP_BYTES) -> str:
+    return f"at most {most} are allowed"
 
 
 def _check_schema(file: Any) -> None:

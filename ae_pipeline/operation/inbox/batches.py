@@ -18,7 +18,7 @@ from ae_pipeline.operation.inbox.columns import FILE_DIGEST, FILE_DIGEST_TYPE, L
 from ae_pipeline.operation.inbox.files.listing import remove_temporary
 from ae_pipeline.operation.inbox.files.names import IMAGES_NAME, shown
 from ae_pipeline.store.care.snapshots import added_shards
-from ae_pipeline.store.format.manifest import MANIFEST_NAME
+from ae_pipeline.store.format.entries import MANIFEST_NAME
 from ae_pipeline.store.format.part_entries import ShardEntry, ShardRows, rows_of_shards
 from ae_pipeline.store.latent_store import LatentStore
 

@@ -25,8 +25,10 @@ from ae_pipeline.files import sha256_json
 from ae_pipeline.params.operation import CompactParams
 from ae_pipeline.store.care.joining import CannotJoinError, TooLargeError, join_parts, joined_job, schema_of, why_not
 from ae_pipeline.store.care.part_checks import checked_bytes
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, Manifest, manifest_text, parse_manifest
+from ae_pipeline.store.format.entries import MANIFEST_NAME
+from ae_pipeline.store.format.manifest import Manifest, manifest_text, parse_manifest, settled
 from ae_pipeline.store.format.part_entries import PartEntry
+from ae_pipeline.store.format.segments import SegmentedParts
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.storage.place import open_storage
@@ -34,6 +36,7 @@ from ae_pipeline.store.writing.next_manifest import next_manifest
 from ae_pipeline.store.writing.steps import (
     Read,
     deliver,
+    put_segments,
     put_snapshot,
     read_tagged,
     refuse_changed,
@@ -91,7 +94,7 @@ def compact_store(
         return _planned(store, _plan(store, params, at_least, left), left)
     with storage.locked() as names:
         data, tag = read_tagged(storage)
-        store = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME)))
+        store = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME), storage))
         groups = _plan(store, params, at_least, left)
         if not groups:
             sweep(storage, store.manifest, names)
@@ -109,7 +112,7 @@ def _compact(
     names: list[str] | None,
 ) -> Compacted:
     storage, old = store.storage, store.manifest
-    key = sha256_json(["compact", old.codec.fingerprint, [part.job for part in old.parts]])
+    key = sha256_json(["compact", old.codec.fingerprint, old.made_of])
     with storage.work_folder(work, key) as folder:
         made: list[tuple[Group, PartEntry]] = []
         for group in groups:
@@ -118,10 +121,10 @@ def _compact(
             storage.bring(folder, [])  # which removes the folder
             return _planned(store, [], left)
         refuse_changed(storage, read.tag, "its parts were being joined; run the same command again")
-        storage.bring(folder, [entry.name for _, entry in made])
         new = next_manifest(old, _replaced(old.parts, made), git)
-        if new.probe is None:
-            new = _with_probe(new, store)
+        new, segments = settled(new if new.probe else _with_probe(new, store), storage, folder)
+        put_segments(storage, folder, segments)
+        storage.bring(folder, [*(entry.name for _, entry in made), *segments])
         put_snapshot(storage, b"".join(manifest_text(new)), read, folder, "run the same command again")
         sweep(storage, new, names)
     done = _planned(LatentStore(storage, new), [], left)
@@ -170,10 +173,12 @@ def _with_probe(new: Manifest, store: LatentStore) -> Manifest:
     return new.model_copy(update={"probe": measure_probe(store)})
 
 
-def _replaced(parts: Sequence[PartEntry], made: list[tuple[Group, PartEntry]]) -> list[PartEntry]:
+def _replaced(parts: Sequence[PartEntry], made: list[tuple[Group, PartEntry]]) -> Sequence[PartEntry]:
     """All parts, each group replaced by the part that it became."""
     first = {group[0].name: entry for group, entry in made}
     gone = {part.name for group, _ in made for part in group[1:]}
+    if isinstance(parts, SegmentedParts):
+        return parts.replaced(first, gone)
     return [first.get(part.name, part) for part in parts if part.name not in gone]
 
 

@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, SNAPSHOTS_FOLDER
+from ae_pipeline.store.format.entries import MANIFEST_NAME, SNAPSHOTS_FOLDER
+from ae_pipeline.store.format.manifest import CODEC_FOLDER
 
 
 @dataclass(frozen=True)

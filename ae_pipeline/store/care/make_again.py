@@ -8,7 +8,7 @@
 A part is a function of codec, shard and settings, and the manifest says which shard, by its content. So it can be made
 again wherever the same data is, whatever it is called there. A part that was joined from others is made of its shards'
 parts, which are made again and joined. `verify --deep` compares what comes out (`deep.py`),
-`repair` moves it in, and a lost manifest is made from it (`lost_manifest.py`).
+`repair` moves it in, and a lost manifest is made from it (`lost/manifest.py`).
 """
 
 import shutil

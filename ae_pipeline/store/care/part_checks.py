@@ -1,4 +1,4 @@
-"""One part of a store against what its manifest says of it: every byte, then every row."""
+"""One part of a store, or one segment of its manifest, against what the manifest says: every byte, then every row."""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import first_line
 from ae_pipeline.store.format.manifest import Manifest
-from ae_pipeline.store.format.part_entries import PartEntry
+from ae_pipeline.store.format.part_entries import PART_NAME, PartEntry
 from ae_pipeline.store.format.part_writer import ERROR, PART_KEY, part_metadata
+from ae_pipeline.store.format.segment_file import SegmentEntry, SegmentFile, as_file, what_it_lists
 from ae_pipeline.store.format.verified_file import DamagedError, check_bytes
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage, Storage
@@ -102,3 +103,50 @@ def _check_rows(store: LatentStore, part: PartEntry, parquet: pq.ParquetFile) ->
     if (least, greatest) != (part.id_min, part.id_max):
         told = f"the manifest says from {part.id_min} to {part.id_max}"
         raise DamagedError(f"has ids from {least} to {greatest}, {told}")
+
+
+def damage_of_segment(storage: Storage, segment: SegmentEntry) -> str | None:
+    """What is wrong with a segment, in a few words; None if nothing is."""
+    try:
+        check_bytes(storage, as_file(segment))
+        with SegmentFile(storage, as_file(segment)) as file:
+            # The bytes are as written: what does not fit from here on was written wrong.
+            _check_entries(segment, file.columns())
+    except FileNotFoundError:
+        return "is missing"
+    except MemoryError:  # Arrow's is one of its exceptions
+        raise
+    except OSError as error:
+        return f"cannot be read: {first_line(error)}"
+    except (pa.ArrowException, ValueError, KeyError) as error:
+        return first_line(error)
+    return None
+
+
+def _check_entries(segment: SegmentEntry, table: pa.Table) -> None:
+    found = what_it_lists(table)
+    for key, value in found.items():
+        if value != getattr(segment, key):
+            raise DamagedError(f"has {key} {value}, the manifest says {getattr(segment, key)}")
+    names = table.column("name")
+    if not pc.all(pc.match_substring_regex(names, PART_NAME)).as_py():
+        raise DamagedError("lists a name that no part can have")
+    # The digits of a job stand in the name of its part, behind a number of any length.
+    numbers = pc.cast(pc.utf8_slice_codeunits(names, 5, -25), pa.int64())
+    if pc.max(numbers).as_py() != segment.last_number:
+        raise DamagedError(f"has parts up to number {pc.max(numbers).as_py()}, the manifest says {segment.last_number}")
+    if pc.min(table.column("rows")).as_py() < 1 or pc.min(table.column("bytes")).as_py() < 0:
+        raise DamagedError("lists a part without rows, or with less than no bytes")
+    _check_shards(table)
+
+
+def _check_shards(table: pa.Table) -> None:
+    shards = table.column("shards").combine_chunks()
+    counts = pc.list_value_length(shards)
+    if pc.min(counts).as_py() < 1:
+        raise DamagedError("lists a part without a shard")
+    joined = pc.filter(shards, pc.greater(counts, 1))
+    rows = pc.filter(table.column("rows"), pc.greater(counts, 1))
+    for some, wanted in zip(joined, rows, strict=True):
+        if sum(shard["rows"] or 0 for shard in some.as_py()) != wanted.as_py():
+            raise DamagedError("lists a joined part whose rows are not those of its shards")

@@ -9,7 +9,9 @@ in. Where they cannot come out the same, nothing is changed, unless new bytes ar
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,23 +26,26 @@ from ae_pipeline.files import finished_file, sync_folder, write_json
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.care.findings import Repaired, Verified
 from ae_pipeline.store.care.joining import joined_job
-from ae_pipeline.store.care.lost_manifest import rebuild_manifest
+from ae_pipeline.store.care.lost.manifest import rebuild_manifest
+from ae_pipeline.store.care.lost.segments import repair_segments
 from ae_pipeline.store.care.make_again import Means, Plan, empty_folder, make_again, plan_again
 from ae_pipeline.store.care.snapshots import MISSPELT, VACUUMED_NAME, note_removed, read_snapshots
 from ae_pipeline.store.care.vacuum import repair_folder, vacuum_locked
 from ae_pipeline.store.care.verify import damage_of_file, damaged_codec_files, verify_store
 from ae_pipeline.store.executors import HERE
+from ae_pipeline.store.format.entries import MANIFEST_NAME, SNAPSHOTS_FOLDER
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
-    MANIFEST_NAME,
-    SNAPSHOTS_FOLDER,
     Manifest,
     kept_snapshots,
     manifest_bytes,
     read_manifest,
+    settled,
     write_manifest,
 )
 from ae_pipeline.store.format.part_entries import PartEntry, ShardEntry
+from ae_pipeline.store.format.segment_file import SEGMENT_NAME
+from ae_pipeline.store.format.segments import SegmentedParts
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.reading.decode import load_store_codec
 from ae_pipeline.store.storage.folder import LocalStorage
@@ -83,6 +88,8 @@ def repair_store(
         _repair_manifests(store, verify_store(store), means, done)
         if MANIFEST_NAME not in done.failed:
             _repair_codec(store, means, done)
+            _repair_segments(store, means, done)
+        if not {MANIFEST_NAME, *_newest_segments(store)} & done.failed.keys():
             damaged = verify_store(store).damaged_files
             _repair_parts(LatentStore.open(store), damaged, means, done)
             _repair_older_parts(store, damaged, means, done)
@@ -131,6 +138,25 @@ def _repair_manifests(store: Path, found: Verified, means: Means, done: Repaired
                 f"{damage.reason}; it cannot be made again, but the newest snapshot lists all of its rows: "
                 "`ae-pipeline vacuum` removes the earlier snapshots"
             )
+
+
+def _repair_segments(store: Path, means: Means, done: Repaired) -> None:
+    """Repair the segments of all snapshots; without those of the newest one, nobody knows what its parts were."""
+    if not _newest_segments(store):
+        return
+    names = [damage.file for damage in verify_store(store).damaged if re.match(SEGMENT_NAME, damage.file)]
+    if not names:
+        return
+    failed = repair_segments(store, names, means)
+    done.files += [name for name in names if name not in failed]
+    done.failed |= failed
+
+
+def _newest_segments(store: Path) -> set[str]:
+    try:
+        return {segment.name for segment in read_manifest(store).segments}
+    except StoreError:
+        return set()
 
 
 def _repair_parts(store: LatentStore, damaged: set[str], means: Means, done: Repaired) -> None:
@@ -262,11 +288,15 @@ def _commit(store: LatentStore, replaced: dict[str, PartEntry], git: dict[str, A
     """A new snapshot with the new parts in the places of the old; earlier ones cannot be whole again and go."""
     sync_folder(store.path)
     old = store.manifest
-    parts = [replaced.get(part.name, part) for part in old.parts]
+    if isinstance(old.parts, SegmentedParts):
+        parts: Sequence[PartEntry] = old.parts.replaced(replaced)
+    else:
+        parts = [replaced.get(part.name, part) for part in old.parts]
     new = next_manifest(old, parts, git)
     if new.probe is None or parts[0] != old.parts[0]:
         # A store of format 1 needs its first part whole for this: DamagedPartError otherwise.
         new = new.model_copy(update={"probe": measure_probe(LatentStore(store.path, new))})
+    new, _ = settled(new, store.storage, store.path)
     note_removed(store.path, old.snapshot)
     write_manifest(store.path, new)
     vacuum_locked(store.path, keep=1)

@@ -8,6 +8,8 @@ before: what is counted are shards.
 
 import hashlib
 import json
+import operator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, takewhile, zip_longest
@@ -19,11 +21,9 @@ from pydantic import TypeAdapter
 from ae_pipeline.errors import NewerFormatError, StoreError, first_line
 from ae_pipeline.files import json_bytes, sha256_json, write_json
 from ae_pipeline.store.care.findings import Damage
-from ae_pipeline.store.format.entries import Count
+from ae_pipeline.store.care.part_checks import damage_of_segment
+from ae_pipeline.store.format.entries import LARGEST_MANIFEST, MANIFEST_NAME, SNAPSHOTS_FOLDER, Count
 from ae_pipeline.store.format.manifest import (
-    LARGEST_MANIFEST,
-    MANIFEST_NAME,
-    SNAPSHOTS_FOLDER,
     Manifest,
     holds_part_of_store,
     kept_snapshots,
@@ -33,6 +33,7 @@ from ae_pipeline.store.format.manifest import (
     snapshot_name,
 )
 from ae_pipeline.store.format.part_entries import PartEntry, ShardEntry, ShardRows, rows_of_shards
+from ae_pipeline.store.format.segments import SegmentedParts
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage, Storage, place_of, read_whole
 from ae_pipeline.store.storage.place import open_storage
@@ -85,7 +86,7 @@ def note_removed(store: Path, last: int) -> None:
         counts.append(counts[-1] if counts else 0)
         if number in there or number == last:  # the newest one is elsewhere
             with suppress(StoreError):
-                counts[-1] = len(read_manifest(store, number).shard_digests)
+                counts[-1] = read_manifest(store, number).shard_count
     values = {"parts": counts}
     write_json(store / VACUUMED_NAME, {**values, "digest": sha256_json(values)})
 
@@ -102,16 +103,20 @@ def added_shards(place: Path | str | Storage, snapshot: int) -> tuple[LatentStor
     if snapshot > newest.manifest.snapshot:
         read_manifest(place, snapshot)  # raises: there is none
     before, then = (
-        counts[number] if number < len(counts) else len(read_manifest(place, number).shard_digests)
+        counts[number] if number < len(counts) else read_manifest(place, number).shard_count
         for number in (snapshot - 1, snapshot)
     )
-    return newest, list(islice(rows_of_shards(newest.manifest.parts), before, then))
+    parts = newest.manifest.parts
+    if isinstance(parts, SegmentedParts):
+        return newest, parts.shards_between(before, then)
+    return newest, list(islice(rows_of_shards(parts), before, then))
 
 
 @dataclass
 class Snapshots:
     """What the manifests of a store are."""
 
+    storage: Storage
     names: list[str]
     """All files of the store."""
     manifest: Manifest | None = None
@@ -124,6 +129,8 @@ class Snapshots:
     notices: list[str] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     """Names of all manifests that belong to the store, or are in the notices."""
+    segments: dict[str, str | None] = field(default_factory=dict)
+    """All segments, by name, and what is wrong with each; None: nothing."""
     older: dict[str, PartEntry] = field(default_factory=dict)
     """Parts of earlier snapshots whose rows the newest has in a part that was joined from them, by name."""
 
@@ -138,7 +145,7 @@ def read_snapshots(storage: Storage, snapshot: int | None) -> Snapshots:
 
     Raises StoreError if there is no store, or no such snapshot.
     """
-    found = Snapshots(storage.names())
+    found = Snapshots(storage, storage.names())
     if snapshot is not None:
         there = snapshot_name(snapshot) in found.names
         name = snapshot_name(snapshot) if there else MANIFEST_NAME
@@ -186,6 +193,30 @@ def _read(storage: Storage, snapshot: int | None, name: str, found: Snapshots, *
         if not there:
             raise
         found.damage(name, error.finding, costs=manifest is None)
+    return manifest and _with_whole_segments(manifest, found, costs=True)
+
+
+def _with_whole_segments(manifest: Manifest, found: Snapshots, *, costs: bool) -> Manifest:
+    """The manifest with the parts that its whole segments list; the others are noted as damaged.
+
+    `costs`: whether their rows are listed nowhere else.
+    """
+    parts = manifest.parts
+    if not isinstance(parts, SegmentedParts):
+        return manifest
+    for segment in parts.segments:
+        if segment.name not in found.segments:
+            found.segments[segment.name] = reason = damage_of_segment(found.storage, segment)
+            if reason and costs:
+                lost = Damage(segment.name, reason, segment.rows, segment.id_min, segment.id_max)
+                found.damaged.append(lost)
+            elif reason:
+                found.damaged.append(Damage(segment.name, reason, 0))
+    whole = {segment.name for segment in parts.segments if not found.segments[segment.name]}
+    if len(whole) < len(parts.segments):
+        return manifest.model_copy(update={"parts": parts.only(whole)})
+    if twice := parts.listed_twice():
+        found.damage(MANIFEST_NAME, f"lists {twice} twice", costs=True)
     return manifest
 
 
@@ -224,8 +255,13 @@ def _read_earlier(storage: Storage, number: int, newest: Manifest | None, found:
     found.known.add(name)
     try:
         manifest = read_manifest(storage, number)
+        found.known |= {segment.name for segment in manifest.segments}
         _check_spelling(storage, name, manifest)
-        if newest:
+        count = len(manifest.parts)
+        manifest = _with_whole_segments(manifest, found, costs=newest is None)
+        if newest and len(manifest.parts) < count:
+            return None
+        if newest and not any(found.segments.values()):
             _check_begins(newest, manifest, found)
         if newest and any(getattr(newest, key) != getattr(manifest, key) for key in _SAME):
             raise StoreError(f"has another codec or other columns than snapshot {newest.snapshot}")
@@ -240,7 +276,7 @@ def _check_begins(newest: Manifest, earlier: Manifest, found: Snapshots) -> None
 
     Parts of the earlier one that were joined since are noted: their files stay.
     """
-    if newest.parts[: len(earlier.parts)] == earlier.parts:
+    if _begins(newest.parts, earlier.parts):
         return
     now = {part.name: part for part in newest.parts}
     same = all(now.get(part.name, part) == part for part in earlier.parts)
@@ -250,6 +286,12 @@ def _check_begins(newest: Manifest, earlier: Manifest, found: Snapshots) -> None
     if not same or not all(there and _what(here) == _what(there) for here, there in begins):
         raise StoreError(f"lists other parts than snapshot {newest.snapshot} begins with")
     found.older |= {part.name: part for part in earlier.parts if part.name not in now}
+
+
+def _begins(newest: Sequence[PartEntry], earlier: Sequence[PartEntry]) -> bool:
+    if isinstance(newest, SegmentedParts) and isinstance(earlier, SegmentedParts):
+        return newest.begins_with(earlier)
+    return len(newest) >= len(earlier) and all(map(operator.eq, earlier, newest))
 
 
 def _what(one: ShardRows) -> tuple[str, int, ShardEntry]:

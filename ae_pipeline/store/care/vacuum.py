@@ -16,14 +16,10 @@ from pathlib import Path
 from ae_pipeline.errors import ConfigError, StoreError, TargetError
 from ae_pipeline.files import locked_folder, sync_folder
 from ae_pipeline.store.care.snapshots import note_removed, read_vacuumed
-from ae_pipeline.store.format.manifest import (
-    MANIFEST_NAME,
-    SNAPSHOTS_FOLDER,
-    kept_snapshots,
-    read_manifest,
-    snapshot_name,
-)
+from ae_pipeline.store.format.entries import MANIFEST_NAME, SNAPSHOTS_FOLDER
+from ae_pipeline.store.format.manifest import kept_snapshots, read_manifest, snapshot_name
 from ae_pipeline.store.format.part_entries import PART_NAME
+from ae_pipeline.store.format.segment_file import SEGMENT_NAME
 from ae_pipeline.store.storage.folder import LocalStorage
 from ae_pipeline.store.storage.work_folder import partial_folder, unfinished_work
 
@@ -77,8 +73,12 @@ def vacuum_locked(store: Path, keep: int, *, dry_run: bool = False) -> Vacuum:
             f"{newest.snapshot - max(lost)} or fewer"
         )
     kept = [*(read_manifest(store, number) for number in range(oldest, newest.snapshot)), newest]
-    listed = {part.name for manifest in kept for part in manifest.parts}
-    left = [store / name for name in names if re.match(PART_NAME, name) and name not in listed]
+    parts = {name for name in names if re.match(PART_NAME, name)}
+    segments = {name for name in names if re.match(SEGMENT_NAME, name)}
+    for manifest in kept:
+        parts = manifest.unlisted(parts)
+        segments -= {segment.name for segment in manifest.segments}
+    left = [store / name for name in (*parts, *segments)]
     # The newest one's number is there after an append that was cut off before its commit.
     gone = [number for number in there if number < oldest or number == newest.snapshot]
     manifests = [store / snapshot_name(number) for number in gone]
@@ -126,4 +126,5 @@ def _remove(store: Path, manifests: list[Path], parts: list[Path]) -> None:
         sync_folder(store / SNAPSHOTS_FOLDER)  # before a part goes that a removed manifest lists
     for path in parts:
         path.unlink()
-    sync_folder(store)
+    for folder in {store, *(path.parent for path in parts)}:
+        sync_folder(folder)

@@ -9,7 +9,7 @@ rows have, a machine that decodes to other integers. `deep.py` compares a store 
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,10 @@ from ae_pipeline.store.care.part_checks import damage_of_part
 from ae_pipeline.store.care.repeated_ids import repeated_ids
 from ae_pipeline.store.care.snapshots import Snapshots, read_snapshots, state_of
 from ae_pipeline.store.executors import HERE, Needs, run_shards
-from ae_pipeline.store.format.manifest import CODEC_FOLDER, MANIFEST_NAME, Manifest
+from ae_pipeline.store.format.entries import MANIFEST_NAME
+from ae_pipeline.store.format.manifest import CODEC_FOLDER, Manifest
 from ae_pipeline.store.format.part_entries import PART_NAME, PartEntry
+from ae_pipeline.store.format.segment_file import SEGMENT_NAME
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.reading.decode import load_store_codec
@@ -34,6 +36,7 @@ from ae_pipeline.store.storage.place import open_storage
 from ae_pipeline.store.writing.new_manifest import measure_probe
 
 _NAMED = 5
+_UNFINISHED = re.compile(f"{PART_NAME}|{SEGMENT_NAME}")
 # What was replaced or removed on purpose while it was being read is not damaged.
 _TRIES = 3
 
@@ -86,7 +89,7 @@ def _verify(
         notices=notices,
         missing=[f"{entry.shard.file} ({entry.rows:,} rows): {entry.reason}" for entry in manifest.missing],
         missing_rows=manifest.missing_rows,
-        decoding=_probe(store, able=not codec_damage and manifest.parts[0] in whole[:1]),
+        decoding=_probe(store, able=not codec_damage and _has_first(snapshots, manifest, whole)),
     )
 
 
@@ -126,8 +129,8 @@ def _check_codec(store: LatentStore) -> list[Damage]:
 
 
 def _check_parts(
-    store: LatentStore, parts: list[PartEntry], progress: Callable[[int], None], execute: ExecuteParams
-) -> tuple[list[Damage], list[PartEntry]]:
+    store: LatentStore, parts: Sequence[PartEntry], progress: Callable[[int], None], execute: ExecuteParams
+) -> tuple[list[Damage], Sequence[PartEntry]]:
     # Each job gets its part; with those of all others it would be large.
     check = partial(damage_of_part, store.storage, store.manifest.model_copy(update={"parts": []}))
 
@@ -137,12 +140,14 @@ def _check_parts(
     files = (store.path / MANIFEST_NAME,) if isinstance(store.storage, LocalStorage) else ()
     cpu = torch.device("cpu")
     reasons = run_shards(check, parts, len(parts), cpu, done, execute=execute, needs=Needs(files=files))
+    if not any(reasons):
+        return [], parts  # of a million parts, no list is made
     pairs = list(zip(parts, reasons, strict=True))
     damaged = [Damage(part.name, reason, part.rows, part.id_min, part.id_max) for part, reason in pairs if reason]
     return damaged, [part for part, reason in pairs if not reason]
 
 
-def _ids_notice(store: LatentStore, parts: list[PartEntry]) -> list[str]:
+def _ids_notice(store: LatentStore, parts: Sequence[PartEntry]) -> list[str]:
     try:
         number, some = repeated_ids(store, parts)
     except DamagedPartError as error:
@@ -156,10 +161,13 @@ def _ids_notice(store: LatentStore, parts: list[PartEntry]) -> list[str]:
 def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
     if not snapshots.newest:  # an earlier snapshot lists fewer parts
         return []
-    listed = {part.name for part in manifest.parts} | snapshots.known | snapshots.older.keys()
+    if any(snapshots.segments.values()):
+        return []  # what a damaged segment lists is not known
+    listed = snapshots.known | snapshots.older.keys() | snapshots.segments.keys()
     listed |= {f"{CODEC_FOLDER}/{name}" for name in CODEC_FILES}
-    others = [name for name in snapshots.names if name not in listed]
-    left = [name for name in others if re.match(PART_NAME, name) or name.split("/")[-1].startswith(".")]
+    others = [name for name in snapshots.names if name not in listed and not name.startswith("part-")]
+    others += sorted(manifest.unlisted([name for name in snapshots.names if name.startswith("part-")]) - listed)
+    left = [name for name in others if _UNFINISHED.match(name) or name.split("/")[-1].startswith(".")]
     strange = sorted({*others} - {*left})
     notices = []
     if left:
@@ -170,6 +178,11 @@ def _unlisted(snapshots: Snapshots, manifest: Manifest) -> list[str]:
     if strange:
         notices.append(f"files that do not belong to the store: {named(strange, _NAMED)}")
     return notices
+
+
+def _has_first(snapshots: Snapshots, manifest: Manifest, whole: Sequence[PartEntry]) -> bool:
+    """Whether the store's first part is whole: what is listed first may have stood behind a lost segment."""
+    return not any(snapshots.segments.values()) and manifest.parts[0] in whole[:1]
 
 
 def _probe(store: LatentStore, *, able: bool) -> str:

@@ -7,6 +7,10 @@ from pydantic import BeforeValidator, Field
 from ae_pipeline.data.json_types import JsonModel, Sha256
 from ae_pipeline.files import recorded_name
 
+MANIFEST_NAME = "_manifest.json"
+SNAPSHOTS_FOLDER = "_snapshots"
+LARGEST_MANIFEST = 256 << 20
+REBUILD = "restore it from a copy, or run `ae-pipeline repair` with all the data that was encoded"
 MOST_ROW_GROUP_ROWS = 1_000_000
 
 FileName = Annotated[str, BeforeValidator(lambda name: recorded_name(name) if isinstance(name, str) else name)]

@@ -1,6 +1,6 @@
 """What a manifest says of each part, and of parts that are missing or came late."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated
 
@@ -15,6 +15,7 @@ PART_NAME = r"^part-[0-9]{5,}-[0-9a-f]{16}\.parquet$"
 Id = Annotated[int, Field(strict=True)] | str
 Rows = Annotated[int, Field(ge=1, strict=True)]
 PartName = Annotated[str, Field(pattern=PART_NAME)]
+Pieces = list[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]]
 
 # There are many entries of each part: with slots they take a third of a model's memory.
 _STRICT = ConfigDict(extra="forbid")
@@ -52,7 +53,7 @@ class PartEntry:
     job: Sha256
     shard: Annotated[ShardEntry | Annotated[list[JoinedEntry], Field(min_length=2)], Field(union_mode="left_to_right")]
     """What it was made from; of a part that was joined, all its shards, in the order of their rows."""
-    pieces: list[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}:[0-9a-f]{32}$")]] | None = None
+    pieces: Pieces | None = None
     """Length and digest of every piece of the file, in its order (`format/verified_file.py`); None in format 1."""
 
     @property
@@ -132,7 +133,7 @@ class ShardRows:
         return self.part.bytes if self.is_whole_part else round(self.part.bytes * self.rows / self.part.rows)
 
 
-def rows_of_shards(parts: Sequence[PartEntry]) -> Iterator[ShardRows]:
+def rows_of_shards(parts: Iterable[PartEntry]) -> Iterator[ShardRows]:
     """The shards of parts, one after the other. A store's are the same before parts are joined and after."""
     for part in parts:
         start = 0

@@ -7,13 +7,14 @@ manifest lists a digest for every column chunk and for the footer; cuts follow t
     pq.ParquetFile(file, metadata=file.metadata())      # reads the footer, later the chunks that are asked for
 """
 
+import errno
 import hashlib
 import io
 from bisect import bisect_right
 from collections import Counter
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from ae_pipeline.data.parquet.limits import (
     MOST_ROW_GROUP_BYTES,
@@ -23,9 +24,10 @@ from ae_pipeline.data.parquet.limits import (
     too_large,
 )
 from ae_pipeline.store.format.entries import MOST_ROW_GROUP_ROWS
-from ae_pipeline.store.format.part_entries import PartEntry
 from ae_pipeline.store.storage.folder import Storage
 
+NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors of reading that say nothing about a file: permission, too many open files, memory."""
 _MAGIC = b"PAR1"
 _DIGITS = 32
 _BLOCK = 8 << 20
@@ -33,16 +35,42 @@ _BLOCK = 8 << 20
 _FRAMES = 16 << 20
 
 
+class Listed(Protocol):
+    """What is known of a Parquet file before it is read: a part, or a segment of a manifest."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all of it."""
+
+    @property
+    def pieces(self) -> list[str] | None:
+        """Its pieces (`cut`); None in format 1."""
+
+
 class DamagedError(ValueError):
     """Bytes of a part that are not the ones that were written. It says what was found; the reader names the file."""
 
 
-def cut(path: Path, whole: "hashlib._Hash | None" = None) -> list[str]:
+def cut(path: Path, whole: "hashlib._Hash | None" = None, most: int | None = None) -> list[str]:
     """The pieces of a Parquet file in its order, as the manifest lists them: `<bytes>:<digest>`.
 
     One for each column chunk (the first one with the magic number before it), and one for the footer. `whole` is given
-    all bytes on the way. Raises ValueError for a row group that readers would refuse for its size.
+    all bytes on the way. Raises ValueError for a row group of more than `most` bytes (None: those of a part), which
+    readers would refuse.
     """
+    most = most or MOST_ROW_GROUP_BYTES
     whole = whole or hashlib.sha256()
     metadata = read_footer(path)
     chunks = [(group, column) for group in range(metadata.num_row_groups) for column in range(metadata.num_columns)]
@@ -55,8 +83,8 @@ def cut(path: Path, whole: "hashlib._Hash | None" = None) -> list[str]:
             whole.update(data)
             pieces.append(f"{len(data)}:{digest(data)}")
             sizes[group] += chunk_size(data[start - end :], metadata, group, column)
-            if sizes[group] > MOST_ROW_GROUP_BYTES:
-                raise too_large(sizes[group], group)
+            if sizes[group] > most:
+                raise too_large(sizes[group], group, most)
         footer = file.read()
         whole.update(footer)
     return [*pieces, f"{len(footer)}:{digest(footer)}"]
@@ -67,7 +95,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
-def check_bytes(storage: Storage, part: PartEntry, copy: BinaryIO | None = None) -> None:
+def check_bytes(storage: Storage, part: Listed, copy: BinaryIO | None = None) -> None:
     """Compare all bytes of a part with the manifest, in small blocks; write them to `copy`, too.
 
     Raises DamagedError, which names every piece that was changed.
@@ -92,7 +120,7 @@ def check_bytes(storage: Storage, part: PartEntry, copy: BinaryIO | None = None)
         raise DamagedError("its SHA-256 is not the one in the manifest")
 
 
-def _pieces_of(storage: Storage, part: PartEntry) -> list[tuple[int, str | None]]:
+def _pieces_of(storage: Storage, part: Listed) -> list[tuple[int, str | None]]:
     """Length and digest of each piece; none in format 1. Raises DamagedError unless they make up the file."""
     found = storage.size(part.name)
     if found != part.bytes:
@@ -112,8 +140,9 @@ class VerifiedFile(io.RawIOBase):
     Without pieces (format 1) the whole file is read once and checked against its SHA-256 before anything is handed out.
     """
 
-    def __init__(self, storage: Storage, part: PartEntry):
-        self._storage, self._part = storage, part
+    def __init__(self, storage: Storage, part: Listed, most: int | None = None):
+        """`most`: bytes that a row group may take in memory (None: those of a part)."""
+        self._storage, self._part, self._most = storage, part, most or MOST_ROW_GROUP_BYTES
         self._pieces = _pieces_of(storage, part)
         self._starts = list(accumulate((size for size, _ in self._pieces), initial=0))
         for size, _ in self._pieces:
@@ -178,7 +207,7 @@ class VerifiedFile(io.RawIOBase):
 
     def _refuse_large(self, size: int) -> None:
         """Raise DamagedError for more bytes than a column chunk or a footer can have, before they are read."""
-        most = MOST_ROW_GROUP_BYTES + _FRAMES
+        most = self._most + _FRAMES
         if size > most:
             raise DamagedError(f"has {size} bytes in one piece, at most {most} are allowed")
 
@@ -191,8 +220,8 @@ class VerifiedFile(io.RawIOBase):
         sizes = self._sizes.setdefault(group, {})
         if column not in sizes:
             sizes[column] = chunk_size(data, self._metadata, group, column)
-            if sum(sizes.values()) > MOST_ROW_GROUP_BYTES:
-                raise too_large(sum(sizes.values()), group)
+            if sum(sizes.values()) > self._most:
+                raise too_large(sum(sizes.values()), group, self._most)
 
     def _verified(self, start: int, end: int) -> bytes:
         parts = []

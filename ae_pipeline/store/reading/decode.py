@@ -22,8 +22,8 @@ from ae_pipeline.files import finished_folder, refuse_inside
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.executors import HERE, Needs, run_shards
 from ae_pipeline.store.executors.lent import Borrowed, lent
+from ae_pipeline.store.format.entries import MANIFEST_NAME
 from ae_pipeline.store.format.layouts import LATENT
-from ae_pipeline.store.format.manifest import MANIFEST_NAME
 from ae_pipeline.store.format.part_entries import PartEntry
 from ae_pipeline.store.format.part_writer import RESERVED
 from ae_pipeline.store.latent_store import LatentStore

@@ -10,7 +10,7 @@ expression is applied to the rows of every row group that the ids leave: a condi
 
 import re
 import reprlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from ae_pipeline.data.samples import ID
 from ae_pipeline.errors import ConfigError, DamagedPartError, first_line
 from ae_pipeline.store.format.part_entries import PartEntry
+from ae_pipeline.store.format.segments import SegmentedParts
 from ae_pipeline.store.parts import OnDamaged, Parts
 from ae_pipeline.store.reading.conditions import Condition, among, ranges_of
 
@@ -51,9 +52,7 @@ def scan(
     names = list(known if columns is None else columns)
     check_columns(names, known)
     wanted = _wanted(store, filter, ids)
-    for part in store.manifest.parts:
-        if wanted.ids is not None and not may_hold(part, wanted.ids):
-            continue
+    for part in _parts_of(store, wanted.ids):
         try:
             if on_damaged:
                 check_part(store, part)  # all of it: half a part's rows would be worse than none
@@ -80,7 +79,7 @@ def check_columns(names: Collection[str], known: Sequence[str]) -> None:
 
 def typed_ids(store: Parts, ids: Sequence[int | str]) -> list[int | str]:
     """Ids as the store has them: those of a command line are text. Raises ConfigError for what is no integer."""
-    if not isinstance(store.manifest.parts[0].id_min, int):
+    if store.manifest.id_type is not int:
         for value in ids:
             if not isinstance(value, str):
                 raise ConfigError(f"no id {value!r}: the ids of {store.location} are texts, e.g. {str(value)!r}")
@@ -97,6 +96,13 @@ def absent_ids(store: Parts, ids: Sequence[int | str], on_damaged: OnDamaged | N
     for table in scan(store, columns=[ID], ids=ids, on_damaged=on_damaged):
         found.update(table.column(ID).to_pylist())
     return [value for value in dict.fromkeys(typed_ids(store, ids)) if value not in found]
+
+
+def _parts_of(store: Parts, ids: Collection[int | str] | None) -> Iterable[PartEntry]:
+    parts = store.manifest.parts
+    if ids is None:
+        return parts
+    return parts.that_may_hold(ids) if isinstance(parts, SegmentedParts) else (p for p in parts if may_hold(p, ids))
 
 
 def may_hold(part: PartEntry, ids: Collection[int | str]) -> bool:

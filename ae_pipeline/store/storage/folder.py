@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from ae_pipeline.errors import LinkedStoreError, StoreError, TargetError
@@ -150,31 +150,35 @@ class LocalStorage(Storage):
 
     def names(self) -> list[str]:
         # A link may lead in a circle: of that, `Path` makes no error.
-        return sorted(name for name, entry in self._entries() if not (entry.is_symlink() and Path(entry).is_dir()))
+        return sorted(name for name, link in self._entries() if link is None or not link.is_dir())
 
     def own_names(self) -> list[str]:
         """All files, for who is to change some. Raises StoreError if a folder is a link: they are somewhere else."""
         names = []
-        for name, entry in self._entries():
-            if entry.is_symlink() and _FOLDER.fullmatch(name):
+        for name, link in self._entries():
+            if link is not None and _FOLDER.fullmatch(name):
                 found = "is a link; the files of a store must lie in it"
                 raise StoreError(found, place=self.path / name, advice="put the folder there")
             names.append(name)
         return names
 
-    def _entries(self) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-        """All files and links below the folder. Quick: nothing is asked of each of 100,000 files."""
+    def _entries(self) -> Iterator[tuple[str, Path | None]]:
+        """All files and links below the folder; of a link, its path, too. Quick: little is asked of a million files."""
         folders = [""]
         while folders:
             inside = folders.pop()
             with suppress(*_UNSEEN), os.scandir(self.path / inside) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(f"{inside}{entry.name}/")
+                    name = inside + entry.name
+                    if entry.is_file(follow_symlinks=False):
+                        yield name, None
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{name}/")
+                    elif entry.is_symlink():
+                        refuse_cache_link(Path(entry))
+                        yield name, Path(entry)
                     else:
-                        if entry.is_symlink():
-                            refuse_cache_link(Path(entry))
-                        yield f"{inside}{entry.name}", entry
+                        yield name, None
 
     def tag(self, name: str) -> str:
         # Every file is a new one that is renamed: no digest of 100 MB is needed to tell it from others.
@@ -196,8 +200,9 @@ class LocalStorage(Storage):
         """Lock the folder, and remove temporary files that writers who were cut off have left."""
         with locked_folder(self.path):
             names = self.own_names()
-            for name in filter(_TEMPORARY.match, names):
-                self.remove(name)
+            for name in names:
+                if name.endswith(".tmp") and _TEMPORARY.match(name):  # the first is quick with a million names
+                    self.remove(name)
             yield names
 
     @contextmanager
@@ -240,6 +245,8 @@ class LocalStorage(Storage):
         (self.path / name).unlink(missing_ok=True)
 
     def bring(self, folder: Path, names: list[str]) -> None:
+        for inside in {str(PurePosixPath(name).parent) for name in names} - {"."}:
+            make_folder(self.path / inside)
         for name in names:
             try:
                 os.replace(folder / name, self.path / name)
@@ -248,6 +255,8 @@ class LocalStorage(Storage):
                     f"cannot move {folder / name} into {self.path}: {error.strerror}; choose a work folder on the same "
                     "file system"
                 ) from None
+        for inside in sorted({str(PurePosixPath(name).parent) for name in names} - {"."}):
+            sync_folder(self.path / inside)
         sync_folder(self.path)
         shutil.rmtree(folder)
         sync_folder(folder.parent)

@@ -18,7 +18,8 @@ from ae_pipeline.files import sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.executors import HERE
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from ae_pipeline.store.format.entries import MANIFEST_NAME
+from ae_pipeline.store.format.manifest import Manifest, parse_manifest
 from ae_pipeline.store.format.part_entries import MissingEntry, PartEntry, part_number, rows_of_shards
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
@@ -79,7 +80,7 @@ def append_samples(
         return _create(storage, sets, header, writing)
     with storage.locked() as names:
         data, tag = read_tagged(storage)
-        old = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME)))
+        old = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME), storage))
         jobs, skipped = _plan(old, sets, header, writing)
         if not jobs:
             sweep(storage, old.manifest, names)
@@ -99,7 +100,7 @@ def _create(storage: Storage, sets: list[SampleSet], header: CodecHeader, writin
     jobs = plan_jobs(pieces, header.fingerprint, writing.params)
     digest = sha256_json([job.samples.shard_digest(job.shard) for job in jobs])
     made = create_store(storage, jobs, digest, sha256_json([header.fingerprint, []]), writing)
-    return Appended(made, made.manifest.parts, skipped)
+    return Appended(made, list(made.manifest.parts), skipped)
 
 
 def _plan(
@@ -124,7 +125,8 @@ def _plan(
             )
     for samples in sets:
         check_columns(samples.files[0], attribute_columns(samples), stored_attributes(old), where)
-    pieces, skipped = new_pieces(sets, set(old.shard_digests))
+    given = {samples.shard_digest(shard) for samples in sets for shard in samples.shards}
+    pieces, skipped = new_pieces(sets, old.held(given))
     places = {digest: entry for samples in sets for digest, entry in absent_places(samples, old).items()}
     first_row = old.totals.rows + old.missing_rows
     new = [(samples, shard) for samples, shard in pieces if samples.shard_digest(shard) not in places]

@@ -23,13 +23,13 @@ from ae_pipeline.files import clear_folder, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.executors import HERE
-from ae_pipeline.store.format.entries import SourceEntry
+from ae_pipeline.store.format.entries import MANIFEST_NAME, SourceEntry
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
-    MANIFEST_NAME,
     grown_text,
     holds_part_of_store,
     read_manifest,
+    settled,
     write_manifest,
 )
 from ae_pipeline.store.format.part_entries import PartEntry
@@ -38,7 +38,16 @@ from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.storage.folder import Storage, place_of
 from ae_pipeline.store.writing.new_manifest import copy_codec, first_manifest, grown
 from ae_pipeline.store.writing.shards import Progress, Running, ShardJob, encode_shard, run_jobs
-from ae_pipeline.store.writing.steps import Read, careless, deliver, lost, put_snapshot, refuse_changed, sweep
+from ae_pipeline.store.writing.steps import (
+    Read,
+    careless,
+    deliver,
+    lost,
+    put_segments,
+    put_snapshot,
+    refuse_changed,
+    sweep,
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ def create_store(storage: Storage, jobs: list[ShardJob], source_digest: str, key
         manifest = first_manifest(folder, codec, copy, made, writing.params, source=source, git=writing.git)
         # Left by an interrupted run, and not listed.
         clear_folder(folder, keep={CODEC_FOLDER, *(part.name for part in made.parts)})
+        manifest, segments = settled(manifest, storage, folder)
+        put_segments(storage, folder, segments)
         write_manifest(folder, manifest)
         if not storage.publish(folder, MANIFEST_NAME):
             raise lost(storage, folder, "choose another target, or append to it")
@@ -101,13 +112,14 @@ def add_snapshot(
     """
     storage, old = store.storage, store.manifest
     # One folder for whatever comes after this snapshot: parts in it are told apart by their names.
-    key = sha256_json([old.codec.fingerprint, [part.job for part in old.parts]])
+    key = sha256_json([old.codec.fingerprint, old.made_of])
     with storage.work_folder(writing.work, key) as folder:
         codec = Codec.load(writing.codec_path, choose_device(writing.params.device))
         made = run_jobs(jobs, codec, folder, writing.progress, partial(_deliver, storage), writing.running(storage))
         refuse_changed(storage, tag, "new rows were being encoded; append again")
-        storage.bring(folder, [part.name for part in made.parts])
-        new = grown(store, made, name=writing.name, git=writing.git)
+        new, segments = settled(grown(store, made, name=writing.name, git=writing.git), storage, folder)
+        put_segments(storage, folder, segments)
+        storage.bring(folder, [*(part.name for part in made.parts), *segments])
         put_snapshot(storage, grown_text(new, old, data), Read(old, data, tag), folder, "append again")
         sweep(storage, new, names)
     return LatentStore(storage, new), made.parts

@@ -11,7 +11,8 @@ from ae_pipeline.files import sha256_file, sha256_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.params.operation import ExecuteParams
 from ae_pipeline.store.executors import HERE
-from ae_pipeline.store.format.manifest import MANIFEST_NAME, parse_manifest
+from ae_pipeline.store.format.entries import MANIFEST_NAME
+from ae_pipeline.store.format.manifest import parse_manifest
 from ae_pipeline.store.format.part_entries import ShardRows, part_number, rows_of_shards
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import Storage, place_of
@@ -90,7 +91,7 @@ def _complete(storage: Storage, left: list[ShardJob], writing: Writing) -> Laten
     """Add what is missing to a store that was written without it."""
     with storage.locked() as names:
         data, tag = read_tagged(storage)
-        old = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME)))
+        old = LatentStore(storage, parse_manifest(data, place_of(storage, MANIFEST_NAME), storage))
         missing = {entry.number for entry in old.manifest.missing}
         if {job.number for job in left} != missing:
             raise TargetError(f"{storage.location} was changed meanwhile; run the same command again")

@@ -17,6 +17,7 @@ from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.format.entries import CodecEntry, LatentEntry, ProbeEntry, SourceEntry
 from ae_pipeline.store.format.manifest import STORE_FORMAT, Manifest
 from ae_pipeline.store.format.part_entries import LateEntry, part_number
+from ae_pipeline.store.format.segments import SegmentedParts
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.parts import CODEC_FILES
 from ae_pipeline.store.writing.checks import columns_of
@@ -62,15 +63,20 @@ def first_manifest(
 
 def grown(store: LatentStore, made: Made, *, name: str, git: dict[str, Any]) -> Manifest:
     """The manifest of the snapshot after the open one: its parts and these."""
-    both = [*store.manifest.parts, *made.parts]
+    parts = store.manifest.parts
+    both = parts.with_added(made.parts) if isinstance(parts, SegmentedParts) else [*parts, *made.parts]
     absent = {entry.number: entry for entry in (*store.manifest.missing, *made.missing)}
     filled = [(part, absent.pop(part_number(part.name), None)) for part in made.parts]
     late = [LateEntry(shard=part.shards[0].digest, first_row=entry.first_row) for part, entry in filled if entry]
     missing = list(absent.values())
-    digest = sha256_json([shard.digest for part in both for shard in part.shards])
-    source = SourceEntry(name=name, digest=digest, rows=sum(part.rows for part in both))
+    if isinstance(both, SegmentedParts):
+        digest = both.digest_of_shards()
+    else:
+        digest = sha256_json([shard.digest for part in both for shard in part.shards])
+    new = next_manifest(store.manifest, both, git)
+    source = SourceEntry(name=name, digest=digest, rows=new.totals.rows)
     probe = store.manifest.probe or measure_probe(store)  # a store of format 1 has none
-    return next_manifest(store.manifest, both, git).model_copy(
+    return new.model_copy(
         update={"source": source, "missing": missing, "late": [*store.manifest.late, *late], "probe": probe}
     )
 

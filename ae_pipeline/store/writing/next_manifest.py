@@ -1,5 +1,6 @@
 """The manifest of a store's next snapshot, as far as every change of a store makes it alike. Needs no torch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ae_pipeline.data.pixels import SampleSpec
@@ -7,9 +8,10 @@ from ae_pipeline.provenance import library_versions
 from ae_pipeline.store.format.entries import Totals
 from ae_pipeline.store.format.manifest import Manifest, format_of
 from ae_pipeline.store.format.part_entries import PartEntry
+from ae_pipeline.store.format.segments import SegmentedParts
 
 
-def next_manifest(old: Manifest, parts: list[PartEntry], git: dict[str, Any]) -> Manifest:
+def next_manifest(old: Manifest, parts: Sequence[PartEntry], git: dict[str, Any]) -> Manifest:
     """The manifest of the snapshot after another one, with other parts; source and probe are still the old ones."""
     spec = SampleSpec(tuple(old.samples.shape), old.samples.dtype)
     return old.model_copy(
@@ -24,8 +26,10 @@ def next_manifest(old: Manifest, parts: list[PartEntry], git: dict[str, Any]) ->
     )
 
 
-def totals_of(parts: list[PartEntry], spec: SampleSpec) -> Totals:
+def totals_of(parts: Sequence[PartEntry], spec: SampleSpec) -> Totals:
     """Sums over parts with samples of this shape and type."""
+    if isinstance(parts, SegmentedParts):
+        return Totals(rows=parts.rows, bytes_in=parts.rows * spec.nbytes, bytes_parts=parts.bytes_parts)
     rows = sum(part.rows for part in parts)
     return Totals(rows=rows, bytes_in=rows * spec.nbytes, bytes_parts=sum(part.bytes for part in parts))
 

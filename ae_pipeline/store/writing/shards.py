@@ -117,15 +117,23 @@ class Made(NamedTuple):
 def encode_shard(job: ShardJob, codec: Codec, folder: Path) -> PartEntry:
     """Make one part in `folder`, or take the one that is there if it is whole and of the same job."""
     path = folder / job.part_name
-    if not _is_whole(path, job):
+    if not is_whole(path, job):
         _write_part(path, job, codec)
+    try:
+        return entry_of(path, job)
+    except DataError:
+        path.unlink()
+        raise
+
+
+def entry_of(path: Path, job: ShardJob) -> PartEntry:
+    """What a manifest says of the part of a job. Raises DataError if readers would refuse it."""
     whole = hashlib.sha256()
     try:
         # All of it is read back: where its pieces are is known when all is written, and readers would refuse
         # a row group that is too large.
         pieces = cut(path, whole)
     except ValueError as error:
-        path.unlink()
         raise DataError(
             f"{job.shard.path}: {first_line(error)}; set encode.row_group_rows to less than {job.row_group_rows} (a "
             "store that has rows keeps the number that it began with: encode these into another one)"
@@ -285,7 +293,7 @@ def _missing(job: ShardJob, error: PipelineError) -> MissingEntry:
     )
 
 
-def _is_whole(path: Path, job: ShardJob) -> bool:
+def is_whole(path: Path, job: ShardJob) -> bool:
     """Whether an earlier run left this part finished. Reads all of it: its page checksums must hold."""
     if not path.exists():
         return False

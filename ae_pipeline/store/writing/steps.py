@@ -15,15 +15,10 @@ from pathlib import Path
 
 from ae_pipeline.errors import PipelineError, StoreError, TargetError
 from ae_pipeline.files import sha256_file
-from ae_pipeline.store.format.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    kept_snapshots,
-    manifest_bytes,
-    read_manifest,
-    snapshot_name,
-)
+from ae_pipeline.store.format.entries import MANIFEST_NAME
+from ae_pipeline.store.format.manifest import Manifest, kept_snapshots, manifest_bytes, read_manifest, snapshot_name
 from ae_pipeline.store.format.part_entries import PART_NAME, PartEntry, part_number
+from ae_pipeline.store.format.segment_file import SEGMENT_NAME, segment_snapshot
 from ae_pipeline.store.storage.folder import Storage, place_of
 
 _NO_TAG = '"00000000000000000000000000000000"'
@@ -66,26 +61,43 @@ def put_snapshot(storage: Storage, text: bytes, old: Read, folder: Path, again: 
         raise lost(storage, folder, again)
 
 
+def put_segments(storage: Storage, folder: Path, names: list[str]) -> None:
+    """Bring new segments to where several write, before the manifest that lists them; else they come with the parts.
+
+    Their names have their digests: what is there already is the same, or damaged. Raises StoreError.
+    """
+    for name in names if storage.shared else ():
+        data = (folder / name).read_bytes()
+        if not storage.create(name, data) and not storage.holds(name, data):
+            raise StoreError("is not what its name says", place=place_of(storage, name), advice="remove it, then again")
+
+
 def sweep(storage: Storage, manifest: Manifest, names: list[str] | None = None) -> None:
-    """Remove parts that no writer can commit any more, of `names` or all; what cannot be removed does no harm.
+    """Remove parts and segments that no writer can commit any more, of `names` or all; what cannot be does no harm.
 
     That is every part that no snapshot lists, for whoever has the lock. Where several write, appends count parts on
     from the highest number in the newest manifest. So a part that is not listed and not above it can only be of a
     writer who started before this snapshot, and whose manifest will be refused. Parts above it may be in use by an
-    append that is running: they stay until a snapshot has passed their number.
+    append that is running: they stay until a snapshot has passed their number. A segment has the number of the snapshot
+    that it is for, which one writer alone can commit.
     """
-    listed = {part.name for part in manifest.parts}
     # Whoever makes a missing part gives it the number that it was to have.
     awaited = {entry.number for entry in manifest.missing}
     try:
-        left = {name for name in {*(names or storage.names())} - listed if re.match(PART_NAME, name)}
-        left = {name for name in left if part_number(name) not in awaited}
-        if left and storage.shared:
-            highest = max(part_number(name) for name in listed)
+        names = storage.names() if names is None else names
+        left = manifest.unlisted([name for name in names if name.startswith("part-")])
+        left = {name for name in left if re.match(PART_NAME, name) and part_number(name) not in awaited}
+        segments = {name for name in names if name.startswith("_") and re.match(SEGMENT_NAME, name)}
+        segments -= {one.name for one in manifest.segments}
+        if storage.shared:
+            highest = manifest.last_number
             left = {name for name in left if part_number(name) <= highest}
-        for snapshot in kept_snapshots(storage) if left else []:
-            left -= {part.name for part in read_manifest(storage, snapshot).parts}
-        for name in sorted(left):
+            segments = {name for name in segments if segment_snapshot(name) <= manifest.snapshot}
+        for snapshot in kept_snapshots(storage) if left or segments else []:
+            kept = read_manifest(storage, snapshot)
+            left = kept.unlisted(left)
+            segments -= {one.name for one in kept.segments}
+        for name in (*sorted(left), *sorted(segments)):
             storage.remove(name)
     except (PipelineError, OSError):
         return
@@ -117,7 +129,7 @@ def deliver(
 
 def _discard(storage: Storage, name: str) -> None:
     """Remove a part that is not what its name says. Raises TargetError if a store lists it by now."""
-    if storage.exists(MANIFEST_NAME) and name in {part.name for part in read_manifest(storage).parts}:
+    if storage.exists(MANIFEST_NAME) and not read_manifest(storage).unlisted([name]):
         raise TargetError(
             f"{place_of(storage, name)} is damaged, and was written by another run meanwhile; verify the store"
         )

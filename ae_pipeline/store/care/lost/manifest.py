@@ -9,7 +9,7 @@ import json
 import operator
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -24,25 +24,28 @@ from ae_pipeline.data.parquet.limits import read_footer
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import CodecError, DataError, StoreError
-from ae_pipeline.files import sha256_file, sha256_json, sync_folder, write_json
+from ae_pipeline.files import make_folder, sha256_file, sha256_json, sync_folder, write_json
 from ae_pipeline.params import EncodeParams
 from ae_pipeline.store.care.joining import CannotJoinError, join_parts, joined_job
 from ae_pipeline.store.care.make_again import Means, empty_folder
 from ae_pipeline.store.care.snapshots import read_vacuumed
-from ae_pipeline.store.format.entries import SourceEntry
+from ae_pipeline.store.format.entries import LARGEST_MANIFEST, MANIFEST_NAME, SourceEntry
 from ae_pipeline.store.format.layouts import LAYOUTS
 from ae_pipeline.store.format.manifest import (
     CODEC_FOLDER,
     JOINED_FORMAT,
-    LARGEST_MANIFEST,
-    MANIFEST_NAME,
+    SEGMENTED_FORMAT,
     Manifest,
     format_of,
     kept_snapshots,
+    manifest_values,
     read_manifest,
+    settled,
 )
 from ae_pipeline.store.format.part_entries import PART_NAME, JoinedEntry, PartEntry, ShardEntry, part_number
 from ae_pipeline.store.format.part_writer import PART_KEY
+from ae_pipeline.store.format.segment_file import SEGMENT_NAME, SEGMENTS_FOLDER, SegmentEntry, found_segment
+from ae_pipeline.store.format.segments import SegmentedParts
 from ae_pipeline.store.latent_store import LatentStore
 from ae_pipeline.store.storage.folder import LocalStorage, read_whole
 from ae_pipeline.store.writing.appending import new_pieces
@@ -93,15 +96,17 @@ def rebuild_manifest(store: Path, means: Means) -> tuple[list[str], bool]:
         made = first_manifest(folder, codec, entry, made_again, lost.settings, source=source, git=means.git)
         made = lost.joined(made, folder)
         parts = made.parts
-        values, proven = lost.propose(made)
+        values, proven, segments = lost.propose(lost.in_segments(made), folder)
         other = [part.name for part in parts if not _holds(store, part)]
         if not proven and not means.accept_new_bytes:
             raise _not_proven(store, len(other), len(parts))
-        for name in other:
+        for name in (*other, *segments):
+            make_folder((store / name).parent)
             os.replace(folder / name, store / name)
+            sync_folder((store / name).parent)
         sync_folder(store)
         write_json(store / MANIFEST_NAME, values)
-    return [*other, MANIFEST_NAME], proven
+    return [*other, *segments, MANIFEST_NAME], proven
 
 
 def _codec_to_rebuild_with(store: Path, means: Means) -> Codec:
@@ -192,7 +197,27 @@ class _LostManifest:
         update = {"parts": listed, "format": format_of(listed), "totals": totals_of(listed, spec)}
         return made.model_copy(update=update)
 
-    def possible_sources(self, parts: list[PartEntry]) -> list[SourceEntry]:
+    def in_segments(self, made: Manifest) -> Manifest:
+        """The manifest with its parts in the segments that are in the store and list them, if there are any."""
+        found = list(_segments_in(self._store))
+        parts, items, run = list(made.parts), list[SegmentEntry | tuple[PartEntry, ...]](), list[PartEntry]()
+        while parts:
+            fitting = [pair for pair in found if pair[1] == parts[: len(pair[1])]]
+            if not fitting:
+                run.append(parts.pop(0))
+                continue
+            # One that took others in is the later one.
+            segment, listed = max(fitting, key=lambda pair: len(pair[1]))
+            items += [tuple(run), segment] if run else [segment]
+            run = []
+            del parts[: len(listed)]
+        if not found and format_of(made.parts) != SEGMENTED_FORMAT:
+            return made
+        items += [tuple(run)] if run else []
+        update = {"parts": SegmentedParts(LocalStorage(self._store), items), "format": SEGMENTED_FORMAT}
+        return made.model_copy(update=update)
+
+    def possible_sources(self, parts: Sequence[PartEntry]) -> list[SourceEntry]:
         """List what `source` may have been in a store that was encoded at once, and in one that grew."""
         rows = sum(part.rows for part in parts)
         digests = [sha256_json([shard.digest for part in parts for shard in part.shards])]
@@ -201,17 +226,17 @@ class _LostManifest:
         name = self._left.get("name") or "rebuilt"
         return [SourceEntry(name=name, digest=digest, rows=rows) for digest in digests]
 
-    def propose(self, made: Manifest) -> tuple[dict[str, Any], bool]:
-        """The JSON object of the manifest, and whether it is proven to be the lost one; `made` lists the parts.
+    def propose(self, made: Manifest, folder: Path) -> tuple[dict[str, Any], bool, list[str]]:
+        """The JSON object of the manifest, whether it is proven to be the lost one, and the segments that it needs.
 
-        A few digits of the digest may be what is damaged.
+        `made` lists the parts; segments are written into `folder`. A few digits of the digest may be what is damaged.
         """
-        proposals = list(self._proposals(made))
+        proposals = list(self._proposals(made, folder))
         proven = [
-            values for values in proposals if sum(map(operator.eq, self._digest, sha256_json(values))) >= _DIGITS_PROOF
+            pair for pair in proposals if sum(map(operator.eq, self._digest, sha256_json(pair[0]))) >= _DIGITS_PROOF
         ]
-        values = (proven or proposals)[0]
-        return {**values, "digest": sha256_json(values)}, bool(proven)
+        values, segments = (proven or proposals)[0]
+        return {**values, "digest": sha256_json(values)}, bool(proven), segments
 
     def _find_settings(self) -> EncodeParams:
         """Take them from an earlier snapshot, or from what is left of the manifest."""
@@ -227,8 +252,11 @@ class _LostManifest:
         except ValidationError:  # a number of rows of which a digit is what is damaged
             return EncodeParams()  # the default, by which parts are found, or not
 
-    def _proposals(self, made: Manifest) -> Iterator[dict[str, Any]]:
-        """Yield manifests with what is left of the lost one first, then with what may stand in its place."""
+    def _proposals(self, made: Manifest, folder: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
+        """Yield manifests, with what is left of the lost one first, then with what may stand in its place.
+
+        Each with the names of its segments that are written for it.
+        """
         snapshots = [self._left.get("snapshot"), max([*self._kept, len(read_vacuumed(self._store))]) + 1]
         writers = [self._left.get("written_by"), made.written_by]
         sources = self.possible_sources(made.parts)
@@ -236,11 +264,21 @@ class _LostManifest:
             parent = snapshot - 1 if snapshot > 1 else None
             update = {"snapshot": snapshot, "parent": parent, "written_by": writer, "source": source}
             newer = made.model_copy(update=update)
-            yield newer.model_dump(mode="json")
-            if newer.format == JOINED_FORMAT:
+            newer, segments = settled(newer, LocalStorage(self._store), folder)
+            yield manifest_values(newer), segments
+            if newer.format >= JOINED_FORMAT:
                 continue
             older = newer.model_copy(update={"format": 1})
-            yield older.model_dump(mode="json", exclude={"probe": True, "parts": {"__all__": {"pieces"}}})
+            yield older.model_dump(mode="json", exclude={"probe": True, "parts": {"__all__": {"pieces"}}}), []
+
+
+def _segments_in(store: Path) -> Iterator[tuple[SegmentEntry, list[PartEntry]]]:
+    """Yield the whole segments that lie in a store's folder, and their parts."""
+    for path in sorted((store / SEGMENTS_FOLDER).glob("*.parquet")):
+        name = f"{SEGMENTS_FOLDER}/{path.name}"
+        with suppress(OSError, ValueError, KeyError, pa.ArrowException, StoreError, DataError):
+            if re.match(SEGMENT_NAME, name):
+                yield found_segment(LocalStorage(store), name)
 
 
 def names_joined(path: Path) -> list[int]:
