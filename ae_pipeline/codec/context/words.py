@@ -75,7 +75,7 @@ def gathered(pool: np.ndarray, places: np.ndarray) -> np.ndarray:
     """uint8 (n, WORD * words): the words that begin at these bytes, int32 (n, words), of uint8 (size,)."""
     words = torch.from_numpy(pool).as_strided((len(pool) - WORD + 1, WORD), (1, 1))
     found: np.ndarray = words.index_select(0, torch.from_numpy(places.reshape(-1))).numpy()
-    return found.reshape(len(places), -1)
+    return found.reshape(len(places), WORD * places.shape[1])
 
 
 class Order(NamedTuple):
