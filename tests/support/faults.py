@@ -34,7 +34,9 @@ from ae_pipeline.store.care.compaction import compact_store
 from ae_pipeline.store.care.repair import repair_store
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.store.care.vacuum import vacuum_store
+from ae_pipeline.store.format import manifest
 
+manifest.MOST_LISTED = 10_000  # one process runs these scripts one after the other
 PARAMS = EncodeParams(device="cpu")
 
 def run(folder):
@@ -44,8 +46,6 @@ def run(folder):
         sys.exit(code)
 """
 SEGMENTS = """
-from ae_pipeline.store.format import manifest
-
 manifest.MOST_LISTED = 1
 """
 ENCODE = """
