@@ -3,7 +3,8 @@
     python bench/exact.py --codec exact/data/codec near_4/data/codec --out bench/results/exact.md
 
 Each codec encodes the test rows into a store with streams of 1,500 rows (encoding decodes each stream once more, to be
-sure) and decodes it; CPU seconds of one thread, the less of two runs. Every value is compared with its original.
+sure) and decodes it, restored, too, where the codec can; CPU seconds of one thread, the less of two runs. Every value
+is compared with its original.
 """
 
 import argparse
@@ -65,11 +66,22 @@ def measure(codec: Path, test: Path, work: Path) -> list[str]:
     rows, size = len(original), sum(file.stat().st_size for file in codec.iterdir())
     bits = 8 * store.latent_bytes() / rows
     mse = float(np.square(distance / 255).mean())
+    restored = _restored(store, original.pixels, work) if header.restored_max_error else []
     cells = [f"{bits:.0f}", f"{size:,}", f"{bits + 8 * size / 10_000:.0f}", f"{mse:.2e}" if mse else "0"]
     return [
         f"within {header.max_error}" if header.max_error else "every value", *cells,
-        f"{rows / encoding:,.0f}", f"{rows / decoding:,.0f}", f"{alone:.2f}",
+        *(restored or ["", ""]), f"{rows / encoding:,.0f}", f"{rows / decoding:,.0f}", f"{alone:.2f}",
     ]  # fmt: skip
+
+
+def _restored(store: LatentStore, original: np.ndarray, work: Path) -> list[str]:
+    """MSE of restored values, and the largest error of one."""
+    back = decode_store(store, work / "restored", execute=_ALONE, restored=True).load().pixels
+    distance = np.abs(original.astype(int) - back)
+    promised = store.codec_header().restored_max_error
+    assert promised is not None
+    assert distance.max() <= promised, f"a restored value of {store.path} is {distance.max()} away"
+    return [f"{np.square(distance / 255).mean():.2e}", str(distance.max())]
 
 
 def main() -> None:
@@ -88,9 +100,17 @@ def main() -> None:
         samples = SampleSet.open(test)
         rows = take_rows(samples, samples.rows, fit_scaling(samples), work)
         others = [[point.name, f"{point.bits_per_row:.0f}"] for point in measure_lossless(rows)[0]]
-    columns = ["promise", "bits a row", "codec, bytes", "with the codec, 10,000 rows", "MSE", "encode, rows/s"]
+    columns = [
+        "promise",
+        "bits a row",
+        "codec, bytes",
+        "with the codec, 10,000 rows",
+        "MSE",
+        "MSE restored",
+        "largest error restored",
+    ]
     tables = [
-        reporting.table([*columns, "decode, rows/s", "one row, s"], lines),
+        reporting.table([*columns, "encode, rows/s", "decode, rows/s", "one row, s"], lines),
         reporting.table(["lossless, all rows as one", "bits a row"], others),
     ]
     reporting.report(f"Context codecs: {samples.rows:,} test rows", tables, [], args.out)

@@ -29,6 +29,7 @@ from ae_pipeline.errors import ConfigError, DamagedPartError, named, printable
 if TYPE_CHECKING:
     from pyarrow import Schema
 
+    from ae_pipeline.codec.header import CodecHeader
     from ae_pipeline.data.blocks import Block
     from ae_pipeline.params.operation import ExecuteParams
     from ae_pipeline.store.format.part_entries import PartEntry
@@ -68,6 +69,14 @@ def decode(
             "image for each row, and index.parquet; rows: a column `pixels`. [default: own]",
         ),
     ] = None,
+    restored: Annotated[
+        bool,
+        typer.Option(
+            "--restored",
+            help="Move each value to where it most likely was (codecs within a bound): a smaller mean error, but up to "
+            "twice the bound; `info` says restored_max_error.",
+        ),
+    ] = False,
     device: Device = "auto",
     executor: Executor = "threads",
     workers: Workers = None,
@@ -98,7 +107,8 @@ def decode(
         _refuse_absent(opened, chosen, damage)
     selection = {"filter": where, "ids": chosen, "columns": _listed([columns] if columns else None, "--columns")}
     with complete_once_named("out", out, as_json=as_json):
-        result = _decode(opened, out, selection, output_format, device, damage, execute)
+        how = {"device": device, "restored": restored}
+        result = _decode(opened, out, selection, output_format, how, damage, execute)
         if damage is not None:
             result |= {"missing_parts": len(damage.parts), "missing_rows": damage.rows}
         show(result, as_json=as_json)
@@ -138,7 +148,7 @@ def _decode(
     out: Path,
     selection: dict[str, Any],
     output_format: str | None,
-    device: str,
+    how: dict[str, Any],
     damage: _Damage | None,
     execute: "ExecuteParams",
 ) -> dict[str, Any]:
@@ -163,7 +173,7 @@ def _decode(
 
         if everything and target.open_file and out.suffix != ".parquet":
             files = decode_parts(
-                store, out, target.open_file, device=device, on_damaged=damage, progress=progress, execute=execute
+                store, out, target.open_file, **how, on_damaged=damage, progress=progress, execute=execute
             )
             count -= damage.rows if damage else 0
         else:
@@ -172,7 +182,7 @@ def _decode(
             if target.form and selection["columns"] is not None:
                 more = [name for name in target.form.needed(store) if name not in selection["columns"]]
                 selection = selection | {"columns": [*selection["columns"], *more]}
-            blocks = _readable(store, decode_rows(store, **selection, on_damaged=damage, device=device), damage)
+            blocks = _readable(store, decode_rows(store, **selection, on_damaged=damage, **how), damage)
             files = 1
             if target.open_file:
                 export_file(blocks, target.open_file, out, progress)
@@ -180,7 +190,17 @@ def _decode(
                 files = target.export(blocks, progress)
             else:
                 files = export_images(blocks, attributes, header.spec, out, progress)
-    return {"out": str(out), "rows": count, "samples": header.spec.describe(), "files": files}
+    return {"out": str(out), "rows": count, "samples": header.spec.describe(), "files": files, **_promise(header, how)}
+
+
+def _promise(header: "CodecHeader", how: dict[str, Any]) -> dict[str, Any]:
+    """How far from its original a value can be that was written, where the codec promises something."""
+    if header.max_error is None:
+        return {}
+    return {
+        "max_error": header.restored_max_error if how["restored"] else header.max_error,
+        "restored": how["restored"],
+    }
 
 
 def _refuse_executor(execute: "ExecuteParams") -> None:

@@ -32,6 +32,7 @@ def describe_store(store: LatentStore) -> dict[str, Any]:
         **({"missing": _missing(manifest)} if manifest.missing else {}),
         "columns": {column.name: column.type for column in manifest.columns},
         **({} if header.max_error is None else {"max_error": header.max_error}),
+        **({} if header.restored_max_error is None else {"restored_max_error": header.restored_max_error}),
         "layout": manifest.latent.layout,
         "source": manifest.source.model_dump(),
         "written_by": manifest.written_by,

@@ -21,7 +21,8 @@ from torch import Tensor
 from ae_pipeline.codec.arithmetic import FloatArithmetic, GridArithmetic, IntegerArithmetic, fetched
 from ae_pipeline.codec.context.known import note_streams
 from ae_pipeline.codec.context.networks import Networks
-from ae_pipeline.codec.context.saving import empty_networks, load_packed, stream_coder
+from ae_pipeline.codec.context.restore import Restorer
+from ae_pipeline.codec.context.saving import empty_networks, load_packed, restorer, stream_coder
 from ae_pipeline.codec.context.streams import StreamCoder
 from ae_pipeline.codec.devices import one_torch_thread, own_stream, whole_float32
 from ae_pipeline.codec.header import (
@@ -70,10 +71,12 @@ class Codec:
         """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
         self.streams: StreamCoder | None = None
         """What codes the latents of a context codec, row group by row group."""
+        self._restorer: Restorer | None = None
         self._arithmetic: FloatArithmetic | IntegerArithmetic | GridArithmetic
         if isinstance(model, Networks):
             self.streams = stream_coder(header, model.prepare())
             note_streams(header.fingerprint, self.streams)
+            self._restorer = restorer(header, model)
             self._arithmetic = GridArithmetic(header.model.context.max_error, self.device)
             self.block_rows = integer_block_rows(header.spec.size, 2, self.device)
             return
@@ -144,6 +147,15 @@ class Codec:
             raise DataError(f"latents are {latents.dtype} {latents.shape[1:]}, expected int8 ({self.latent_size},)")
         pixels = np.empty((len(latents), *self.spec.shape), self.spec.dtype)
         return self._by_blocks(latents, pixels, self.decode_block)
+
+    def restore(self, pixels: np.ndarray) -> np.ndarray:
+        """Decoded pixels, of a context codec, each moved within its bin: a smaller mean error, a larger bound.
+
+        See `CodecHeader.restored_max_error`. Raises CodecError if the codec restores nothing.
+        """
+        self.header.check_restores(str(self.folder or "the codec"))
+        assert self._restorer is not None
+        return self._restorer(pixels)
 
     @torch.inference_mode()
     def reconstruct_unquantised(self, pixels: np.ndarray) -> np.ndarray:

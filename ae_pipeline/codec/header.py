@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.options import MOST_SIDE
 from ae_pipeline.codec.context.options import NAME as CONTEXT
 from ae_pipeline.codec.context.options import Options as ContextOptions
@@ -133,6 +134,21 @@ class CodecHeader(JsonModel):
     def max_error(self) -> int | None:
         """No value comes back further away than this, in the samples' units; None: nothing is promised of values."""
         return self.model.context.max_error if self.format == CONTEXT_FORMAT else None
+
+    @property
+    def restored_max_error(self) -> int | None:
+        """No restored value is further away than this; None: the codec restores nothing."""
+        if self.format != CONTEXT_FORMAT or not self.model.context.restore:
+            return None
+        return Grid(self.model.context.max_error).restored_max_error
+
+    def check_restores(self, name: str) -> None:
+        """Raise CodecError for a codec that restores nothing."""
+        if self.restored_max_error is None:
+            raise CodecError(
+                f"{name} restores nothing: a context codec with codec.max_error of 1 or more does, if this version "
+                "trained it; decode without --restored"
+            )
 
     def check_promise(self, max_error: float | None, name: str) -> None:
         """Raise CodecError unless no value comes back further away than this; None: nothing is asked for."""

@@ -18,7 +18,6 @@ sys.path.insert(0, str(HERE.parent / "support"))
 from contexts import SMALL, pictures  # noqa: E402 (found through the line above)
 from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E402
 
-from ae_pipeline.codec.context.grid import Grid  # noqa: E402
 from ae_pipeline.codec.context.networks import Networks  # noqa: E402
 from ae_pipeline.codec.context.options import Options  # noqa: E402
 from ae_pipeline.codec.context.saving import save_context_codec  # noqa: E402
@@ -109,7 +108,7 @@ def make_bytes(folder: Path, work: Path) -> None:
 def make_context(folder: Path, work: Path) -> None:
     """A trained context codec: 150 rows of uint8 9x8 within 2, in two streams, layout `stream`."""
     options = Options(max_error=2, **SMALL)
-    known = np.pad(Grid(2).indices(pictures(600, (9, 8), 1)), ((0, 0), (0, 1), (0, 0)))
+    known = np.pad(pictures(600, (9, 8), 1), ((0, 0), (0, 1), (0, 0)))
     train = TrainParams(epochs=8, batch_size=32, learning_rate=0.004, device="cpu")
     networks = Networks(10, 8, options)
     networks.load_state_dict(fit_context(known, known[:50], options, train)[0], assign=True)

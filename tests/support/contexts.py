@@ -22,9 +22,9 @@ def pictures(count, sides, seed=0):
     return np.where(found > 20, found, 0).clip(0, 255).astype(np.uint8)
 
 
-def random_networks(sides, error=0, seed=0):
+def random_networks(sides, error=0, seed=0, restore=None):
     """Networks of small random integers."""
-    networks = Networks(*even(sides), Options(max_error=error, **SMALL))
+    networks = Networks(*even(sides), Options(max_error=error, restore=restore, **SMALL))
     networks.to_empty(device="cpu")
     random = torch.Generator().manual_seed(seed)
     for name, value in networks.state_dict().items():
@@ -41,9 +41,7 @@ def random_networks(sides, error=0, seed=0):
     return networks.prepare()
 
 
-def random_context_codec(folder, sides, error=0, seed=0):
+def random_context_codec(folder, sides, error=0, seed=0, restore=None):
     """Write a codec folder."""
-    options = Options(max_error=error, **SMALL)
-    return save_context_codec(
-        folder, random_networks(sides, error, seed), options, SampleSpec(sides, "uint8"), {"made": "for a test"}
-    )
+    options, networks = Options(max_error=error, restore=restore, **SMALL), random_networks(sides, error, seed, restore)
+    return save_context_codec(folder, networks, options, SampleSpec(sides, "uint8"), {"made": "for a test"})

@@ -12,6 +12,7 @@ calls       the shares of all symbols, as the entropy coder takes them
 rans        the entropy coder
 masks       first pass: which values are zero
 values      second pass: what the others are
+restore     values moved within their bins, for a smaller mean error
 streams     a block of rows as bytes, and back
 options     what codec.json says of one
 saving      its folder, written and read

@@ -27,6 +27,19 @@ class Grid:
         count = (LARGEST + self.max_error) // self.step + 1
         return np.minimum(np.arange(count) * self.step, LARGEST).astype(np.uint8)
 
+    @property
+    def bins(self) -> tuple[np.ndarray, np.ndarray]:
+        """uint8: the lowest and the highest value that has each index."""
+        middle = np.arange(len(self.values)) * self.step
+        lowest, highest = np.maximum(middle - self.max_error, 0), np.minimum(middle + self.max_error, LARGEST)
+        return lowest.astype(np.uint8), highest.astype(np.uint8)
+
+    @property
+    def restored_max_error(self) -> int:
+        """No value within a bin is further than this from another."""
+        lowest, highest = self.bins
+        return int((highest - lowest).max())
+
     def indices(self, values: np.ndarray) -> np.ndarray:
         """uint8 values to uint8 indices, of any shape."""
         return ((values.astype(np.uint16) + np.uint16(self.max_error)) // np.uint16(self.step)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The two networks of a context codec in integers, and what stands beside them.
+"""The networks of a context codec in integers, and what stands beside them.
 
 Linear layers compute as all integer codecs of this package do (`codec/integer.py`), on bytes, and give bytes: hidden
 values of 1/64, and logits of 1/16 octave (`chances`). Tables of bytes stand for row and column.
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ae_pipeline.codec.context.chances import SYMBOLS
 from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.options import Options
-from ae_pipeline.codec.context.words import BLOCK_PLACES, MASK_PLACES, VALUE_PLACES
+from ae_pipeline.codec.context.words import BLOCK_PLACES, MASK_PLACES, RESTORE_PLACES, VALUE_PLACES, WORD
 from ae_pipeline.codec.integer import IntegerLayer
 
 POSITION_BYTES = 8
@@ -34,6 +34,12 @@ def layer_sizes(height: int, width: int, options: Options) -> dict[str, tuple[in
         "mask.second": options.mask,
         "mask.logits": (options.mask[1], SYMBOLS),
     }
+    if options.restore:
+        found |= {
+            "restore.first": (WORD * len(RESTORE_PLACES), options.restore[0]),
+            "restore.second": options.restore,
+            "restore.move": (options.restore[1], 1),
+        }
     if len(grid.values) == 2:  # the mask says it all
         return found
     two_steps = is_in_two_steps(grid)

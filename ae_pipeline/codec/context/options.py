@@ -30,6 +30,8 @@ class Options(JsonModel):
     """Hidden values of the network of values: two layers before its first answer, and one before its second."""
     whole: Width = 32
     """Hidden values of the network that looks at a whole mask."""
+    restore: tuple[Width, Width] | None = None
+    """Hidden values of the network that restores values within their bins; None: there is none."""
 
 
 def why_not(spec: SampleSpec) -> str | None:

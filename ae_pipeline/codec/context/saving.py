@@ -11,6 +11,7 @@ from torch import Tensor
 from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.networks import Networks
 from ae_pipeline.codec.context.options import NAME, Options
+from ae_pipeline.codec.context.restore import Restorer
 from ae_pipeline.codec.context.streams import StreamCoder, even
 from ae_pipeline.codec.header import CONTEXT_FORMAT, WEIGHTS_NAME, CodecHeader, write_header
 from ae_pipeline.data.json_types import KindEntry
@@ -33,14 +34,14 @@ def save_context_codec(
     kind: KindEntry | None = None,
 ) -> CodecHeader:
     """Write a codec folder, whole or not at all. `kind` says what a row means."""
-    grid = Grid(options.max_error)
+    grid, said = Grid(options.max_error), options.model_dump(mode="json", exclude_none=True)
     with finished_folder(folder) as temporary:
         with finished_file(temporary / WEIGHTS_NAME) as weights:
             weights.write_bytes(save({_PACKED: packed(networks.state_dict())}))
         values = {
             "samples": {"shape": list(spec.shape), "dtype": spec.dtype},
             "scaling": {"offset": 0.0, "scale": 255.0},
-            "model": {"name": NAME, "latent_size": spec.size, "options": options.model_dump(mode="json")},
+            "model": {"name": NAME, "latent_size": spec.size, "options": said},
             "quantiser": {
                 "levels": LEVELS,
                 "scale": [float(grid.step)],
@@ -61,6 +62,12 @@ def empty_networks(header: CodecHeader) -> Networks:
 def stream_coder(header: CodecHeader, networks: Networks) -> StreamCoder:
     """What codes the rows of this codec. The weights are there, and prepared."""
     return StreamCoder(networks, _sides(header), Grid(header.model.context.max_error))
+
+
+def restorer(header: CodecHeader, networks: Networks) -> Restorer | None:
+    """What restores the rows that this codec decodes, if it can."""
+    options = header.model.context
+    return Restorer(networks, Grid(options.max_error)) if options.restore else None
 
 
 def packed(state: dict[str, Tensor]) -> Tensor:

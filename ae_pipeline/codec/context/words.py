@@ -22,6 +22,8 @@ VALUE_SLOPE, BLOCK_SLOPE = 4, 3
 VALUE_PLACES = ((0, -1), (-1, 3), (-2, 4), (-3, 4), (-4, 4), (-5, 4), (-1, -5))
 MASK_PLACES = ((0, 8), (1, 4), (2, 4), (3, 4))
 BLOCK_PLACES = ((0, -1), (-1, 2), (-1, -2), (-2, 2), (-2, -2), (-3, 2))
+RESTORE_PLACES = tuple((down, 4) for down in range(-3, 4))
+"""Where the words end that restoring a value looks at: it lies in the middle of them."""
 NEAR = 2
 """How many of BLOCK_PLACES are near: a block with nothing there has a fixed chance for each of its symbols."""
 INK = 64

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 FOR_VECTORS = ("vector_small", "vector", "vector_fine")
 FOR_OTHERS = ("small", "balanced", "fine", "compact", "compact_balanced", "compact_fine")
 """What `bench` measures where nothing else is asked for; those that are for images only are left out of other rows."""
-WITHIN_A_BOUND = ("exact", "near_1", "near_4", "near_16")
+WITHIN_A_BOUND = ("exact", "near_1", "near_4", "near_16", "crisp", "bold", "stark")
 """Presets of context codecs, for grey pictures; `bench` measures them where they are asked for by name."""
 TILES = "tiles"
 """What stands for a kind where pictures are cut into tiles."""

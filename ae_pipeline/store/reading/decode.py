@@ -40,15 +40,20 @@ def decode_store(
     on_damaged: OnDamaged | None = None,
     progress: Callable[[int], None] = lambda rows: None,
     execute: ExecuteParams = HERE,
+    restored: bool = False,
 ) -> SampleSet:
     """Decode every row into `prepare`'s layout at `out`, a folder that must not exist yet; one shard per part.
 
+    With `restored`, values of a context codec are moved within their bins: see `Codec.restore`.
     Whole or not at all. A part that is damaged raises DamagedPartError, or is left out if there is `on_damaged`, unless
     all are. Raises StoreError, CodecError, TargetError.
     """
     spec = store.codec_header().spec
     open_shard = partial(ShardWriter, attributes=store.attributes_schema(), spec=spec)
-    decode_parts(store, out, open_shard, device=device, on_damaged=on_damaged, progress=progress, execute=execute)
+    decode_parts(
+        store, out, open_shard,
+        device=device, on_damaged=on_damaged, progress=progress, execute=execute, restored=restored,
+    )  # fmt: skip
     return SampleSet.open(out)
 
 
@@ -61,6 +66,7 @@ def decode_parts(
     on_damaged: OnDamaged | None = None,
     progress: Callable[[int], None] = lambda rows: None,
     execute: ExecuteParams = HERE,
+    restored: bool = False,
 ) -> int:
     """Decode every row into the folder `out`, a file for each part, and return how many files; see `decode_store`.
 
@@ -68,6 +74,8 @@ def decode_parts(
     """
     refuse_inside_store(store, out)
     codec = load_store_codec(store, device)
+    if restored:
+        codec.header.check_restores(store.location)
     parts = store.manifest.parts
     damaged: dict[int, DamagedPartError] = {}
 
@@ -82,7 +90,7 @@ def decode_parts(
     with finished_folder(out) as folder, lent(codec, store.storage) as borrowed:
         # Each job gets its part; with those of all others it would be large.
         light = LatentStore(store.storage, store.manifest.model_copy(update={"parts": []}))
-        job = partial(_decode_part, light, open_file, borrowed, folder)
+        job = partial(_decode_part, light, open_file, borrowed, folder, restored)
         needs = Needs(borrowed, folder, files)
         run_shards(job, enumerate(parts), len(parts), codec.device, done, execute=execute, needs=needs)
         for number in sorted(damaged):
@@ -99,21 +107,26 @@ def decode_rows(
     on_damaged: OnDamaged | None = None,
     *,
     device: str = "auto",
+    restored: bool = False,
 ) -> Iterator[Block]:
     """Yield the rows that satisfy both `filter` and `ids`, in the store's order, in blocks as the codec takes them.
 
     A row is decoded to the same bytes whichever others are chosen. `columns` are attributes (None: all; `id` always
     comes first). Conditions, ids and damaged parts as in `scanning.scan`: only what may hold such rows is read, and
-    memory is that of a row group and a block. Raises StoreError, CodecError, ConfigError.
+    memory is that of a row group and a block. `restored`: see `decode_store`.
+    Raises StoreError, CodecError, ConfigError.
     """
     names = attribute_names(store, columns)
     codec = load_store_codec(store, device)
+    if restored:
+        codec.header.check_restores(store.location)
     for table in rechunk(store.scan([*names, LATENT], filter, ids, on_damaged), codec.block_rows):
         try:
             latents = store.to_latents(table)
         except ValueError as error:
             raise StoreError(f"{store.location}: its latents are not what the manifest says: {error}") from None
-        yield Block(table.select(names), codec.decode(latents))
+        pixels = codec.decode(latents)
+        yield Block(table.select(names), codec.restore(pixels) if restored else pixels)
 
 
 def attribute_names(store: LatentStore, columns: Sequence[str] | None = None) -> list[str]:
@@ -144,6 +157,7 @@ def _decode_part(
     open_file: Callable[[Path], Any],
     borrowed: Borrowed,
     folder: Path,
+    restored: bool,
     item: tuple[int, PartEntry],
 ) -> DamagedPartError | None:
     """Decode a part into the file of its number. If the part cannot be read, say so: no file is written then."""
@@ -151,7 +165,8 @@ def _decode_part(
     try:
         with open_file(folder / f"part-{number:05d}.parquet") as writer:
             for rows in store.read_part(part, codec.block_rows):
-                writer.write(rows.attributes, codec.decode_block(rows.latents))
+                pixels = codec.decode_block(rows.latents)
+                writer.write(rows.attributes, codec.restore(pixels) if restored else pixels)
     except DamagedPartError as error:
         return error
     return None

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.networks import Networks
 from ae_pipeline.codec.context.options import Options, why_not
 from ae_pipeline.codec.context.saving import save_context_codec
@@ -23,6 +22,8 @@ from ae_pipeline.training.steps.precision import Precision
 
 # Pictures that tell how it goes.
 _VALIDATED = 1000
+_RESTORE = (48, 32)
+"""Hidden values of the network that restores; every value as it was needs none."""
 
 
 def build_context_codec(
@@ -37,8 +38,9 @@ def build_context_codec(
     """Do what `build_codec` does, for codec.family: context."""
     if reason := why_not(train.spec):
         raise ConfigError(reason)
-    options = Options(max_error=params.codec.max_error)
-    rows = [_indices(samples, options) for samples in (train, validation)]
+    max_error = params.codec.max_error
+    options = Options(max_error=max_error, restore=_RESTORE if max_error else None)
+    rows = [_even(samples) for samples in (train, validation)]
     held_out = rows[1][:: -(-len(rows[1]) // _VALIDATED)]
     state, history = fit_context(rows[0], held_out, options, params.train, on_epoch, checkpoints)
     height, width = rows[0].shape[1:]
@@ -69,9 +71,9 @@ def build_context_codec(
     return header, fitted
 
 
-def _indices(samples: SampleSet, options: Options) -> np.ndarray:
-    """uint8 (rows, height, width) of the grid, on even sides."""
-    found = Grid(options.max_error).indices(samples.load().pixels)
+def _even(samples: SampleSet) -> np.ndarray:
+    """uint8 (rows, height, width), with even sides."""
+    found = samples.load().pixels
     height, width = found.shape[1:]
     tall, wide = even((height, width))
     return np.pad(found, ((0, 0), (0, tall - height), (0, wide - width)))

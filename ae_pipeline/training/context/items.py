@@ -9,6 +9,7 @@ from torch import Tensor
 from ae_pipeline.codec.context.chances import SYMBOLS
 from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.rans import ONE
+from ae_pipeline.codec.context.restore import contexts
 from ae_pipeline.codec.context.words import (
     BLOCK_PLACES,
     INK,
@@ -74,6 +75,28 @@ def items_of(indices: np.ndarray, grid: Grid) -> Items:
     places = _with_spare(rows * sheet.width + columns)
     ink = torch.from_numpy(ink_of_blocks(mask)).float() / UNIT
     return Items(_hidden(context), places, ink, _with_spare(pictures), torch.from_numpy(symbols))
+
+
+class Moves(NamedTuple):
+    """Values of the grid, near ink, and how far they are from what they were; context has rows to spare at the end."""
+
+    context: Tensor
+    wanted: Tensor
+    """float32 (n,): original less value."""
+    least: Tensor
+    most: Tensor
+    """float32 (n,): how far the bin of each reaches."""
+
+
+def moves_of(pixels: np.ndarray, grid: Grid) -> Moves:
+    """Look at uint8 pixels (pictures, height, width) as they were before they came to the grid."""
+    values = grid.values[grid.indices(pixels)]
+    context, where = contexts(values)
+    known = values[where].astype(np.int16)
+    index = grid.indices(values[where])
+    reach = [pixels[where], *(ends[index] for ends in grid.bins)]
+    wanted, least, most = (torch.from_numpy((ends - known).astype(np.float32)) for ends in reach)
+    return Moves(_hidden(context), wanted, least, most)
 
 
 class EmptyBlocks:

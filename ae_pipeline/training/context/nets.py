@@ -1,8 +1,9 @@
-"""The two networks in the form in which they are trained; their integers are `codec/context/networks.py`'s."""
+"""The networks in the form in which they are trained; their integers are `codec/context/networks.py`'s."""
 
 import torch
 from torch import Tensor, nn
 
+from ae_pipeline.codec.context.chances import LOGIT_UNIT
 from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.networks import is_in_two_steps, layer_sizes, table_sizes
 from ae_pipeline.codec.context.options import Options
@@ -63,6 +64,24 @@ class ValueNet(Rounding):
         return parts["value_coarse"](hidden), parts["value_fine"](parts["value_third"](both))
 
 
+class RestoreNet(Rounding):
+    """How far a value of the grid is to be moved."""
+
+    def __init__(self, height: int, width: int, options: Options):
+        super().__init__()
+        self.parts = _parts("restore", height, width, options)
+        first = self.parts["restore_first"]
+        assert isinstance(first, RoundedLinear)
+        with torch.no_grad():
+            first.weight.mul_(_LITTLE)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Context (n, bytes) in hidden values to moves (n,) in units of values."""
+        parts = self.parts
+        found: Tensor = parts["restore_move"](parts["restore_second"](parts["restore_first"](context)))
+        return found[:, 0] * LOGIT_UNIT
+
+
 def integers_of(*networks: Rounding) -> dict[str, Tensor]:
     """The state of `Networks` that trained networks stand for."""
     state: dict[str, Tensor] = {}
@@ -82,6 +101,6 @@ def _parts(prefix: str, height: int, width: int, options: Options) -> nn.ModuleD
             found[name.replace(".", "_")] = RoundedTable(rows, size)
     for name, (inputs, outputs) in layer_sizes(height, width, options).items():
         if name.startswith(f"{prefix}."):
-            gives_logits = name.split(".")[1] in ("logits", "coarse", "fine")
+            gives_logits = name.split(".")[1] in ("logits", "coarse", "fine", "move")
             found[name.replace(".", "_")] = RoundedLinear(inputs, outputs, gives_logits=gives_logits)
     return found
