@@ -22,7 +22,7 @@ _PATH = (
 )
 Kind = Annotated[
     str | None,
-    typer.Option(help="What a record is: image, vector, audio, or a kind of another package; default: guessed."),
+    typer.Option(help="What a record is: image, vector, audio, table, or a kind of another package; default: guessed."),
 ]
 Column = Annotated[
     list[str] | None,

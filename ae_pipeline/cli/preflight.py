@@ -84,7 +84,12 @@ def _device_problems(params: Params) -> Iterator[str]:
 
 def _kind_problems(params: Params) -> Iterator[str]:
     kind, model = params.source.options.get("kind"), params.model.name
-    if params.codec.family == "context":
+    if kind == "table" and params.codec.family != "context":
+        yield (
+            f"codec.family: {params.codec.family}, but source.{params.source.name}.kind is table; set it to context, "
+            "and encode.layout to stream"
+        )
+    elif params.codec.family == "context":
         if kind in _SUITS:
             name = params.source.name
             yield (

@@ -14,6 +14,7 @@ from torch.utils.dlpack import from_dlpack
 from ae_pipeline.codec.header import CodecHeader, Scaling
 from ae_pipeline.codec.integer import EXACT, LARGEST_INPUT, ByteTable, IntegerLayer
 from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.codec.tables.streams import TableCoder
 from ae_pipeline.models.base import Autoencoder
 
 # This many squares of bytes add up exactly in float32.
@@ -137,6 +138,33 @@ class GridArithmetic:
     def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
         """MSE of each row, float32 (n,), in units of the scale squared."""
         return _errors_of_bytes(decoded, original.flatten(1))
+
+
+class TableArithmetic:
+    """Fields of rows of tables, float32 (n, fields), as int32 in four int8 each: see `tables.streams`. On the CPU."""
+
+    def __init__(self, coder: TableCoder):
+        self._coder = coder
+
+    def place(self, rows: np.ndarray) -> Tensor:
+        """Rows or latents as they are."""
+        return from_dlpack(np.ascontiguousarray(rows))
+
+    def encode(self, rows: Tensor) -> Tensor:
+        """Rows to q."""
+        return torch.from_numpy(self._coder.quantised(rows.numpy()))
+
+    def decode(self, q: Tensor) -> Tensor:
+        """Latents q to rows within the bound."""
+        return torch.from_numpy(self._coder.rows_of(q.numpy()))
+
+    def decode_unquantised(self, rows: Tensor) -> Tensor:
+        """The rows themselves: but for cells of its grid the codec loses nothing."""
+        return rows.clone()
+
+    def errors(self, decoded: Tensor, original: Tensor) -> Tensor:
+        """MSE of each row, float32 (n,), in units of the fields' ranges squared."""
+        return (decoded.double() - original.double()).square_().mean(1).float()
 
 
 def _errors_of_bytes(decoded: Tensor, original: Tensor) -> Tensor:

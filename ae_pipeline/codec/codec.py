@@ -18,7 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 
-from ae_pipeline.codec.arithmetic import FloatArithmetic, GridArithmetic, IntegerArithmetic, fetched
+from ae_pipeline.codec.arithmetic import (
+    FloatArithmetic,
+    GridArithmetic,
+    IntegerArithmetic,
+    TableArithmetic,
+    fetched,
+)
 from ae_pipeline.codec.context.known import note_streams
 from ae_pipeline.codec.context.networks import Networks
 from ae_pipeline.codec.context.restore import Restorer
@@ -31,6 +37,7 @@ from ae_pipeline.codec.header import (
     FLOAT_FORMAT,
     HEADER_NAME,
     INTEGER_FORMAT,
+    TABLE_FORMAT,
     WEIGHTS_NAME,
     CodecHeader,
     Scaling,
@@ -40,6 +47,8 @@ from ae_pipeline.codec.header import (
 )
 from ae_pipeline.codec.integer import integerise
 from ae_pipeline.codec.quantiser import Quantiser
+from ae_pipeline.codec.tables.saving import load_table_coder
+from ae_pipeline.codec.tables.streams import TableCoder
 from ae_pipeline.codec.weights import loaded_weights, stored_weights
 from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.pixels import SampleSpec
@@ -61,7 +70,9 @@ _MOST_ROW_VALUES = 1 << 27
 class Codec:
     """Ready the moment it exists. Thread-safe: encoding and decoding change nothing in it."""
 
-    def __init__(self, header: CodecHeader, model: Autoencoder | Networks, device: torch.device | str = "cpu"):
+    def __init__(
+        self, header: CodecHeader, model: Autoencoder | Networks | TableCoder, device: torch.device | str = "cpu"
+    ):
         self.header, self.device = header, torch.device(device)
         self.spec, self.fingerprint, self.latent_size = header.spec, header.fingerprint, header.model.latent_size
         self.folder: Path | None = None
@@ -69,10 +80,16 @@ class Codec:
         whole_float32(self.device)
         self.block_rows: int
         """Rows that are computed at once: BLOCK_ROWS in floats, more in integers, fewer of very large rows."""
-        self.streams: StreamCoder | None = None
+        self.streams: StreamCoder | TableCoder | None = None
         """What codes the latents of a context codec, row group by row group."""
         self._restorer: Restorer | None = None
-        self._arithmetic: FloatArithmetic | IntegerArithmetic | GridArithmetic
+        self._arithmetic: FloatArithmetic | IntegerArithmetic | GridArithmetic | TableArithmetic
+        if isinstance(model, TableCoder):
+            self.streams = model
+            note_streams(header.fingerprint, self.streams)
+            self._arithmetic = TableArithmetic(model)
+            self.block_rows = integer_block_rows(header.spec.size, 8, torch.device("cpu"))
+            return
         if isinstance(model, Networks):
             self.streams = stream_coder(header, model.prepare())
             note_streams(header.fingerprint, self.streams)
@@ -103,6 +120,8 @@ class Codec:
             raise CodecError(f"cannot read {path}: {first_line(error)}; restore the codec") from None
         if header.format == CONTEXT_FORMAT:
             return cls._of_context(header, folder, state, device)
+        if header.format == TABLE_FORMAT:
+            return cls._of_tables(header, folder, state)
         model = _unallocated_model(header, folder, most_layers=len(state))
         expected = model.state_dict()
         if header.format == BYTE_FORMAT:
@@ -128,6 +147,16 @@ class Codec:
             codec = cls(header, load_packed(empty_networks(header), state), device)
         except (OverflowError, ValueError) as error:
             raise CodecError(f"{path} does not hold the networks of a context codec: {error}; restore it") from None
+        codec.folder = folder
+        return codec
+
+    @classmethod
+    def _of_tables(cls, header: CodecHeader, folder: Path, state: dict[str, Tensor]) -> "Codec":
+        try:
+            codec = cls(header, load_table_coder(header, state))
+        except ValueError as error:
+            path = folder / WEIGHTS_NAME
+            raise CodecError(f"{path} does not hold the networks of a codec of tables: {error}; restore it") from None
         codec.folder = folder
         return codec
 

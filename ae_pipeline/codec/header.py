@@ -14,6 +14,8 @@ from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.options import MOST_SIDE
 from ae_pipeline.codec.context.options import NAME as CONTEXT
 from ae_pipeline.codec.context.options import Options as ContextOptions
+from ae_pipeline.codec.tables.options import LATENT_BYTES, TableOptions
+from ae_pipeline.codec.tables.options import NAME as TABLE
 from ae_pipeline.data.json_types import Finite, JsonModel, KindEntry, Samples, Sha256, Size
 from ae_pipeline.data.pixels import DTYPES, SampleSpec
 from ae_pipeline.errors import CodecError, DataError, first_line
@@ -21,10 +23,11 @@ from ae_pipeline.files import read_small, sha256_json, write_json
 from ae_pipeline.params.base import problems
 from ae_pipeline.params.options import MODELS, ModelName
 
-FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT, CONTEXT_FORMAT = 1, 2, 3, 4
-"""Floats from float16 weights, integers (arithmetic.py), floats from weights of a byte (weights.py), and values that
-come back within a bound (context/)."""
-_FORMATS = (FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT, CONTEXT_FORMAT)
+FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT, CONTEXT_FORMAT, TABLE_FORMAT = 1, 2, 3, 4, 5
+"""Floats from float16 weights, integers (arithmetic.py), floats from weights of a byte (weights.py), values that come
+back within a bound (context/), and rows of tables that do (tables/)."""
+_FORMATS = (FLOAT_FORMAT, INTEGER_FORMAT, BYTE_FORMAT, CONTEXT_FORMAT, TABLE_FORMAT)
+_BOUNDED = (CONTEXT_FORMAT, TABLE_FORMAT)
 HEADER_NAME = "codec.json"
 WEIGHTS_NAME = "weights.safetensors"
 _LARGEST_HEADER = 16 << 20
@@ -40,19 +43,27 @@ class Scaling(JsonModel):
 class Model(JsonModel):
     """Architecture: enough to rebuild the network that the weights belong to."""
 
-    name: ModelName | Literal["context"]
+    name: ModelName | Literal["context", "table"]
     latent_size: Size
     options: dict[str, Any]
 
     @model_validator(mode="after")
     def _options_are_known(self) -> "Model":
-        (ContextOptions if self.name == CONTEXT else MODELS[self.name]).model_validate(self.options)
+        if self.name == TABLE:
+            TableOptions.model_validate(self.options)
+        else:
+            (ContextOptions if self.name == CONTEXT else MODELS[self.name]).model_validate(self.options)
         return self
 
     @property
     def context(self) -> ContextOptions:
         """The options of a context codec."""
         return ContextOptions.model_validate(self.options)
+
+    @property
+    def table(self) -> TableOptions:
+        """The options of a codec of tables."""
+        return TableOptions.model_validate(self.options)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -76,7 +87,7 @@ class QuantiserHeader(JsonModel):
 class CodecHeader(JsonModel):
     """The whole of codec.json."""
 
-    format: Literal[1, 2, 3, 4]
+    format: Literal[1, 2, 3, 4, 5]
     fingerprint: Sha256
     samples: Samples
     scaling: Scaling
@@ -92,18 +103,21 @@ class CodecHeader(JsonModel):
         scales, latents = len(self.quantiser.scale), self.model.latent_size
         if scales != len(self.quantiser.zero_point) or not scales or latents % scales:
             raise ValueError("quantiser.scale and quantiser.zero_point must have model.latent_size values each")
-        if self.format not in (BYTE_FORMAT, CONTEXT_FORMAT) and scales != latents:
+        if self.format not in (BYTE_FORMAT, *_BOUNDED) and scales != latents:
             raise ValueError("quantiser.scale and quantiser.zero_point are short in a format that has no such ones")
         try:
             _ = self.spec
         except DataError as error:
             raise ValueError(str(error)) from None
-        if (self.format == CONTEXT_FORMAT) != (self.model.name == CONTEXT):
+        bounded = {CONTEXT: CONTEXT_FORMAT, TABLE: TABLE_FORMAT}.get(self.model.name)
+        if bounded != (self.format if self.format in _BOUNDED else None):
             raise ValueError(f"model {self.model.name} in a codec of format {self.format}")
         if self.format == INTEGER_FORMAT:
             self._fits_integers()
         if self.format == CONTEXT_FORMAT:
             self._fits_contexts()
+        if self.format == TABLE_FORMAT:
+            self._fits_tables()
         return self
 
     def _fits_contexts(self) -> None:
@@ -115,6 +129,16 @@ class CodecHeader(JsonModel):
         found = (self.quantiser.levels, self.quantiser.scale, self.quantiser.zero_point)
         if found != (256, [step], [128 * step]):
             raise ValueError(f"a context codec of this bound has steps of {step}")
+
+    def _fits_tables(self) -> None:
+        fields = len(self.model.table.fields)
+        if (self.samples.dtype, self.samples.shape) != ("float32", [fields]):
+            raise ValueError(f"a codec of tables with {fields} fields is for float32 samples of as many values")
+        found = (self.quantiser.levels, self.quantiser.scale, self.quantiser.zero_point)
+        if (self.scaling.offset, self.scaling.scale, found) != (0, 1, (256, [1.0], [0.0])):
+            raise ValueError("a codec of tables scales nothing")
+        if self.model.latent_size != LATENT_BYTES * fields:
+            raise ValueError(f"a codec of tables has {LATENT_BYTES} bytes of latents for each field")
 
     def _fits_integers(self) -> None:
         if (self.samples.dtype, self.scaling.offset, self.scaling.scale) != ("uint8", 0, 255):
@@ -128,11 +152,16 @@ class CodecHeader(JsonModel):
     @property
     def is_integer(self) -> bool:
         """Whether it computes in integers, the same on every machine; otherwise in floats."""
-        return self.format in (INTEGER_FORMAT, CONTEXT_FORMAT)
+        return self.format in (INTEGER_FORMAT, *_BOUNDED)
 
     @property
-    def max_error(self) -> int | None:
-        """No value comes back further away than this, in the samples' units; None: nothing is promised of values."""
+    def max_error(self) -> float | None:
+        """No value comes back further away than this, in the samples' units; None: nothing is promised of values.
+
+        The units of samples of tables are the ranges of their columns.
+        """
+        if self.format == TABLE_FORMAT:
+            return self.model.table.max_error
         return self.model.context.max_error if self.format == CONTEXT_FORMAT else None
 
     @property
@@ -170,7 +199,7 @@ class CodecHeader(JsonModel):
     @property
     def layout(self) -> Literal["list", "binary", "packed", "coded", "stream"]:
         """The layout in which the latents of a codec trained so take the fewest bits, as far as it can be told."""
-        if self.format == CONTEXT_FORMAT:
+        if self.format in _BOUNDED:
             return "stream"
         params = self.provenance.get("params")  # by their paths in params.yaml
         if not isinstance(params, dict) or not params.get("train.rate_weight"):

@@ -4,11 +4,10 @@ base             the contract of a kind, and what kinds share
 state            what a kind keeps of the user's records, in codec.json
 image            a record is a picture: its row is the pixels as they are, or its rows are tiles of it
 vector           a record is a list of numbers, or columns of numbers together, and its row these numbers
+table            a record is a row of a table, and its row the places of its values in lists and on grids
 audio            a record is a clip of sound, and its rows are its frames
 encoded          records that are the bytes of files in a column
-lapped           frames of sound that lap over each other
-audio_clips      clips put together from their frames
-audio_files      sound files, read piece by piece, and WAV files written
+sound/           clips and files of sound, and their frames
 image_files      image files opened with care; the inbox reads its pictures with it, too
 image_pixels     the pixels of a picture, and a file of them again
 image_tiles      pictures as tiles, and put together again
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from ae_pipeline.kinds.base import Kind
     from ae_pipeline.kinds.state import KindState
 
-KINDS = ("image", "vector", "audio")
+KINDS = ("image", "vector", "audio", "table")
 """The kinds of this package, each named as its file."""
 GROUP = "ae_pipeline.kinds"
 """Entry points of other packages: `name = "module:Class"`."""

@@ -25,8 +25,10 @@ from pydantic import Field, model_validator
 
 from ae_pipeline.data.pixels import SampleSpec
 from ae_pipeline.errors import DataError
-from ae_pipeline.kinds.audio_clips import CHANNEL, CHANNELS, FRAME, RATE, SAMPLES, SUBTYPE, Clip, turned
-from ae_pipeline.kinds.audio_files import (
+from ae_pipeline.kinds.base import Kind, Piece, Place, Row, Several, Source
+from ae_pipeline.kinds.encoded import ENCODED, as_column, bytes_of, is_encoded, kept_path, paths_of
+from ae_pipeline.kinds.sound.clips import CHANNEL, CHANNELS, FRAME, RATE, SAMPLES, SUBTYPE, Clip, turned
+from ae_pipeline.kinds.sound.files import (
     SOUND_SUFFIXES,
     BadValuesError,
     Sound,
@@ -35,9 +37,7 @@ from ae_pipeline.kinds.audio_files import (
     look_through,
     read,
 )
-from ae_pipeline.kinds.base import Kind, Piece, Place, Row, Several, Source
-from ae_pipeline.kinds.encoded import ENCODED, as_column, bytes_of, is_encoded, kept_path, paths_of
-from ae_pipeline.kinds.lapped import frames_of, lap
+from ae_pipeline.kinds.sound.lapped import frames_of, lap
 from ae_pipeline.kinds.state import Form, KindState
 from ae_pipeline.params.base import Section
 

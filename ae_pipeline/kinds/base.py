@@ -71,6 +71,9 @@ class Kind(ABC):
     column: str = "record"
     """Name of the column for records that come from files without names of columns."""
 
+    takes_all_together: ClassVar[bool] = False
+    """Whether all columns of a table that `takes_together` knows make a record, where none are named."""
+
     for_several_shapes: ClassVar[str] = "bring them to one size and one number of channels first"
     """What to do about records whose rows have several shapes."""
 
@@ -131,6 +134,14 @@ class Kind(ABC):
 
     def beside(self, records: pa.Array) -> dict[str, pa.Array]:  # noqa: ARG002
         """What the values of a column say beside the records, (n,) each: kept as columns `<column>_<name>`."""
+        return {}
+
+    def kept_beside(self, state: KindState) -> pa.Schema:  # noqa: ARG002
+        """Columns that the kind itself keeps beside records that columns make together; they are `folded`, too."""
+        return pa.schema([])
+
+    def beside_together(self, records: pa.Array, state: KindState) -> dict[str, pa.Array]:  # noqa: ARG002
+        """The columns of `kept_beside` for records that columns make together, (n,) each."""
         return {}
 
     def rounding(self, records: pa.Array | np.ndarray, state: KindState | None = None) -> tuple[float, int]:  # noqa: ARG002

@@ -143,9 +143,10 @@ class CodecParams(Section):
 
     family: Literal["autoencoder", "context"] = "autoencoder"
     """autoencoder: few latents for each row, with an error that is measured; context: every value within max_error,
-    for grey pictures of uint8 (codec/context)."""
+    for grey pictures of uint8 (codec/context), and tables (codec/tables)."""
     max_error: Annotated[int, Field(ge=0, le=127)] = 0
-    """For family context: no value comes back further away, in the samples' units. 0: every value as it was."""
+    """For family context: no value comes back further away, in the samples' units. 0: every value as it was. Bounds of
+    tables are in source.files.settings."""
 
 
 class QuantiserParams(Section):

@@ -110,7 +110,8 @@ class Files(Source):
             entry = self._fit(reader, settings, drawing)
             several = kind.row_columns(reader.state) if reader.state and kind.makes_several(reader.state) else None
             kept = Kept(reader.schema, listing.files[0], self._label, several)
-            refuse_same_names(listing.files[0].path, reader.form and reader.form.together, kept.schema)
+            folded = kind.folded(reader.state) if reader.state else ()
+            refuse_same_names(listing.files[0].path, reader.form and reader.form.together, kept.schema, folded)
             with Sink(raw, self._path, self._skip, kept, kind.for_several_shapes) as sink:
                 self._read_all(listing, reader, sink, drawing)
         sink.refuse_what_was_found()
@@ -135,7 +136,8 @@ class Files(Source):
         if reader.form is None:
             return reader.entry
         form = reader.form.model_copy(update={"label": self._label})
-        records = reader.sources(drawing if form.together is not None else None)
+        # Lists and grids are of all records: what is not on them is kept by itself, and none of it is learned from.
+        records = reader.sources(drawing if form.together is not None and not reader.kind.takes_all_together else None)
         try:
             reader.state = reader.kind.fit(form, settings, records)
         except DataError as error:

@@ -23,7 +23,7 @@ class Options(SourceOptions):
     """A file, a folder (with all that is below it), or a glob such as photos/**/*.png; or a URL of one of these at s3://,
     or of a file at https://."""
     kind: str = "image"
-    """What a record is: image, vector, audio, or a kind of another package (ae_pipeline/kinds/__init__.py)."""
+    """What a record is: image, vector, audio, table, or a kind of another package (ae_pipeline/kinds/__init__.py)."""
     column: Annotated[str | list[str] | None, BeforeValidator(_checked)] = None
     """The column (Parquet) or array (.npz) with the records; null: the only one that can be. A list of columns of
     numbers (Parquet): each row's numbers in these are a vector, for the kind vector."""
@@ -34,7 +34,7 @@ class Options(SourceOptions):
     `source_file`, those of a file; or the name of a column, those of one value. null: each is drawn by itself."""
     settings: dict[str, Any] = {}
     """What the kind can be told, by name: `tile`, `resize`, `colour` for image (kinds/image.py); `block`, `blocks`,
-    `rate` for audio (kinds/audio.py); nothing for vector."""
+    `rate` for audio (kinds/audio.py); `max_error`, `shares`, `absolute`, `unchanged` for table (kinds/table.py)."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the records held out for the test split. Each is drawn by its own name: more files change none. With
     `group`, groups are drawn that come near to it."""

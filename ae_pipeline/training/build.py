@@ -52,7 +52,10 @@ def build_codec(
     refuse_existing(folder)
     if params.codec.family == "context":
         from ae_pipeline.training.context.build import build_context_codec
+        from ae_pipeline.training.context.tables.build import build_table_codec, is_table
 
+        if is_table(train.kind):
+            return build_table_codec(train, validation, params, folder, git, on_epoch)
         return build_context_codec(train, validation, params, folder, git, on_epoch, checkpoints)
     begun, fitted = _fit(train, validation, params, on_epoch, checkpoints := checkpoints or Checkpoints())
     train_rows, validation_rows = begun.train_rows, begun.validation_rows

@@ -61,8 +61,14 @@ def check_fits(params: Params, spec: SampleSpec) -> None:
 
 def misfits(params: Params, spec: SampleSpec) -> Iterator[str]:
     """All settings that cannot lead to a codec for such samples that passes the gate."""
+    is_table = params.source.options.get("kind") == "table"
+    if is_table and params.codec.family != "context":
+        yield (
+            f"codec.family: {params.codec.family}, but source.files.kind is table, whose values come back within a "
+            "bound; set it to context, and encode.layout to stream"
+        )
     if params.codec.family == "context":
-        if reason := why_not(spec):
+        if not is_table and (reason := why_not(spec)):
             yield reason
         elif params.encode.layout == "stream" and (reason := too_many_rows(params.encode.row_group_rows, spec.size)):
             yield f"encode.row_group_rows: {reason}"

@@ -17,12 +17,16 @@ sys.path.insert(0, str(HERE.parent / "support"))
 
 from contexts import SMALL, pictures  # noqa: E402 (found through the line above)
 from handmade import encode, random_codec, random_pixels, write_rows  # noqa: E402
+from made_tables import fitted, related_columns  # noqa: E402
 
 from ae_pipeline.codec.context.networks import Networks  # noqa: E402
 from ae_pipeline.codec.context.options import Options  # noqa: E402
 from ae_pipeline.codec.context.saving import save_context_codec  # noqa: E402
+from ae_pipeline.codec.tables.saving import save_table_codec  # noqa: E402
 from ae_pipeline.data.pixels import SampleSpec  # noqa: E402
 from ae_pipeline.data.splits import write_splits  # noqa: E402
+from ae_pipeline.data.table_columns.fields import places_of  # noqa: E402
+from ae_pipeline.data.table_columns.rows import fields_of  # noqa: E402
 from ae_pipeline.models.dense import Options as DenseOptions  # noqa: E402
 from ae_pipeline.models.patches import Options as PatchOptions  # noqa: E402
 from ae_pipeline.params import EncodeParams, Params, TrainParams  # noqa: E402
@@ -36,11 +40,14 @@ from ae_pipeline.store.reading.decode import decode_store  # noqa: E402
 from ae_pipeline.store.writing.appending import append_samples  # noqa: E402
 from ae_pipeline.training.build import build_codec  # noqa: E402
 from ae_pipeline.training.context.fit import fit_context  # noqa: E402
+from ae_pipeline.training.context.tables.fit import fit_table  # noqa: E402
 
 DENSE, CONV, CODED, INTEGER, PATCHES, BYTES, CONTEXT = (
     f"store-v2{kind}" for kind in ("", "-conv", "-coded", "-integer", "-patches", "-bytes", "-context")
 )
 JOINED, SEGMENTS = "store-v3-joined", "store-v4"
+TABLE = "table/store"
+"""In a folder of its own: its rows are floats, and what is expected of them is their latents."""
 PARAMS = {
     "source": {"name": "synthetic", "synthetic": {"train_rows": 2000, "test_rows": 40, "height": 6, "width": 6}},
     "prepare": {"rows_per_shard": 20},
@@ -118,6 +125,22 @@ def make_context(folder: Path, work: Path) -> None:
     _finish(encode(samples, work / "codec", folder / CONTEXT, layout="stream", row_group_rows=90), folder, work)
 
 
+def make_table(folder: Path, work: Path) -> None:
+    """A trained codec of tables: 90 rows of 5 columns with gaps, numbers within 2% of their range, in two streams."""
+    kind, state, records = fitted(related_columns(3000, 3), max_error=0.02)
+    rows = np.stack(list(kind.to_rows(records, str, state)))
+    fields = fields_of(state.columns)
+    places = places_of(rows, fields)
+    train = TrainParams(epochs=16, batch_size=128, learning_rate=0.01, device="cpu")
+    options, parts, _ = fit_table(places[:2500], places[2500:], fields, train)
+    save_table_codec(work / "codec", options, parts, {})
+    samples = write_rows(work / "rows.parquet", rows[:90], id=list(range(90)))
+    store = encode(samples, work / "codec", folder / TABLE, layout="stream", row_group_rows=60)
+    found = [rows for part in store.manifest.parts for rows in store.read_part(part, 1000)]
+    latents = [latent for block in found for latent in block.latents.view("<i4").tolist()]
+    (folder / "table/expected.json").write_text(json.dumps(latents, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
 def make_joined(folder: Path, work: Path) -> None:
     """An untrained dense codec in integers: 14 rows of uint8 4x3 in two parts, one of which was joined of three."""
     options = DenseOptions(hidden_sizes=[6], activation="relu")
@@ -167,7 +190,7 @@ def _finish(store: LatentStore, folder: Path, work: Path) -> None:
 def make(folder: Path) -> None:
     """All stores, each with its `.expected.json` beside it."""
     makers = (make_dense, make_conv, make_coded, make_integer, make_patches, make_bytes, make_context)
-    for make_one in (*makers, make_joined, make_segments):
+    for make_one in (*makers, make_table, make_joined, make_segments):
         with tempfile.TemporaryDirectory() as work:
             make_one(folder, Path(work))
 

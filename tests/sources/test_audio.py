@@ -12,7 +12,7 @@ from ae_pipeline.data.json_types import KindEntry
 from ae_pipeline.data.splits import write_splits
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds import build_kind, open_kind
-from ae_pipeline.kinds.lapped import frames_of, lap, unlap
+from ae_pipeline.kinds.sound.lapped import frames_of, lap, unlap
 from ae_pipeline.kinds.state import Form, entry_of
 from ae_pipeline.params import PrepareParams, SourceParams
 from ae_pipeline.sources import build_source

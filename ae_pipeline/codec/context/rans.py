@@ -150,10 +150,13 @@ class Reader:
             self._begin_tail()
 
     def read(self, edges: np.ndarray) -> np.ndarray:
-        """uint8 symbols (n,) of the next call; edges int32 (17, n): where each of 16 symbols begins, from 0 to ONE."""
+        """uint8 symbols (n,) of the next call; edges int32 (symbols + 1, n): where each begins, from 0 to ONE.
+
+        There are at most 256 symbols.
+        """
         count = edges.shape[1]
         symbols, columns = np.empty(count, np.uint8), np.arange(count)
-        inner, lanes = edges[1:16], len(self._states)
+        inner, lanes = edges[1:-1], len(self._states)
         for left in range(0, count, lanes):
             right = min(left + lanes, count)
             state, found = self._states[: right - left], symbols[left:right]

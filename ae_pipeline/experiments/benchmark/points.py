@@ -21,8 +21,8 @@ from ae_pipeline.evaluation.measures.row_errors import joined, means_of, measure
 from ae_pipeline.evaluation.neighbours import Neighbours
 from ae_pipeline.experiments.benchmark.whole_pictures import WholePictures, tile_of, whole_pictures
 from ae_pipeline.kinds.audio import AudioKind
-from ae_pipeline.kinds.audio_clips import RATE, SAMPLES
 from ae_pipeline.kinds.base import Kind
+from ae_pipeline.kinds.sound.clips import RATE, SAMPLES
 from ae_pipeline.kinds.state import KindState
 from ae_pipeline.store.reading.own_form import RECORD
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 from ae_pipeline.errors import DataError
 from ae_pipeline.evaluation.measures.records.errors import record_bounds
 from ae_pipeline.experiments.benchmark.points import Point, Rows, Tell, timed
-from ae_pipeline.kinds.audio_clips import RATE, SUBTYPE
-from ae_pipeline.kinds.audio_files import INSTALL, as_written, write_wav, written_as
+from ae_pipeline.kinds.sound.clips import RATE, SUBTYPE
+from ae_pipeline.kinds.sound.files import INSTALL, as_written, write_wav, written_as
 
 # Bits a second of each channel that Opus is asked for; libsndfile takes them as a level of compression.
 _OPUS_BITS = (6_000, 8_000, 12_000, 16_000, 24_000, 32_000, 48_000, 64_000, 96_000, 128_000)

@@ -21,6 +21,7 @@ _TAKEN = {
     SOURCE_FILE: "the name of each record's file",
     **dict.fromkeys(STORE_COLUMNS, "which a latent store keeps for itself"),
 }
+_NOT_TAKEN = {**_TAKEN, ROW_ID: "by which the rows are called"}
 _TOGETHER = "; columns of numbers make a vector together, as a list in source.files.column (--column for each)"
 
 
@@ -39,7 +40,7 @@ def refuse_repeated_names(place: Path, schema: pa.Schema) -> None:
 
 def choose_columns(place: str, schema: pa.Schema, kind: Kind, wanted: Sequence[str]) -> list[str]:
     """Columns that make a record together, in the order wanted. Raises DataError, which names the one that cannot."""
-    taken = {**_TAKEN, ROW_ID: "by which the rows are called"}
+    taken = _NOT_TAKEN
     able = [field.name for field in schema if kind.takes_together(field.type) and field.name not in taken]
     advice = f"name some of {named([f'`{name}`' for name in able], _NAMED)} in source.files.column"
     if not able:
@@ -71,10 +72,27 @@ def choose_columns(place: str, schema: pa.Schema, kind: Kind, wanted: Sequence[s
     return list(wanted)
 
 
-def refuse_same_names(place: Path, together: pa.Schema | None, beside: pa.Schema) -> None:
-    """Raise DataError where a column that is taken together with others has the name of one that is kept beside."""
+def all_columns(place: str, schema: pa.Schema, kind: Kind) -> list[str]:
+    """All columns that can make a record together, for kinds that take them all. Raises DataError where none can."""
+    found = [field.name for field in schema if kind.takes_together(field.type) and field.name not in _NOT_TAKEN]
+    if not found:
+        there = named([f"{field.name} ({field.type})" for field in schema], _NAMED)
+        what = f"has no column that can be one of a record, found the columns {there}"
+        raise DataError(what, place=place, advice="set another source.files.kind")
+    return found
+
+
+def refuse_same_names(place: Path, together: pa.Schema | None, beside: pa.Schema, kept: Sequence[str] = ()) -> None:
+    """Raise DataError where a column that is taken together with others has the name of one that is kept beside.
+
+    `kept` are those that the kind itself keeps of its columns.
+    """
+    for name in kept:
+        if beside.names.count(name) > 1:
+            what = f"has a column `{name}`, which the kind keeps beside its records under this very name"
+            raise DataError(what, place=place, advice="rename it")
     for name in together.names if together is not None else ():
-        if name in beside.names:
+        if name in beside.names and name not in kept:
             what = f"has a column `{name}` among those of its records, and another one of that name is kept beside them"
             raise DataError(what, place=place, advice="rename it, or leave it out of source.files.column")
 

@@ -92,7 +92,7 @@ def _open_own(
     notes = [*_left_out(data.shown, listing), *notes]
     several = kind.row_columns(state) if kind.makes_several(state) else None
     kept = Kept(reader.schema, listing.files[0], _label(state.form, reader, listing), several)
-    refuse_same_names(listing.files[0].path, state.form.together, kept.schema)
+    refuse_same_names(listing.files[0].path, state.form.together, kept.schema, kind.folded(state))
     return OwnSamples(listing, reader, kept, spec, skip=skip, notes=notes, known=known)
 
 

@@ -25,6 +25,7 @@ from ae_pipeline.kinds.base import Kind, Place, Row, Source
 from ae_pipeline.kinds.state import Form, KindState
 from ae_pipeline.sources.own_files.columns import (
     Wanted,
+    all_columns,
     beside_columns,
     choose_column,
     choose_columns,
@@ -147,6 +148,7 @@ class Tables(Reader):
             table = parquet.schema_arrow
         self._spec: SampleSpec | None = None
         self._column: str | None = None
+        self._beside = pa.schema([])
         self._fields: list[pa.Field] = []
         """The columns that make a record together; none where one column holds the records."""
         self._choose(first[0], table, column)
@@ -155,20 +157,29 @@ class Tables(Reader):
         """Set which columns hold the records, and what form they have."""
         refuse_repeated_names(file.path, table)
         names = tuple(table.names)
+        if column is None and self.kind.takes_all_together and _stated(file, table, column) is None:
+            column = all_columns(str(file.path), table, self.kind)
         if column is not None and not isinstance(column, str):
             chosen = choose_columns(str(file.path), table, self.kind, column)
             self._fields = [table.field(name).with_metadata(None) for name in chosen]
-            self.schema = beside_columns(table, chosen, self.kind)
+            self._beside = beside_columns(table, chosen, self.kind)
             self.form = Form(sort="table", type=describe_type(pa.struct(self._fields), file.path), columns=names)
             return
         self._spec = _stated(file, table, column)
         self._column = PIXELS if self._spec else choose_column(str(file.path), table, self.kind, column)
-        self.schema = beside_columns(table, self._column, self.kind)
+        self._beside = beside_columns(table, self._column, self.kind)
         if self._spec:
             self.form, self.entry = None, stated_kind({file.path: table})
         else:
             described = describe_type(table.field(self._column).type, file.path)
             self.form = Form(sort="table", column=self._column, type=described, columns=names)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns beside the records: the table's others, and what the kind keeps of them, once it is fitted."""
+        if self._column is not None or self.state is None:
+            return self._beside
+        return pa.schema([*self._beside, *self.kind.kept_beside(self.state)])
 
     @property
     def _names(self) -> list[str]:
@@ -202,6 +213,9 @@ class Tables(Reader):
             elif self._column is not None:
                 for name, beside in self.kind.beside(values).items():
                     columns = columns.append_column(f"{self._column}_{name}", beside)
+            elif self.state is not None:
+                for name, beside in self.kind.beside_together(values, self.state).items():
+                    columns = columns.append_column(name, beside)
             rows = self.kind.to_rows(values, row_place(file.path, first), self.state)
             rounding = self.kind.rounding(values, self.state)
             yield Records(rows, columns, first, row_place(file.name, first), rounding, values)

@@ -7,4 +7,5 @@ course   the training of one of them
 abreast  the training of both, side by side
 fit      all of it
 build    the codec's folder
+tables/  the same for rows of tables
 """

@@ -16,10 +16,10 @@ from ae_pipeline.data.pixels import PIXELS
 from ae_pipeline.data.sample_schema import spec_of, stated_spec
 from ae_pipeline.errors import ConfigError, DataError, named
 from ae_pipeline.kinds import KINDS, build_kind, kind_names
-from ae_pipeline.kinds.audio_files import SOUND_SUFFIXES
 from ae_pipeline.kinds.base import Kind
 from ae_pipeline.kinds.encoded import bytes_of, is_encoded
 from ae_pipeline.kinds.image_files import IMAGE_SUFFIXES
+from ae_pipeline.kinds.sound.files import SOUND_SUFFIXES
 from ae_pipeline.sources.own_files.arrays import records_of_array
 from ae_pipeline.sources.own_files.columns import Wanted, choose_columns, refuse_repeated_names
 from ae_pipeline.sources.own_files.listing import ARRAY, SINGLE, TABLE, FoundFile, Listing, sort_of
@@ -27,7 +27,7 @@ from ae_pipeline.workspace.looking.found import IDX, OTHERS, TABLES, TEXTS, Foun
 
 TABLE_KIND, TEXT_KIND = "table", "text"
 COMING = (TABLE_KIND, TEXT_KIND)
-"""Kinds that are recognised and not there yet."""
+"""Kinds whose rows are not looked at: `text` is not there yet, and of `table` the columns say enough."""
 _SORT_OF_KIND = {TABLES: TABLE_KIND, TEXTS: TEXT_KIND}
 _IMAGE, _VECTOR, _AUDIO = "image", "vector", "audio"
 _NAMED = 5

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ae_pipeline.evaluation.measures.records.pictured import PicturedRecord
-from ae_pipeline.kinds.audio_clips import RATE
+from ae_pipeline.kinds.sound.clips import RATE
 
 _BLUE, _ORANGE, _GREY = "#2463a8", "#d9730d", "#8a8a8a"
 _SECONDS = 4.0

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from ae_pipeline.errors import DataError, IncompleteRecordError
-from ae_pipeline.kinds.audio_files import as_written, write_wav
-from ae_pipeline.kinds.lapped import frames_of, unlap
+from ae_pipeline.kinds.sound.files import as_written, write_wav
+from ae_pipeline.kinds.sound.lapped import frames_of, unlap
 
 FRAME, CHANNEL, SAMPLES, RATE, CHANNELS, SUBTYPE = (
     *("frame", "channel", "clip_samples", "clip_rate", "clip_channels", "clip_subtype"),
