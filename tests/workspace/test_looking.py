@@ -126,7 +126,7 @@ def test_what_is_not_clear_is_said_with_what_is_there_and_what_to_do(tmp_path):
         guess_kind(find("two.parquet"), column="x")
     with pytest.raises(DataError, match="of which the kind `vector` reads none; expected"):
         guess_kind(find("mixed"), "vector")
-    for kind, words in {"sound": "no kind 'sound'; expected one of image", "table": "the kind 'table' is not"}.items():
+    for kind, words in {"sound": "no kind 'sound'; expected one of image", "text": "the kind 'text' is not"}.items():
         with pytest.raises(ConfigError, match=words):
             guess_kind(find("two.parquet"), kind)
 
@@ -233,15 +233,15 @@ def test_records_of_several_rows_are_counted_as_records_and_rows(tmp_path):
     assert not found.nothing_can_be_read
 
 
-def test_tables_and_texts_are_recognised_and_not_taken(tmp_path, ae):
+def test_tables_are_recognised_by_their_columns(tmp_path, ae):
     table(tmp_path / "a.parquet", a=[1.0, 2.0], b=[1, None], c=["x", "y"])
     code, out, err = ae("inspect", "a.parquet")
     assert (code, err) == (0, "")
-    for words in ("kind     table", "records  2", "b (int64), 1 missing", "the kind `table` is not supported yet"):
+    for words in ("table, by the columns", "2\n", "b (int64), 1 missing", "keeps every number within a bound"):
         assert words in out
-    code, out, err = ae("init", "ws", "--data", "a.parquet")
-    assert (code, out) == (1, "")
-    assert "the kind `table` is not there yet" in err
+    (tmp_path / "b.csv").write_text("a,b\n1,2\n")
+    code, out, err = ae("inspect", "b.csv")
+    assert (code, "the kind `table` reads Parquet" in out) == (0, True)
 
 
 def test_pictures_of_several_sizes_are_tiles_with_their_own_preset(tmp_path):

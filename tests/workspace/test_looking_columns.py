@@ -11,6 +11,8 @@ import pytest
 from own_columns import save
 from ruamel.yaml import YAML
 
+from ae_pipeline.params import load_params
+
 RANDOM = np.random.default_rng(0)
 
 
@@ -104,10 +106,12 @@ def test_one_column_is_a_vector_of_one_number(ae, options, tmp_path):
     assert YAML(typ="safe").load(tmp_path / "ws/params.yaml")["source"]["files"]["column"] == ["a b"]
 
 
-def test_init_on_a_table_says_how_its_columns_can_be_taken(ae):
-    code, _, err = ae("init", "ws", "--data", "t.parquet")
-    assert code == 1
-    assert "columns of numbers can be taken as a vector: name each with a --column of its own" in err
+def test_init_on_a_table_writes_the_settings_of_a_codec_of_tables(ae, tmp_path):
+    code, out, err = ae("init", "ws", "--data", "t.parquet")
+    assert (code, err) == (0, "")
+    assert "every number comes back within 1% of its column's range" in out
+    params = load_params(tmp_path / "ws/params.yaml")
+    assert (params.source.options["kind"], params.codec.family, params.encode.layout) == ("table", "context", "stream")
 
 
 @pytest.mark.slow

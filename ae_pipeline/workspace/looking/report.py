@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ae_pipeline.errors import named
 from ae_pipeline.sources.own_files.drawing.groups import LEAST_GROUPS
 from ae_pipeline.sources.own_files.listing import TABLE
+from ae_pipeline.workspace.looking.guess import TABLE_KIND
 from ae_pipeline.workspace.looking.look import Looked, training_seconds
 from ae_pipeline.workspace.looking.tables import TableLook
 from ae_pipeline.workspace.looking.tally import MOST_BYTES, Reason, describe_sizes
@@ -191,7 +192,12 @@ def _of_table(looked: Looked) -> Iterator[Line]:
             "columns",
             "not looked at: write the data as Parquet, of which columns of numbers can be taken as a vector",
         )
-    yield "refused", f"the kind `{kind}` is not supported yet: it comes with exact coding"
+    if kind == TABLE_KIND and table.is_parquet:
+        yield "settings", "`init` writes those of a codec that keeps every number within a bound: docs/kinds/table.md"
+    elif kind == TABLE_KIND:
+        yield "refused", "the kind `table` reads Parquet: write the data as Parquet"
+    else:
+        yield "refused", f"the kind `{kind}` is not supported yet: it comes with exact coding"
     yield from _group("numbers", _as_vector(looked, table))
 
 
