@@ -3,7 +3,7 @@
 samples          SampleSet: rows in Parquet shards, read in blocks
 blocks           rows in memory, cut anew
 sample_files     which files a data set is, and the keys in its folders' names
-scaled_columns/  columns of numbers of a table, each on a scale of its own
+table_columns/   columns of a table as rows of numbers
 value_range      where values lie, and whether outliers decide the scaling
 pixels           shape and dtype of a sample, and its Arrow column; what a source gives: the rows of one split
 sample_schema    what Parquet files say about their samples

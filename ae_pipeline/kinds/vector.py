@@ -5,7 +5,7 @@ rounded to float32, by at most 6e-8 of each; `rounding` measures it, and a vecto
 by name. Decoded vectors have the user's own type again: rounded to float16, or widened to float64.
 
 Columns of numbers of a table can be taken together, by their names: each row's numbers in them are its vector, scaled
-column by column (data/scaled_columns/). They come back as these columns, in their types.
+column by column (data/table_columns/scaled/). They come back as these columns, in their types.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from pydantic import Field, model_serializer, model_validator
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from ae_pipeline.data.pixels import SampleSpec
-from ae_pipeline.data.scaled_columns.columns import (
+from ae_pipeline.data.table_columns.scaled.columns import (
     MOST_COLUMNS,
     columns_of_rows,
     fit_ranges,
@@ -26,7 +26,7 @@ from ae_pipeline.data.scaled_columns.columns import (
     rows_of_columns,
     unlike_constants,
 )
-from ae_pipeline.data.scaled_columns.scaling import Range
+from ae_pipeline.data.table_columns.scaled.scaling import Range
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds.base import (
     WIDER,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ae_pipeline.data.scaled_columns import columns
-from ae_pipeline.data.scaled_columns.columns import fit_ranges, rounding_of_columns, rows_of_columns
-from ae_pipeline.data.scaled_columns.scaling import Range, scaled, unscaled, usual_range
+from ae_pipeline.data.table_columns.scaled import columns
+from ae_pipeline.data.table_columns.scaled.columns import fit_ranges, rounding_of_columns, rows_of_columns
+from ae_pipeline.data.table_columns.scaled.scaling import Range, scaled, unscaled, usual_range
 from ae_pipeline.errors import DataError
 
 DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")

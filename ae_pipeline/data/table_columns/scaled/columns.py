@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from ae_pipeline.data.scaled_columns.scaling import Range, scaled, unscaled, usual_range
+from ae_pipeline.data.table_columns.scaled.scaling import Range, scaled, unscaled, usual_range
 from ae_pipeline.errors import DataError, named
 
 MOST_COLUMNS = 1024
