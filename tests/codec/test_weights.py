@@ -83,7 +83,7 @@ def test_a_grid_has_a_step_for_each_channel(tmp_path):
             "must have model.latent_size values each",
         ),
         ({"format": 1}, "short in a format"),
-        ({"format": 5}, "has format 5, expected 1 to 4; use a newer ae-pipeline"),
+        ({"format": 6}, "has format 6, expected 1 to 5; use a newer ae-pipeline"),
         ({"format": 4}, "model grid in a codec of format 4"),
     ],
 )
