@@ -122,8 +122,10 @@ def evaluate_codec(
 
 def _names_of_values(entry: KindEntry | None) -> tuple[str, ...]:
     """The columns that make a row together; none where one column holds it."""
-    columns = None if entry is None else open_kind(entry, "the codec")[1].form.together
-    return () if columns is None else tuple(columns.names)
+    if entry is None:
+        return ()
+    kind, state = open_kind(entry, "the codec")
+    return kind.value_names(state)
 
 
 def evaluate_store(store: LatentStore, samples: SampleSet, device: str) -> Metrics:

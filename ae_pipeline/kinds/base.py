@@ -160,6 +160,10 @@ class Kind(ABC):
         """Columns that the kind gives each row of a record that has several: place in the record, true size."""
         return pa.schema([])
 
+    def value_names(self, state: KindState) -> tuple[str, ...]:
+        """The columns that a row's values are of, where columns were taken together."""
+        return () if state.form.together is None else tuple(state.form.together.names)
+
     def column_type(self, state: KindState, spec: SampleSpec) -> pa.DataType:
         """Type of the column that `from_rows` makes: the user's own, or what suits records that were in no column."""
         if state.form.sort == "table" and state.form.arrow_type is not None:

@@ -133,6 +133,12 @@ class TableKind(Kind):
         assert state.form.arrow_type is not None
         return state.form.arrow_type
 
+    def value_names(self, state: KindState) -> tuple[str, ...]:
+        assert isinstance(state, TableState)
+        assert state.form.together is not None
+        pairs = zip(state.form.together.names, map(fields_of, zip(state.columns)), strict=True)
+        return tuple(name if field is fields[-1] else f"{name}, missing" for name, fields in pairs for field in fields)
+
     def from_rows(self, rows: np.ndarray, attributes: pa.Table, state: KindState) -> pa.Array:
         assert isinstance(state, TableState)
         assert state.form.together is not None

@@ -162,3 +162,10 @@ def test_decimals_keep_their_digits():
     table = pa.table({"d": pa.array([Decimal("1.10"), None, Decimal("-2.05")] * 20, pa.decimal128(6, 2))})
     kind, state, records = fitted(table, max_error=0)
     assert there_and_back(kind, state, records).equals(records)
+
+
+def test_each_field_has_the_name_of_its_column():
+    kind, state, records = fitted(related_columns(60), max_error=0.02)
+    names = kind.value_names(state)
+    assert len(names) == next(kind.to_rows(records, str, state)).shape[0]
+    assert names == ("size", "grade", "price", "width", "seen, missing", "seen")
