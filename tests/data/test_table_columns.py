@@ -10,6 +10,7 @@ from made_tables import columns_of_all_types, fitted, records_of, related_column
 from ae_pipeline.data.arrow_types import type_from_json, type_to_json
 from ae_pipeline.data.table_columns.exceptions import NAME
 from ae_pipeline.data.table_columns.fields import places_of
+from ae_pipeline.data.table_columns.fit import Bound, seer_of
 from ae_pipeline.data.table_columns.rows import fields_of
 from ae_pipeline.errors import DataError
 from ae_pipeline.kinds.state import entry_of
@@ -169,3 +170,25 @@ def test_each_field_has_the_name_of_its_column():
     names = kind.value_names(state)
     assert len(names) == next(kind.to_rows(records, str, state)).shape[0]
     assert names == ("size", "grade", "price", "width", "seen, missing", "seen")
+
+
+@pytest.mark.parametrize("far", [1e9, -4e7])
+@pytest.mark.parametrize("kind", [pa.float64(), pa.int64(), pa.float32()])
+def test_a_few_values_far_away_do_not_make_the_bound_wide_and_come_back_as_they_were(far, kind):
+    random = np.random.default_rng(3)
+    values = random.integers(0, 400, 2000).astype(np.float64)
+    values[[7, 900]] = far, 2 * far
+    table = pa.table({"fare": pa.array(values).cast(kind), "night": pa.array(values > 200)})
+    kind_of, state, records = fitted(table, max_error=0.01)
+    assert state.columns[0].bound < 5
+    found = there_and_back(kind_of, state, records, widest_rows(kind_of, state, records)).field("fare").to_numpy()
+    assert found[[7, 900]].tolist() == [far, 2 * far]
+    assert np.abs(np.delete(found - values, [7, 900])).max() <= 4
+
+
+def test_a_column_of_very_many_values_keeps_some_from_all_its_blocks():
+    seer = seer_of(pa.int64(), Bound(0.01, None))
+    for block in range(40):
+        seer.add(pa.array(np.arange(10_000) % 50 + 1000 * block))
+    column = seer.state()
+    assert (column.low, column.low + column.step * column.largest) == (0, 39_049)

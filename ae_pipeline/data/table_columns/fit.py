@@ -18,6 +18,8 @@ _FINEST = 256
 # Numbers that are all different, this many at least, are names of rows.
 _LEAST_IDS, _KEPT = 1000, 1 << 16
 _ROWS_PER_VALUE = 4
+# Values outside what all but a thousandth span, so many times as wide, would decide how wide all others are bounded.
+_FAR_OUT, _RARE = 20, 0.001
 # Three times as far, and twice that, is within int64.
 _WIDEST = (1 << 63) // 8
 
@@ -75,6 +77,7 @@ class Numbers:
         self._gcd = 0
         self._decimals: int | None = 0
         self._kept: list[np.ndarray] = []
+        self._every = 1
         self._too_wide = False
 
     def add(self, column: pa.Array) -> None:
@@ -95,14 +98,30 @@ class Numbers:
         least, most = values.min().item(), values.max().item()
         first = self._least is None
         self._least, self._most = (least, most) if first else (min(least, self._least), max(most, self._most))
-        if sum(map(len, self._kept)) < _KEPT:
-            self._kept.append(values)
+        self._keep(values)
         if values.dtype.kind == "f":
             self._look_for_decimals(values)
         else:
             # Python's whole numbers: a difference of two of 64 bits may take 65.
             apart = np.unique(values).astype(object) - int(self._kept[0][0])
             self._gcd = math.gcd(self._gcd, *apart.tolist())
+
+    def _keep(self, values: np.ndarray) -> None:
+        """Keep every so many-th value of each block, fewer the more there are."""
+        self._kept.append(values[:: self._every])
+        if sum(map(len, self._kept)) > 2 * _KEPT:
+            self._kept, self._every = [kept[::2] for kept in self._kept], 2 * self._every
+
+    def _without_outliers(self) -> None:
+        """Let the range be that of nearly all values, where a few lie far outside it: those become exceptions."""
+        found = np.sort(np.concatenate(self._kept))
+        rare = int(_RARE * len(found)) + 1
+        if len(found) <= 2 * rare:
+            return
+        low, high = found[rare].item(), found[-1 - rare].item()
+        if 0 < _FAR_OUT * (high - low) < self._most - self._least:
+            near = found[(found >= low - (high - low)) & (found <= high + (high - low))]
+            self._least, self._most = near[0].item(), near[-1].item()
 
     def _look_for_decimals(self, values: np.ndarray) -> None:
         while self._decimals is not None:
@@ -121,6 +140,7 @@ class Numbers:
             return Unchanged(reason="no numbers") if one == 0 else Constant(value=scalar_of(one))
         if self._least == self._most and not missing:
             return Constant(value=scalar_of(self._least))
+        self._without_outliers()
         if self._are_ids():
             return Unchanged(reason="whole numbers that are all different")
         if pa.types.is_floating(self._kind):
