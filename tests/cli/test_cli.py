@@ -249,7 +249,9 @@ def test_version_and_check(ae, tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text("source: {name: cifar}\npaths: {reports: /tmp/x}\n")
     assert fails_with_one_line(ae("check"), "2 problem(s)", "source.name", "'cifar'", "paths.reports")
     (tmp_path / "params.yaml").write_text("bench: {presets: [small, smal]}\n")
-    assert fails_with_one_line(ae("check"), "no preset 'smal'; expected one of balanced, bold, compact, compact_balanced,")
+    assert fails_with_one_line(
+        ae("check"), "no preset 'smal'; expected one of balanced, bold, compact, compact_balanced,"
+    )
 
 
 def test_a_log_says_how_far_a_run_is_with_rows_per_second(ae, synthetic_prepared, tiny_codec, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ def test_a_preset_is_written_into_params_yaml_and_nothing_else_changes(ae, name,
     yaml.version = (1, 1)  # as PyYAML reads: 8e-05 is a text there
     assert yaml.load(path)["train"]["rate_weight"] == preset_params(name, before).train.rate_weight
     code, _, error = ae("preset", "huge", "--params", path)
-    assert (code, "expected one of balanced, compact, compact_balanced," in error) == (1, True)
+    assert (code, "expected one of balanced, bold, compact, compact_balanced," in error) == (1, True)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -141,7 +141,7 @@ def test_a_kept_codec_that_is_damaged_is_trained_again(bench, workspace):
 def test_a_preset_that_there_is_not_is_told_before_any_work(bench):
     code, _, error = bench("--preset", "huge")
     assert code == 1
-    assert error.startswith("error: no preset 'huge'; expected one of balanced, compact, compact_balanced,")
+    assert error.startswith("error: no preset 'huge'; expected one of balanced, bold, compact, compact_balanced,")
     with pytest.raises(ConfigError):
         preset_params("../params")
 
