@@ -68,6 +68,7 @@ def test_info_of_a_codec(ae, tiny_codec):
     assert values["provenance"]["params"]["train.epochs"] == 8
 
 
+@pytest.mark.slow
 def test_info_does_not_load_torch(store):
     script = (
         "import sys; sys.argv = ['ae-pipeline', 'info', sys.argv[1]]\n"

@@ -58,6 +58,7 @@ def test_rows_unlike_all_others_come_back_too():
     assert coder.encode(np.zeros_like(noise))[0] in (ZSTD, NETWORKS)
 
 
+@pytest.mark.slow
 def test_one_stream_whatever_the_pieces_the_threads_and_the_products(monkeypatch):
     indices, coder = pictures(150, (12, 12)), coder_of((12, 12))
     stream = coder._coded(indices)
@@ -122,6 +123,7 @@ def test_chances_come_from_what_a_decoder_knows_by_then(error):
             assert np.array_equal(one[: end * count], two[: end * count])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [RAW, ZSTD, NETWORKS])
 def test_a_flipped_bit_anywhere_in_a_stream_is_refused_or_changes_nothing(method):
     indices, coder = pictures(6, (8, 8)), coder_of((8, 8))

@@ -331,6 +331,7 @@ def test_a_codec_is_trained_in_integers(rate_weight, samples, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_same_training_gives_the_same_codec(samples, tmp_path):
     prints = [
         build_codec(samples, samples, params_of(), tmp_path / name, {}, lambda epoch: None)[0].fingerprint

@@ -129,6 +129,7 @@ DISTURBANCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [50, 1000])
 @pytest.mark.parametrize("name", DISTURBANCES)
 def test_disturbed_images_are_found(name, rows, calibrated, fresh):

@@ -21,6 +21,7 @@ def test_thresholds_fall_with_the_number_of_rows(calibrated):
     assert found[-1] == pytest.approx((last.error_drift, last.latent_drift))
 
 
+@pytest.mark.slow
 def test_few_rows_have_thresholds_by_the_square_root(calibrated):
     few, fewer = (calibrated[1].thresholds(rows)[1] for rows in (40, 10))
     # Nearly: 40 and 10 rows beside 6,000 held-out ones.

@@ -216,6 +216,7 @@ def test_a_constant_output_never_passes(dtype, tmp_path):
         check_gate({"mse": 1e-9, "psnr": 90.0, "bits_per_row": 1.0, **metrics}, NO_LIMITS)
 
 
+@pytest.mark.slow
 def test_without_a_champion_a_codec_that_knows_nothing_is_not_promoted(outlier):
     folder, splits = outlier
     params = Params().promotion

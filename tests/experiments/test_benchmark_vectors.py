@@ -43,6 +43,7 @@ def measured(tmp_path_factory):
     return rows, {point.name: point for point in points}
 
 
+@pytest.mark.slow
 def test_codes_of_vectors_take_the_bits_that_they_say_and_more_of_them_keep_more(measured):
     rows, points = measured
     assert set(points) == {"int8", "int4", "PQ 4x8", "OPQ 4x8", "PQ 12x8", "OPQ 12x8"}

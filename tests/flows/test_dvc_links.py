@@ -74,6 +74,7 @@ def test_every_command_says_what_the_links_are_and_changes_nothing(command, whol
     assert what_is_there(folder) == before
 
 
+@pytest.mark.slow
 def test_an_encode_into_that_place_removes_nothing(tracked):
     samples, before = SampleSet.open(tracked / "0.parquet"), what_is_there(tracked)
     for params in (EncodeParams(device="cpu"), EncodeParams(device="cpu", layout="binary")):

@@ -103,6 +103,7 @@ def test_gradients_reach_every_parameter_of_a_model(name, shape):
     assert unreached == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape"), MODELS_AND_SHAPES)
 def test_a_model_learns(name, shape):
     model, x = model_of(name, shape), x_of(shape)

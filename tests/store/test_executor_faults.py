@@ -94,6 +94,7 @@ def workers_of(parent):
 # Processes of this machine.
 
 
+@pytest.mark.slow
 def test_how_a_process_ended_is_known_although_a_pool_waits_for_it_too():
     context = multiprocessing.get_context("fork")
     for _ in range(30):

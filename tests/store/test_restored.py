@@ -85,6 +85,7 @@ def test_a_codec_that_restores_nothing_says_so(rows, ae, tmp_path):
         list(decode_rows(LatentStore.open(made.path), restored=True))
 
 
+@pytest.mark.slow
 def test_a_codec_within_a_bound_learns_to_restore(tmp_path):
     sets = {
         name: write_rows(tmp_path / f"{name}.parquet", pictures(count, SIDES, seed), id=list(range(count)))

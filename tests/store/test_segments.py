@@ -147,6 +147,7 @@ def test_ids_find_the_parts_that_may_have_them_and_read_no_other_segment(made, t
     assert list(parts.that_may_hold({-1, 9999})) == []
 
 
+@pytest.mark.slow
 def test_a_changed_byte_of_any_segment_is_found_named_and_mended(made, store, sets):
     before, random = bytes_of(made / "store"), np.random.default_rng(2)
     for name in sorted(name for name in before if name.startswith("_segments/")):

@@ -110,6 +110,7 @@ def test_streams_are_for_context_codecs_alone(tiny_codec, rows, tmp_path):
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [0, 127])
 def test_training_learns_what_values_to_expect(bound, tmp_path):
     sets = {

@@ -149,6 +149,7 @@ def test_bits_that_were_trained_for_are_those_of_the_latents(synthetic_prepared,
     assert told == pytest.approx(codec.latent_size * entropy(latents.reshape(-1, 1)), rel=0.1)
 
 
+@pytest.mark.slow
 def test_without_a_rate_weight_nothing_is_learned_about_bits(synthetic_prepared, params, tmp_path):
     codec, latents, _, fitted = built(synthetic_prepared, params, tmp_path / "codec", rate_weight=0.0)
     assert fitted.rate is None

@@ -211,6 +211,7 @@ def test_a_compiled_model_trains_to_the_same_losses(data, tmp_path, monkeypatch)
         assert other.train_loss == pytest.approx(one.train_loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_that_are_mirrored_in_training_are_learned_both_ways(data):
     halves = SimpleNamespace(train_pixels=data.train_pixels.copy(), pixels=data.pixels.copy())
     for pixels in (halves.train_pixels, halves.pixels):

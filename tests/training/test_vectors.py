@@ -106,6 +106,7 @@ def test_more_latents_than_values_stay_unused_at_first(sets):
     assert (z[:, :VALUES] != 0).any()
 
 
+@pytest.mark.slow
 def test_leaving_a_klt_that_is_nearly_perfect_is_no_divergence(tmp_path):
     """Three columns, of which two go together: before training the loss was a hundredth of what steps then made."""
     random = np.random.default_rng(0)

@@ -133,6 +133,7 @@ def test_weights_that_end_early_or_go_on_are_refused(damage, tmp_path):
         load_packed(random_networks(SIDES), {"packed": torch.frombuffer(bytearray(damage(stream)), dtype=torch.uint8)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["drawn", "noise"])
 def test_the_stages_make_a_store_that_has_every_value(kept, tmp_path, capsys):
     noise = np.random.default_rng(0)

@@ -66,6 +66,7 @@ def check(found, wanted):
             assert found.column(name).equals(wanted.column(name)), name
 
 
+@pytest.mark.slow
 def test_the_table_comes_back_from_the_store_alone(workspace, table, ae, tmp_path):
     codec = workspace / "data/codec"
     parts = [tmp_path / f"{number}.parquet" for number in range(2)]
