@@ -14,8 +14,9 @@ from ae_pipeline.codec.context.chances import SYMBOLS, edges_of
 from ae_pipeline.codec.context.grid import Grid
 from ae_pipeline.codec.context.masks import fixed_widths
 from ae_pipeline.codec.context.rans import ONE, Reader, encode, picked
-from ae_pipeline.codec.context.streams import NETWORKS, RAW, ZSTD, StreamCoder
+from ae_pipeline.codec.context.streams import StreamCoder
 from ae_pipeline.codec.context.words import BLOCK_SLOPE, VALUE_SLOPE, block_symbols, mask_of, order_of
+from ae_pipeline.codec.stream_head import NETWORKS, RAW, ZSTD, compressed, head
 
 
 def coder_of(sides, error=0, seed=0):
@@ -80,15 +81,15 @@ def test_one_stream_whatever_the_pieces_the_threads_and_the_products(monkeypatch
 def test_a_stream_that_would_decode_to_anything_else_is_not_given_out(error, monkeypatch):
     grid, coder = Grid(error), coder_of((12, 12), error)
     indices = grid.indices(pictures(30, (12, 12)))
-    head, coded = bytes([NETWORKS]) + streams._digest(indices.tobytes()), coder._coded(indices)
-    coder._check(head + coded, indices)
+    start, coded = head(NETWORKS, indices.tobytes()), coder._coded(indices)
+    coder._check(start + coded, indices)
     damaged = bytearray(coded)
     damaged[len(coded) // 2] ^= 1
     other = indices.copy()
     other[3, 5, 5] = 0 if other[3, 5, 5] else 1
     for stream, values in ((bytes(damaged), indices), (coded[:-2], indices), (coded, other)):
         with pytest.raises(ValueError):  # noqa: PT011
-            coder._check(head + stream, values)
+            coder._check(start + stream, values)
     monkeypatch.setattr(coder, "_coded", lambda indices: bytes(damaged))
     stream = coder.encode(indices)
     assert stream[0] in (ZSTD, RAW)
@@ -129,10 +130,10 @@ def test_a_flipped_bit_anywhere_in_a_stream_is_refused_or_changes_nothing(method
     indices, coder = pictures(6, (8, 8)), coder_of((8, 8))
     payload = {
         RAW: indices.tobytes(),
-        ZSTD: streams._zstd().compress(indices.tobytes(), asbytes=True),
+        ZSTD: compressed(indices.tobytes()),
         NETWORKS: coder._coded(indices),
     }[method]
-    stream = bytes([method]) + streams._digest(indices.tobytes()) + payload
+    stream = head(method, indices.tobytes()) + payload
     assert np.array_equal(coder.decode(stream, 6), indices)
     refused, bits = 0, [*range(0, 200, 3), *range(200, 8 * len(stream), 61)]
     for bit in bits:
@@ -150,7 +151,7 @@ def test_a_flipped_bit_anywhere_in_a_stream_is_refused_or_changes_nothing(method
 @pytest.mark.parametrize("cut", [0, 1, 8, 9, 12, 30, -3, -1])
 def test_a_stream_that_was_cut_off_or_goes_on_is_refused(cut):
     indices, coder = pictures(6, (8, 8)), coder_of((8, 8))
-    stream = bytes([NETWORKS]) + streams._digest(indices.tobytes()) + coder._coded(indices)
+    stream = head(NETWORKS, indices.tobytes()) + coder._coded(indices)
     for damaged in (stream[:cut], stream + b"\0" * (cut % 7 + 1)):
         with pytest.raises(ValueError):  # noqa: PT011
             coder.decode(damaged, 6)

@@ -7,11 +7,12 @@ from made_tables import fitted, related_columns
 
 from ae_pipeline.codec.codec import Codec
 from ae_pipeline.codec.context.rans import ONE, Reader, encode
+from ae_pipeline.codec.stream_head import NETWORKS, RAW, ZSTD
 from ae_pipeline.codec.tables.chances import edges_of
 from ae_pipeline.codec.tables.fields import Symbols
 from ae_pipeline.codec.tables.options import latents_of
 from ae_pipeline.codec.tables.saving import packed, save_table_codec, unpacked
-from ae_pipeline.codec.tables.streams import NETWORKS, RAW, ZSTD, TableCoder
+from ae_pipeline.codec.tables.streams import TableCoder
 from ae_pipeline.data.table_columns.fields import places_of
 from ae_pipeline.data.table_columns.rows import fields_of
 from ae_pipeline.errors import CodecError

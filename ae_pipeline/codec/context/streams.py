@@ -4,18 +4,14 @@
     stream = coder.encode(indices)               # uint8 (n, height, width)
     indices = coder.decode(stream, n)            # ValueError for what is damaged
 
-A stream begins with how it was made (a byte) and with eight bytes of the SHA-256 of the indices, row by row, by which
-damage is found. What follows is raw, or zstd, or the entropy coder's. Each stream is read once more before it is given
-out, and takes the next simpler way if that is smaller, or if anything came back wrong. For the entropy coder's, what
-the networks say of each symbol is computed anew from the values, in pieces of another size: encoding knows all values,
-and need not go wavefront by wavefront. A decoder gets the same, since a context has nothing in it that comes later, and
-integers do not depend on what is computed beside them; tests hold both.
+Each stream is read once more before it is given out, and takes the next simpler way (../stream_head.py) if that is
+smaller, or if anything came back wrong. For the entropy coder's, what the networks say of each symbol is computed anew
+from the values, in pieces of another size: encoding knows all values, and need not go wavefront by wavefront. A decoder
+gets the same, since a context has nothing in it that comes later, and integers do not depend on what is computed beside
+them; tests hold both.
 """
 
-import hashlib
-
 import numpy as np
-import pyarrow as pa
 
 from ae_pipeline.codec.context.calls import Calls
 from ae_pipeline.codec.context.grid import Grid
@@ -23,11 +19,10 @@ from ae_pipeline.codec.context.masks import Masks
 from ae_pipeline.codec.context.networks import Networks
 from ae_pipeline.codec.context.rans import MOST_CALLS, Reader, encode
 from ae_pipeline.codec.context.values import Values
+from ae_pipeline.codec.stream_head import NETWORKS, RAW, ZSTD, compressed, kept, opened, refuse_changed, smallest
 
-RAW, ZSTD, NETWORKS = 0, 1, 2
-_DIGEST_BYTES = 8
-# Levels of zstd: the second takes as long as all the rest, and is tried where the first is not surely beaten by it.
-_QUICK, _THOROUGH, _SURELY = 3, 19, 0.7
+# A level of zstd. The usual one takes as long as all the rest, and is tried where this is not surely beaten.
+_QUICK, _SURELY = 3, 0.7
 # Values of the pictures that are coded together, and when a stream is checked.
 _AT_ONCE, _CHECKED_AT_ONCE = 1 << 18, 3 << 16
 _MOST_LANES = 512
@@ -46,29 +41,22 @@ class StreamCoder:
     def encode(self, indices: np.ndarray) -> bytes:
         """The stream of uint8 (n, height, width), n > 0."""
         plain = np.ascontiguousarray(indices).tobytes()
-        head = _digest(plain)
-        choices = [(NETWORKS, self._coded(indices)), (ZSTD, _zstd(_QUICK).compress(plain, asbytes=True)), (RAW, plain)]
+        choices = [(NETWORKS, self._coded(indices)), (ZSTD, compressed(plain, _QUICK)), (RAW, plain)]
         if len(choices[0][1]) > _SURELY * len(choices[1][1]):
-            choices[1] = (ZSTD, _zstd(_THOROUGH).compress(plain, asbytes=True))
-        for method, payload in sorted(choices, key=lambda choice: len(choice[1])):
-            stream = bytes([method]) + head + payload
-            try:
-                self._check(stream, indices)
-            except ValueError:
-                continue
-            return stream
-        raise AssertionError("bytes that are kept as they are did not come back")
+            choices[1] = (ZSTD, compressed(plain))
+        return smallest(plain, choices, lambda stream: self._check(stream, indices))
 
     def _check(self, stream: bytes, indices: np.ndarray) -> None:
         """Raise ValueError unless these indices are what the stream has.
 
         The entropy coder's bytes are read with chances that are computed once more, of other pictures together.
         """
-        if stream[0] != NETWORKS:
+        method, payload = opened(stream)
+        if method != NETWORKS:
             if not np.array_equal(self.decode(stream, len(indices)), indices):
                 raise ValueError("the stream has other values")
             return
-        reader, calls = Reader(memoryview(stream)[1 + _DIGEST_BYTES :]), self._calls(indices, _CHECKED_AT_ONCE)
+        reader, calls = Reader(payload), self._calls(indices, _CHECKED_AT_ONCE)
         for start, width in zip(calls.starts, calls.widths, strict=True):
             reader.expect(start, width)
         reader.finish()
@@ -76,18 +64,13 @@ class StreamCoder:
     def decode(self, stream: bytes | memoryview, count: int) -> np.ndarray:
         """uint8 (count, height, width). Raises ValueError for what `encode` cannot have written."""
         height, width = self._sides
-        size = count * height * width
-        if len(stream) < 1 + _DIGEST_BYTES:
-            raise ValueError(f"a stream of {len(stream)} bytes has no head")
-        method, payload = stream[0], memoryview(stream)[1 + _DIGEST_BYTES :]
+        method, payload = opened(stream)
         if method == NETWORKS:
             found = self._decoded(payload, count)
-        elif method in (RAW, ZSTD):
-            found = _plain(payload, method, size).reshape(count, height, width)
         else:
-            raise ValueError(f"a stream was made in a way {method} that is not known; use a newer ae-pipeline")
-        if _digest(found.tobytes()) != bytes(stream[1 : 1 + _DIGEST_BYTES]):
-            raise ValueError("a stream was changed: its digest is not that of its values")
+            values = kept(method, payload, count * height * width)
+            found = np.frombuffer(values, np.uint8).reshape(count, height, width)
+        refuse_changed(stream, found.tobytes())
         return found
 
     def encode_latents(self, latents: np.ndarray) -> bytes:
@@ -126,23 +109,3 @@ class StreamCoder:
 def even(sides: tuple[int, int]) -> tuple[int, int]:
     """Height and width as they are coded: what is beyond an odd side is 0."""
     return sides[0] + sides[0] % 2, sides[1] + sides[1] % 2
-
-
-def _digest(plain: bytes) -> bytes:
-    return hashlib.sha256(plain).digest()[:_DIGEST_BYTES]
-
-
-def _zstd(level: int = _THOROUGH) -> pa.Codec:
-    return pa.Codec("zstd", compression_level=level)
-
-
-def _plain(payload: memoryview, method: int, size: int) -> np.ndarray:
-    """uint8 (size,) of a stream that no network made."""
-    if method == ZSTD:
-        try:
-            payload = memoryview(_zstd().decompress(payload, size, asbytes=True))
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"a stream cannot be decompressed: {error}") from None
-    if len(payload) != size:
-        raise ValueError(f"a stream has {len(payload)} values, not {size}")
-    return np.frombuffer(payload, np.uint8)

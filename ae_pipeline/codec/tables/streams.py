@@ -6,25 +6,21 @@
     latents = coder.decode_latents(stream, n)     # ValueError for what is damaged
     rows = coder.rows_of(latents)
 
-The head of a stream, and what is kept where no network helps, are those of other context codecs (context/streams.py).
+The head of a stream, and what is kept where no network helps, are those of other context codecs (stream_head.py).
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
-import pyarrow as pa
 
 from ae_pipeline.codec.context.rans import Reader, encode
+from ae_pipeline.codec.stream_head import NETWORKS, RAW, ZSTD, compressed, kept, opened, refuse_changed, smallest
 from ae_pipeline.codec.tables.fields import FieldCoder, Symbols
 from ae_pipeline.codec.tables.networks import Parts, check_parts, features
 from ae_pipeline.codec.tables.options import LATENT_BYTES, TableOptions, denominators, latents_of, of_latents
 from ae_pipeline.data.table_columns.fields import places_of
 
-RAW, ZSTD, NETWORKS = 0, 1, 2
-_DIGEST_BYTES = 8
-_ZSTD_LEVEL = 19
 # A lane takes about three bytes, and its share of the time: a row has few symbols.
 _LEAST_LANES, _MOST_LANES, _ROWS_PER_LANE = 16, 512, 160
 # Rows that go through the networks at a time: integers give the same in blocks of any size.
@@ -61,32 +57,24 @@ class TableCoder:
     def encode_latents(self, latents: np.ndarray) -> bytes:
         """The stream of int8 latents (n, 4 * fields), n > 0."""
         plain = np.ascontiguousarray(latents).tobytes()
-        choices = [(RAW, plain), (ZSTD, _zstd().compress(plain, asbytes=True))]
+        choices = [(RAW, plain), (ZSTD, compressed(plain))]
         with suppress(ValueError):  # what no row has: such latents are kept as they are
             choices.append((NETWORKS, self._coded(of_latents(latents))))
-        for method, payload in sorted(choices, key=lambda choice: len(choice[1])):
-            stream = bytes([method]) + _digest(plain) + payload
-            try:
-                if np.array_equal(self.decode_latents(stream, len(latents)), latents):
-                    return stream
-            except ValueError:
-                continue
-        raise AssertionError("bytes that are kept as they are did not come back")
+        return smallest(plain, choices, lambda stream: self._check(stream, latents))
+
+    def _check(self, stream: bytes, latents: np.ndarray) -> None:
+        if not np.array_equal(self.decode_latents(stream, len(latents)), latents):
+            raise ValueError("the stream has other values")
 
     def decode_latents(self, stream: bytes | memoryview, count: int) -> np.ndarray:
         """Undo `encode_latents`: int8 (count, 4 * fields). Raises ValueError for what it cannot have written."""
         size = LATENT_BYTES * len(self._options.fields)
-        if len(stream) < 1 + _DIGEST_BYTES:
-            raise ValueError(f"a stream of {len(stream)} bytes has no head")
-        method, payload = stream[0], memoryview(stream)[1 + _DIGEST_BYTES :]
+        method, payload = opened(stream)
         if method == NETWORKS:
             found = latents_of(self._decoded(payload, count))
-        elif method in (RAW, ZSTD):
-            found = _plain(payload, method, count * size).reshape(count, size)
         else:
-            raise ValueError(f"a stream was made in a way {method} that is not known; use a newer ae-pipeline")
-        if _digest(found.tobytes()) != bytes(stream[1 : 1 + _DIGEST_BYTES]):
-            raise ValueError("a stream was changed: its digest is not that of its values")
+            found = np.frombuffer(kept(method, payload, count * size), np.int8).reshape(count, size)
+        refuse_changed(stream, found.tobytes())
         return found
 
     def _coded(self, found: np.ndarray) -> bytes:
@@ -120,23 +108,3 @@ class TableCoder:
             seen = features(found[:, coder.column.field], coder.column, coder.options, there)
             inputs = np.concatenate([inputs, seen], 1)
         return found
-
-
-def _digest(plain: bytes) -> bytes:
-    return hashlib.sha256(plain).digest()[:_DIGEST_BYTES]
-
-
-def _zstd() -> pa.Codec:
-    return pa.Codec("zstd", compression_level=_ZSTD_LEVEL)
-
-
-def _plain(payload: memoryview, method: int, size: int) -> np.ndarray:
-    """int8 (size,) of a stream that no network made."""
-    if method == ZSTD:
-        try:
-            payload = memoryview(_zstd().decompress(payload, size, asbytes=True))
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"a stream cannot be decompressed: {error}") from None
-    if len(payload) != size:
-        raise ValueError(f"a stream has {len(payload)} bytes of values, not {size}")
-    return np.frombuffer(payload, np.int8)
