@@ -1,7 +1,7 @@
 """One part of a store, or one segment of its manifest, against what the manifest says: every byte, then every row."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,20 +29,14 @@ def damage_of_part(storage: Storage, manifest: Manifest, part: PartEntry) -> str
     `manifest` is that of the store; its list of parts is not used.
     """
     store = LatentStore(storage, manifest)
-    try:
+
+    def check() -> None:
         with checked_bytes(store, part) as readable, readable.checked_part(part) as parquet:
             # The bytes are as written: what does not fit from here on was written wrong.
             _check_groups(store, part, parquet)
             _check_rows(store, part, parquet)
-    except FileNotFoundError:
-        return "is missing"
-    except MemoryError:  # Arrow's is one of its exceptions
-        raise
-    except OSError as error:
-        return f"cannot be read: {first_line(error)}"
-    except (pa.ArrowException, ValueError, KeyError) as error:
-        return first_line(error)
-    return None
+
+    return _what_is_wrong(check)
 
 
 def size_warnings(store: LatentStore) -> list[str]:
@@ -107,11 +101,20 @@ def _check_rows(store: LatentStore, part: PartEntry, parquet: pq.ParquetFile) ->
 
 def damage_of_segment(storage: Storage, segment: SegmentEntry) -> str | None:
     """What is wrong with a segment, in a few words; None if nothing is."""
-    try:
+
+    def check() -> None:
         check_bytes(storage, as_file(segment))
         with SegmentFile(storage, as_file(segment)) as file:
             # The bytes are as written: what does not fit from here on was written wrong.
             _check_entries(segment, file.columns())
+
+    return _what_is_wrong(check)
+
+
+def _what_is_wrong(check: Callable[[], None]) -> str | None:
+    """What a check of a file finds, in a few words; None if nothing."""
+    try:
+        check()
     except FileNotFoundError:
         return "is missing"
     except MemoryError:  # Arrow's is one of its exceptions
