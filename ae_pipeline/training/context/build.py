@@ -14,9 +14,9 @@ from ae_pipeline.codec.header import CodecHeader
 from ae_pipeline.data.samples import SampleSet
 from ae_pipeline.errors import ConfigError
 from ae_pipeline.params import Params
-from ae_pipeline.provenance import library_versions, machine
 from ae_pipeline.training.checkpoints import Checkpoints
 from ae_pipeline.training.context.fit import fit_context
+from ae_pipeline.training.context.origin import origin
 from ae_pipeline.training.loop import Epoch, Fitted
 from ae_pipeline.training.steps.precision import Precision
 
@@ -53,20 +53,7 @@ def build_context_codec(
         options,
         train.spec,
         kind=train.kind,
-        provenance={
-            "data": {"source": params.source.name, "digest": train.digest, "rows": train.rows},
-            "git": git,
-            "params": params.used("source", "prepare", "codec", "train"),
-            "seed": params.train.seed,
-            "metrics": {
-                "epochs": len(history),
-                "best_epoch": len(history),
-                "best_train_loss": history[-1].train_loss,
-                "best_validation_loss": history[-1].validation_loss,
-            },
-            "versions": library_versions(),
-            "machine": {**machine(), "device": "cpu", "threads": 1},
-        },
+        provenance=origin(train, params, git, history, epochs=len(history), threads=1),
     )
     return header, fitted
 

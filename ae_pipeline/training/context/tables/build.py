@@ -18,7 +18,7 @@ from ae_pipeline.data.table_columns.state import Column
 from ae_pipeline.errors import ConfigError, DataError
 from ae_pipeline.params import Params
 from ae_pipeline.params.base import problems
-from ae_pipeline.provenance import library_versions, machine
+from ae_pipeline.training.context.origin import origin
 from ae_pipeline.training.context.tables.fit import fit_table
 from ae_pipeline.training.loop import Epoch, Fitted
 from ae_pipeline.training.steps.precision import Precision
@@ -55,20 +55,7 @@ def build_table_codec(
         options,
         parts,
         kind=train.kind,
-        provenance={
-            "data": {"source": params.source.name, "digest": train.digest, "rows": train.rows},
-            "git": git,
-            "params": params.used("source", "prepare", "codec", "train"),
-            "seed": params.train.seed,
-            "metrics": {
-                "epochs": params.train.epochs,
-                "best_epoch": params.train.epochs,
-                "best_train_loss": history[-1].train_loss,
-                "best_validation_loss": history[-1].validation_loss,
-            },
-            "versions": library_versions(),
-            "machine": {**machine(), "device": "cpu", "threads": torch.get_num_threads()},
-        },
+        provenance=origin(train, params, git, history, epochs=params.train.epochs, threads=torch.get_num_threads()),
     )
     return header, fitted
 
