@@ -102,7 +102,7 @@ def _looked_at(name: str, data: str, kind: str | None, column: "Wanted") -> Chos
     """Look at the data, and choose what suits them. Raises DataError where they are of no kind, or none can be read."""
     from ae_pipeline.sources.own_files.places.remote import refuse_secrets
     from ae_pipeline.workspace.looking.look import look
-    from ae_pipeline.workspace.looking.report import chosen_lines, trouble
+    from ae_pipeline.workspace.looking.report import AS_PARQUET, NO_PARQUET, chosen_lines, trouble
 
     refuse_secrets(data)
     try:
@@ -118,6 +118,8 @@ def _looked_at(name: str, data: str, kind: str | None, column: "Wanted") -> Chos
         advice = (
             "columns of numbers can be taken as a vector: name each with a --column of its own" if numbers else None
         )
+        if looked.guess.kind == _TABLE and looked.table is not None and not looked.table.is_parquet:
+            why, advice = NO_PARQUET, AS_PARQUET
         raise DataError(f"no codec can be trained on {data}: {why}", advice=advice)
     chosen = {f"source.{name}.kind": looked.guess.kind, **looked.choice.settings}
     if looked.guess.column is not None:

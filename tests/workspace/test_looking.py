@@ -241,7 +241,13 @@ def test_tables_are_recognised_by_their_columns(tmp_path, ae):
         assert words in out
     (tmp_path / "b.csv").write_text("a,b\n1,2\n")
     code, out, err = ae("inspect", "b.csv")
-    assert (code, "the kind `table` reads Parquet" in out) == (0, True)
+    assert (code, "the kind `table` reads Parquet alone: write the data as Parquet" in out) == (0, True)
+    code, _, err = ae("init", "ws", "--data", "b.csv")
+    assert (code, "trained on b.csv: the kind `table` reads Parquet alone; write the data as Parquet" in err) == (
+        1,
+        True,
+    )
+    assert not (tmp_path / "ws").exists()
 
 
 def test_pictures_of_several_sizes_are_tiles_with_their_own_preset(tmp_path):

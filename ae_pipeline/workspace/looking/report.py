@@ -20,6 +20,11 @@ _OPTIONS, _RANGES = 40, 12
 _MINUTE, _HOUR = 60, 3600
 # A codec is expected to know little where this share of the variance is left.
 _LITTLE = 0.7
+NO_PARQUET = "the kind `table` reads Parquet alone"
+AS_PARQUET = (
+    "write the data as Parquet, for example by python -c \"import pandas; pandas.read_csv('data.csv').to_parquet("
+    "'data.parquet')\""
+)
 Line = tuple[str, str]
 """A name, and what stands beside it; without a name it belongs to the line above."""
 
@@ -195,7 +200,7 @@ def _of_table(looked: Looked) -> Iterator[Line]:
     if kind == TABLE_KIND and table.is_parquet:
         yield "settings", "`init` writes those of a codec that keeps every number within a bound: docs/kinds/table.md"
     elif kind == TABLE_KIND:
-        yield "refused", "the kind `table` reads Parquet: write the data as Parquet"
+        yield "refused", f"{NO_PARQUET}: {AS_PARQUET}"
     else:
         yield "refused", f"the kind `{kind}` is not supported yet: it comes with exact coding"
     yield from _group("numbers", _as_vector(looked, table))
