@@ -165,6 +165,11 @@ class CodecHeader(JsonModel):
         return self.model.context.max_error if self.format == CONTEXT_FORMAT else None
 
     @property
+    def learns_by_column(self) -> bool:
+        """Whether an epoch of its training is a column's, whose losses are the bits of all columns up to it."""
+        return self.format == TABLE_FORMAT
+
+    @property
     def restored_max_error(self) -> int | None:
         """No restored value is further away than this; None: the codec restores nothing."""
         if self.format != CONTEXT_FORMAT or not self.model.context.restore:

@@ -13,6 +13,7 @@ from ae_pipeline.evaluation.measures.metrics import Metrics
 from ae_pipeline.evaluation.measures.records.errors import RecordMetrics, measure_records, several_kind
 from ae_pipeline.evaluation.measures.row_errors import joined, means_of, measure_rows, pairs
 from ae_pipeline.evaluation.neighbours import Neighbours
+from ae_pipeline.kinds import build_kind
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,15 @@ def compare_rows(
     codec's: it says which rows are a record.
     """
     vectors = len(original.spec.shape) == 1 and several_kind(kind) is None
+    searched = vectors and (kind is None or build_kind(kind.name).points_somewhere)
     attributes: list[pa.Table] = []
     blocks: list[dict[str, np.ndarray]] = []
     answer, neighbours = MeanAnswer(train_means), Neighbours()
     for before, after in pairs(original, decoded):
         attributes.append(before.attributes)
-        blocks.append(measure_rows(before.pixels, after.pixels, scaling, vectors=vectors))
+        blocks.append(measure_rows(before.pixels, after.pixels, scaling, vectors=searched))
         answer.add(before.pixels, after.pixels)
-        if vectors:
+        if searched:
             neighbours.add(before.pixels, after.pixels)
     return RowMetrics(
         attributes=pa.concat_tables(attributes),

@@ -74,6 +74,9 @@ class Kind(ABC):
     takes_all_together: ClassVar[bool] = False
     """Whether all columns of a table that `takes_together` knows make a record, where none are named."""
 
+    points_somewhere: ClassVar[bool] = True
+    """Whether rows that are vectors have a direction by which they are searched: `cosine`, `recall_at_10`."""
+
     for_several_shapes: ClassVar[str] = "bring them to one size and one number of channels first"
     """What to do about records whose rows have several shapes."""
 

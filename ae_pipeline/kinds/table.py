@@ -74,6 +74,7 @@ class TableKind(Kind):
     State, Options = TableState, TableOptions
     column = "row"
     takes_all_together = True
+    points_somewhere = False
     block_records = 8192
 
     def fit(self, form: Form, settings: Section, records: Iterator[Source]) -> TableState:

@@ -90,6 +90,10 @@ def test_what_is_measured_says_what_is_promised(workspace):
     metrics = json.loads(read_small(workspace / "reports/metrics.json"))
     assert 0 < metrics["max_error"] <= BOUND
     assert metrics["mse"] <= metrics["max_error"] ** 2
+    # The rows of a table point nowhere, and an epoch is a column: there is no search to measure, and no curve to draw.
+    assert not metrics.keys() & {"cosine", "recall_at_10"}
+    pictures = {path.name for path in (workspace / "reports/pictures").iterdir()}
+    assert pictures == {"error_by_value.png", "error_histogram.png", "rate_distortion.png"}
 
 
 def test_a_codec_that_promises_less_than_is_asked_for_is_refused(workspace, ae, tmp_path):

@@ -19,7 +19,8 @@ def run(params: Params, root: Path) -> None:
     tables/ and pictures/
     """
     prepared, reports, codec = root / params.paths.prepared, root / params.paths.reports, root / params.paths.codec
-    history = read_csv(reports / "history.csv", HISTORY)
+    header = read_header(codec)
+    history = None if header.learns_by_column else read_csv(reports / "history.csv", HISTORY)
     train, test = SampleSet.open(prepared / "train"), SampleSet.open(prepared / "test")
     evaluation = evaluate_codec(codec, test, params.encode, train=train, seed=params.evaluate.seed)
     # Matplotlib takes half a second, and is not needed to start.
@@ -29,7 +30,7 @@ def run(params: Params, root: Path) -> None:
     write_tables(reports / "tables", evaluation)
     write_pictures(reports / "pictures", evaluation, history)
     write_json(reports / "metrics.json", evaluation.metrics)
-    warn(warnings_of(evaluation.metrics, read_header(codec).scaling, "the test split"))
+    warn(warnings_of(evaluation.metrics, header.scaling, "the test split"))
     warn(lossless_warnings(evaluation.metrics))
     check_gate(evaluation.metrics, params.evaluate.gate)
     # After the gate: nothing is encoded with a codec that fails it, so nothing will be compared.
