@@ -97,17 +97,17 @@ def test_a_columns_values_stay_together_in_all_three_splits_and_shares_are_near(
 
 
 def test_the_seed_draws_them_and_the_order_of_records_does_not(tmp_path):
-    def test_groups(seed, path):
+    def drawn_for_test(seed, path):
         found = fetch(tmp_path, path=path, kind="vector", group="speaker", seed=seed)["test"]
         return set(found.attributes["speaker"].to_pylist())
 
     path = speakers(tmp_path / "in")
-    first = test_groups(0, path)
-    assert first == test_groups(0, path)
-    assert {frozenset(test_groups(seed, path)) for seed in range(4)} > {frozenset(first)}
+    first = drawn_for_test(0, path)
+    assert first == drawn_for_test(0, path)
+    assert {frozenset(drawn_for_test(seed, path)) for seed in range(4)} > {frozenset(first)}
     whole = pq.read_table(path).sort_by("speaker")
     pq.write_table(whole, tmp_path / "sorted.parquet")
-    assert test_groups(0, tmp_path / "sorted.parquet") == first
+    assert drawn_for_test(0, tmp_path / "sorted.parquet") == first
 
 
 def test_a_folder_of_pictures_is_a_group_whole_or_in_tiles(tmp_path, capsys):
